@@ -1,0 +1,1 @@
+"""Benana: a live plugin server for Python."""

@@ -1,0 +1,255 @@
+"""The LISTEN thread: it tells which plugins to look at, and never looks itself.
+
+A notification is a hint. After every connect everything is compared, because what was notified
+before it is lost; and so it is every 30 to 60 s, because a hint may be lost in other ways.
+"""
+
+import json
+import logging
+import os
+import random
+import select
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import psycopg2
+import psycopg2.errors
+import psycopg2.extensions
+
+from app.database.connection import CONNECT_SECONDS, Connection, connection_options
+from app.records import is_plugin_name
+
+log = logging.getLogger(__name__)
+
+CHANNEL = "plugin_changes"
+HEARTBEAT_SECONDS = 5.0
+"""How often a silent connection is tested, and how long an answer may take: a hung peer is
+noticed within twice of it."""
+
+FULL_COMPARISON_SECONDS = (30.0, 60.0)
+MAX_BACKOFF_SECONDS = 1.5
+"""Short, because everything must be right within 2 s of the database's return."""
+
+POLL_SECONDS = 1.0
+POLL_ROUNDS = 60
+
+OnChange = Callable[[frozenset[str] | None], None]
+"""Called with the names that changed, or with None: compare everything."""
+
+
+class _LostError(Exception):
+    """The connection is of no use any more."""
+
+
+class _NoListenError(Exception):
+    """LISTEN does not work over this connection: a pooler in between, or a standby."""
+
+
+class ChangeListener:
+    """Listens on `plugin_changes` in the thread `benana-listener`, over a connection of its own."""
+
+    def __init__(
+        self,
+        url: str,
+        on_change: OnChange,
+        on_silence: Callable[[], None] | None = None,
+        heartbeat_seconds: float = HEARTBEAT_SECONDS,
+    ) -> None:
+        """Make a listener.
+
+        Args:
+            url: where to connect.
+            on_change: must return at once: a slow reader pins the queue.
+            on_silence: called when the database did not answer in time.
+            heartbeat_seconds: how often a silent connection is tested.
+        """
+        self._on_silence = on_silence
+        self._heartbeat = heartbeat_seconds
+        self._options = connection_options(url, application_name="benana-listener")
+        self._on_change = on_change
+        self._stopped = threading.Event()
+        self._wake_read, self._wake_write = os.pipe()
+        self._thread: threading.Thread | None = None
+        self._outage = False
+        self.connected = False
+        """Whether changes are noticed at once now."""
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread = threading.Thread(target=self._run, name="benana-listener", daemon=True)
+        self._thread.start()
+
+    def stop(self, timeout: float = 2.0) -> None:
+        """End the thread at once; once is enough."""
+        if self._stopped.is_set():
+            return
+        self._stopped.set()
+        os.write(self._wake_write, b"x")
+        if self._thread is not None:
+            self._thread.join(timeout)
+            if self._thread.is_alive():
+                log.warning("%s did not end within %.0f s", self._thread.name, timeout)
+                return
+        os.close(self._wake_read)
+        os.close(self._wake_write)
+
+    # --- the loop --------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        failures = 0
+        while not self._stopped.is_set():
+            connection = None
+            try:
+                connection = self._connect()
+                self._listen(connection)
+            except _NoListenError as error:
+                self.connected = False
+                if connection is not None:
+                    connection.close()
+                self._poll(str(error))
+                failures = 0
+            except (_LostError, psycopg2.Error, OSError) as error:
+                failures = 1 if self.connected else failures + 1
+                if not self._stopped.is_set():
+                    self._report(error)
+            except Exception:
+                log.exception("the listener failed; starting over")
+                self._outage = True
+            finally:
+                self.connected = False
+                if connection is not None:
+                    with suppress(psycopg2.Error):
+                        connection.close()
+            self._sleep(random.uniform(0, min(MAX_BACKOFF_SECONDS, 0.2 * 2 ** min(failures, 8))))  # noqa: S311
+
+    def _connect(self) -> Connection:
+        connection: Connection = psycopg2.connect(**self._options, async_=True)
+        self._settle(connection, CONNECT_SECONDS)
+        return connection
+
+    def _listen(self, connection: Connection) -> None:
+        own = f"benana_{uuid.uuid4().hex}"
+        try:
+            self._execute(connection, f'LISTEN {CHANNEL}; LISTEN "{own}"')
+        except (psycopg2.errors.ReadOnlySqlTransaction, psycopg2.errors.FeatureNotSupported):
+            raise _NoListenError("the database is a standby, which refuses LISTEN") from None
+        self.connected = True
+        if self._outage:
+            log.info("listening again on %s", CHANNEL)
+            self._outage = False
+        self._on_change(None)
+        now = time.monotonic()
+        beat_at, compare_at, awaited = now, now + random.uniform(*FULL_COMPARISON_SECONDS), 0.0  # noqa: S311
+        while not self._stopped.is_set():
+            if self._drain(connection, own):
+                awaited = 0.0
+                beat_at = time.monotonic() + self._heartbeat
+            now = time.monotonic()
+            if awaited and now >= awaited:
+                raise _NoListenError(
+                    "a notification to itself did not come back: is there a pooler?"
+                )
+            if not awaited and now >= beat_at:
+                # The notification may come with the answer: the deadline has to stand before.
+                awaited = now + self._heartbeat
+                self._execute(connection, f'NOTIFY "{own}"')
+                continue
+            if now >= compare_at:
+                compare_at = now + random.uniform(*FULL_COMPARISON_SECONDS)  # noqa: S311
+                self._on_change(None)
+            self._wait(connection, min(awaited or beat_at, compare_at) - now)
+
+    def _drain(self, connection: Connection, own: str) -> bool:
+        """Hand on all notifications that are here; return whether our own was among them."""
+        while True:
+            before = len(connection.notifies)
+            # Over TLS one poll may bring one notification only.
+            if connection.poll() != psycopg2.extensions.POLL_OK:
+                break
+            if len(connection.notifies) == before:
+                break
+        own_came = False
+        names: set[str] = set()
+        everything = False
+        while connection.notifies:
+            notification = connection.notifies.pop(0)
+            if notification.channel == own:
+                own_came = True
+                continue
+            name = _name_in(notification.payload)
+            if name is None:
+                everything = True
+            else:
+                names.add(name)
+        if everything:
+            self._on_change(None)
+        elif names:
+            self._on_change(frozenset(names))
+        return own_came
+
+    def _poll(self, reason: str) -> None:
+        """Compare everything once a second for a while, where LISTEN cannot work."""
+        if not self._outage:
+            log.warning(
+                "cannot listen: %s; comparing all generations every %.0f s instead. Set "
+                "BENANA_LISTEN_DATABASE_URL to a direct connection to the primary",
+                reason,
+                POLL_SECONDS,
+            )
+        self._outage = True
+        for _ in range(POLL_ROUNDS):
+            self._on_change(None)
+            self._sleep(POLL_SECONDS)
+            if self._stopped.is_set():
+                return
+
+    def _report(self, error: Exception) -> None:
+        if not self._outage:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            log.warning("the database is away (%s); serving what is loaded, trying again", reason)
+        self._outage = True
+
+    # --- an asynchronous connection, each step against a deadline ------------------------------
+
+    def _execute(self, connection: Connection, statement: str) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(statement)
+            self._settle(connection, self._heartbeat)
+
+    def _settle(self, connection: Connection, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while True:
+            state = connection.poll()
+            if state == psycopg2.extensions.POLL_OK:
+                return
+            left = deadline - time.monotonic()
+            if left <= 0:
+                if self._on_silence is not None:
+                    self._on_silence()
+                raise _LostError(f"no answer within {seconds:g} s")
+            writing = state == psycopg2.extensions.POLL_WRITE
+            self._wait(connection, left, select.POLLOUT if writing else select.POLLIN)
+            if self._stopped.is_set():
+                raise _LostError("stopping")
+
+    def _wait(self, connection: Any, seconds: float, events: int = select.POLLIN) -> None:
+        poll = select.poll()
+        poll.register(self._wake_read, select.POLLIN)
+        poll.register(connection, events)
+        poll.poll(max(0.0, seconds) * 1000)
+
+    def _sleep(self, seconds: float) -> None:
+        self._stopped.wait(seconds)
+
+
+def _name_in(payload: str) -> str | None:
+    """Return the plugin that a payload names; None where it names none, whoever wrote it."""
+    try:
+        name = json.loads(payload)["name"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    return name if isinstance(name, str) and is_plugin_name(name) else None

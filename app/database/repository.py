@@ -1,0 +1,357 @@
+"""All SQL on plugins, their endpoints, versions and failures."""
+
+import contextlib
+import json
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+import psycopg2
+
+from app.database.connection import Database, transaction
+from app.database.schema import apply_schema
+from app.plugin import PluginMetadata
+from app.records import (
+    Artifact,
+    Endpoint,
+    PluginFailure,
+    PluginRow,
+    ServedRow,
+    TrialReport,
+)
+
+KEPT_VERSIONS = 20
+"""How many versions of a plugin are kept, so that a row can be set back to one of them."""
+
+_PUBLISH_LOCK = 0x62656E616E62
+"""The advisory lock under which one publish at a time compares its routes with the others'."""
+
+_ROW = """
+    p.id, p.name, p.description, p.version, p.author, p.type, p.status, p.source_path,
+    p.binary_path, p.created_at, p.updated_at, p.generation, p.source_digest, p.error
+"""
+_ROWS = f"""
+    SELECT {_ROW}, coalesce((
+        SELECT json_agg(json_build_array(e.method, e.path, e.handler) ORDER BY e.id)
+        FROM plugin_endpoints e WHERE e.plugin_id = p.id), '[]')
+    FROM plugins p
+"""  # noqa: S608 - both parts are constants
+_SERVED = "SELECT id, name, generation, status, binary_path FROM plugins"
+
+
+class Repository:
+    """Reads and writes what is registered; every method is one transaction.
+
+    All methods raise DatabaseUnavailableError while the database is away or refuses.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def apply_schema(self) -> bool:
+        """Bring the database to the schema; return whether anything was applied."""
+        with self._database.connection() as connection:
+            return apply_schema(connection)
+
+    # --- reading ---------------------------------------------------------------------------
+
+    def list_rows(self) -> list[PluginRow]:
+        """Return all rows with their endpoints, by name."""
+        with transaction(self._database) as cursor:
+            cursor.execute(f"{_ROWS} ORDER BY p.name")
+            return [_row(found) for found in cursor.fetchall()]
+
+    def find_row(self, name: str) -> PluginRow | None:
+        """Return a plugin's row with its endpoints, None if there is none."""
+        with transaction(self._database) as cursor:
+            cursor.execute(f"{_ROWS} WHERE p.name = %s", (_storable(name),))
+            found = cursor.fetchone()
+            return _row(found) if found else None
+
+    def unpublished_names(self) -> list[str]:
+        """Return the names of the rows whose source is not published yet."""
+        with transaction(self._database) as cursor:
+            cursor.execute(
+                "SELECT name FROM plugins WHERE source_digest IS NULL AND source_path IS NOT NULL"
+            )
+            return [found[0] for found in cursor.fetchall()]
+
+    def names_of_source(self, folder: str) -> list[str]:
+        """Return the names of the rows whose `source_path` is a folder or lies within it."""
+        with transaction(self._database) as cursor:
+            cursor.execute(
+                "SELECT name FROM plugins WHERE source_path = %s OR starts_with(source_path, %s)",
+                (folder, f"{folder}/"),
+            )
+            return [found[0] for found in cursor.fetchall()]
+
+    def served_rows(self, names: Collection[str] | None = None) -> list[ServedRow]:
+        """Return what decides what is served, oldest first; of all plugins or of some."""
+        with transaction(self._database) as cursor:
+            if names is None:
+                cursor.execute(f"{_SERVED} ORDER BY created_at, name")
+            else:
+                cursor.execute(
+                    f"{_SERVED} WHERE name = ANY(%s) ORDER BY created_at, name", (list(names),)
+                )
+            return [ServedRow(*found) for found in cursor.fetchall()]
+
+    def version_hashes(self, keys: Collection[tuple[str, str]]) -> dict[tuple[str, str], str]:
+        """Return the archives' SHA-256 of some versions, by (plugin, digest)."""
+        if not keys:
+            return {}
+        with transaction(self._database) as cursor:
+            cursor.execute(
+                "SELECT plugin_name, source_digest, archive_sha256 FROM plugin_versions"
+                " WHERE (plugin_name, source_digest) IN (SELECT * FROM unnest(%s, %s))",
+                ([name for name, _ in keys], [digest for _, digest in keys]),
+            )
+            return {(name, digest): sha256 for name, digest, sha256 in cursor.fetchall()}
+
+    def find_artifact(self, plugin: str, digest: str) -> Artifact | None:
+        """Return a version with its archive, None if there is none."""
+        with transaction(self._database) as cursor:
+            cursor.execute(
+                "SELECT archive_sha256, archive FROM plugin_versions"
+                " WHERE plugin_name = %s AND source_digest = %s",
+                (plugin, digest),
+            )
+            found = cursor.fetchone()
+            return Artifact(plugin, digest, found[0], bytes(found[1])) if found else None
+
+    def list_failures(self) -> list[PluginFailure]:
+        """Return the folders that never were valid plugins, by name."""
+        with transaction(self._database) as cursor:
+            cursor.execute(
+                "SELECT name, source_path, error, updated_at FROM plugin_failures ORDER BY name"
+            )
+            return [PluginFailure(*found) for found in cursor.fetchall()]
+
+    def find_failure(self, name: str) -> PluginFailure | None:
+        """Return why a folder is no valid plugin, None if nothing is known."""
+        with transaction(self._database) as cursor:
+            cursor.execute(
+                "SELECT name, source_path, error, updated_at FROM plugin_failures WHERE name = %s",
+                (name,),
+            )
+            found = cursor.fetchone()
+            return PluginFailure(*found) if found else None
+
+    # --- publishing ------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def publishing(self) -> Iterator["Publication"]:
+        """Open the transaction of one publish; publishes of all hosts come one after the other."""
+        with transaction(self._database) as cursor:
+            cursor.execute("SELECT pg_advisory_xact_lock(%s)", (_PUBLISH_LOCK,))
+            cursor.execute("SET LOCAL lock_timeout = '3s'")
+            yield Publication(cursor)
+
+    def record_error(self, row: PluginRow, error: Mapping[str, Any] | None) -> None:
+        """Note what is wrong with a plugin's newest source, if its row is still the given one."""
+        with transaction(self._database) as cursor:
+            cursor.execute(
+                "UPDATE plugins SET error = %s WHERE id = %s AND generation = %s"
+                " AND error IS DISTINCT FROM %s AND name ~ '^[a-z][a-z0-9_]{0,62}$'",
+                (_json(error), row.id, row.generation, _json(error)),
+            )
+
+    def record_failure(self, name: str, source_path: str, error: Mapping[str, Any]) -> None:
+        """Note why a folder is no valid plugin."""
+        with transaction(self._database) as cursor:
+            cursor.execute(
+                "INSERT INTO plugin_failures (name, source_path, error) VALUES (%s, %s, %s)"
+                " ON CONFLICT (name) DO UPDATE SET source_path = EXCLUDED.source_path,"
+                " error = EXCLUDED.error, updated_at = clock_timestamp()",
+                (_storable(name)[:255], _storable(source_path), _json(error)),
+            )
+
+    def forget_failure(self, name: str) -> None:
+        """Forget that a folder was no valid plugin."""
+        with transaction(self._database) as cursor:
+            cursor.execute("DELETE FROM plugin_failures WHERE name = %s", (_storable(name)[:255],))
+
+    def unregister(self, name: str, source_path: str) -> bool:
+        """Delete the row of a plugin whose source folder is gone; return whether there was one."""
+        with transaction(self._database) as cursor:
+            cursor.execute(
+                "DELETE FROM plugins WHERE name = %s AND source_path = %s", (name, source_path)
+            )
+            return bool(cursor.rowcount)
+
+    # --- what an operator asks for ---------------------------------------------------------
+
+    def toggle(self, name: str) -> ServedRow | None:
+        """Turn active to inactive or back; return the new row, None if there is no such row."""
+        return self._change(
+            "status = CASE status WHEN 'active' THEN 'inactive' ELSE 'active' END", name
+        )
+
+    def raise_generation(self, name: str) -> ServedRow | None:
+        """Make every process load a plugin again; return the new row, None if there is none."""
+        return self._change("generation = generation + 1", name)
+
+    def _change(self, assignment: str, name: str) -> ServedRow | None:
+        with transaction(self._database) as cursor:
+            cursor.execute(
+                f"SET LOCAL lock_timeout = '3s'; UPDATE plugins SET {assignment}"  # noqa: S608 - constants
+                " WHERE name = %s"
+                " RETURNING id, name, generation, status, binary_path",
+                (name,),
+            )
+            found = cursor.fetchone()
+            return ServedRow(*found) if found else None
+
+
+class Publication:
+    """One publish in the making: what it reads and writes stands or falls together."""
+
+    def __init__(self, cursor: Any) -> None:
+        self._cursor = cursor
+
+    def lock_row(self, name: str) -> PluginRow | None:
+        """Return a plugin's row, locked to the end of the publish."""
+        self._cursor.execute(
+            f"SELECT {_ROW}, '[]'::json FROM plugins p WHERE p.name = %s FOR UPDATE",  # noqa: S608
+            (name,),
+        )
+        found = self._cursor.fetchone()
+        return _row(found) if found else None
+
+    def other_templates(self, name: str, templates: Collection[str]) -> dict[str, list[str]]:
+        """Return the others' templates below the same first segments, by plugin."""
+        segments = {template.lstrip("/").partition("/")[0] for template in templates}
+        self._cursor.execute(
+            "SELECT DISTINCT p.name, e.path FROM plugin_endpoints e"
+            " JOIN plugins p ON p.id = e.plugin_id"
+            " WHERE p.name <> %s AND (split_part(ltrim(e.path, '/'), '/', 1) = ANY(%s)"
+            " OR (%s AND split_part(ltrim(e.path, '/'), '/', 1) LIKE '%%{%%'))",
+            (name, list(segments), any("{" in segment for segment in segments)),
+        )
+        templates_by_plugin: dict[str, list[str]] = {}
+        for plugin, path in self._cursor.fetchall():
+            templates_by_plugin.setdefault(plugin, []).append(path)
+        return templates_by_plugin
+
+    def keep_version(self, artifact: Artifact, report: TrialReport) -> str:
+        """Keep an archive; return the SHA-256 of the one that stands for its digest.
+
+        The first archive of a digest stays: bytecode is not deterministic, and other hosts may
+        serve it already.
+        """
+        self._cursor.execute(
+            "INSERT INTO plugin_versions"
+            " (plugin_name, source_digest, archive, archive_sha256, metadata)"
+            " VALUES (%s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
+            (
+                artifact.plugin,
+                artifact.digest,
+                psycopg2.Binary(artifact.archive),
+                artifact.sha256,
+                _json(_metadata(report)),
+            ),
+        )
+        self._cursor.execute(
+            "SELECT archive_sha256 FROM plugin_versions"
+            " WHERE plugin_name = %s AND source_digest = %s",
+            (artifact.plugin, artifact.digest),
+        )
+        sha256: str = self._cursor.fetchone()[0]
+        return sha256
+
+    def prune_versions(self, plugin: str) -> list[str]:
+        """Drop a plugin's oldest versions and return their digests."""
+        self._cursor.execute(
+            "DELETE FROM plugin_versions v WHERE plugin_name = %s AND source_digest IN ("
+            " SELECT source_digest FROM plugin_versions WHERE plugin_name = %s"
+            " ORDER BY created_at DESC OFFSET %s)"
+            " AND NOT EXISTS (SELECT 1 FROM plugins p WHERE p.name = v.plugin_name"
+            " AND (p.source_digest = v.source_digest"
+            " OR p.binary_path LIKE '%%-' || v.source_digest || '.pyz'))"
+            " RETURNING source_digest",
+            (plugin, plugin, KEPT_VERSIONS),
+        )
+        return [found[0] for found in self._cursor.fetchall()]
+
+    def save(
+        self,
+        row: PluginRow | None,
+        metadata: PluginMetadata,
+        endpoints: Collection[Endpoint],
+        *,
+        source_path: str,
+        binary_path: str,
+        source_digest: str,
+        status: str,
+    ) -> tuple[str, int]:
+        """Write the row, given as it was locked or None for a new one, and its endpoints.
+
+        Returns:
+            The row's id and its new generation.
+        """
+        values = (
+            _storable(metadata.description),
+            _storable(metadata.version),
+            _storable(metadata.author),
+            source_path,
+            binary_path,
+            source_digest,
+        )
+        if row is None:
+            self._cursor.execute(
+                "INSERT INTO plugins (name, type, status, description, version, author,"
+                " source_path, binary_path, source_digest)"
+                " VALUES (%s, 'dynamic', %s, %s, %s, %s, %s, %s, %s) RETURNING id, generation",
+                (metadata.name, status, *values),
+            )
+        else:
+            self._cursor.execute(
+                "UPDATE plugins SET type = 'dynamic', description = %s, version = %s, author = %s,"
+                " source_path = %s, binary_path = %s, source_digest = %s, error = NULL,"
+                " generation = generation + 1 WHERE id = %s RETURNING id, generation",
+                (*values, row.id),
+            )
+        row_id, generation = self._cursor.fetchone()
+        self._cursor.execute("DELETE FROM plugin_endpoints WHERE plugin_id = %s", (row_id,))
+        self._cursor.execute(
+            "INSERT INTO plugin_endpoints (plugin_id, method, path, handler)"
+            " SELECT %s, * FROM unnest(%s::text[], %s::text[], %s::text[])",
+            (
+                row_id,
+                [endpoint.method for endpoint in endpoints],
+                [_storable(endpoint.path) for endpoint in endpoints],
+                [_storable(endpoint.handler) for endpoint in endpoints],
+            ),
+        )
+        self._cursor.execute("DELETE FROM plugin_failures WHERE name = %s", (metadata.name,))
+        return row_id, generation
+
+
+def _row(found: tuple[Any, ...]) -> PluginRow:
+    *columns, endpoints = found
+    return PluginRow(*columns, tuple(Endpoint(*parts) for parts in endpoints))  # type: ignore[call-arg]
+
+
+def _metadata(report: TrialReport) -> dict[str, Any]:
+    metadata = report.metadata
+    return {
+        "name": metadata.name,
+        "version": metadata.version,
+        "description": metadata.description,
+        "author": metadata.author,
+        "endpoints": [[e.method, e.path, e.handler] for e in report.endpoints],
+    }
+
+
+def _json(value: Mapping[str, Any] | None) -> str | None:
+    return None if value is None else json.dumps(_storable(value))
+
+
+def _storable(value: Any) -> Any:
+    """Return a value whose texts PostgreSQL can hold: without NUL and lone surrogates."""
+    if isinstance(value, str):
+        return value.replace("\0", "�").encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, Mapping):
+        return {_storable(key): _storable(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_storable(item) for item in value]
+    return value

@@ -1,0 +1,103 @@
+"""All SQL on the processes that serve, and on what each of them runs."""
+
+import json
+from collections.abc import Collection
+
+from app.database.connection import Database, transaction
+from app.records import LoadRecord, WorkerLoad, WorkerRow
+
+HEARTBEAT_SECONDS = 2.0
+DEAD_AFTER_HEARTBEATS = 3
+
+_ALIVE = (
+    f"heartbeat_at >= clock_timestamp() - interval '{HEARTBEAT_SECONDS * DEAD_AFTER_HEARTBEATS} s'"
+)
+
+
+class WorkerRepository:
+    """Reads and writes `plugin_workers` and `plugin_loads`.
+
+    All methods raise DatabaseUnavailableError while the database is away or refuses.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def register(self, worker: str, host: str, pid: int, generations_alive: int) -> None:
+        """Enter a process, without any load."""
+        with transaction(self._database) as cursor:
+            cursor.execute("DELETE FROM plugin_workers WHERE id = %s", (worker,))
+            cursor.execute(
+                "INSERT INTO plugin_workers (id, host, pid, generations_alive)"
+                " VALUES (%s, %s, %s, %s)",
+                (worker, host[:255], pid, generations_alive),
+            )
+
+    def heartbeat(self, worker: str, generations_alive: int) -> bool:
+        """Note that a process lives, and drop the dead; return whether it is entered at all."""
+        with transaction(self._database) as cursor:
+            cursor.execute(
+                "UPDATE plugin_workers SET heartbeat_at = clock_timestamp(),"
+                " generations_alive = %s WHERE id = %s",
+                (generations_alive, worker),
+            )
+            known = bool(cursor.rowcount)
+            cursor.execute(
+                "DELETE FROM plugin_workers WHERE id IN ("  # noqa: S608 - constants
+                f"SELECT id FROM plugin_workers WHERE NOT {_ALIVE} FOR UPDATE SKIP LOCKED)"
+            )
+            return known
+
+    def record(self, worker: str, loads: Collection[LoadRecord]) -> None:
+        """Note what a process runs of some plugins."""
+        with transaction(self._database) as cursor:
+            cursor.execute(
+                "INSERT INTO plugin_loads (worker_id, plugin_name, plugin_id, generation,"
+                " reconciled, state, error, milliseconds)"
+                " SELECT %s, * FROM unnest(%s::text[], %s::text[], %s::bigint[], %s::bigint[],"
+                " %s::text[], %s::jsonb[], %s::float8[])"
+                " ON CONFLICT (worker_id, plugin_name) DO UPDATE SET"
+                " plugin_id = EXCLUDED.plugin_id, generation = EXCLUDED.generation,"
+                " reconciled = EXCLUDED.reconciled, state = EXCLUDED.state,"
+                " error = EXCLUDED.error, milliseconds = EXCLUDED.milliseconds,"
+                " recorded_at = clock_timestamp()",
+                (
+                    worker,
+                    [load.plugin for load in loads],
+                    [load.plugin_id for load in loads],
+                    [load.generation for load in loads],
+                    [load.reconciled for load in loads],
+                    [load.state for load in loads],
+                    [None if load.error is None else json.dumps(load.error) for load in loads],
+                    [load.milliseconds for load in loads],
+                ),
+            )
+
+    def leave(self, worker: str) -> None:
+        """Drop a process that ends."""
+        with transaction(self._database) as cursor:
+            cursor.execute("DELETE FROM plugin_workers WHERE id = %s", (worker,))
+
+    def list_workers(self) -> list[WorkerRow]:
+        """Return the live processes, by host and process id."""
+        with transaction(self._database) as cursor:
+            cursor.execute(
+                "SELECT id, host, pid, generations_alive, started_at, heartbeat_at"  # noqa: S608
+                f" FROM plugin_workers WHERE {_ALIVE} ORDER BY host, pid"
+            )
+            return [WorkerRow(*found) for found in cursor.fetchall()]
+
+    def loads_of(self, plugin: str) -> list[WorkerLoad]:
+        """Return what every live process runs of a plugin."""
+        with transaction(self._database) as cursor:
+            cursor.execute(
+                "SELECT w.host, w.pid, l.plugin_id, l.generation, l.reconciled, l.state, l.error,"  # noqa: S608
+                " l.milliseconds FROM plugin_workers w LEFT JOIN plugin_loads l"
+                f" ON l.worker_id = w.id AND l.plugin_name = %s WHERE {_ALIVE}"
+                " ORDER BY w.host, w.pid",
+                (plugin,),
+            )
+            return [
+                WorkerLoad(host, pid, LoadRecord(plugin, *load) if load[0] is not None else None)
+                for host, pid, *load in cursor.fetchall()
+            ]

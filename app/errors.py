@@ -1,0 +1,112 @@
+"""Every way in which Benana fails, as sentences a person can act on.
+
+`admin/problems.py` maps them to HTTP answers, once.
+"""
+
+from typing import Any
+
+
+class BenanaError(Exception):
+    """The base of all errors that Benana raises itself."""
+
+
+class SettingsError(BenanaError):
+    """A setting cannot be used; the message names it and says what is expected."""
+
+
+class EmbeddedDatabaseError(BenanaError):
+    """The embedded PostgreSQL cannot be started."""
+
+
+class DatabaseUnavailableError(BenanaError):
+    """The database cannot be reached now; what was asked for can be tried again."""
+
+
+class SupersededError(BenanaError):
+    """A publish was given up because its source changed again meanwhile."""
+
+
+class UnknownPluginError(BenanaError):
+    """Neither a row nor a folder has this name."""
+
+    def __init__(self, plugin: str) -> None:
+        super().__init__(f"There is no plugin named {plugin!r}.")
+        self.plugin = plugin
+
+
+class PluginError(BenanaError):
+    """A plugin is at fault: which one, in which phase, what was found and what was expected.
+
+    `file` is relative to the plugin's folder, `line` counts from 1; both are None where a fault
+    has no place. `trace` is the traceback as text, for the log alone.
+    """
+
+    phase = "plugin"
+
+    def __init__(
+        self,
+        plugin: str,
+        message: str,
+        *,
+        phase: str | None = None,
+        file: str | None = None,
+        line: int | None = None,
+        trace: str = "",
+    ) -> None:
+        super().__init__(message)
+        self.plugin = plugin
+        self.message = message
+        self.phase = phase or self.phase
+        self.file = file
+        self.line = line
+        self.trace = trace
+
+    @property
+    def place(self) -> str:
+        """The place of the fault as `file:line`, as `file`, or empty."""
+        if self.file is None:
+            return ""
+        return self.file if self.line is None else f"{self.file}:{self.line}"
+
+    def __str__(self) -> str:
+        place = f" ({self.place})" if self.place else ""
+        return f"{self.plugin}: {self.phase} failed: {self.message}{place}"
+
+    def as_record(self) -> dict[str, Any]:
+        """Return the error as it is kept in the database and shown by the API."""
+        return {
+            "phase": self.phase,
+            "message": self.message,
+            "file": self.file,
+            "line": self.line,
+        }
+
+
+class DiscoveryError(PluginError):
+    """The plugin's folder or its manifest cannot be used."""
+
+    phase = "discover"
+
+
+class CompileError(PluginError):
+    """A module of the plugin does not compile."""
+
+    phase = "compile"
+
+
+class ArtifactError(PluginError):
+    """An archive cannot be written, is missing, or does not match its hash."""
+
+    phase = "artifact"
+
+
+class LoadError(PluginError):
+    """The plugin cannot be imported, breaks its contract, or fails in one of its methods."""
+
+    phase = "load"
+
+
+class ConflictError(PluginError):
+    """A route of the plugin is owned by somebody else."""
+
+    phase = "register_routes"

@@ -1,0 +1,112 @@
+"""All that a plugin author imports.
+
+A plugin is any object with the four methods of `PluginInterface`; it is checked by shape, so
+subclassing is a convenience and not a duty.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+__all__ = [
+    "PluginContext",
+    "PluginInterface",
+    "PluginMetadata",
+    "PluginServer",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class PluginMetadata:
+    """What a plugin says of itself.
+
+    `name` must equal the name of the plugin's folder; `version` is free text of 1 to 100
+    characters.
+    """
+
+    name: str
+    version: str
+    description: str = ""
+    author: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PluginContext:
+    """What the server hands to a plugin in `initialize` and `cleanup`.
+
+    `config` is the `config:` mapping of the plugin's `plugin.yaml`, empty without one.
+
+    `database` opens a pooled psycopg2 connection for the length of a `with` block; the block's
+    transaction is committed at its end and rolled back when it raises::
+
+        with context.database() as connection, connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+
+    In a trial the transaction is always rolled back: a plugin that is only tried leaves nothing.
+
+    `data_dir` is a folder of the plugin's own, made before `initialize` and kept over reloads.
+
+    `cancelled` is set when this generation is to stop: a thread of the plugin's own waits on it.
+
+    `trial` is true while the plugin is only being tried, in a process that ends afterwards.
+    """
+
+    name: str
+    config: Mapping[str, Any]
+    logger: logging.Logger
+    database: Callable[[], AbstractContextManager[Any]]
+    data_dir: Path
+    cancelled: threading.Event = field(default_factory=threading.Event)
+    trial: bool = False
+
+
+class PluginServer(Protocol):
+    """Where a plugin registers its routes, inside `register_routes`.
+
+    Templates are Falcon's URI templates. A handler is any callable; its parameters are filled by
+    name and annotation: the template's fields by name, `body` with the parsed JSON body,
+    `falcon.Request` and `falcon.Response` by annotation (or under the names `req` and `resp`).
+    What it returns is the JSON answer; None answers 204.
+    """
+
+    def get(self, uri_template: str, handler: Callable[..., Any]) -> None:
+        """Answer GET on a template with a handler."""
+
+    def post(self, uri_template: str, handler: Callable[..., Any]) -> None:
+        """Answer POST on a template with a handler."""
+
+    def put(self, uri_template: str, handler: Callable[..., Any]) -> None:
+        """Answer PUT on a template with a handler."""
+
+    def patch(self, uri_template: str, handler: Callable[..., Any]) -> None:
+        """Answer PATCH on a template with a handler."""
+
+    def delete(self, uri_template: str, handler: Callable[..., Any]) -> None:
+        """Answer DELETE on a template with a handler."""
+
+    def add_route(self, uri_template: str, resource: object, suffix: str | None = None) -> None:
+        """Add a Falcon resource, exactly as `falcon.App.add_route` does."""
+
+
+class PluginInterface(Protocol):
+    """The four methods that every plugin has.
+
+    A method that a subclass leaves out counts as missing: the ones below are nothing but their
+    signatures.
+    """
+
+    def initialize(self, context: PluginContext) -> None:
+        """Set up what the plugin needs, before its routes are registered."""
+
+    def get_metadata(self) -> PluginMetadata:
+        """Return what the plugin says of itself."""
+
+    def register_routes(self, server: PluginServer) -> None:
+        """Register the plugin's routes with the server."""
+
+    def cleanup(self, context: PluginContext) -> None:
+        """Give back what `initialize` took, after the last request of this generation."""

@@ -1,0 +1,220 @@
+"""Frozen records that travel between the rooms."""
+
+import datetime
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from app.plugin import PluginMetadata
+
+NAME_PATTERN = re.compile(r"[a-z][a-z0-9_]{0,62}")
+
+ACTIVE = "active"
+INACTIVE = "inactive"
+
+
+def is_plugin_name(text: str) -> bool:
+    """Tell whether a text may name a plugin: 1 to 63 of a-z, 0-9 and _, a letter first."""
+    return NAME_PATTERN.fullmatch(text) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What `plugin.yaml` says; every field may be left out there."""
+
+    entry: str = "main:new_plugin"
+    name: str | None = None
+    description: str | None = None
+    version: str | None = None
+    author: str | None = None
+    enabled: bool = True
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class PluginSource:
+    """A plugin's folder, read once: `files` maps relative POSIX paths to bytes.
+
+    `digest` is 32 hexadecimal digits over all paths and bytes: the identity of the source.
+    """
+
+    name: str
+    folder: Path
+    files: Mapping[str, bytes]
+    manifest: Manifest
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """One archive of one source: `sha256` (64 hexadecimal digits) is the hash of `archive`."""
+
+    plugin: str
+    digest: str
+    sha256: str
+    archive: bytes
+
+    @property
+    def file_name(self) -> str:
+        """The archive's name in the artifacts folder."""
+        return artifact_name(self.plugin, self.digest)
+
+    def is_intact(self) -> bool:
+        """Whether the archive's bytes match their hash."""
+        return hashlib.sha256(self.archive).hexdigest() == self.sha256
+
+
+def artifact_name(plugin: str, digest: str) -> str:
+    """Return the file name of a plugin's archive of one source digest."""
+    return f"{plugin}-{digest}.pyz"
+
+
+_ARTIFACT_PATTERN = re.compile(r"([a-z][a-z0-9_]{0,62})-([0-9a-f]{32})\.pyz")
+
+
+def artifact_digest(plugin: str, binary_path: str) -> str | None:
+    """Return the source digest that a row's `binary_path` names, None if it names no archive.
+
+    Only the last part counts: each host keeps its archives in a folder of its own.
+    """
+    match = _ARTIFACT_PATTERN.fullmatch(binary_path.rpartition("/")[2])
+    return match[2] if match and match[1] == plugin else None
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One method of one route, as it is recorded in `plugin_endpoints`."""
+
+    method: str
+    path: str
+    handler: str
+
+
+@dataclass(frozen=True, slots=True)
+class TrialReport:
+    """What a trial found: the plugin's own metadata and the endpoints it registers."""
+
+    metadata: PluginMetadata
+    endpoints: tuple[Endpoint, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PluginRow:
+    """A row of `plugins`. `source_digest` is None while the row's source was never published."""
+
+    id: str
+    name: str
+    description: str | None
+    version: str
+    author: str | None
+    type: str
+    status: str
+    source_path: str | None
+    binary_path: str | None
+    created_at: datetime.datetime
+    updated_at: datetime.datetime
+    generation: int
+    source_digest: str | None
+    error: Mapping[str, Any] | None
+    endpoints: tuple[Endpoint, ...] = ()
+
+    @property
+    def served(self) -> "ServedRow":
+        """The part of the row that decides what is served."""
+        return ServedRow(self.id, self.name, self.generation, self.status, self.binary_path)
+
+    @property
+    def unpublished(self) -> bool:
+        """Whether the row names a source that is not published yet."""
+        return self.source_digest is None and self.source_path is not None
+
+
+@dataclass(frozen=True, slots=True)
+class ServedRow:
+    """The few columns of `plugins` that decide what a process serves."""
+
+    id: str
+    name: str
+    generation: int
+    status: str
+    binary_path: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class PluginFailure:
+    """A folder that never was a valid plugin, and what is wrong with it."""
+
+    name: str
+    source_path: str
+    error: Mapping[str, Any]
+    updated_at: datetime.datetime
+
+
+@dataclass(frozen=True, slots=True)
+class LoadRecord:
+    """What one process runs of one plugin.
+
+    `generation` is None if it runs nothing; `reconciled` is the generation of the row that the
+    process has acted on; `state` is serving, unloaded, loading or failed.
+    """
+
+    plugin: str
+    plugin_id: str
+    generation: int | None
+    reconciled: int
+    state: str
+    error: Mapping[str, Any] | None = None
+    milliseconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerRow:
+    """A process that serves, as it last reported itself."""
+
+    id: str
+    host: str
+    pid: int
+    generations_alive: int
+    started_at: datetime.datetime
+    heartbeat_at: datetime.datetime
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerLoad:
+    """A live process and what it runs of a plugin; `load` is None if it never had to act on it."""
+
+    host: str
+    pid: int
+    load: LoadRecord | None
+
+
+@dataclass(frozen=True, slots=True)
+class Convergence:
+    """How many of the live processes run what a plugin's row says, and which do not."""
+
+    total: int
+    behind: tuple[WorkerLoad, ...]
+
+    @property
+    def current(self) -> int:
+        """How many processes are up to date."""
+        return self.total - len(self.behind)
+
+
+def convergence_of(row: ServedRow, workers: Sequence[WorkerLoad]) -> Convergence:
+    """Compare what the processes run with what a row says."""
+    return Convergence(
+        len(workers), tuple(worker for worker in workers if not _is_current(row, worker.load))
+    )
+
+
+def _is_current(row: ServedRow, load: LoadRecord | None) -> bool:
+    served = row.status == ACTIVE and row.binary_path is not None
+    if load is None or load.plugin_id != row.id:
+        return not served
+    if load.reconciled < row.generation:
+        return False
+    return (load.generation is None) != served and load.state in {"serving", "unloaded"}

@@ -1,0 +1,113 @@
+"""Settings, read from the environment once."""
+
+import ipaddress
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from app.errors import SettingsError
+
+LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the environment says, checked. All folders are absolute.
+
+    `database_url` is None for the embedded PostgreSQL; `bind` is `host:port` or `unix:path`.
+    """
+
+    plugins_dir: Path
+    artifacts_dir: Path
+    data_dir: Path
+    database_url: str | None = None
+    listen_database_url: str | None = None
+    bind: str = "127.0.0.1:9999"
+    workers: int = 2
+    threads: int = 8
+    admin_token: str | None = None
+    admin_hosts: frozenset[str] = frozenset()
+    watch: bool = True
+    heartbeat_seconds: int = 5
+    drain_seconds: int = 30
+    max_leaked: int = 100
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Self:
+        """Read the settings.
+
+        Raises:
+            SettingsError: a variable holds what cannot be used; the message names it.
+        """
+        bind = environ.get("BENANA_BIND", "") or "127.0.0.1:9999"
+        _check_bind(bind)
+        token = environ.get("BENANA_ADMIN_TOKEN", "").strip() or None
+        if token and not token.isprintable():
+            raise SettingsError("BENANA_ADMIN_TOKEN holds a control character; expected one line.")
+        hosts = environ.get("BENANA_ADMIN_HOSTS", "").replace(",", " ").split()
+        return cls(
+            plugins_dir=_folder(environ, "BENANA_PLUGINS_DIR", "plugins"),
+            artifacts_dir=_folder(environ, "BENANA_ARTIFACTS_DIR", "bin/plugins"),
+            data_dir=_folder(environ, "BENANA_DATA_DIR", "var"),
+            database_url=environ.get("DATABASE_URL") or None,
+            listen_database_url=environ.get("BENANA_LISTEN_DATABASE_URL") or None,
+            bind=bind,
+            workers=_count(environ, "WEB_CONCURRENCY", 2),
+            threads=_count(environ, "BENANA_THREADS", 8),
+            admin_token=token,
+            admin_hosts=frozenset(host.lower() for host in hosts),
+            watch=_switch(environ, "BENANA_WATCH", default=True),
+            heartbeat_seconds=_count(environ, "BENANA_HEARTBEAT_SECONDS", 5),
+            drain_seconds=_count(environ, "BENANA_DRAIN_SECONDS", 30),
+            max_leaked=_count(environ, "BENANA_MAX_LEAKED_GENERATIONS", 100),
+        )
+
+    @property
+    def bind_is_local(self) -> bool:
+        """Whether only this machine can reach the server: a loopback address or a unix socket."""
+        if self.bind.startswith("unix:"):
+            return True
+        host = self.bind.rpartition(":")[0].strip("[]")
+        try:
+            return ipaddress.ip_address(host).is_loopback
+        except ValueError:
+            return host in LOOPBACK_HOSTS
+
+
+def _folder(environ: Mapping[str, str], variable: str, default: str) -> Path:
+    try:
+        return Path(environ.get(variable) or default).expanduser().absolute()
+    except RuntimeError as error:
+        raise SettingsError(f"{variable} is {environ[variable]!r}: {error}") from None
+
+
+def _count(environ: Mapping[str, str], variable: str, default: int) -> int:
+    text = environ.get(variable, "").strip()
+    if not text:
+        return default
+    if not (text.isascii() and text.isdigit() and len(text) <= 9 and 1 <= int(text) <= 1024):
+        raise SettingsError(f"{variable} is {text!r}; expected a whole number from 1 to 1024.")
+    return int(text)
+
+
+def _switch(environ: Mapping[str, str], variable: str, *, default: bool) -> bool:
+    text = environ.get(variable, "").strip().lower()
+    if not text:
+        return default
+    if text in {"on", "true", "yes", "1"}:
+        return True
+    if text in {"off", "false", "no", "0"}:
+        return False
+    raise SettingsError(f"{variable} is {text!r}; expected on or off.")
+
+
+def _check_bind(bind: str) -> None:
+    if bind.startswith("unix:") and len(bind) > len("unix:"):
+        return
+    host, separator, port = bind.rpartition(":")
+    number = port.isascii() and port.isdigit() and len(port) <= 5
+    if host and separator and number and int(port) < 65536:
+        return
+    raise SettingsError(f"BENANA_BIND is {bind!r}; expected host:port or unix:path.")
