@@ -1,0 +1,183 @@
+"""`plugin.yaml`, read so that no text of it can hurt and none is read otherwise than meant."""
+
+import json
+import re
+from typing import Any, cast
+
+import yaml
+
+from app.errors import DiscoveryError
+from app.records import Manifest
+
+FILE_NAME = "plugin.yaml"
+MAX_BYTES = 64 * 1024
+MAX_DEPTH = 32
+
+_TEXTS = {"entry": 200, "name": 63, "description": 65536, "version": 100, "author": 255}
+_KEYS = (*_TEXTS, "enabled", "config")
+_ENTRY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
+_MAP_TAG = "tag:yaml.org,2002:map"
+_NULL_TAG = "tag:yaml.org,2002:null"
+_BOOL_TAG = "tag:yaml.org,2002:bool"
+_STR_TAG = "tag:yaml.org,2002:str"
+
+
+_NUMBERS = {
+    # Without YAML 1.1's base 60, which makes 750 of 12:30.
+    "tag:yaml.org,2002:int": re.compile(
+        r"[-+]?(0b[01_]+|0x[0-9a-fA-F_]+|0o?[0-7_]*|[1-9][0-9_]*)$"
+    ),
+    "tag:yaml.org,2002:float": re.compile(
+        r"[-+]?([0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*)([eE][-+]?[0-9]+)?$|[-+]?\.(inf|Inf|INF)$"
+        r"|\.(nan|NaN|NAN)$"
+    ),
+}
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe, and with JSON's types alone: a date stays the text that was written."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [
+        (_NUMBERS.get(tag, pattern) and tag, _NUMBERS.get(tag, pattern))
+        for tag, pattern in resolvers
+        if not tag.endswith((":timestamp", ":value"))
+    ]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def parse_manifest(plugin: str, raw: bytes, default_entry: str) -> Manifest:
+    """Read a manifest.
+
+    Args:
+        plugin: the plugin's name, for the errors.
+        raw: the bytes of `plugin.yaml`.
+        default_entry: the entry where the manifest names none.
+
+    Raises:
+        DiscoveryError: it is not YAML, holds an alias, a duplicate or unknown key, or a value of
+            a wrong type; all faulty keys are named at once.
+    """
+    node = _compose(plugin, raw)
+    if node is None or node.tag == _NULL_TAG:
+        return Manifest(entry=default_entry)
+    if node.tag != _MAP_TAG:
+        raise _fault(plugin, "it holds no mapping; expected lines like 'version: 1.0.0'", node)
+    values: dict[str, Any] = {"entry": default_entry}
+    faults: list[tuple[str, yaml.Node]] = []
+    for key_node, value_node in cast(yaml.MappingNode, node).value:
+        key = key_node.value
+        if key not in _KEYS:
+            faults.append((f"unknown key {key!r}, expected one of {', '.join(_KEYS)}", key_node))
+            continue
+        try:
+            value = _value(key, value_node)
+        except (ValueError, yaml.YAMLError) as error:
+            faults.append((f"{key} is {error}", value_node))
+        except (KeyError, IndexError, AttributeError, TypeError):
+            # PyYAML's constructors trust an explicit tag: `!!bool maybe` is a KeyError.
+            faults.append((f"{key} holds a tag that its value does not fit", value_node))
+        else:
+            if value is not None:
+                values[key] = value
+    if values.get("name", plugin) != plugin:
+        faults.append((f"name is {values['name']!r}, expected {plugin!r}, the folder's name", node))
+    if faults:
+        raise _fault(plugin, "; ".join(message for message, _ in faults), faults[0][1])
+    return Manifest(**values)
+
+
+def _compose(plugin: str, raw: bytes) -> yaml.Node | None:
+    if len(raw) > MAX_BYTES:
+        raise _fault(plugin, f"it has {len(raw):,} bytes, expected {MAX_BYTES:,} at most")
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise _fault(plugin, f"it is not UTF-8 text (byte {error.start})") from None
+    try:
+        # The events come from a loop, the nodes from a recursion: check the former first.
+        depth = 0
+        for event in yaml.parse(text, Loader=_Loader):
+            if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
+                raise _fault(plugin, "it holds an anchor or alias; expected plain values", event)
+            depth += isinstance(event, yaml.CollectionStartEvent)
+            depth -= isinstance(event, yaml.CollectionEndEvent)
+            if depth > MAX_DEPTH:
+                raise _fault(plugin, f"it is nested deeper than {MAX_DEPTH} levels", event)
+        node = yaml.compose(text, Loader=_Loader)
+    except yaml.MarkedYAMLError as error:
+        problem = error.problem or error.context or "it is not YAML"
+        line = error.problem_mark.line + 1 if error.problem_mark else None
+        raise DiscoveryError(
+            plugin, f"it is not YAML: {problem}", file=FILE_NAME, line=line
+        ) from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise _fault(plugin, f"it is not YAML: {error}") from None
+    if node is not None:
+        _refuse_duplicates(plugin, node)
+    return node
+
+
+def _refuse_duplicates(plugin: str, node: yaml.Node, nested: bool = False) -> None:
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise _fault(plugin, "a key is a collection, expected text", key)
+            if nested and key.tag != _STR_TAG:
+                # 1 and true are one key in Python, and 1 and "1" one in JSON.
+                raise _fault(plugin, f"the key {key.value!r} is no text; put it in quotes", key)
+            if key.value in seen:
+                raise _fault(plugin, f"the key {key.value!r} stands twice", key)
+            seen.add(key.value)
+            _refuse_duplicates(plugin, value, nested=True)
+    elif isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            _refuse_duplicates(plugin, item, nested=True)
+
+
+def _value(key: str, node: yaml.Node) -> Any:
+    """Return a key's value, None where it is left empty.
+
+    Raises:
+        ValueError: with what was found and expected.
+    """
+    if node.tag == _NULL_TAG:
+        return None
+    if key in _TEXTS:
+        # The text as written: `version: 1.10` is "1.10" and no number.
+        if not isinstance(node, yaml.ScalarNode):
+            raise ValueError("a collection, expected text")
+        text = cast(str, node.value)
+        if not 1 <= len(text) <= _TEXTS[key] or re.search("[\0\ud800-\udfff]", text):
+            raise ValueError(f"{text[:40]!r}, expected 1 to {_TEXTS[key]} characters")
+        if key == "entry" and not _ENTRY.fullmatch(text):
+            raise ValueError(f"{text!r}, expected module:function, as main:new_plugin")
+        return text
+    found = _construct(node)
+    if key == "enabled" and node.tag != _BOOL_TAG:
+        raise ValueError(f"{found!r}, expected true or false")
+    if key == "config":
+        if not isinstance(found, dict):
+            raise ValueError(f"{found!r}, expected a mapping")
+        try:
+            json.dumps(found, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"not JSON ({error}), expected JSON's types") from None
+    return found
+
+
+def _construct(node: yaml.Node) -> Any:
+    loader = _Loader("")
+    try:
+        return loader.construct_document(node)
+    finally:
+        loader.dispose()
+
+
+def _fault(plugin: str, message: str, where: Any = None) -> DiscoveryError:
+    mark = getattr(where, "start_mark", None)
+    line = mark.line + 1 if mark is not None else None
+    return DiscoveryError(plugin, f"{FILE_NAME}: {message}", file=FILE_NAME, line=line)

@@ -1,0 +1,231 @@
+"""Load an artifact once, in a process that may die."""
+
+import json
+import os
+import re
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from contextlib import suppress
+from typing import Any
+
+from app.errors import DatabaseUnavailableError, LoadError, SupersededError
+from app.plugin import PluginMetadata
+from app.records import Artifact, Endpoint, TrialReport
+from app.serving.archive import source_label
+
+TRIAL_SECONDS = 5.0
+START_SECONDS = 20.0
+"""How much later than its own deadline a trial's server may answer, before it counts as lost."""
+
+PATIENCE_SECONDS = 1.0
+LOOK_SECONDS = 0.1
+"""How often a waiting thread looks whether its trial is superseded."""
+
+MAX_REPORT_BYTES = 8 * 1024 * 1024
+
+Process = subprocess.Popen[bytes] | None
+
+_FAULT_FRAME = re.compile(r'^\s*File "(?P<file>[^"]+)", line (?P<line>\d+)', re.MULTILINE)
+
+
+class TrialRunner:
+    """Tries artifacts in children of a small server process, started when it is first needed.
+
+    Safe to use from several threads at once.
+    """
+
+    def __init__(self, database_url: str | None, seconds: float = TRIAL_SECONDS) -> None:
+        """Make a runner.
+
+        Args:
+            database_url: what `context.database` connects to in a trial; None for nothing.
+            seconds: the wall clock of one trial.
+        """
+        self._database_url = database_url
+        self._seconds = seconds
+        self._lock = threading.Lock()
+        self._control: socket.socket | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._stopped = False
+
+    def run(self, artifact: Artifact, superseded: threading.Event | None = None) -> TrialReport:
+        """Try an artifact: import, factory, metadata, initialize, routes and cleanup.
+
+        Args:
+            artifact: what to try.
+            superseded: gives a trial up that has taken a second already, once it is set; a quick
+                one is let end, so that a source that changes all the time is published too.
+
+        Raises:
+            LoadError: the plugin failed, ended its process or ran out of time or memory.
+            DatabaseUnavailableError: the plugin needed the database and it was away.
+            SupersededError: the trial was given up.
+        """
+        for _ in range(2):
+            text, end, process = self._try(artifact, superseded or threading.Event())
+            if end:
+                return _judge(
+                    artifact, text.decode(errors="replace"), json.loads(end), self._seconds
+                )
+            if self._stopped:
+                raise SupersededError("the server stops")
+            self._drop(process)  # it was killed, or hangs: that says nothing of the plugin
+        raise LoadError(artifact.plugin, "the trial's own process ended twice; try again")
+
+    def stop(self) -> None:
+        """End the server process for good: trials under way are given up, and say nothing."""
+        self._stopped = True
+        self.close()
+
+    def _try(self, artifact: Artifact, give_up: threading.Event) -> tuple[bytes, bytes, Process]:
+        report_read, report_write = os.pipe()
+        status_read, status_write = os.pipe()
+        with (
+            tempfile.TemporaryFile() as archive,
+            tempfile.TemporaryDirectory(prefix="benana-trial-", ignore_cleanup_errors=True) as data,
+            os.fdopen(report_read, "rb") as report,
+            os.fdopen(status_read, "rb") as status,
+        ):
+            archive.write(artifact.archive)
+            archive.flush()
+            request = {
+                "plugin": artifact.plugin,
+                "digest": artifact.digest,
+                "sha256": artifact.sha256,
+                "seconds": self._seconds,
+                "data_dir": data,
+                "database_url": self._database_url,
+            }
+            try:
+                self._send(request, [archive.fileno(), report_write, status_write])
+            finally:
+                os.close(report_write)
+                os.close(status_write)
+            deadline = time.monotonic() + self._seconds + START_SECONDS
+            process = self._process
+            return *_read_both(report.fileno(), status.fileno(), deadline, give_up), process
+
+    def _drop(self, process: Process) -> None:
+        """Close what a trial was lost with, unless another thread has started anew already."""
+        with self._lock:
+            if self._process is not process:
+                return
+        self.close()
+
+    def close(self) -> None:
+        """End the server process and with it all trials; the next run starts a new one."""
+        with self._lock:
+            control, self._control = self._control, None
+            process, self._process = self._process, None
+        if control is not None:
+            control.close()
+        if process is not None:
+            try:
+                process.wait(5.0)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+    def _send(self, request: dict[str, Any], fds: list[int]) -> None:
+        message = json.dumps(request).encode()
+        for attempt in (1, 2):
+            with self._lock:
+                if self._control is None:
+                    self._start()
+                assert self._control is not None  # noqa: S101 - for the type checker
+                try:
+                    socket.send_fds(self._control, [message], fds)
+                    return
+                except OSError:
+                    if attempt == 2:
+                        raise
+            self.close()  # it was killed: start another
+
+    def _start(self) -> None:
+        # macOS has no SEQPACKET; there a message ends where its file descriptors do.
+        kind = socket.SOCK_SEQPACKET if sys.platform == "linux" else socket.SOCK_STREAM
+        ours, theirs = socket.socketpair(socket.AF_UNIX, kind)
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "app.publishing.trial_server"],
+                stdin=theirs.fileno(),
+                start_new_session=True,
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+            )
+        self._control = ours
+
+
+def _read_both(
+    report: int, status: int, deadline: float, give_up: threading.Event
+) -> tuple[bytes, bytes]:
+    """Read the report and the status until the status pipe is closed."""
+    patience = time.monotonic() + PATIENCE_SECONDS
+    poll = select.poll()
+    poll.register(report, select.POLLIN)
+    poll.register(status, select.POLLIN)
+    parts: dict[int, bytearray] = {report: bytearray(), status: bytearray()}
+    open_fds = {report, status}
+    while status in open_fds:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            break
+        if give_up.is_set() and time.monotonic() >= patience:
+            raise SupersededError("the source changed again while it was tried")
+        for fd, _ in poll.poll(min(left, LOOK_SECONDS) * 1000):
+            chunk = os.read(fd, 65536)
+            if not chunk:
+                poll.unregister(fd)
+                open_fds.discard(fd)
+            elif len(parts[fd]) < MAX_REPORT_BYTES:
+                parts[fd] += chunk
+    if report in open_fds:  # what the child wrote before its end is in the pipe
+        os.set_blocking(report, False)
+        with suppress(BlockingIOError):
+            while chunk := os.read(report, 65536):
+                parts[report] += chunk
+    return bytes(parts[report]), bytes(parts[status])
+
+
+def _judge(artifact: Artifact, text: str, end: dict[str, Any], seconds: float) -> TrialReport:
+    """Accept a trial only with exit code 0 *and* its report."""
+    plugin = artifact.plugin
+    lines = text.splitlines()
+    phase = next((line[1:] for line in reversed(lines) if line.startswith("@")), "import")
+    answer = lines[-1] if lines and lines[-1].startswith("{") else ""
+    if end["code"] != 0 or end["timed_out"] or not answer:
+        file, line = _fault_place(artifact, text)
+        raise LoadError(plugin, _how_it_ended(end, seconds), phase=phase, file=file, line=line)
+    found = json.loads(answer)
+    if "unavailable" in found:
+        raise DatabaseUnavailableError(found["unavailable"])
+    if "error" in found:
+        raise LoadError(plugin, trace=found.get("trace", ""), **found["error"])
+    return TrialReport(
+        PluginMetadata(*found["metadata"]),
+        tuple(Endpoint(*parts) for parts in found["endpoints"]),
+    )
+
+
+def _how_it_ended(end: dict[str, Any], seconds: float) -> str:
+    code = end["code"]
+    if end["timed_out"]:
+        return f"it did not return within {seconds:g} s, expected it to return at once"
+    if code == -signal.SIGXCPU:
+        return f"it used more than {seconds:g} s of CPU time"
+    if code < 0:
+        return f"it killed its process with {signal.Signals(-code).name}"
+    return f"it ended its process with exit code {code}, expected a return"
+
+
+def _fault_place(artifact: Artifact, text: str) -> tuple[str | None, int | None]:
+    label = source_label(artifact.plugin, artifact.digest)
+    for match in _FAULT_FRAME.finditer(text):
+        if match["file"].startswith(label):
+            return match["file"][len(label) :], int(match["line"])
+    return None, None

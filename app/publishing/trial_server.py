@@ -1,0 +1,228 @@
+"""The small single-threaded process that trials are forked from (`python -m` this module).
+
+It has Falcon and the loader imported already, so a trial costs a fork and not an interpreter. It
+serves one parent over the socket on its standard input and ends when that is closed.
+
+A request is one message of JSON with three file descriptors: the archive, the report pipe and the
+status pipe. The child writes a line `@phase` to the report as it reaches each phase, and at the
+end one line of JSON; the server writes the child's end to the status pipe. A parent that closes
+its end of the status pipe has given the trial up.
+"""
+
+import faulthandler
+import json
+import logging
+import os
+import resource
+import selectors
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import app.serving.routes  # noqa: F401 - imported here, so that no trial pays for it
+from app.database.connection import Connection, Database
+from app.errors import DatabaseUnavailableError, PluginError
+from app.records import Artifact
+from app.serving.loader import Steps, load, make_context_factory
+from app.serving.routes import find_conflict
+
+MAX_REQUEST_BYTES = 64 * 1024
+MEMORY_BYTES = 3 * 1024**3
+FILE_BYTES = 256 * 1024**2
+GRACE_SECONDS = 0.3
+"""How long a trial that ran out of time has to say where it is, before it is killed."""
+
+
+@dataclass(slots=True)
+class _Child:
+    pid: int
+    status: int
+    deadline: float
+    timed_out: bool = False
+
+
+def serve(control: socket.socket) -> None:
+    """Fork a trial for each request, until the parent closes the socket."""
+    wake_read, wake_write = os.pipe()
+    os.set_blocking(wake_write, False)
+    os.set_blocking(wake_read, False)
+    signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    children: dict[int, _Child] = {}
+    with selectors.DefaultSelector() as selector:
+        selector.register(control, selectors.EVENT_READ)
+        selector.register(wake_read, selectors.EVENT_READ)
+        while True:
+            now = time.monotonic()
+            timeout = min((child.deadline - now for child in children.values()), default=None)
+            for key, _ in selector.select(timeout if timeout is None else max(0.0, timeout)):
+                if key.fileobj == wake_read:
+                    with suppress(BlockingIOError):
+                        os.read(wake_read, 4096)
+                elif isinstance(key.data, _Child):
+                    _kill_group(key.data.pid, signal.SIGKILL)  # given up
+                else:
+                    child = _accept(control, children)
+                    if child is None:
+                        for pid in children:
+                            _kill_group(pid, signal.SIGKILL)
+                        return
+                    # A pipe's writing end is never readable: only its closing is an event.
+                    selector.register(child.status, selectors.EVENT_READ, child)
+            _reap(children, selector)
+            _stop_late(children)
+
+
+def _accept(control: socket.socket, children: dict[int, _Child]) -> _Child | None:
+    message, fds, _, _ = socket.recv_fds(control, MAX_REQUEST_BYTES, 3)
+    if not message:
+        return None
+    request = json.loads(message)
+    archive, report, status = fds
+    pid = os.fork()
+    if pid == 0:
+        control.close()
+        os.close(status)
+        for other in children.values():
+            os.close(other.status)
+        _run_child(request, archive, report)
+    os.close(archive)
+    os.close(report)
+    child = children[pid] = _Child(pid, status, time.monotonic() + request["seconds"])
+    return child
+
+
+def _reap(children: dict[int, _Child], selector: selectors.BaseSelector) -> None:
+    for child in list(children.values()):
+        pid, status = os.waitpid(child.pid, os.WNOHANG)
+        if pid == 0:
+            continue
+        _kill_group(child.pid, signal.SIGKILL)  # what the plugin started goes with it
+        end = {"code": os.waitstatus_to_exitcode(status), "timed_out": child.timed_out}
+        selector.unregister(child.status)
+        with suppress(BrokenPipeError):
+            os.write(child.status, json.dumps(end).encode())
+        os.close(child.status)
+        del children[child.pid]
+
+
+def _stop_late(children: dict[int, _Child]) -> None:
+    now = time.monotonic()
+    for child in children.values():
+        if now < child.deadline:
+            continue
+        if child.timed_out:
+            _kill_group(child.pid, signal.SIGKILL)
+            child.deadline = now + 1.0
+        else:
+            child.timed_out = True
+            child.deadline = now + GRACE_SECONDS
+            with suppress(ProcessLookupError):
+                os.kill(child.pid, signal.SIGUSR1)  # faulthandler writes where it is
+
+
+def _kill_group(pid: int, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, number)
+
+
+class _ReportedSteps(Steps):
+    def __init__(self, report: int) -> None:
+        self._report = report
+
+    def reached(self, phase: str) -> None:
+        os.write(self._report, f"@{phase}\n".encode())
+
+
+def _run_child(request: dict[str, Any], archive: int, report: int) -> None:
+    """Try the plugin and end the process; never returns."""
+    try:
+        os.setsid()
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        null = os.open(os.devnull, os.O_RDWR)
+        for standard in (0, 1, 2):
+            os.dup2(null, standard)
+        logging.disable()
+        faulthandler.enable(file=report)
+        faulthandler.register(signal.SIGUSR1, file=report, all_threads=True)
+        _limit(request["seconds"])
+        with os.fdopen(archive, "rb") as file:
+            file.seek(0)
+            artifact = Artifact(
+                request["plugin"], request["digest"], request["sha256"], file.read()
+            )
+        answer = json.dumps(_try(artifact, request, _ReportedSteps(report)))
+        os.write(report, b"\n")
+        rest = memoryview(answer.encode() + b"\n")
+        while rest:
+            rest = rest[os.write(report, rest) :]
+        os._exit(0)
+    finally:
+        os._exit(70)  # a fault of ours: without a report it counts as one
+
+
+def _limit(seconds: float) -> None:
+    for kind, amount in (
+        (resource.RLIMIT_CPU, int(seconds) + 1),
+        (resource.RLIMIT_AS, MEMORY_BYTES),
+        (resource.RLIMIT_FSIZE, FILE_BYTES),
+        (resource.RLIMIT_CORE, 0),
+    ):
+        _, hard = resource.getrlimit(kind)
+        if hard != resource.RLIM_INFINITY:
+            amount = min(amount, hard)
+        # macOS refuses some of them; the wall clock bounds a trial in any case.
+        with suppress(ValueError, OSError):
+            resource.setrlimit(kind, (amount, hard))
+
+
+def _try(artifact: Artifact, request: dict[str, Any], steps: Steps) -> dict[str, Any]:
+    database = _trial_database(request["database_url"])
+    make_context = make_context_factory(Path(request["data_dir"]), database, trial=True)
+    try:
+        loaded = load(artifact, make_context, steps=steps)
+        conflict = find_conflict(artifact.plugin, [r.template for r in loaded.routes], {})
+        if conflict is not None:
+            raise conflict
+        endpoints = [[e.method, e.path, e.handler] for r in loaded.routes for e in r.endpoints]
+        steps.reached("cleanup")
+        loaded.instance.cleanup(loaded.context)
+    except PluginError as error:
+        return {"error": error.as_record(), "trace": error.trace}
+    except DatabaseUnavailableError as error:
+        return {"unavailable": str(error)}
+    except BaseException as error:  # noqa: BLE001 - of cleanup: SystemExit and all
+        text = f"{type(error).__name__}: {error}"
+        return {"error": {"phase": "cleanup", "message": text, "file": None, "line": None}}
+    metadata = loaded.metadata
+    return {
+        "metadata": [metadata.name, metadata.version, metadata.description, metadata.author],
+        "endpoints": endpoints,
+    }
+
+
+def _trial_database(url: str | None) -> Any:
+    pool = Database(url, max_connections=4) if url else None
+
+    @contextmanager
+    def database() -> Iterator[Connection]:
+        if pool is None:
+            raise DatabaseUnavailableError("a check has no database; set DATABASE_URL to give one")
+        with pool.connection() as connection:
+            yield connection
+            connection.rollback()
+
+    return database
+
+
+if __name__ == "__main__":
+    with socket.socket(fileno=os.dup(0)) as parent:
+        serve(parent)
+    sys.exit(0)
