@@ -1,0 +1,290 @@
+"""An archive as a Python package: verified, then imported from memory under a name of its own.
+
+A generation is the package `_plugins.<name>.g<generation>`; its modules stay in `sys.modules`
+until it is retired, because dataclasses, pickle and `typing.get_type_hints` look them up there.
+"""
+
+import contextlib
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import io
+import itertools
+import json
+import linecache
+import marshal
+import sys
+import threading
+import weakref
+import zipfile
+from collections.abc import Mapping, Sequence
+from importlib.resources.abc import Traversable, TraversableResources
+from types import CodeType, ModuleType
+from typing import Any, cast
+
+from app.errors import ArtifactError
+from app.records import Artifact
+
+ROOT = "_plugins"
+META_FILE = ".benana.json"
+"""The archive's own description; no file of a plugin can have this hidden name."""
+
+PYC_HEADER_BYTES = 16
+
+
+def source_label(plugin: str, digest: str) -> str:
+    """Return the `co_filename` prefix of a plugin's modules.
+
+    It is no path that exists, so tracebacks take the source from the archive of the generation
+    that raised and not from today's file.
+    """
+    return f"{plugin}-{digest[:12]}.pyz/"
+
+
+class Archive:
+    """The verified content of one artifact, in memory."""
+
+    def __init__(self, plugin: str, digest: str, data: bytes, meta: Mapping[str, Any]) -> None:
+        self.plugin = plugin
+        self.digest = digest
+        self.entry: str = meta["entry"]
+        self.config: Mapping[str, Any] = meta["config"]
+        self.label = source_label(plugin, digest)
+        self._magic = bytes.fromhex(meta["magic"])
+        self._data = data
+        self._zip = zipfile.ZipFile(io.BytesIO(data))
+        self._names = frozenset(self._zip.namelist())
+
+    @classmethod
+    def verified(cls, artifact: Artifact) -> "Archive":
+        """Open an artifact whose bytes match its hash.
+
+        Raises:
+            ArtifactError: they do not, or they are no archive of this plugin.
+        """
+        if not artifact.is_intact():
+            raise ArtifactError(
+                artifact.plugin,
+                f"{artifact.file_name} does not have the SHA-256 {artifact.sha256[:12]}…: it was "
+                "changed or damaged; reload the plugin",
+            )
+        try:
+            with zipfile.ZipFile(io.BytesIO(artifact.archive)) as opened:
+                meta = json.loads(opened.read(META_FILE))
+            return cls(artifact.plugin, artifact.digest, artifact.archive, meta)
+        except (
+            zipfile.BadZipFile,
+            LookupError,
+            ValueError,
+            EOFError,
+            TypeError,
+            RuntimeError,
+        ) as error:
+            raise ArtifactError(
+                artifact.plugin,
+                f"{artifact.file_name} is no archive of a plugin ({error}); reload the plugin",
+            ) from None
+
+    def read(self, path: str) -> bytes:
+        """Return a file's bytes; KeyError if there is none."""
+        return self._zip.read(path)
+
+    def module_path(self, module: str) -> tuple[str, bool] | None:
+        """Return a module's file and whether it is a package.
+
+        Args:
+            module: the dotted name below the plugin's package, empty for the package itself.
+
+        Returns:
+            The path within the plugin's folder, empty for a folder without `__init__.py`; or
+            None if there is no such module.
+        """
+        base = module.replace(".", "/")
+        init = f"{base}/__init__.py" if base else "__init__.py"
+        if init in self._names:
+            return init, True
+        if base and f"{base}.py" in self._names:
+            return f"{base}.py", False
+        if not base or any(name.startswith(f"{base}/") for name in self._names):
+            return "", True
+        return None
+
+    def code(self, path: str) -> CodeType:
+        """Return a module's code: the stored bytecode if this Python wrote it, else compiled."""
+        if self._magic == importlib.util.MAGIC_NUMBER and f"{path}c" in self._names:
+            bytecode = self.read(f"{path}c")[PYC_HEADER_BYTES:]
+            return cast(CodeType, marshal.loads(bytecode))  # noqa: S302 - the hash was verified
+        return compile(self.read(path), self.label + path, "exec", dont_inherit=True)
+
+    def root(self) -> Traversable:
+        """Return the archive's root folder, for `importlib.resources`."""
+        own = zipfile.ZipFile(io.BytesIO(self._data))
+        own.filelist = [i for i in own.filelist if not i.filename.endswith((META_FILE, ".pyc"))]
+        return cast(Traversable, zipfile.Path(own))
+
+
+_NO_MODULE = ModuleType("no_module")
+
+
+class GenerationPackage(importlib.abc.InspectLoader):
+    """The loader of all modules of one generation of one plugin."""
+
+    def __init__(self, archive: Archive, generation: int) -> None:
+        self.archive = archive
+        self._imported: list[str] = []
+        self.name = _finder.claim(f"{ROOT}.{archive.plugin}.g{generation}", self)
+
+    def import_entry(self) -> ModuleType:
+        """Import the module that the manifest's entry names."""
+        module = self.archive.entry.partition(":")[0]
+        return importlib.import_module(f"{self.name}.{module}")
+
+    def place_of(self, filename: str, line: int | None) -> tuple[str, int] | None:
+        """Return the file within the plugin's folder and the line, None for others' code."""
+        if line is None or not filename.startswith(self.archive.label):
+            return None
+        return filename[len(self.archive.label) :], line
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Run a module's code."""
+        self._imported.append(module.__name__)
+        super().exec_module(module)
+
+    def traces(self) -> "list[weakref.ref[Any]]":
+        """Return references to what is alive as long as anything of the generation is.
+
+        Each module's globals hold this loader, and each function its module's globals; a class
+        without functions holds nothing but itself.
+        """
+        classes = {
+            value
+            for name in self._imported
+            for value in list(vars(sys.modules.get(name, _NO_MODULE)).values())
+            if isinstance(value, type) and value.__module__ == name
+        }
+        return [weakref.ref(item) for item in (self, *classes)]
+
+    def forget(self) -> None:
+        """Take the generation's modules out of `sys.modules` and of the import system."""
+        for name in self._imported:
+            sys.modules.pop(name, None)
+        parent = sys.modules.get(self.name.rpartition(".")[0])
+        with contextlib.suppress(AttributeError):
+            delattr(parent, self.name.rpartition(".")[2])
+        _finder.release(self.name)
+        if not _finder.uses(self.archive.label):
+            for key in [k for k in list(linecache.cache) if k.startswith(self.archive.label)]:
+                linecache.cache.pop(key, None)
+
+    def find(self, fullname: str) -> importlib.machinery.ModuleSpec | None:
+        """Return the spec of a module of this generation."""
+        located = self.archive.module_path(fullname[len(self.name) + 1 :])
+        if located is None:
+            return None
+        path, package = located
+        origin = self.archive.label + path if path else None
+        spec = importlib.machinery.ModuleSpec(fullname, self, origin=origin, is_package=package)
+        spec.has_location = origin is not None
+        if package:
+            spec.submodule_search_locations = []  # nothing for the path finder to search
+        return spec
+
+    def _path(self, fullname: str) -> str:
+        located = self.archive.module_path(fullname[len(self.name) + 1 :])
+        if located is None:
+            raise ImportError(f"no module named {fullname!r}", name=fullname)
+        return located[0]
+
+    def is_package(self, fullname: str) -> bool:
+        """Tell whether a module is a package."""
+        located = self.archive.module_path(fullname[len(self.name) + 1 :])
+        return located is not None and located[1]
+
+    def get_code(self, fullname: str) -> CodeType:
+        """Return a module's code."""
+        path = self._path(fullname)
+        return self.archive.code(path) if path else compile("", "<folder>", "exec")
+
+    def get_source(self, fullname: str) -> str:
+        """Return a module's source, for tracebacks and `inspect`."""
+        path = self._path(fullname)
+        return importlib.util.decode_source(self.archive.read(path)) if path else ""
+
+    def get_data(self, path: str) -> bytes:
+        """Return a file's bytes, for `pkgutil.get_data`."""
+        try:
+            return self.archive.read(path.removeprefix(self.archive.label))
+        except KeyError:
+            raise OSError(f"{path} is not in the archive") from None
+
+    def get_resource_reader(self, fullname: str) -> "_Resources":
+        """Return the reader behind `importlib.resources`."""
+        folder = fullname[len(self.name) + 1 :].replace(".", "/")
+        root = self.archive.root()
+        return _Resources(root.joinpath(folder) if folder else root)
+
+
+class _Resources(TraversableResources):
+    def __init__(self, folder: Traversable) -> None:
+        self._folder = folder
+
+    def files(self) -> Traversable:
+        return self._folder
+
+
+class _Finder(importlib.abc.MetaPathFinder):
+    """Finds the modules of all generations; one per process, first on `sys.meta_path`.
+
+    First, because the path finder would search, and remember for ever, folders that do not exist.
+    """
+
+    def __init__(self) -> None:
+        self._packages: dict[str, GenerationPackage] = {}
+        self._alive: weakref.WeakSet[GenerationPackage] = weakref.WeakSet()
+        self._lock = threading.Lock()
+
+    def claim(self, name: str, package: GenerationPackage) -> str:
+        """Enter a package under its name, or under the next free one if that is still in use."""
+        with self._lock:
+            for number in itertools.count(1):
+                free = name if number == 1 else f"{name}_{number}"
+                if free not in self._packages:
+                    self._packages[free] = package
+                    self._alive.add(package)
+                    break
+        if self not in sys.meta_path:
+            sys.meta_path.insert(0, self)
+        return free
+
+    def release(self, name: str) -> None:
+        with self._lock:
+            self._packages.pop(name, None)
+
+    def count_alive(self) -> int:
+        with self._lock:
+            return len(self._alive)
+
+    def uses(self, label: str) -> bool:
+        with self._lock:
+            return any(package.archive.label == label for package in self._packages.values())
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if not fullname.startswith(ROOT):
+            return None
+        parts = fullname.split(".")
+        if parts[0] != ROOT:
+            return None
+        if len(parts) < 3:
+            return importlib.machinery.ModuleSpec(fullname, None, is_package=True)
+        package = self._packages.get(".".join(parts[:3]))
+        return None if package is None else package.find(fullname)
+
+
+_finder = _Finder()
+
+
+def generations_alive() -> int:
+    """Return how many generations are in this process's memory, served or not."""
+    return _finder.count_alive()

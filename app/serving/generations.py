@@ -1,0 +1,288 @@
+"""Who still runs in an old route table, and when a retired generation can be cleaned up.
+
+Grace periods in the manner of read-copy-update (P. E. McKenney, "Is Parallel Programming Hard",
+chapter 9.5): a request thread notes its table in a slot of its own and clears it at the end, so
+the request path has no lock and no shared counter. The price is that the reclaiming side has to
+look: it polls the slots while, and only while, something waits to be cleaned up.
+"""
+
+import gc
+import logging
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from app.serving.remains import holders_of
+from app.serving.routes import RouteTable
+from app.threads import OwnThread
+
+log = logging.getLogger(__name__)
+
+POLL_SECONDS = 0.02
+DRAIN_SECONDS = 30.0
+LOOK_SECONDS = 0.25
+LEAK_LOOK_SECONDS = 30.0
+REPORT_SECONDS = 2.0
+"""How long after its cleanup a generation may still be in memory, before it counts as a leak."""
+
+
+class Slot:
+    """Where one thread notes the table that its request runs in; None between requests."""
+
+    __slots__ = ("__weakref__", "table")
+
+    def __init__(self) -> None:
+        self.table: RouteTable | None = None
+
+
+class RunningRequests:
+    """The tables that requests of this process run in now."""
+
+    def __init__(self) -> None:
+        self._local = threading.local()
+        self._slots: weakref.WeakSet[Slot] = weakref.WeakSet()
+        self._streams: set[Slot] = set()
+        self._lock = threading.Lock()
+
+    def slot(self) -> Slot:
+        """Return the calling thread's slot."""
+        try:
+            slot: Slot = self._local.slot
+        except AttributeError:
+            slot = self._local.slot = Slot()
+            with self._lock:
+                self._slots.add(slot)
+        return slot
+
+    def hold(self, table: RouteTable) -> Slot:
+        """Hold a table for a stream that outlives its call; give the slot to `release`."""
+        slot = Slot()
+        slot.table = table
+        with self._lock:
+            self._streams.add(slot)
+        return slot
+
+    def release(self, slot: Slot) -> None:
+        """Let go of a stream's table."""
+        with self._lock:
+            self._streams.discard(slot)
+
+    def oldest(self) -> int | None:
+        """Return the number of the oldest table in use, None if no request runs."""
+        with self._lock:
+            slots = [*self._slots, *self._streams]
+        numbers = [table.number for slot in slots if (table := slot.table) is not None]
+        return min(numbers, default=None)
+
+
+class Disposable(Protocol):
+    """A loaded generation, as seen from its end."""
+
+    @property
+    def label(self) -> str:
+        """The generation's name in log lines and thread names."""
+
+    def dispose(self) -> None:
+        """Clean the plugin up and forget its modules; never raises."""
+
+    def traces(self) -> "list[weakref.ref[Any]]":
+        """Return references to what is alive as long as anything of the generation is."""
+
+
+@dataclass(slots=True)
+class _Retired:
+    """A generation that waits for its last request, and then for its cleanup to return."""
+
+    generation: Disposable
+    successor: int
+    """The number of the first table without this generation."""
+    deadline: float
+    traces: "list[weakref.ref[Any]]" = field(default_factory=list)
+    thread: threading.Thread | None = None
+    done: threading.Event = field(default_factory=threading.Event)
+
+
+@dataclass(slots=True)
+class _Remains:
+    """A generation that was cleaned up and should be gone from memory."""
+
+    label: str
+    traces: "list[weakref.ref[Any]]"
+    report_at: float
+    collections: int = 0
+    reported: bool = False
+
+    def survivors(self) -> list[object]:
+        """Return what is alive of it."""
+        return [found for trace in self.traces if (found := trace()) is not None]
+
+
+class Undertaker(OwnThread):
+    """Cleans retired generations up, each after the last request that could reach it.
+
+    One thread, `benana-cleanup`; each `cleanup` runs in a thread of its own, so that one that
+    blocks holds up nobody. Afterwards it looks whether the generation's memory came back.
+    """
+
+    def __init__(self, running: RunningRequests, drain_seconds: float = DRAIN_SECONDS) -> None:
+        super().__init__("benana-cleanup")
+        self._running = running
+        self._drain_seconds = drain_seconds
+        self._retired: list[_Retired] = []
+        self._remains: list[_Remains] = []
+        self._collect_at = 0.0
+        self._max_leaked = 0
+        self._replace: Callable[[], None] | None = None
+
+    def replace_process(self, replace: Callable[[], None], max_leaked: int) -> None:
+        """Call `replace` once more than `max_leaked` generations stay in memory."""
+        self._replace = replace
+        self._max_leaked = max_leaked
+
+    def retire(self, generation: Disposable, successor: int) -> None:
+        """Clean a generation up once no request runs in a table older than `successor`."""
+        deadline = time.monotonic() + self._drain_seconds
+        with self._wake:
+            self._retired.append(_Retired(generation, successor, deadline))
+            self._wake.notify_all()
+
+    def stop(self, timeout: float = DRAIN_SECONDS) -> None:
+        """Wait for what is retired, `timeout` seconds at most, and end the thread."""
+        with self._wake:
+            deadline = time.monotonic() + timeout
+            for item in self._retired:
+                item.deadline = min(item.deadline, deadline)
+        super().stop(timeout + 1.0)
+
+    @property
+    def waiting(self) -> int:
+        """How many retired generations are not cleaned up yet."""
+        return len(self._retired)
+
+    @property
+    def leaked(self) -> int:
+        """How many generations are still in memory though they were cleaned up a while ago."""
+        return sum(item.reported and bool(item.survivors()) for item in list(self._remains))
+
+    def _run(self) -> None:
+        while True:
+            with self._wake:
+                if not self._retired and self._stopped:
+                    return
+                if not self._retired:
+                    self._wake.wait(self._next_look())
+                items = list(self._retired)
+            try:
+                self._clean_up(items)
+                del items  # or this thread would keep the generations that it has cleaned up
+                self._look_at_remains()
+            except Exception:
+                # A fault of ours must not end the thread: no plugin would be cleaned up any more.
+                log.exception("cleaning up failed")
+            with self._wake:
+                if self._retired:
+                    self._wake.wait(POLL_SECONDS)
+
+    # --- cleaning up -----------------------------------------------------------------------
+
+    def _clean_up(self, items: list[_Retired]) -> None:
+        oldest = self._running.oldest()
+        now = time.monotonic()
+        for item in items:
+            if self._is_finished(item, oldest, now):
+                with self._wake:
+                    self._retired.remove(item)
+                if not self._remains:
+                    # Not at once: a collection would hold up the first requests of the successor.
+                    self._collect_at = max(self._collect_at, now + LOOK_SECONDS)
+                self._remains.append(
+                    _Remains(item.generation.label, item.traces, now + REPORT_SECONDS)
+                )
+
+    def _is_finished(self, item: _Retired, oldest: int | None, now: float) -> bool:
+        if item.thread is None:
+            drained = oldest is None or oldest >= item.successor
+            if not drained and now < item.deadline:
+                return False
+            if not drained:
+                log.warning(
+                    "%s: a request still runs in it after %g s; cleaning it up anyway",
+                    item.generation.label,
+                    self._drain_seconds,
+                )
+            left = 0.5 if self._stopped else self._drain_seconds
+            item.deadline = max(item.deadline, now + left) if self._stopped else now + left
+            item.traces = item.generation.traces()
+            thread = threading.Thread(
+                target=_dispose,
+                args=(item.generation, item.done),
+                name=f"benana-cleanup-{item.generation.label}",
+                daemon=True,
+            )
+            try:
+                thread.start()
+            except RuntimeError as error:  # no more threads just now: the next look tries again
+                log.warning("%s: not cleaned up yet: %s", item.generation.label, error)
+                return False
+            item.thread = thread
+            return item.done.wait(0.001)
+        if item.done.is_set():
+            return True
+        if now >= item.deadline:
+            log.warning(
+                "%s: cleanup did not return within %g s; its thread %s is left behind",
+                item.generation.label,
+                self._drain_seconds,
+                item.thread.name,
+            )
+            return True
+        return False
+
+    # --- looking whether memory comes back ---------------------------------------------------
+
+    def _next_look(self) -> float | None:
+        """Return the seconds until the remains are worth a look, None if there are none."""
+        if not self._remains:
+            return None
+        fresh = any(not item.reported for item in self._remains)
+        return LOOK_SECONDS if fresh else LEAK_LOOK_SECONDS
+
+    def _look_at_remains(self) -> None:
+        self._remains = [item for item in self._remains if item.survivors()]
+        now = time.monotonic()
+        if not self._remains or now < self._collect_at:
+            return
+        # A generation is full of cycles: classes, and functions with their globals.
+        gc.collect()
+        # A collection's cost grows with all that is loaded; it may take a twentieth of the time.
+        ended = time.monotonic()
+        self._collect_at = ended + 20 * (ended - now)
+        for item in self._remains:
+            item.collections += 1
+            if item.reported or item.collections < 2 or ended < item.report_at:
+                continue
+            survivors = item.survivors()
+            if survivors:
+                item.reported = True
+                log.warning(
+                    "%s: still in memory after its cleanup; %s", item.label, holders_of(survivors)
+                )
+            del survivors
+        if self._replace is not None and self.leaked > self._max_leaked:
+            log.warning(
+                "%d generations stay in memory, more than %d: replacing this worker",
+                self.leaked,
+                self._max_leaked,
+            )
+            replace, self._replace = self._replace, None
+            replace()
+
+
+def _dispose(generation: Disposable, done: threading.Event) -> None:
+    try:
+        generation.dispose()
+    finally:
+        done.set()

@@ -1,0 +1,158 @@
+"""Fetches and loads generations, one after the other, in a thread that a slow plugin may keep."""
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from app.database.repository import Repository
+from app.errors import ArtifactError, DatabaseUnavailableError, LoadError, PluginError
+from app.records import Artifact, ServedRow, artifact_digest, artifact_name
+from app.serving.artifacts import read_archive, store_artifact
+from app.serving.loader import LoadedPlugin, MakeContext, load
+
+log = logging.getLogger(__name__)
+
+PATIENCE_SECONDS = 0.2
+"""How long one plugin's load may hold up the others'."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadResult:
+    """What came of loading a row: a plugin or an error; `passing` if it may do better soon."""
+
+    row: ServedRow
+    sha256: str | None
+    milliseconds: float
+    plugin: LoadedPlugin | None = None
+    error: PluginError | None = None
+    passing: bool = False
+
+
+@dataclass(slots=True)
+class _Job:
+    row: ServedRow
+    sha256: str | None
+    done: threading.Event = field(default_factory=threading.Event)
+    result: LoadResult | None = None
+    late: bool = False
+
+
+class Loading:
+    """Loads rows for one caller; a load that takes too long is left to a thread of its own."""
+
+    def __init__(
+        self,
+        repository: Repository,
+        make_context: MakeContext,
+        artifacts_dir: Path,
+        on_late: Callable[[str], None],
+    ) -> None:
+        """Make it; `on_late` is told the name of a plugin whose late result can be taken."""
+        self._repository = repository
+        self._make_context = make_context
+        self._artifacts_dir = artifacts_dir
+        self._on_late = on_late
+        self._late: dict[str, list[LoadResult]] = {}
+        self._lock = threading.Lock()
+        self._jobs: queue.SimpleQueue[_Job | None] | None = None
+
+    def load(self, row: ServedRow, sha256: str | None, patience: float) -> LoadResult | None:
+        """Load a row's generation.
+
+        Args:
+            row: what to load.
+            sha256: the hash of its archive; None if no version is known.
+            patience: how many seconds to wait.
+
+        Returns:
+            What came of it, None if it is not done yet: `take_late` will have it.
+        """
+        if self._jobs is None:
+            self._jobs = queue.SimpleQueue()
+            name = "benana-loader"
+            threading.Thread(target=self._work, args=(self._jobs,), name=name, daemon=True).start()
+        job = _Job(row, sha256)
+        self._jobs.put(job)
+        job.done.wait(patience)
+        with self._lock:
+            if job.done.is_set():
+                return job.result
+            job.late = True
+        self.close()
+        return None
+
+    def take_late(self, name: str) -> list[LoadResult]:
+        """Return the late results of a plugin, oldest first, and forget them."""
+        with self._lock:
+            return self._late.pop(name, [])
+
+    def close(self) -> None:
+        """Let the thread end after what it is at; the next load starts another."""
+        if self._jobs is not None:
+            self._jobs.put(None)
+            self._jobs = None
+
+    def _work(self, jobs: "queue.SimpleQueue[_Job | None]") -> None:
+        while (job := jobs.get()) is not None:
+            result = self._attempt(job.row, job.sha256)
+            with self._lock:
+                job.result = result
+                if job.late:
+                    self._late.setdefault(job.row.name, []).append(result)
+                job.done.set()
+            if job.late:
+                self._on_late(job.row.name)
+            del job, result  # a thread that waits must not keep a generation alive
+
+    def _attempt(self, row: ServedRow, sha256: str | None) -> LoadResult:
+        began = time.perf_counter()
+        plugin: LoadedPlugin | None = None
+        error: PluginError | None = None
+        passing = False
+        try:
+            artifact = self._artifact(row, sha256)
+            plugin = load(artifact, self._make_context, row_id=row.id, generation=row.generation)
+        except PluginError as found:
+            error = found.with_traceback(None)
+        except DatabaseUnavailableError as found:
+            error, passing = LoadError(row.name, str(found)), True
+        except Exception as found:
+            # A fault of ours: it costs this plugin its newest generation, and the others nothing.
+            log.exception("%s: loading failed", row.name)
+            error = LoadError(row.name, f"{type(found).__name__}: {found}")
+        milliseconds = (time.perf_counter() - began) * 1000
+        return LoadResult(row, sha256, milliseconds, plugin, error, passing)
+
+    def _artifact(self, row: ServedRow, sha256: str | None) -> Artifact:
+        """Return a row's archive from this host's folder, else from the database."""
+        digest = artifact_digest(row.name, row.binary_path or "")
+        if digest is None:
+            raise ArtifactError(
+                row.name,
+                f"binary_path is {row.binary_path!r}, expected the path of a published archive, "
+                f"{artifact_name(row.name, '<digest>')}",
+            )
+        if sha256 is None:
+            raise ArtifactError(
+                row.name,
+                f"{artifact_name(row.name, digest)} was never published, or its version is no "
+                "longer kept; reload the plugin",
+            )
+        raw = read_archive(self._artifacts_dir, artifact_name(row.name, digest))
+        if raw is not None:
+            artifact = Artifact(row.name, digest, sha256, raw)
+            if artifact.is_intact():
+                return artifact
+            log.warning("%s: %s is damaged, fetching it anew", row.name, artifact.file_name)
+        kept = self._repository.find_artifact(row.name, digest)
+        if kept is None:
+            raise ArtifactError(row.name, f"the version {digest[:12]} is no longer kept")
+        try:
+            store_artifact(kept, self._artifacts_dir)
+        except ArtifactError as error:
+            log.warning("%s", error)  # it is served from memory all the same
+        return kept

@@ -1,0 +1,335 @@
+"""Makes what is loaded match the rows: `(id, generation)` here against `(id, generation)` there."""
+
+import logging
+import threading
+import time
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+
+from app.database.repository import Repository
+from app.errors import ConflictError, DatabaseUnavailableError, PluginError
+from app.records import ACTIVE, LoadRecord, ServedRow, artifact_digest
+from app.serving.application import LiveApp
+from app.serving.generations import Undertaker
+from app.serving.lastgood import LastGood
+from app.serving.loader import LoadedPlugin
+from app.serving.loading import PATIENCE_SECONDS, Loading, LoadResult
+from app.serving.recorder import Recorder
+from app.serving.routes import TableBuilder
+from app.threads import OwnThread
+
+log = logging.getLogger(__name__)
+
+FIRST_PATIENCE_SECONDS = 10.0
+"""At the start nobody is served yet: a slow plugin is waited for."""
+
+RETRY_SECONDS = 1.0
+FAILED_RETRY_SECONDS = 60.0
+"""How long a generation that could not be loaded is left alone: its fault may pass."""
+
+MANY_NAMES = 8
+"""From so many dirty names on, everything is compared: the notifications of one large transaction
+come in several reads, and its rows are to be served with one swap."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Failed:
+    """A generation that this process could not load."""
+
+    row: ServedRow
+    error: PluginError
+    retry_at: float
+
+
+class Reconciler(OwnThread):
+    """Follows the rows in the thread `benana-reconciler`; the only one who swaps the table."""
+
+    def __init__(
+        self,
+        repository: Repository,
+        app: LiveApp,
+        loading: Loading,
+        undertaker: Undertaker,
+        recorder: Recorder,
+        last_good: LastGood,
+    ) -> None:
+        super().__init__("benana-reconciler")
+        self._repository = repository
+        self._app = app
+        self._loading = loading
+        self._undertaker = undertaker
+        self._recorder = recorder
+        self._last_good = last_good
+        self._loaded: dict[str, LoadedPlugin] = {}
+        self._failed: dict[str, _Failed] = {}
+        self._under_way: dict[str, ServedRow] = {}
+        """The rows whose load takes long, in a thread of their own."""
+        self._dirty: set[str] = set()
+        self._all_dirty = True
+        self.attempted = threading.Event()
+        """Set after the first pass, whether the database could be reached or not."""
+        self.complete = threading.Event()
+        """Set once all rows were compared."""
+        self.serves_last_good = False
+        """Whether it started with what this host served last, for want of a database."""
+
+    def mark(self, names: Iterable[str] | None) -> None:
+        """Look at plugins again, at all with None; returns at once."""
+        with self._wake:
+            if names is None:
+                self._all_dirty = True
+            else:
+                self._dirty.update(names)
+            self._wake.notify_all()
+
+    def load_error(self, name: str) -> PluginError | None:
+        """Return why this process could not load a plugin's newest generation, None if it did."""
+        failed = self._failed.get(name)
+        return failed.error if failed else None
+
+    def unload_all(self) -> None:
+        """Take all plugins out of the table and retire them; for the end of the process."""
+        builder = self._app.table.builder()
+        for name in self._loaded:
+            builder.remove(name)
+        self._publish(builder, list(self._loaded.values()))
+        self._loaded.clear()
+        self._loading.close()
+
+    # --- the thread ------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while True:
+            with self._wake:
+                retry_at = min((f.retry_at for f in self._failed.values()), default=None)
+                timeout = None if retry_at is None else max(0.0, retry_at - time.monotonic())
+                self._wake.wait_for(
+                    lambda: self._stopped or self._all_dirty or self._dirty, timeout
+                )
+                if self._stopped:
+                    return
+                now = time.monotonic()
+                self._dirty |= {n for n, failed in self._failed.items() if failed.retry_at <= now}
+                everything = self._all_dirty or len(self._dirty) > MANY_NAMES
+                names = None if everything else frozenset(self._dirty)
+                self._all_dirty = False
+                self._dirty.clear()
+            try:
+                if not self.complete.is_set():
+                    self._repository.apply_schema()
+                self.reconcile(names)
+                if names is None:
+                    self.complete.set()
+            except DatabaseUnavailableError as error:
+                log.debug("nothing compared: %s", error)
+                self._try_later(names)
+            except Exception:
+                # A fault of ours must not end the thread: what is loaded goes on being served.
+                log.exception("a pass of the reconciler failed")
+                self._try_later(None)
+            self.attempted.set()
+
+    def _try_later(self, names: Collection[str] | None) -> None:
+        if not self.attempted.is_set():
+            self._serve_last_good()
+            self.attempted.set()
+        with self._wake:
+            # A mark cuts the wait short: the listener makes one when the database is back.
+            self._wake.wait(RETRY_SECONDS)
+        self.mark(names)
+
+    def _serve_last_good(self) -> None:
+        kept = self._last_good.rows()
+        if kept:
+            log.warning("starting with what was served last: %d plugins", len(kept))
+            hashes = {row.name: sha256 for row, sha256 in kept}
+            self._apply([], [row for row, _ in kept], hashes)
+            self.serves_last_good = True
+
+    # --- one pass --------------------------------------------------------------------------
+
+    def reconcile(self, names: Collection[str] | None) -> None:
+        """Read rows, load what changed, and publish all of it in one swap.
+
+        A plugin that cannot be loaded keeps the generation that it has; the others go ahead.
+
+        Args:
+            names: the plugins to compare; None for all.
+
+        Raises:
+            DatabaseUnavailableError: nothing was changed.
+        """
+        rows = {row.name: row for row in self._repository.served_rows(names)}
+        if names is None:
+            names = self._loaded.keys() | self._failed.keys() | self._under_way.keys() | rows.keys()
+        leaving: list[LoadedPlugin] = []
+        wanted: list[ServedRow] = []
+        for name in [*rows, *(name for name in names if name not in rows)]:
+            row = rows.get(name)
+            if row is None or row.status != ACTIVE or row.binary_path is None:
+                self._failed.pop(name, None)
+                self._under_way.pop(name, None)
+                if name in self._loaded:
+                    leaving.append(self._loaded[name])
+                if row is not None:
+                    self._note(row, "unloaded", serving=None)
+                else:
+                    self._recorder.forget(name)
+            elif self._is_wanted(row):
+                wanted.append(row)
+        digests = {row.name: artifact_digest(row.name, row.binary_path or "") for row in wanted}
+        found = self._repository.version_hashes([(n, d) for n, d in digests.items() if d])
+        hashes = {name: sha256 for (name, _), sha256 in found.items()}
+        self._apply(leaving, wanted, hashes)
+        for name in names:
+            if name not in self._under_way:
+                self._discard(self._loading.take_late(name))
+
+    def _is_wanted(self, row: ServedRow) -> bool:
+        current, failed = self._loaded.get(row.name), self._failed.get(row.name)
+        if current is not None and (current.row_id, current.generation) == (row.id, row.generation):
+            return False
+        return failed is None or failed.row != row or time.monotonic() >= failed.retry_at
+
+    def _apply(
+        self, leaving: list[LoadedPlugin], wanted: list[ServedRow], hashes: dict[str, str]
+    ) -> None:
+        results = [self._load(row, hashes.get(row.name)) for row in wanted]
+        arrived = {}
+        for result in results:
+            if result is None:
+                continue
+            if result.error is not None:
+                self._fail(result.row, result.error, result.passing)
+            elif result.plugin is not None:
+                arrived[result.row.name] = result
+        del results
+        if leaving or arrived:
+            self._swap(leaving, arrived)
+
+    def _load(self, row: ServedRow, sha256: str | None) -> LoadResult | None:
+        if row.name in self._under_way:
+            late = self._loading.take_late(row.name)
+            done = next((result for result in late if result.row == row), None)
+            self._discard([result for result in late if result is not done])
+            if done is None and self._under_way[row.name] == row:
+                return None
+            del self._under_way[row.name]
+            if done is not None:
+                return done
+        patience = PATIENCE_SECONDS if self.attempted.is_set() else FIRST_PATIENCE_SECONDS
+        result = self._loading.load(row, sha256, patience)
+        if result is None:
+            self._under_way[row.name] = row
+            log.warning(
+                "%s: generation %d is still loading after %g s; the others go ahead",
+                row.name,
+                row.generation,
+                patience,
+            )
+            self._note(row, "loading", serving=self._loaded.get(row.name))
+        return result
+
+    def _discard(self, results: Iterable[LoadResult]) -> None:
+        for result in results:
+            if result.plugin is not None:
+                self._undertaker.retire(result.plugin, self._app.table.number)
+
+    def _fail(self, row: ServedRow, error: PluginError, passing: bool = False) -> None:
+        known = self._failed.get(row.name)
+        wait = RETRY_SECONDS if passing else FAILED_RETRY_SECONDS
+        self._failed[row.name] = _Failed(row, error, time.monotonic() + wait)
+        self._note(row, "failed", serving=self._loaded.get(row.name), error=error)
+        if known is None or known.row != row or known.error.message != error.message:
+            log.error("%s; generation %d is not served", error, row.generation)
+
+    # --- swapping --------------------------------------------------------------------------
+
+    def _swap(self, leaving: list[LoadedPlugin], arrived: dict[str, LoadResult]) -> None:
+        builder = self._app.table.builder()
+        for plugin in leaving:
+            builder.remove(plugin.name)
+        plugins = [result.plugin for result in arrived.values() if result.plugin is not None]
+        accepted, refused = _fit(builder, plugins)
+        old = [*leaving, *(self._loaded[p.name] for p in accepted if p.name in self._loaded)]
+        number = self._publish(builder, old)
+        for plugin in leaving:
+            del self._loaded[plugin.name]
+            self._last_good.forget(plugin.name)
+            log.info("%s: unloaded generation %d", plugin.name, plugin.generation)
+        for plugin in accepted:
+            self._loaded[plugin.name] = plugin
+            self._failed.pop(plugin.name, None)
+            self._settle(plugin, arrived[plugin.name])
+        for plugin, error in refused:
+            self._fail(arrived[plugin.name].row, error)
+            self._undertaker.retire(plugin, number)
+
+    def _settle(self, plugin: LoadedPlugin, result: LoadResult) -> None:
+        log.info(
+            "%s: serving generation %d, %d routes, loaded in %.0f ms",
+            plugin.name,
+            plugin.generation,
+            len(plugin.routes),
+            result.milliseconds,
+        )
+        self._note(result.row, "serving", serving=plugin, milliseconds=result.milliseconds)
+        try:
+            self._last_good.remember(result.row, result.sha256 or "")
+        except OSError as error:
+            log.warning("%s: the last good version is not kept: %s", plugin.name, error.strerror)
+
+    def _publish(self, builder: TableBuilder, old: list[LoadedPlugin]) -> int:
+        table = builder.build()
+        self._app.swap(table)
+        for plugin in old:
+            plugin.context.cancelled.set()
+            self._undertaker.retire(plugin, table.number)
+        return table.number
+
+    def _note(
+        self,
+        row: ServedRow,
+        state: str,
+        *,
+        serving: LoadedPlugin | None,
+        error: PluginError | None = None,
+        milliseconds: float | None = None,
+    ) -> None:
+        record = LoadRecord(
+            row.name,
+            row.id,
+            serving.generation if serving else None,
+            row.generation,
+            state,
+            error.as_record() if error else None,
+            milliseconds,
+        )
+        self._recorder.note([record])
+
+
+def _fit(
+    builder: TableBuilder, arrived: list[LoadedPlugin]
+) -> tuple[list[LoadedPlugin], list[tuple[LoadedPlugin, ConflictError]]]:
+    """Put arrivals into a table; one that conflicts leaves its plugin's old routes in place.
+
+    A route may move from one plugin to another within a batch, so what is refused is tried again
+    as long as others still make room.
+    """
+    accepted: list[LoadedPlugin] = []
+    waiting = [(plugin, ConflictError(plugin.name, "")) for plugin in arrived]
+    while waiting:
+        refused = []
+        for plugin, _ in waiting:
+            old = builder.remove(plugin.name)
+            try:
+                builder.add(plugin.name, plugin.routes)
+            except ConflictError as error:
+                builder.add(plugin.name, old)
+                refused.append((plugin, error))
+            else:
+                accepted.append(plugin)
+        if len(refused) == len(waiting):
+            return accepted, refused
+        waiting = refused
+    return accepted, []

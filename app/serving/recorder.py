@@ -1,0 +1,96 @@
+"""Reports this process and what it runs to the database; never in anybody's way."""
+
+import logging
+import os
+import socket
+import time
+import uuid
+from collections.abc import Callable, Iterable
+
+from app.database.workers import HEARTBEAT_SECONDS, WorkerRepository
+from app.errors import DatabaseUnavailableError
+from app.records import LoadRecord
+from app.threads import OwnThread
+
+log = logging.getLogger(__name__)
+
+RETRY_SECONDS = 0.5
+
+
+class Recorder(OwnThread):
+    """The thread `benana-recorder`: a heartbeat, and what changed since the last report.
+
+    At its end it takes this process off the list.
+    """
+
+    def __init__(self, workers: WorkerRepository, generations_alive: Callable[[], int]) -> None:
+        super().__init__("benana-recorder")
+        self._workers = workers
+        self._generations_alive = generations_alive
+        self._id = str(uuid.uuid4())
+        self._loads: dict[str, LoadRecord] = {}
+        self._changed: set[str] = set()
+        self._registered = False
+
+    def note(self, loads: Iterable[LoadRecord]) -> None:
+        """Report what this process runs of some plugins, soon; returns at once."""
+        with self._wake:
+            for load in loads:
+                if self._loads.get(load.plugin) != load:
+                    self._loads[load.plugin] = load
+                    self._changed.add(load.plugin)
+            if self._changed:
+                self._wake.notify_all()
+
+    def forget(self, plugin: str) -> None:
+        """Keep no memory of a plugin whose row is gone."""
+        with self._wake:
+            self._loads.pop(plugin, None)
+            self._changed.discard(plugin)
+
+    def _run(self) -> None:
+        beat_at = 0.0
+        while not self._stopped:
+            try:
+                if time.monotonic() >= beat_at:
+                    beat_at = time.monotonic() + HEARTBEAT_SECONDS
+                    self._beat()
+                self._report()
+                self._wait(lambda: self._stopped or self._changed, beat_at - time.monotonic())
+            except DatabaseUnavailableError as error:
+                log.debug("nothing recorded: %s", error)
+                self._registered = False  # all of it is told again when the database is back
+                beat_at = 0.0
+                self._wait(lambda: self._stopped, RETRY_SECONDS)
+        if self._registered:
+            try:
+                self._workers.leave(self._id)
+            except DatabaseUnavailableError as error:
+                log.debug("not taken off the list: %s", error)
+
+    def _beat(self) -> None:
+        alive = self._generations_alive()
+        if self._registered and self._workers.heartbeat(self._id, alive):
+            return
+        self._registered = False
+        self._workers.register(self._id, socket.gethostname(), os.getpid(), alive)
+        self._registered = True
+        with self._wake:
+            self._changed.update(self._loads)
+
+    def _report(self) -> None:
+        with self._wake:
+            loads = [self._loads[name] for name in self._changed]
+            self._changed.clear()
+        if not loads:
+            return
+        try:
+            self._workers.record(self._id, loads)
+        except DatabaseUnavailableError:
+            with self._wake:
+                self._changed.update(load.plugin for load in loads if load.plugin in self._loads)
+            raise
+
+    def _wait(self, over: Callable[[], object], seconds: float) -> None:
+        with self._wake:
+            self._wake.wait_for(over, max(0.0, seconds))

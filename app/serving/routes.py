@@ -1,0 +1,325 @@
+"""The route table: an immutable snapshot, built aside and published by one assignment.
+
+A table maps the first segment of a path to a small `falcon.routing.CompiledRouter` that holds
+only the routes below that segment, so a swap rebuilds only the segments that it touches. A path
+whose template has no fields is found by one look-up in `exact`.
+"""
+
+import contextlib
+import functools
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import falcon
+from falcon.routing import CompiledRouter, map_http_methods, set_default_responders
+
+from app.errors import ConflictError
+from app.serving.registration import Route
+
+SERVER = "the server"
+"""The owner of the server's own routes."""
+
+RESERVED_SEGMENTS = frozenset(
+    {"plugins", "workers", "health", "metrics", "openapi.json", "swagger", "ui"}
+)
+
+TABLE_KEY = "benana.table"
+"""The WSGI environment's key of the table that a request runs in."""
+
+Found = tuple[object, dict[str, Any], dict[str, Any], str | None]
+_FIELDS = None
+"""The key of the routes whose first segment is a field: any path may be theirs."""
+
+
+def _segment_of(template: str) -> str | None:
+    first = template.lstrip("/").partition("/")[0]
+    return _FIELDS if "{" in first else first
+
+
+def _normal(path: str) -> str:
+    # Falcon's router strips leading slashes before it splits, so `//a` is `/a`.
+    return "/" + path.lstrip("/")
+
+
+class RouteTable:
+    """Which resource answers which path; never changed once it is built.
+
+    `number` grows by one with every table of a process.
+    """
+
+    __slots__ = ("_finders", "exact", "number", "owned", "segments")
+
+    def __init__(
+        self,
+        number: int,
+        owned: dict[str, tuple[Route, ...]],
+        segments: dict[str | None, tuple[Route, ...]],
+        exact: dict[str, tuple[object, dict[str, Any], str]],
+        finders: dict[str | None, CompiledRouter],
+    ) -> None:
+        self.number = number
+        self.owned = owned
+        self.segments = segments
+        self.exact = exact
+        self._finders = finders
+
+    @classmethod
+    def empty(cls) -> "RouteTable":
+        """Return the table that finds nothing."""
+        return cls(0, {}, {}, {}, {})
+
+    def search(self, path: str) -> Found | None:
+        """Find the route of a path that `exact` does not hold as it stands.
+
+        Returns:
+            Falcon's four: resource, method map, fields, template; or None.
+        """
+        normal = _normal(path)
+        hit = self.exact.get(normal)
+        if hit is not None:
+            return hit[0], hit[1], {}, hit[2]
+        finder = self._finders.get(normal[1:].partition("/")[0])
+        if finder is not None:
+            found: Found | None = finder.find(normal)
+            if found is not None and found[0] is not None:
+                return found
+        finder = self._finders.get(_FIELDS)
+        return None if finder is None else finder.find(normal)
+
+    def owner_of(self, template: str | None) -> str | None:
+        """Return who owns a template, None if nobody does."""
+        if template is None:
+            return None
+        for route in self.segments.get(_segment_of(template), ()):
+            if route.template == template:
+                return route.owner
+        return None
+
+    def builder(self) -> "TableBuilder":
+        """Begin the next table."""
+        return TableBuilder(self)
+
+
+class TableBuilder:
+    """The next route table in the making; the table that it began with stays as it is."""
+
+    def __init__(self, table: RouteTable) -> None:
+        self._table = table
+        self._owned = table.owned.copy()
+        self._segments = table.segments.copy()
+        self._touched: dict[str | None, CompiledRouter | None] = {}
+        """Each touched segment's router in the making; None where it is to be made anew."""
+
+    def remove(self, owner: str) -> tuple[Route, ...]:
+        """Take all routes of an owner away and return them."""
+        routes = self._owned.pop(owner, ())
+        for segment in {_segment_of(route.template) for route in routes}:
+            kept = tuple(route for route in self._segments[segment] if route.owner != owner)
+            if kept:
+                self._segments[segment] = kept
+            else:
+                del self._segments[segment]
+            self._touched[segment] = None
+        return routes
+
+    def add(self, owner: str, routes: tuple[Route, ...]) -> None:
+        """Give an owner its routes, all or none.
+
+        Raises:
+            ConflictError: a route belongs to somebody else, or two of these exclude each other.
+        """
+        by_segment: dict[str | None, list[Route]] = {}
+        for route in routes:
+            by_segment.setdefault(_segment_of(route.template), []).append(route)
+        if owner != SERVER:
+            _refuse_reserved(owner, routes)
+        for route in routes:
+            _refuse_unroutable(owner, route)
+        done: list[str | None] = []
+        try:
+            for segment, new in by_segment.items():
+                done.append(segment)
+                self._extend(owner, segment, new)
+        except ConflictError:
+            for segment in done:
+                self._touched[segment] = None
+            raise
+        for segment, new in by_segment.items():
+            self._segments[segment] = (*self._segments.get(segment, ()), *new)
+        self._owned[owner] = routes
+
+    def build(self) -> RouteTable:
+        """Compile what changed and return the new table."""
+        old = self._table
+        exact = old.exact.copy()
+        finders = old._finders.copy()
+        for segment in self._touched:
+            for route in old.segments.get(segment, ()):
+                exact.pop(_normal(route.template), None)
+            finders.pop(segment, None)
+        for segment in self._touched:
+            routes = self._segments.get(segment, ())
+            for route in routes:
+                if "{" not in route.template:
+                    exact[_normal(route.template)] = (
+                        route.resource,
+                        _method_map(route),
+                        route.template,
+                    )
+            if any("{" in route.template for route in routes):
+                finder = self._router(segment)
+                finder.find("/")  # compiles: the first request shall not wait for it
+                finders[segment] = finder
+        return RouteTable(old.number + 1, self._owned, self._segments, exact, finders)
+
+    def _extend(self, owner: str, segment: str | None, new: list[Route]) -> None:
+        present = {_normal(r.template): r for r in self._segments.get(segment, ())}
+        for route in new:
+            other = present.get(_normal(route.template))
+            if other is not None:
+                raise _conflict(owner, route, other)
+            present[_normal(route.template)] = route
+        if not any("{" in template for template in present):
+            self._touched[segment] = None  # literals alone never exclude each other
+            return
+        router = self._router(segment)
+        for route in new:
+            try:
+                _insert(router, route)
+            except ValueError as error:
+                raise self._explain(owner, segment, route, new, error) from None
+
+    def _router(self, segment: str | None) -> CompiledRouter:
+        router = self._touched.get(segment)
+        if router is None:
+            router = CompiledRouter()
+            for route in self._segments.get(segment, ()):
+                _insert(router, route)
+            self._touched[segment] = router
+        return router
+
+    def _explain(
+        self, owner: str, segment: str | None, route: Route, new: list[Route], error: ValueError
+    ) -> ConflictError:
+        for other in (*self._segments.get(segment, ()), *new):
+            if other is route:
+                continue
+            pair = CompiledRouter()
+            try:
+                _insert(pair, other)
+                _insert(pair, route)
+            except ValueError:
+                return _conflict(owner, route, other)
+        return ConflictError(owner, f"the route {route.template}: {error}")
+
+
+def find_conflict(
+    plugin: str, templates: Iterable[str], others: Mapping[str, Iterable[str]]
+) -> ConflictError | None:
+    """Tell whether a plugin's templates can stand beside those of the others.
+
+    Args:
+        plugin: the plugin's name.
+        templates: its URI templates.
+        others: the templates of every other owner, by owner; as they stood together before.
+    """
+    builder = RouteTable.empty().builder()
+    for owner, theirs in others.items():
+        with contextlib.suppress(ConflictError):  # theirs to answer for, not this plugin's
+            builder.add(owner, tuple(Route(owner, template, _NOBODY) for template in theirs))
+    try:
+        builder.add(plugin, tuple(Route(plugin, template, _NOBODY) for template in templates))
+    except ConflictError as error:
+        return error
+    return None
+
+
+class _Nobody:
+    """Stands for the resource where only templates are compared."""
+
+
+_NOBODY = _Nobody()
+
+
+def _insert(router: CompiledRouter, route: Route) -> None:
+    router.add_route(route.template, route.resource, suffix=route.suffix)
+
+
+def _method_map(route: Route) -> dict[str, Any]:
+    method_map = map_http_methods(route.resource, suffix=route.suffix)
+    set_default_responders(method_map)
+    return method_map
+
+
+def _conflict(owner: str, route: Route, other: Route) -> ConflictError:
+    if other.owner == owner:
+        return ConflictError(
+            owner, f"the routes {other.template} and {route.template} exclude each other"
+        )
+    how = "is owned by" if other.template == route.template else "excludes a route of"
+    whose = other.owner if other.owner == SERVER else f"the plugin {other.owner!r}"
+    named = "" if other.template == route.template else f" ({other.template})"
+    return ConflictError(
+        owner,
+        f"the route {route.template} of the plugin {owner!r} {how} {whose}{named}; "
+        "expected a template of its own",
+    )
+
+
+def _refuse_reserved(owner: str, routes: Iterable[Route]) -> None:
+    taken = [r.template for r in routes if _segment_of(r.template) in RESERVED_SEGMENTS]
+    if taken:
+        raise ConflictError(
+            owner,
+            f"the route {', '.join(taken)} of the plugin {owner!r} is owned by {SERVER}; expected "
+            "a template that begins otherwise",
+        )
+
+
+def _refuse_unroutable(owner: str, route: Route) -> None:
+    """Refuse what Falcon takes or refuses only later, before it joins the routes of others."""
+    fault = _template_fault(route.template)
+    if fault is not None:
+        raise ConflictError(owner, f"the route {route.template}: {fault}")
+
+
+@functools.lru_cache(maxsize=65536)
+def _template_fault(template: str) -> str | None:
+    """Return why a template cannot be routed, found by compiling it alone; None if it can."""
+    if "'" in template or "\\" in template:
+        # Falcon writes a template's text into Python source between quotes, as it stands.
+        return "it holds a quote or a backslash"
+    router = CompiledRouter()
+    try:
+        router.add_route(template, _NOBODY)
+        if "{" in template:
+            router.find("/")
+    except (ValueError, SyntaxError, re.error) as error:
+        return str(error)
+    return None
+
+
+class SwappingRouter:
+    """The router that a `falcon.App` keeps: it looks into the table of the request.
+
+    `falcon.App` binds `find` when it is made, so the swap happens in here.
+    """
+
+    def __init__(self) -> None:
+        self.table = RouteTable.empty()
+
+    def find(self, uri: str, req: falcon.Request) -> Found | None:
+        """Find a path in the table that its request entered with."""
+        table: RouteTable = req.env[TABLE_KEY]
+        hit = table.exact.get(uri)
+        if hit is not None:
+            return hit[0], hit[1], {}, hit[2]
+        return table.search(uri)
+
+    def add_route(self, uri_template: str, resource: object, **_: Any) -> None:
+        """Refuse: routes are added by building a table."""
+        raise TypeError(
+            f"{uri_template} cannot be added to {type(resource).__qualname__}: "
+            "routes come from plugins"
+        )
