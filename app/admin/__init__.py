@@ -1,0 +1,1 @@
+"""What an operator sees: the REST controller, problem answers, health."""

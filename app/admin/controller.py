@@ -1,0 +1,259 @@
+"""The REST admin API: what the Go design answers, and a little more."""
+
+import datetime
+import time
+from typing import Any
+
+import falcon
+
+from app.admin.guard import Guard
+from app.admin.problems import Problem
+from app.errors import SupersededError, UnknownPluginError
+from app.manager import PluginManager
+from app.records import (
+    ACTIVE,
+    INACTIVE,
+    Convergence,
+    PluginFailure,
+    PluginRow,
+    ServedRow,
+    is_plugin_name,
+)
+from app.serving.handlers import to_json
+from app.serving.registration import Route
+from app.serving.routes import SERVER
+
+STATUSES = (ACTIVE, INACTIVE, "failed")
+MAX_WAIT_SECONDS = 60
+
+
+def admin_routes(manager: PluginManager, guard: Guard) -> tuple[Route, ...]:
+    """Return the server's own routes."""
+    plugins = PluginsResource(manager, guard)
+    return (
+        Route(SERVER, "/plugins", plugins),
+        Route(SERVER, "/plugins/{name}", plugins, "named"),
+        Route(SERVER, "/plugins/{name}/reload", plugins, "reload"),
+        Route(SERVER, "/plugins/{name}/toggle", plugins, "toggle"),
+        Route(SERVER, "/workers", WorkersResource(manager, guard)),
+        Route(SERVER, "/health/live", HealthResource(manager), "live"),
+        Route(SERVER, "/health/ready", HealthResource(manager), "ready"),
+    )
+
+
+class PluginsResource:
+    """`/plugins` and what lies below it."""
+
+    def __init__(self, manager: PluginManager, guard: Guard) -> None:
+        self._manager = manager
+        self._guard = guard
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """List the registered plugins; with `?status=` those of one status, or the failures."""
+        self._guard.check_read(req)
+        status = req.get_param("status")
+        if status is not None and status not in STATUSES:
+            raise Problem(400, f"status is {status[:40]!r}; expected one of {', '.join(STATUSES)}.")
+        if status == "failed":
+            _answer(resp, [_show_failure(found) for found in self._manager.list_failures()])
+            return
+        rows = self._manager.list_plugins()
+        _answer(resp, [self._show(row) for row in rows if status in {None, row.status}])
+
+    def on_get_named(self, req: falcon.Request, resp: falcon.Response, name: str) -> None:
+        """Show one plugin, or why its folder is none."""
+        self._guard.check_read(req)
+        row = self._manager.find_plugin(_checked(name))
+        if row is not None:
+            workers = _show_convergence(self._manager.convergence(row.served))
+            _answer(resp, {**self._show(row), "workers": workers})
+            return
+        failure = self._manager.find_failure(name)
+        if failure is None:
+            raise UnknownPluginError(name)
+        raise Problem(
+            404,
+            f"{name} is not registered: its folder is no valid plugin. {failure.error['message']}",
+            members={"plugin": name, "error": failure.error},
+        )
+
+    def on_post_reload(self, req: falcon.Request, resp: falcon.Response, name: str) -> None:
+        """Compile, try and publish a plugin again; with `?wait=SECONDS`, see it served."""
+        self._guard.check_write(req)
+        seconds = _wait_of(req)
+        try:
+            row = self._manager.reload(_checked(name))
+        except SupersededError as error:
+            raise Problem(
+                503, f"Nothing was published: {error}.", headers={"Retry-After": "1"}
+            ) from None
+        answer = {
+            "message": "Plugin reload triggered successfully",
+            "plugin": name,
+            "status": "reloading",
+        }
+        if seconds is None:
+            resp.status = falcon.HTTP_202
+        else:
+            answer |= {"status": row.status, **self._await(row, seconds)}
+        _answer(resp, answer)
+
+    def on_post_toggle(self, req: falcon.Request, resp: falcon.Response, name: str) -> None:
+        """Turn a plugin off or on; with `?wait=SECONDS`, see it followed."""
+        self._guard.check_write(req)
+        seconds = _wait_of(req)
+        row = self._manager.toggle(_checked(name))
+        answer = {
+            "message": "Plugin status updated successfully",
+            "plugin": name,
+            "status": row.status,
+        }
+        if seconds is not None:
+            answer |= self._await(row, seconds)
+        _answer(resp, answer)
+
+    def _await(self, row: ServedRow, seconds: float) -> dict[str, Any]:
+        """Wait for all processes; 504 names those that do not follow in time."""
+        began = time.monotonic()
+        found = self._manager.wait_for_convergence(row, seconds)
+        workers = _show_convergence(found)
+        if found.behind:
+            raise Problem(
+                504,
+                f"{len(found.behind)} of {found.total} workers do not run generation "
+                f"{row.generation} of {row.name} after {seconds:g} s.",
+                members={"plugin": row.name, "generation": row.generation, "workers": workers},
+            )
+        return {
+            "generation": row.generation,
+            "seconds": round(time.monotonic() - began, 4),
+            "workers": workers,
+        }
+
+    def _show(self, row: PluginRow) -> dict[str, Any]:
+        error = row.error
+        if error is None and row.status == ACTIVE:
+            error = self._manager.load_error(row.name)
+        return {
+            "id": row.id,
+            "name": row.name,
+            "description": row.description,
+            "version": row.version,
+            "author": row.author,
+            "type": row.type,
+            "status": row.status,
+            "source_path": row.source_path,
+            "binary_path": row.binary_path,
+            "created_at": _show_time(row.created_at),
+            "updated_at": _show_time(row.updated_at),
+            "generation": row.generation,
+            "error": error,
+            "endpoints": [
+                {"method": found.method, "path": found.path, "handler": found.handler}
+                for found in row.endpoints
+            ],
+        }
+
+
+class WorkersResource:
+    """`/workers`: the processes that serve, on all hosts."""
+
+    def __init__(self, manager: PluginManager, guard: Guard) -> None:
+        self._manager = manager
+        self._guard = guard
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """List the live processes."""
+        self._guard.check_read(req)
+        _answer(
+            resp,
+            [
+                {
+                    "id": worker.id,
+                    "host": worker.host,
+                    "pid": worker.pid,
+                    "generations_alive": worker.generations_alive,
+                    "started_at": _show_time(worker.started_at),
+                    "heartbeat_at": _show_time(worker.heartbeat_at),
+                }
+                for worker in self._manager.list_workers()
+            ],
+        )
+
+
+class HealthResource:
+    """`/health/live`: the process answers. `/health/ready`: what is registered is served."""
+
+    def __init__(self, manager: PluginManager) -> None:
+        self._manager = manager
+
+    def on_get_live(self, _req: falcon.Request, resp: falcon.Response) -> None:
+        """Answer 200 as long as this process answers at all."""
+        _answer(resp, {"status": "live"})
+
+    def on_get_ready(self, _req: falcon.Request, resp: falcon.Response) -> None:
+        """Answer 200 with `ready`, or with `degraded` while changes cannot reach this process."""
+        if not self._manager.ready:
+            raise Problem(
+                503,
+                "Not everything that is registered is loaded yet.",
+                headers={"Retry-After": "1"},
+            )
+        _answer(resp, {"status": "ready" if self._manager.listening else "degraded"})
+
+
+def _wait_of(req: falcon.Request) -> float | None:
+    text = req.get_param("wait")
+    if text is None:
+        return None
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 < seconds <= MAX_WAIT_SECONDS:
+        raise Problem(
+            400,
+            f"wait is {text[:40]!r}; expected seconds, more than 0 and {MAX_WAIT_SECONDS} at most.",
+        )
+    return seconds
+
+
+def _show_convergence(found: Convergence) -> dict[str, Any]:
+    return {
+        "total": found.total,
+        "current": found.current,
+        "behind": [
+            {
+                "host": worker.host,
+                "pid": worker.pid,
+                "generation": worker.load.generation if worker.load else None,
+                "error": worker.load.error if worker.load else None,
+            }
+            for worker in found.behind
+        ],
+    }
+
+
+def _checked(name: str) -> str:
+    if not is_plugin_name(name):
+        raise UnknownPluginError(name[:63])
+    return name
+
+
+def _answer(resp: falcon.Response, body: object) -> None:
+    resp.content_type = falcon.MEDIA_JSON
+    resp.data = to_json(body)
+
+
+def _show_time(moment: datetime.datetime) -> str:
+    return moment.astimezone(datetime.UTC).isoformat()
+
+
+def _show_failure(failure: PluginFailure) -> dict[str, Any]:
+    return {
+        "name": failure.name,
+        "status": "failed",
+        "source_path": failure.source_path,
+        "updated_at": _show_time(failure.updated_at),
+        "error": failure.error,
+    }

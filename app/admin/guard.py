@@ -1,0 +1,112 @@
+"""Who may call the admin API.
+
+The dangers are a server that is reachable from elsewhere, and a browser on this machine that a
+foreign page makes call us (cross-site requests, DNS rebinding). There are no cookies and no CORS.
+"""
+
+import hmac
+import ipaddress
+import socket
+from urllib.parse import urlsplit
+
+import falcon
+
+from app.admin.problems import Problem
+from app.serving.handlers import read_body
+from app.settings import LOOPBACK_HOSTS, Settings
+
+MAX_BODY_BYTES = 64 * 1024
+
+_PROXY_HEADERS = ("X-Forwarded-For", "X-Forwarded-Host", "X-Real-Ip", "Forwarded", "Via")
+
+
+class Guard:
+    """Lets a request of the admin API pass, or raises the problem that says what is missing."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._token = settings.admin_token.encode() if settings.admin_token else None
+        self._local = settings.bind_is_local
+        bound = settings.bind.rpartition(":")[0].strip("[]").lower()
+        self._hosts = LOOPBACK_HOSTS | settings.admin_hosts | {bound, socket.gethostname().lower()}
+
+    def check_read(self, req: falcon.Request) -> None:
+        """Check a request that changes nothing."""
+        self._check_host(req)
+        self._check_origin(req)
+
+    def check_write(self, req: falcon.Request) -> None:
+        """Check a request that changes something."""
+        self._check_host(req)
+        self._check_origin(req)
+        if self._token is not None:
+            self._check_token(req)
+        elif not self._local:
+            raise Problem(
+                403,
+                "Admin writes are off: this server can be reached from other machines and has no "
+                "token. Set BENANA_ADMIN_TOKEN, or bind to a loopback address.",
+            )
+        elif any(req.get_header(name) for name in _PROXY_HEADERS):
+            raise Problem(
+                403,
+                "Admin writes through a proxy need a token, because the proxy can be reached from "
+                "elsewhere. Set BENANA_ADMIN_TOKEN.",
+            )
+        read_body(req, MAX_BODY_BYTES)
+
+    def _check_host(self, req: falcon.Request) -> None:
+        given = req.env.get("HTTP_HOST", "")
+        host = _host_of(given)
+        if host is None:
+            raise Problem(400, "The Host header is missing or malformed.")
+        if host not in self._hosts and not _is_address(host):
+            raise Problem(
+                403,
+                f"The host {host[:100]!r} is not known to the admin API. Add it to "
+                "BENANA_ADMIN_HOSTS if it is yours.",
+            )
+
+    def _check_origin(self, req: falcon.Request) -> None:
+        if req.get_header("Sec-Fetch-Site") in {"cross-site", "same-site"}:
+            raise Problem(403, "The admin API does not answer calls of other sites' pages.")
+        origin = req.get_header("Origin")
+        if origin is not None:
+            try:
+                foreign = urlsplit(origin).netloc.lower() != req.env.get("HTTP_HOST", "").lower()
+            except ValueError:
+                foreign = True
+            if foreign:
+                raise Problem(403, "The admin API does not answer calls of a foreign Origin.")
+
+    def _check_token(self, req: falcon.Request) -> None:
+        kind, _, given = (req.get_header("Authorization") or "").partition(" ")
+        # Bytes, because compare_digest refuses text that is not ASCII; WSGI's text is Latin-1.
+        token = given.strip().encode("latin-1", "replace")
+        if kind.lower() != "bearer" or not hmac.compare_digest(token, self._token or b""):
+            raise Problem(
+                401,
+                "This call needs the admin token: send 'Authorization: Bearer TOKEN' with the "
+                "value of BENANA_ADMIN_TOKEN.",
+                headers={"WWW-Authenticate": 'Bearer realm="benana"'},
+            )
+
+
+def _host_of(header: str) -> str | None:
+    """Return the host of a Host header in lower case, without its port; None if malformed."""
+    try:
+        parts = urlsplit(f"//{header}")
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        return None
+    if not host or parts.username is not None or parts.path or parts.query or parts.fragment:
+        return None
+    return host
+
+
+def _is_address(host: str) -> bool:
+    # A page of a foreign site comes under a name: DNS rebinding cannot make it an address.
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,243 @@
+"""The plugin manager builds the two halves, starts and stops them, and answers the admin side."""
+
+import logging
+import time
+from collections.abc import Callable
+
+from app.database.connection import Database
+from app.database.embedded import EmbeddedPostgres
+from app.database.events import ChangeListener
+from app.database.repository import Repository
+from app.database.workers import WorkerRepository
+from app.errors import DatabaseUnavailableError, UnknownPluginError
+from app.publishing.publisher import Publisher
+from app.publishing.trial import TrialRunner
+from app.publishing.watcher import SourceWatcher
+from app.records import (
+    Convergence,
+    PluginFailure,
+    PluginRow,
+    ServedRow,
+    WorkerRow,
+    convergence_of,
+)
+from app.serving.application import LiveApp
+from app.serving.archive import generations_alive
+from app.serving.generations import Undertaker
+from app.serving.lastgood import LastGood
+from app.serving.loader import make_context_factory
+from app.serving.loading import Loading
+from app.serving.reconciler import Reconciler
+from app.serving.recorder import Recorder
+from app.settings import Settings
+
+log = logging.getLogger(__name__)
+
+STOP_SECONDS = 20.0
+"""How long an ending worker waits for its last requests and cleanups; gunicorn kills it at 30 s."""
+
+CONVERGENCE_LOOK_SECONDS = 0.02
+
+
+def database_url_of(settings: Settings) -> str:
+    """Return where the database is: what the environment says, else the embedded one."""
+    return settings.database_url or EmbeddedPostgres(settings.data_dir).uri
+
+
+class PluginManager:
+    """One process's publishing and serving halves."""
+
+    def __init__(self, settings: Settings, app: LiveApp) -> None:
+        """Build both halves; nothing is started and nothing connected.
+
+        Raises:
+            SettingsError: the database's URL cannot be read.
+        """
+        url = database_url_of(settings)
+        self._settings = settings
+        # Two pools: a plugin that keeps its connections must not hold up the server's own work.
+        self._database = Database(url, max_connections=settings.threads + 8)
+        self._plugin_database = Database(url, max_connections=settings.threads + 4)
+        self._repository = Repository(self._database)
+        self._workers = WorkerRepository(self._database)
+        self._trial = TrialRunner(url)
+        self._publisher = Publisher(
+            settings.plugins_dir, settings.artifacts_dir, self._repository, self._trial
+        )
+        self._watcher = SourceWatcher(settings.plugins_dir, settings.artifacts_dir, self._publisher)
+        self._undertaker = Undertaker(app.running, settings.drain_seconds)
+        self._recorder = Recorder(self._workers, generations_alive)
+        self._loading = Loading(
+            self._repository,
+            make_context_factory(settings.data_dir, self._plugin_database.connection),
+            settings.artifacts_dir,
+            lambda name: self._reconciler.mark([name]),
+        )
+        self._reconciler = Reconciler(
+            self._repository,
+            app,
+            self._loading,
+            self._undertaker,
+            self._recorder,
+            LastGood(settings.artifacts_dir),
+        )
+        self._listener = ChangeListener(
+            settings.listen_database_url or url,
+            self._changed,
+            self._database.cut,
+            settings.heartbeat_seconds,
+        )
+
+    # --- life ------------------------------------------------------------------------------
+
+    def publish_at_start(self) -> None:
+        """Apply the schema and publish what changed while the server was down.
+
+        For the one process of a host that starts the others; it closes what it opened. Nothing
+        here raises: with the database away or the folder gone, the workers serve what they can,
+        and the one that watches makes up for it.
+        """
+        try:
+            if self._settings.watch:
+                self._publisher.scan(at_start=True)
+            else:
+                self._repository.apply_schema()
+        except DatabaseUnavailableError as error:
+            log.error("%s; starting without it, and trying again", error)
+        except OSError as error:
+            log.error(
+                "nothing is published or unregistered: the plugins' root %s: %s",
+                self._settings.plugins_dir,
+                error.strerror,
+            )
+        finally:
+            self._trial.close()
+            self._database.close()
+
+    def start(
+        self, still_alive: Callable[[], None], replace: Callable[[], None] | None = None
+    ) -> None:
+        """Start this process's threads and wait until everything registered is served.
+
+        Args:
+            still_alive: called about once a second while waiting.
+            replace: asks for a graceful replacement of this process, once too many generations
+                stay in its memory.
+        """
+        if replace is not None:
+            self._undertaker.replace_process(replace, self._settings.max_leaked)
+        self._undertaker.start()
+        self._recorder.start()
+        self._reconciler.start()
+        while not self._reconciler.attempted.wait(1.0):
+            still_alive()
+        self._listener.start()
+        if self._settings.watch:
+            self._watcher.start()
+
+    def stop(self) -> None:
+        """Stop the threads, retire every plugin, and close what was opened."""
+        self._trial.stop()  # first: a publish that waits for a trial gives up
+        self._watcher.stop()
+        self._listener.stop()
+        self._reconciler.stop()
+        self._reconciler.unload_all()
+        self._undertaker.stop(min(STOP_SECONDS, self._settings.drain_seconds))
+        self._recorder.stop()
+        self._plugin_database.close()
+        self._database.close()
+
+    def _changed(self, names: frozenset[str] | None) -> None:
+        self._reconciler.mark(names)
+        self._watcher.rows_changed()
+
+    # --- what the admin side calls -----------------------------------------------------------
+
+    def list_plugins(self) -> list[PluginRow]:
+        """Return all registered plugins, by name."""
+        return self._repository.list_rows()
+
+    def list_failures(self) -> list[PluginFailure]:
+        """Return the folders that never were valid plugins, by name."""
+        return self._repository.list_failures()
+
+    def find_plugin(self, name: str) -> PluginRow | None:
+        """Return a registered plugin, None if there is none of this name."""
+        return self._repository.find_row(name)
+
+    def find_failure(self, name: str) -> PluginFailure | None:
+        """Return why a folder is no valid plugin, None if nothing is known."""
+        return self._repository.find_failure(name)
+
+    def reload(self, name: str) -> ServedRow:
+        """Compile, try and publish a plugin again, also if its source did not change.
+
+        On a host without the plugin's folder, every process loads the registered archive again.
+
+        Returns:
+            What is to be served now.
+
+        Raises:
+            UnknownPluginError: there is neither a row nor a folder.
+            PluginError: the source cannot be published; the old version serves on.
+        """
+        if self._publisher.has_folder(name):
+            self._publisher.publish(name)
+            row = next(iter(self._repository.served_rows([name])), None)
+        else:
+            row = self._repository.raise_generation(name)
+        if row is None:
+            raise UnknownPluginError(name)
+        return row
+
+    def toggle(self, name: str) -> ServedRow:
+        """Turn a plugin off or on and return what is to be served now.
+
+        Raises:
+            UnknownPluginError: there is no such row.
+        """
+        row = self._repository.toggle(name)
+        if row is None:
+            raise UnknownPluginError(name)
+        return row
+
+    def convergence(self, row: ServedRow) -> Convergence:
+        """Return how many of the live processes run what a row says, and which do not."""
+        return convergence_of(row, self._workers.loads_of(row.name))
+
+    def wait_for_convergence(self, row: ServedRow, seconds: float) -> Convergence:
+        """Wait until every live process runs a row's generation or a later one.
+
+        The processes report to the database without notifying anybody, so this looks again and
+        again; it is an operator who waits, and no request of a plugin.
+
+        Args:
+            row: what is to be served.
+            seconds: how long to wait at most.
+        """
+        deadline = time.monotonic() + seconds
+        while True:
+            found = self.convergence(row)
+            left = deadline - time.monotonic()
+            if not found.behind or left <= 0:
+                return found
+            time.sleep(min(CONVERGENCE_LOOK_SECONDS, left))
+
+    def list_workers(self) -> list[WorkerRow]:
+        """Return the live processes of all hosts."""
+        return self._workers.list_workers()
+
+    def load_error(self, name: str) -> dict[str, object] | None:
+        """Return why this process does not serve a plugin's newest generation, None if it does."""
+        error = self._reconciler.load_error(name)
+        return None if error is None else error.as_record()
+
+    @property
+    def listening(self) -> bool:
+        """Whether this process notices changes at once."""
+        return self._listener.connected
+
+    @property
+    def ready(self) -> bool:
+        """Whether what is registered is served, as far as this process can know it."""
+        return self._reconciler.complete.is_set() or self._reconciler.serves_last_good

@@ -1,0 +1,30 @@
+"""The Falcon application."""
+
+from app.admin import problems
+from app.admin.controller import admin_routes
+from app.admin.guard import Guard
+from app.manager import PluginManager
+from app.serving.application import LiveApp
+from app.serving.routes import SERVER
+from app.settings import Settings
+
+
+class BenanaApp(LiveApp):
+    """The application and the manager that fills its route table."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__()
+        problems.install(self)
+        self.manager = PluginManager(settings, self)
+        builder = self.table.builder()
+        builder.add(SERVER, admin_routes(self.manager, Guard(settings)))
+        self.swap(builder.build())
+
+
+def create_app(settings: Settings) -> BenanaApp:
+    """Make the application; `app.manager.start` then fills it.
+
+    Raises:
+        SettingsError: the database's URL cannot be read.
+    """
+    return BenanaApp(settings)

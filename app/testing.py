@@ -1,0 +1,161 @@
+"""Test a plugin without a server: its folder, loaded as a worker loads it, and a client.
+
+In a file of pytest::
+
+    import pytest
+
+    from app.testing import load_plugin
+
+
+    @pytest.fixture
+    def hello():
+        with load_plugin("plugins/hello", config={"greeting": "Ahoy"}) as plugin:
+            yield plugin
+
+
+    def test_it_greets(hello):
+        assert hello.client.get("/hello").json == {"message": "Ahoy from hello!"}
+
+
+    def test_it_refuses_a_list(hello):
+        answer = hello.client.post_json("/hello", [1, 2], status=400)
+        assert answer.json["title"] == "Unexpected body"
+
+`client` is a `webtest.TestApp` (https://docs.pylonsproject.org/projects/webtest/): it raises for
+an answer of 400 and above unless `status` says that it is expected.
+"""
+
+import contextlib
+import json
+import os
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from app.admin import problems
+from app.database.connection import Database
+from app.errors import DatabaseUnavailableError, DiscoveryError, PluginError
+from app.plugin import PluginContext, PluginMetadata
+from app.publishing.compiler import compile_plugin
+from app.publishing.discovery import read_source
+from app.records import Endpoint, PluginSource
+from app.serving.application import LiveApp
+from app.serving.loader import LoadedPlugin, guarded, load, make_context_factory
+
+try:
+    with warnings.catch_warnings():
+        # WebOb imports `cgi`, which says so: no fault of the test that runs with -W error.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        import webtest  # type: ignore[import-untyped]
+except ModuleNotFoundError as error:
+    raise ImportError(
+        f"app.testing needs WebTest ({error}); install it with: pip install 'benana[test]'"
+    ) from error
+
+__all__ = ["PluginUnderTest", "load_plugin"]
+
+
+@dataclass(frozen=True, slots=True)
+class PluginUnderTest:
+    """A plugin that is loaded, and a client that calls its routes.
+
+    `instance` is what `new_plugin()` returned, `context` what `initialize` was given, and
+    `endpoints` what `register_routes` registered, in its order.
+    """
+
+    name: str
+    metadata: PluginMetadata
+    endpoints: tuple[Endpoint, ...]
+    instance: Any
+    context: PluginContext
+    client: webtest.TestApp
+
+
+@contextlib.contextmanager
+def load_plugin(
+    folder: str | os.PathLike[str],
+    *,
+    config: Mapping[str, Any] | None = None,
+    database_url: str | None = None,
+) -> Iterator[PluginUnderTest]:
+    """Load a plugin's folder for the length of a `with` block; `cleanup` runs at its end.
+
+    It is loaded into this process, by the same steps as in a worker, and has an empty data folder
+    of its own, which goes away with it.
+
+    Args:
+        folder: the plugin's folder; its name is the plugin's.
+        config: what `context.config` holds; None for the `config` of its `plugin.yaml`.
+        database_url: where `context.database` connects to; what the plugin writes there stays.
+            None for nowhere: `context.database()` raises DatabaseUnavailableError.
+
+    Raises:
+        PluginError: the plugin cannot be loaded, or its `cleanup` fails; `file` and `line` say
+            where. If the block itself raised, a failed `cleanup` becomes a note of that error.
+        DatabaseUnavailableError: the plugin needs the database to be loaded, and there is none.
+        SettingsError: the database's URL cannot be read.
+    """
+    # The name is that of the folder as it is called, also where it is a link.
+    path = Path(os.path.abspath(folder))  # noqa: PTH100
+    source = read_source(path.parent, path, path.name)
+    if config is not None:
+        source = _with_config(source, config)
+    artifact = compile_plugin(source)
+    with contextlib.ExitStack() as stack:
+        data_dir = stack.enter_context(tempfile.TemporaryDirectory(prefix="benana-test-"))
+        connect: Callable[[], AbstractContextManager[Any]] = _no_database
+        if database_url:
+            connect = stack.enter_context(contextlib.closing(Database(database_url))).connection
+        loaded = load(artifact, make_context_factory(Path(data_dir), connect))
+        try:
+            yield _under_test(loaded)
+        except BaseException as error:
+            try:
+                _clean_up(loaded)
+            except PluginError as fault:
+                error.add_note(str(fault))
+            raise
+        _clean_up(loaded)
+
+
+def _with_config(source: PluginSource, config: Mapping[str, Any]) -> PluginSource:
+    try:
+        json.dumps(dict(config), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise DiscoveryError(
+            source.name, f"config is not JSON ({error}), expected what plugin.yaml could hold"
+        ) from None
+    return replace(source, manifest=replace(source.manifest, config=config))
+
+
+def _no_database() -> AbstractContextManager[Any]:
+    raise DatabaseUnavailableError("this test has no database; give load_plugin a database_url")
+
+
+def _under_test(loaded: LoadedPlugin) -> PluginUnderTest:
+    app = LiveApp()
+    problems.install(app)
+    builder = app.table.builder()
+    builder.add(loaded.name, loaded.routes)
+    app.swap(builder.build())
+    return PluginUnderTest(
+        name=loaded.name,
+        metadata=loaded.metadata,
+        endpoints=tuple(found for route in loaded.routes for found in route.endpoints),
+        instance=loaded.instance,
+        context=loaded.context,
+        client=webtest.TestApp(app),
+    )
+
+
+def _clean_up(loaded: LoadedPlugin) -> None:
+    """Do what `LoadedPlugin.dispose` does, and raise what it only logs."""
+    loaded.context.cancelled.set()
+    try:
+        guarded(loaded.name, "cleanup", loaded.package, loaded.instance.cleanup, loaded.context)
+    finally:
+        loaded.package.forget()

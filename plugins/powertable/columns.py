@@ -1,0 +1,161 @@
+"""Tables and their columns, as a request names them and as PostgreSQL describes them."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from psycopg2 import sql
+
+from .values import TYPES, ColumnType, Value, show
+
+ID = "id"
+"""The bigint identity that each table has; PostgreSQL fills it."""
+
+NAME_RULE = "1 to 63 of a-z, 0-9 and _, a letter first"
+
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
+_TYPE_OF_SQL = {kind.sql: kind for kind in TYPES.values()}
+
+
+def is_name(text: str) -> bool:
+    """Tell whether a text may name a table or a column."""
+    return _NAME.fullmatch(text) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a table; a required one takes no null."""
+
+    name: str
+    type: ColumnType
+    required: bool = False
+
+    def as_json(self) -> dict[str, Any]:
+        return {"name": self.name, "type": self.type.name, "required": self.required}
+
+    def from_text(self, text: str) -> Value:
+        """Return the value that a text of a query stands for.
+
+        Raises:
+            ValueError: a sentence with the column, what was found and what was expected.
+        """
+        try:
+            return self.type.read(text)
+        except ValueError:
+            raise ValueError(self._refuse(text)) from None
+
+    def from_json(self, value: object) -> Value | None:
+        """Return the value that a JSON value stands for; null is None.
+
+        Raises:
+            ValueError: a sentence with the column, what was found and what was expected.
+        """
+        if value is None and not self.required:
+            return None
+        # `type(...)` and not `isinstance`: True is an int to Python, not to JSON.
+        if type(value) not in self.type.json:
+            raise ValueError(self._refuse(value))
+        try:
+            return self.type.fit(value) if self.type.fit else self.type.read(str(value))
+        except ValueError:
+            raise ValueError(self._refuse(value)) from None
+
+    def _refuse(self, found: object) -> str:
+        return f'Column "{self.name}": found {show(found)}, expected {self.type.expected}.'
+
+
+ID_COLUMN = Column(ID, TYPES["integer"], required=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table and its columns in order, without `id`."""
+
+    schema: str
+    name: str
+    columns: tuple[Column, ...]
+
+    def find(self, name: str) -> Column | None:
+        """Return the column of a name, `id` among them, or None."""
+        everything = (ID_COLUMN, *self.columns)
+        return next((column for column in everything if column.name == name), None)
+
+    @property
+    def identifier(self) -> sql.Composable:
+        """The quoted name, with its schema."""
+        return sql.Identifier(self.schema, self.name)
+
+    @property
+    def column_names(self) -> str:
+        """All names that a query can use, as an error's sentence lists them."""
+        return ", ".join((ID, *(column.name for column in self.columns)))
+
+    def as_json(self) -> dict[str, Any]:
+        return {"name": self.name, "columns": [column.as_json() for column in self.columns]}
+
+
+def column_from_catalog(name: str, sql_type: str, required: bool) -> Column | None:
+    """Return a column that PostgreSQL describes, or None if it is not one of this plugin's.
+
+    Somebody can add a jsonb column in psql: it stays there, unseen.
+    """
+    kind = _TYPE_OF_SQL.get(sql_type)
+    return Column(name, kind, required) if kind and is_name(name) and name != ID else None
+
+
+def columns_from_json(body: Mapping[str, Any], max_columns: int) -> tuple[Column, ...]:
+    """Read the columns of a new table: `{"columns": [{"name", "type", "required"?}, …]}`.
+
+    Raises:
+        ValueError: a sentence that says what was found and what was expected.
+    """
+    unknown = [key for key in body if key != "columns"]
+    entries = body.get("columns")
+    if unknown or not isinstance(entries, list) or not entries:
+        raise ValueError(
+            f'Found {show(body)}, expected {{"columns": [{{"name": …, "type": …}}, …]}}.'
+        )
+    columns = tuple(_column_from_json(entry) for entry in entries)
+    check_names([column.name for column in columns], max_columns)
+    return columns
+
+
+def _column_from_json(entry: object) -> Column:
+    if not isinstance(entry, dict) or not {"name", "type"} <= entry.keys() <= {
+        "name",
+        "type",
+        "required",
+    }:
+        raise ValueError(
+            f"Column {show(entry)}: expected an object with name, type and, if need be, required."
+        )
+    name, kind, required = entry["name"], entry["type"], entry.get("required", False)
+    if not isinstance(name, str) or not is_name(name):
+        raise ValueError(f"Found the column name {show(name)}, expected {NAME_RULE}.")
+    if not isinstance(kind, str) or kind not in TYPES:
+        raise ValueError(
+            f"Column {show(name)}: found the type {show(kind)}, expected {', '.join(TYPES)}."
+        )
+    if required is not True and required is not False:
+        raise ValueError(
+            f"Column {show(name)}: found required {show(required)}, expected true or false."
+        )
+    return Column(name, TYPES[kind], required)
+
+
+def check_names(names: list[str], max_columns: int) -> None:
+    """Check the column names of a new table.
+
+    Raises:
+        ValueError: names the one that cannot be used, or says that there are too many.
+    """
+    if len(names) > max_columns:
+        raise ValueError(f"Found {len(names)} columns, expected {max_columns} at most.")
+    for name in names:
+        if not is_name(name):
+            raise ValueError(f"Found the column name {show(name)}, expected {NAME_RULE}.")
+        if name == ID:
+            raise ValueError(f'The column name "{ID}" is taken: each table has one of its own.')
+        if names.count(name) > 1:
+            raise ValueError(f'Found the column name "{name}" twice, expected it once.')

@@ -1,0 +1,180 @@
+"""The tables of the plugin's schema: made, dropped and described.
+
+Nothing is kept between calls: each one locks the table against a DROP, reads its columns from
+PostgreSQL's catalogue and works with them in the same transaction. So all processes agree, and so
+does who alters a table in psql.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import falcon
+import psycopg2
+import psycopg2.errors
+from psycopg2 import sql
+
+from .columns import ID, Column, Table, column_from_catalog, is_name
+from .values import show
+
+Cursor = Any
+
+# Tables without the identity column are somebody else's.
+_TABLES = """
+SELECT c.relname, a.attname, format_type(a.atttypid, NULL), a.attnotnull
+FROM pg_class c
+JOIN pg_namespace n ON n.oid = c.relnamespace
+JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+WHERE n.nspname = %(schema)s AND c.relkind IN ('r', 'p')
+  AND (%(table)s IS NULL OR c.relname = %(table)s)
+  AND EXISTS (SELECT FROM pg_attribute i
+              WHERE i.attrelid = c.oid AND i.attname = 'id' AND i.attidentity <> '')
+ORDER BY c.relname, a.attnum
+"""
+
+
+class TableStore:
+    """The tables of one schema; `database` opens a connection for one transaction."""
+
+    def __init__(self, database: Callable[[], AbstractContextManager[Any]], schema: str) -> None:
+        self._database = database
+        self._schema = schema
+
+    def create_schema(self) -> None:
+        """Make the schema if it is not there, from any number of processes at once."""
+        with self._database() as connection, connection.cursor() as cursor:
+            # IF NOT EXISTS alone fails when two processes get there at once, and it asks for the
+            # right to create schemas even where an administrator has made this one.
+            key = f"benana-plugin:{self._schema}"
+            cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (key,))
+            cursor.execute("SELECT FROM pg_namespace WHERE nspname = %s", (self._schema,))
+            if cursor.rowcount == 0:
+                schema = sql.Identifier(self._schema)
+                cursor.execute(sql.SQL("CREATE SCHEMA {}").format(schema))
+
+    @contextmanager
+    def transaction(self) -> Iterator[Cursor]:
+        """Open a transaction whose dates and times are read and written as ISO, in UTC.
+
+        Raises:
+            falcon.HTTPUnprocessableEntity: PostgreSQL cannot compute with a value, or a constraint
+                that was added in psql refuses it.
+        """
+        try:
+            with self._database() as connection, connection.cursor() as cursor:
+                cursor.execute("SET LOCAL TIME ZONE 'UTC'; SET LOCAL datestyle TO 'ISO, YMD'")
+                yield cursor
+        except (psycopg2.DataError, psycopg2.IntegrityError) as error:
+            raise falcon.HTTPUnprocessableEntity(
+                title="Value refused", description=f"PostgreSQL: {error.diag.message_primary}."
+            ) from error
+
+    def list_tables(self, cursor: Cursor) -> list[dict[str, Any]]:
+        """Return every table with its columns and its exact number of rows."""
+        answer = []
+        for name in [table.name for table in self._read_catalog(cursor, None)]:
+            # One that is dropped meanwhile is left out, and does not end the transaction.
+            cursor.execute("SAVEPOINT listing")
+            try:
+                answer.append(self.describe(cursor, self.find_table(cursor, name)))
+            except falcon.HTTPNotFound:
+                cursor.execute("ROLLBACK TO SAVEPOINT listing")
+            cursor.execute("RELEASE SAVEPOINT listing")
+        return answer
+
+    def describe(self, cursor: Cursor, table: Table) -> dict[str, Any]:
+        """Return a table with its columns and its exact number of rows."""
+        cursor.execute(sql.SQL("SELECT count(*) FROM {}").format(table.identifier))
+        return {**table.as_json(), "rows": cursor.fetchone()[0]}
+
+    def find_table(self, cursor: Cursor, name: str) -> Table:
+        """Return a table, which nobody can drop or alter before the transaction ends.
+
+        Raises:
+            falcon.HTTPNotFound: there is none of that name.
+        """
+        tables: list[Table] = []
+        if is_name(name):
+            lock = sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE")
+            try:
+                cursor.execute(lock.format(sql.Identifier(self._schema, name)))
+            except (
+                psycopg2.errors.InvalidSchemaName,
+                psycopg2.errors.UndefinedTable,
+                psycopg2.errors.WrongObjectType,
+            ):
+                raise _no_table(name) from None
+            tables = self._read_catalog(cursor, name)
+        if not tables:
+            raise _no_table(name)
+        return tables[0]
+
+    def create_table(self, cursor: Cursor, name: str, columns: Sequence[Column]) -> Table:
+        """Make a table.
+
+        Raises:
+            falcon.HTTPConflict: the name is taken, perhaps by another table's index.
+        """
+        table = Table(self._schema, name, tuple(columns))
+        identity = sql.SQL("{} bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY")
+        definitions = [identity.format(sql.Identifier(ID)), *map(_definition, columns)]
+        statement = sql.SQL("CREATE TABLE {} ({})")
+        try:
+            cursor.execute(statement.format(table.identifier, sql.SQL(", ").join(definitions)))
+        except (
+            psycopg2.errors.DuplicateTable,
+            # How the loser of a race hears of it, depending on how far it came.
+            psycopg2.errors.DuplicateObject,
+            psycopg2.errors.UniqueViolation,
+        ):
+            raise falcon.HTTPConflict(
+                title="Table exists", description=f'The table name "{name}" is taken.'
+            ) from None
+        return table
+
+    def drop_table(self, cursor: Cursor, name: str) -> None:
+        """Drop a table and its rows.
+
+        Raises:
+            falcon.HTTPNotFound: there is none of that name.
+            falcon.HTTPConflict: something that was made in psql, such as a view, needs it.
+        """
+        table = self.find_table(cursor, name)
+        try:
+            cursor.execute(sql.SQL("DROP TABLE {}").format(table.identifier))
+        except psycopg2.errors.DependentObjectsStillExist as error:
+            raise falcon.HTTPConflict(
+                title="Table in use", description=f"PostgreSQL: {error.diag.message_detail}"
+            ) from None
+
+    def _read_catalog(self, cursor: Cursor, name: str | None) -> list[Table]:
+        cursor.execute(_TABLES, {"schema": self._schema, "table": name})
+        columns: dict[str, list[Column]] = {}
+        for table, *description in cursor.fetchall():
+            found = columns.setdefault(table, [])
+            column = column_from_catalog(*description)
+            if column is not None:
+                found.append(column)
+        return [
+            Table(self._schema, table, tuple(found))
+            for table, found in columns.items()
+            if found and is_name(table)
+        ]
+
+
+def _definition(column: Column) -> sql.Composable:
+    name, kind = sql.Identifier(column.name), column.type
+    parts = [name, sql.SQL(kind.definition or kind.sql)]
+    if column.required:
+        parts.append(sql.SQL("NOT NULL"))
+    if kind.bounds:
+        # The constraint is named like the column: so COPY's error tells which one it was.
+        check = sql.SQL(f"CONSTRAINT {{0}} CHECK ({kind.bounds})")
+        parts.append(check.format(name))
+    return sql.SQL(" ").join(parts)
+
+
+def _no_table(name: str) -> falcon.HTTPNotFound:
+    return falcon.HTTPNotFound(
+        title="No such table", description=f"There is no table named {show(name)}."
+    )

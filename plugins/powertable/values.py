@@ -1,0 +1,167 @@
+"""The types of columns: what a value may be, and how it is read."""
+
+import datetime
+import decimal
+import json
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+Value = str | int | float | bool | datetime.date | datetime.datetime
+
+MAX_BIGINT = 2**63 - 1
+
+_INTEGER = re.compile(r"[+-]?[0-9]{1,19}")
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+_DATE = re.compile(r"\d{4}([-/])\d\d\1\d\d", re.ASCII)
+_TIMESTAMP = re.compile(
+    r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d{1,6})?)?(Z|[+-]\d\d(:?\d\d)?)?)?", re.ASCII
+)
+
+
+def show(found: object) -> str:
+    """Return a value as an error's sentence shows it: JSON, cut at 80 characters.
+
+    A lone surrogate, which JSON can bring in, is written as an escape: the answer is UTF-8.
+    """
+    try:
+        text = json.dumps(found, ensure_ascii=False, default=str)
+    except RecursionError:
+        text = "a value nested too deeply"
+    text = text if len(text) <= 80 else text[:79] + "…"
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def read_text(text: str) -> str:
+    # PostgreSQL's text holds every character but NUL, and no half of a surrogate pair.
+    if "\0" in text:
+        raise ValueError
+    text.encode("utf-8")
+    return text
+
+
+def read_integer(text: str) -> int:
+    if not _INTEGER.fullmatch(text):
+        raise ValueError
+    return _fit_bigint(int(text))
+
+
+def read_number(text: str) -> float:
+    if not _NUMBER.fullmatch(text):
+        raise ValueError
+    return _fit_double(float(text))
+
+
+def read_boolean(text: str) -> bool:
+    if text not in ("true", "false"):
+        raise ValueError
+    return text == "true"
+
+
+def read_date(text: str) -> datetime.date:
+    if not _DATE.fullmatch(text):
+        raise ValueError
+    return datetime.date.fromisoformat(text.replace("/", "-"))
+
+
+def read_timestamp(text: str) -> datetime.datetime:
+    if not _TIMESTAMP.fullmatch(text):
+        raise ValueError
+    moment = datetime.datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        return moment.replace(tzinfo=datetime.UTC)
+    try:
+        return moment.astimezone(datetime.UTC)
+    except OverflowError:
+        raise ValueError from None
+
+
+def _fit_bigint(value: int) -> int:
+    if not -MAX_BIGINT - 1 <= value <= MAX_BIGINT:
+        raise ValueError
+    return value
+
+
+def _fit_double(value: int | float) -> float:
+    try:
+        value = float(value)
+    except OverflowError:
+        raise ValueError from None
+    if not math.isfinite(value):
+        raise ValueError
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnType:
+    """A type that a column can have.
+
+    `sql` is PostgreSQL's name of it, as `format_type` writes it; `json` are the types that a JSON
+    value may have; `read` makes a value of a text and `fit` checks one that is no text, both
+    raise a bare ValueError; `bounds` is a CHECK over the column `{0}`, which keeps out what
+    neither JSON nor Python's dates can hold, through COPY and psql too.
+    """
+
+    name: str
+    sql: str
+    expected: str
+    json: tuple[type, ...]
+    read: Callable[[str], Value]
+    fit: Callable[[Any], Value] | None = None
+    bounds: str | None = None
+    definition: str | None = None
+
+
+TYPES: Mapping[str, ColumnType] = {
+    kind.name: kind
+    for kind in (
+        ColumnType(
+            "text",
+            "text",
+            "text without NUL characters",
+            (str,),
+            read_text,
+            # By code point, so that order and comparison are the same on every machine.
+            definition='text COLLATE "C"',
+        ),
+        ColumnType(
+            "integer", "bigint", "a whole number of 64 bits", (int,), read_integer, _fit_bigint
+        ),
+        ColumnType(
+            "number",
+            "double precision",
+            "a finite number",
+            (int, float),
+            read_number,
+            _fit_double,
+            "{0} > '-Infinity' AND {0} < 'Infinity'",
+        ),
+        ColumnType("boolean", "boolean", "true or false", (bool,), read_boolean, bool),
+        ColumnType(
+            "date",
+            "date",
+            "a date such as 2024-12-31",
+            (str,),
+            read_date,
+            bounds="{0} BETWEEN '0001-01-01' AND '9999-12-31'",
+        ),
+        ColumnType(
+            "timestamp",
+            "timestamp with time zone",
+            "a timestamp such as 2024-12-31T23:59:59Z",
+            (str,),
+            read_timestamp,
+            bounds="{0} >= '0001-01-01 00:00Z' AND {0} < '10000-01-01 00:00Z'",
+        ),
+    )
+}
+
+
+def as_json(value: Any) -> Any:
+    """Return a value that PostgreSQL gave as one that JSON has; dates and times are ISO texts."""
+    if isinstance(value, datetime.date):
+        return value.isoformat()
+    # The only numeric that a query gives is the sum of a bigint column, which is whole.
+    return int(value) if isinstance(value, decimal.Decimal) else value
