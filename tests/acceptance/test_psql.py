@@ -1,0 +1,234 @@
+"""Whatever is committed to the tables has its effect on every worker."""
+
+import os
+import shutil
+import subprocess
+
+import pytest
+
+from tests.acceptance.server import Server, source, wait_until
+
+
+def psql(server: Server, script: str) -> str:
+    """Run statements as a person does."""
+    found = shutil.which("psql")
+    if found is None:
+        pytest.skip("psql is not installed")
+    assert server.database_url is not None
+    done = subprocess.run(
+        [found, "-X", "-v", "ON_ERROR_STOP=1", "-d", server.database_url],
+        input=script,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def published(server: Server, name: str, says: str = "one") -> None:
+    server.write(name, source(name, says))
+    server.wait_says(name, says)
+
+
+def test_status(server: Server) -> None:
+    published(server, "status")
+    psql(server, "UPDATE plugins SET status = 'inactive' WHERE name = 'status';")
+    server.wait_gone("status", 1.0)
+    psql(server, "UPDATE plugins SET status = 'active' WHERE name = 'status';")
+    server.wait_says("status", "one", 1.0)
+
+
+def test_a_wrong_status_or_name_is_refused_by_the_table(server: Server) -> None:
+    published(server, "checked")
+    for statement in ("status = 'broken'", "name = '../x'", "name = E'x\\n'"):
+        with pytest.raises(AssertionError, match="violates check constraint"):
+            psql(server, f"UPDATE plugins SET {statement} WHERE name = 'checked';")
+
+
+def test_generation(server: Server) -> None:
+    text = source("counted").replace('"says": "one"', '"says": str(LOADED)')
+    server.write("counted", "import time\n\nLOADED = time.monotonic_ns()\n" + text)
+    wait_until(lambda: server.get("/counted").status == 200)
+    before = {pid: answer.says for pid, answer in server.ask_all("/counted").items()}
+    psql(server, "UPDATE plugins SET generation = generation + 1 WHERE name = 'counted';")
+    server.wait_everywhere("/counted", lambda a: a.says != before[a.json["pid"]], 1.0)
+    generation = server.plugin("counted")["generation"]
+    # A generation never goes down, whatever a person sets.
+    psql(server, "UPDATE plugins SET generation = 1 WHERE name = 'counted';")
+    assert server.plugin("counted")["generation"] == generation + 1
+
+
+def test_binary_path_sets_a_plugin_back_and_it_stays_so(server: Server) -> None:
+    published(server, "rolled", "one")
+    first = server.plugin("rolled")["binary_path"]
+    published(server, "rolled", "two")
+    psql(server, f"UPDATE plugins SET binary_path = '{first}' WHERE name = 'rolled';")
+    server.wait_says("rolled", "one", 1.0)
+    assert first.removesuffix(".pyz").endswith(
+        server.sql("SELECT source_digest FROM plugins WHERE name = 'rolled'")[0][0]
+    )
+    (server.plugins / "rolled" / "main.py").touch()
+    published(server, "other", "fence")
+    server.wait_says("rolled", "one")
+    published(server, "rolled", "three")
+
+
+def test_a_binary_path_that_is_no_archive_keeps_the_old_version(server: Server) -> None:
+    published(server, "badly")
+    good = server.plugin("badly")["binary_path"]
+    for bad in ("/etc/passwd", "/tmp/badly-" + "0" * 32 + ".pyz", "../x.pyz", ""):
+        psql(server, f"UPDATE plugins SET binary_path = '{bad}' WHERE name = 'badly';")
+        wait_until(lambda: server.plugin("badly")["error"], "the error is shown")
+        server.wait_says("badly", "one")
+    psql(server, f"UPDATE plugins SET binary_path = '{good}' WHERE name = 'badly';")
+    wait_until(lambda: server.plugin("badly")["error"] is None, "all is well again")
+
+
+def test_a_damaged_archive_is_fetched_anew(server: Server) -> None:
+    published(server, "damaged")
+    path = server.artifacts / server.plugin("damaged")["binary_path"].rpartition("/")[2]
+    raw = bytearray(path.read_bytes())
+    raw[len(raw) // 2] ^= 0xFF
+    path.write_bytes(raw)
+    psql(server, "UPDATE plugins SET generation = generation + 1 WHERE name = 'damaged';")
+    wait_until(lambda: path.read_bytes() != bytes(raw), "the archive is whole again")
+    server.wait_says("damaged", "one")
+    path.unlink()
+    psql(server, "UPDATE plugins SET generation = generation + 1 WHERE name = 'damaged';")
+    wait_until(path.exists, "the archive is back")
+
+
+def test_source_path(server: Server) -> None:
+    published(server, "sourced", "one")
+    server.write(".beside/v2", source("sourced", "v2"))
+    folder = server.plugins / ".beside" / "v2"
+    psql(server, f"UPDATE plugins SET source_path = '{folder}' WHERE name = 'sourced';")
+    server.wait_says("sourced", "v2")
+    psql(server, "UPDATE plugins SET source_path = '/etc' WHERE name = 'sourced';")
+    wait_until(lambda: "inside of" in str((server.plugin("sourced") or {}).get("error")))
+    server.wait_says("sourced", "v2")
+
+
+def test_insert_with_a_source_path_registers(server: Server) -> None:
+    server.write(".staged/inserted", source("inserted", "by row"))
+    folder = server.plugins / ".staged" / "inserted"
+    assert server.get("/inserted").status == 404
+    psql(server, f"INSERT INTO plugins (name, source_path) VALUES ('inserted', '{folder}');")
+    server.wait_says("inserted", "by row")
+    assert server.plugin("inserted")["version"] == "1.0.0"
+
+
+def test_a_deleted_plugin_comes_back_with_the_next_edit_and_not_before(server: Server) -> None:
+    published(server, "deleted", "one")
+    psql(server, "DELETE FROM plugins WHERE name = 'deleted';")
+    server.wait_gone("deleted", 1.0)
+    (server.plugins / "deleted" / "main.py").touch()
+    published(server, "other", "fence 2")
+    server.wait_gone("deleted")
+    published(server, "deleted", "two")
+
+
+def test_a_transaction_that_is_rolled_back_has_no_effect(server: Server) -> None:
+    published(server, "undone")
+    before = server.plugin("undone")
+    psql(server, "BEGIN; UPDATE plugins SET status = 'inactive'; DELETE FROM plugins; ROLLBACK;")
+    published(server, "other", "fence 3")
+    server.wait_says("undone", "one")
+    assert server.plugin("undone") == before
+
+
+def test_a_description_of_9_kb_commits(server: Server) -> None:
+    published(server, "wordy")
+    psql(server, "UPDATE plugins SET description = repeat('é', 9000) WHERE name = 'wordy';")
+    psql(server, "UPDATE plugins SET status = 'inactive' WHERE name = 'wordy';")
+    server.wait_gone("wordy", 1.0)
+    assert len(server.plugin("wordy")["description"]) == 9000
+
+
+def test_endpoint_rows_can_be_inserted_and_deleted(server: Server) -> None:
+    published(server, "ends")
+    psql(
+        server,
+        "INSERT INTO plugin_endpoints (plugin_id, method, path, handler)"
+        " SELECT id, 'GET', '/nowhere', 'x' FROM plugins WHERE name = 'ends';",
+    )
+    assert {e["path"] for e in server.plugin("ends")["endpoints"]} == {"/ends", "/nowhere"}
+    psql(server, "DELETE FROM plugin_endpoints WHERE path = '/nowhere';")
+    published(server, "ends", "two")
+    assert {e["path"] for e in server.plugin("ends")["endpoints"]} == {"/ends"}
+
+
+def test_an_update_that_changes_nothing_notifies_nobody(server: Server) -> None:
+    published(server, "calm")
+    before = server.plugin("calm")
+    psql(server, "UPDATE plugins SET status = status, version = version WHERE name = 'calm';")
+    assert server.plugin("calm") == before
+
+
+def test_a_spoofed_notification_causes_at_most_a_look(server: Server) -> None:
+    published(server, "spoofed")
+    before = server.plugin("spoofed")
+    garbage = ["", "x", "{}", "[]", '{"name": null}', '{"name": "../../etc"}', '{"name": 7}',
+               '{"operation": "DELETE", "table": "plugins", "name": "spoofed"}', "x" * 7000,
+               "[" * 5000]  # fmt: skip
+    for payload in garbage:
+        server.sql("SELECT pg_notify('plugin_changes', %s)", payload)
+    published(server, "other", "fence 4")
+    server.wait_says("spoofed", "one")
+    assert server.plugin("spoofed") == before
+
+
+def test_a_thousand_rows_in_one_update_are_one_swap_a_worker(make_server) -> None:
+    server = make_server().start()
+    with server.each_worker() as connections:
+        assert len(connections) == 2
+    server.sql(
+        "INSERT INTO plugins (name, status, binary_path, source_digest)"
+        " SELECT 'bulk_' || n, 'inactive', p.binary_path, p.source_digest"
+        " FROM generate_series(1, 1000) n, plugins p WHERE p.name = 'whoami'"
+    )
+    published(server, "table", "one")
+    server.write(
+        "table",
+        "import sys\n"
+        + source("table").replace(
+            '"says": "one"', '"says": str(sys.modules["app.wsgi"].application.table.number)'
+        ),
+    )
+    wait_until(lambda: server.get("/table").json.get("says", "one") != "one")
+    server.wait_everywhere("/table", lambda a: a.says != "one")
+    before = {pid: int(a.says or 0) for pid, a in server.ask_all("/table").items()}
+    psql(server, "UPDATE plugins SET status = 'active', generation = generation + 1;")
+    server.wait_everywhere("/table", lambda a: int(a.says or 0) > before[a.json["pid"]], 10.0)
+    # Each of the 1,000 was looked at, and none of them is an archive of its own.
+    wait_until(lambda: server.log().count("is not served") >= 2000, "all are looked at", 20.0)
+    after = {pid: int(a.says or 0) for pid, a in server.ask_all("/table").items()}
+    assert after == {pid: number + 1 for pid, number in before.items()}
+
+
+def test_truncate_unloads_everything_and_a_restart_brings_it_back(make_server) -> None:
+    server = make_server().start()
+    published(server, "cut")
+    with server.each_worker() as connections:
+        psql(server, "TRUNCATE plugins CASCADE;")
+        for connection in connections.values():
+            wait_until(lambda c=connection: _status(c, "/cut") == 404, "it is gone")
+            assert _status(connection, "/plugins") == 200
+    server.stop()
+    server.start()
+    server.wait_says("cut", "one")
+
+
+def _status(connection: object, path: str) -> int:
+    from tests.acceptance.server import ask
+
+    return ask(connection, "GET", path).status  # type: ignore[arg-type]
+
+
+def test_two_workers_one_row_change_for_an_edit(server: Server) -> None:
+    published(server, "once", "one")
+    before = server.plugin("once")["generation"]
+    published(server, "once", "two")
+    published(server, "other", f"fence {os.getpid()}")
+    assert server.plugin("once")["generation"] == before + 1

@@ -1,0 +1,71 @@
+"""One PostgreSQL for the whole run, and a database of its own for whoever asks."""
+
+import contextlib
+import itertools
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import psycopg2
+import pytest
+
+from app.database.embedded import EmbeddedPostgres
+
+_numbers = itertools.count(1)
+
+
+@contextlib.contextmanager
+def open_folder() -> Iterator[Path]:
+    """Make a folder that every user can reach, and remove it at the end.
+
+    For an embedded PostgreSQL of root's: where its own user cannot reach the data folder, as in
+    pytest's own folders, the cluster is put into `/var/lib/benana` and stays there.
+    """
+    with tempfile.TemporaryDirectory(prefix="benana-test-", ignore_cleanup_errors=True) as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder).resolve()
+
+
+@pytest.fixture
+def open_path() -> Iterator[Path]:
+    """A folder of a test's own that every user can reach."""
+    with open_folder() as folder:
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """The URL of a PostgreSQL: `TEST_DATABASE_URL`, else an embedded one for this run."""
+    given = os.environ.get("TEST_DATABASE_URL")
+    if given:
+        yield given
+        return
+    with open_folder() as folder:
+        postgres = EmbeddedPostgres(folder)
+        yield postgres.start()
+        postgres.stop()
+
+
+@pytest.fixture(scope="session")
+def new_database(postgres_url: str) -> Callable[[], str]:
+    """Makes an empty database and returns its URL."""
+
+    def make() -> str:
+        name = f"benana_test_{os.getpid()}_{next(_numbers)}"
+        connection = psycopg2.connect(postgres_url)
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute(f"CREATE DATABASE {name}")
+        connection.close()
+        parts = urlsplit(postgres_url)  # urlunsplit would drop the slashes of an empty host
+        return f"{parts.scheme}://{parts.netloc}/{name}?{parts.query}"
+
+    return make
+
+
+@pytest.fixture
+def database_url(new_database: Callable[[], str]) -> str:
+    """The URL of an empty database."""
+    return new_database()

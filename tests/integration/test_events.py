@@ -1,0 +1,679 @@
+"""The LISTEN thread on a real PostgreSQL, and behind proxies that misbehave."""
+
+import contextlib
+import itertools
+import json
+import logging
+import os
+import select
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import psycopg2
+import pytest
+
+from app.database import events
+from app.database.connection import Connection, Database
+from app.database.events import ChangeListener
+from app.database.repository import Repository
+from tests.acceptance.server import wait_until
+from tests.integration.test_schema import Session, session
+
+Names = frozenset[str] | None
+
+BEAT = 0.3
+"""The heartbeat, in seconds, where a test waits for one to be missing."""
+
+
+class Recorder:
+    """What a listener calls: it keeps every call, and may be slow."""
+
+    def __init__(self) -> None:
+        self.calls: list[Names] = []
+        self.go_on = threading.Event()
+        self.go_on.set()
+
+    def __call__(self, names: Names) -> None:
+        self.calls.append(names)
+        self.go_on.wait(30)
+
+    def heard(self, since: int = 0) -> set[str]:
+        """All names that were handed on."""
+        return {name for names in self.calls[since:] if names is not None for name in names}
+
+    def everything(self, since: int = 0) -> int:
+        """How often everything was to be compared."""
+        return self.calls[since:].count(None)
+
+
+@pytest.fixture(scope="module")
+def url(new_database: Callable[[], str]) -> str:
+    """One up-to-date database for this file."""
+    url = new_database()
+    database = Database(url)
+    Repository(database).apply_schema()
+    database.close()
+    return url
+
+
+@pytest.fixture
+def sql(url: str) -> Iterator[Session]:
+    """A session of somebody else, on an empty table, before anybody listens."""
+    with session(url) as opened:
+        opened("TRUNCATE plugins CASCADE")
+        yield opened
+
+
+@contextlib.contextmanager
+def listening(
+    url: str,
+    recorder: Callable[[Names], None],
+    *,
+    wait: bool = True,
+    heartbeat: float = events.HEARTBEAT_SECONDS,
+) -> Iterator[ChangeListener]:
+    """A started listener, which is stopped at the end unless the test did it."""
+    listener = ChangeListener(url, recorder, heartbeat_seconds=heartbeat)
+    listener.start()
+    try:
+        if wait:
+            wait_until(lambda: listener.connected, "it listens")
+        if isinstance(recorder, Recorder):
+            wait_until(lambda: recorder.calls or not wait, "it compares everything")
+        yield listener
+    finally:
+        if isinstance(recorder, Recorder):
+            recorder.go_on.set()
+        if listener._thread is not None and listener._thread.is_alive():
+            listener.stop()
+
+
+def stop_quickly(listener: ChangeListener, seconds: float = 0.5) -> None:
+    began = time.monotonic()
+    listener.stop()
+    assert time.monotonic() - began < seconds
+    assert listener._thread is not None
+    assert not listener._thread.is_alive()
+
+
+def backend(sql: Session) -> int | None:
+    """The process id of the listener's backend."""
+    found = sql(
+        "SELECT pid FROM pg_stat_activity WHERE application_name = 'benana-listener'"
+        " AND datname = current_database() ORDER BY backend_start DESC"
+    )
+    return found[0][0] if found else None
+
+
+class Proxy:
+    """A TCP port in front of the unix socket of PostgreSQL, which can be made to misbehave."""
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        query = parse_qs(parts.query)
+        self._target = str(Path(query["host"][0]) / ".s.PGSQL.5432")
+        self._server = socket.create_server(("127.0.0.1", 0))
+        port = self._server.getsockname()[1]
+        self.url = f"postgresql://{query['user'][0]}@127.0.0.1:{port}{parts.path}?sslmode=disable"
+        self.accepted = 0
+        self.open = True
+        """Whether new connections reach PostgreSQL; else they are accepted and hear nothing."""
+        self.flows = threading.Event()
+        """Cleared: nothing is passed on any more, and nothing closed."""
+        self.flows.set()
+        self.drops_notifications = False
+        """Whether PostgreSQL's NotificationResponse messages are left out, as by a pooler."""
+        self.forwarded: list[bytes] = []
+        self._sockets: list[socket.socket] = []
+        self._ended = False
+        threading.Thread(target=self._accept, name="proxy", daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._server.accept()
+            except OSError:
+                return
+            if self._ended:
+                client.close()
+                return
+            self.accepted += 1
+            self._sockets.append(client)
+            if not self.open:
+                continue
+            server = socket.socket(socket.AF_UNIX)
+            server.connect(self._target)
+            self._sockets.append(server)
+            for source, target, filtered in ((client, server, False), (server, client, True)):
+                threading.Thread(
+                    target=self._pump, args=(source, target, filtered), name="proxy", daemon=True
+                ).start()
+
+    def _pump(self, source: socket.socket, target: socket.socket, filtered: bool) -> None:
+        rest = b""
+        try:
+            while chunk := source.recv(65536):
+                while not self.flows.wait(0.1):
+                    if self._ended:
+                        return
+                if filtered:
+                    chunk, rest = self._filter(rest + chunk)
+                target.sendall(chunk)
+        except OSError:
+            pass
+        finally:
+            for one in (source, target):
+                with contextlib.suppress(OSError):
+                    one.shutdown(socket.SHUT_RDWR)
+
+    def _filter(self, raw: bytes) -> tuple[bytes, bytes]:
+        """Return the whole messages that may pass, and the rest of the last one."""
+        passed = []
+        while len(raw) >= 5 and len(raw) > (length := int.from_bytes(raw[1:5])):
+            message, raw = raw[: length + 1], raw[length + 1 :]
+            if not (self.drops_notifications and message[:1] == b"A"):
+                passed.append(message)
+        return b"".join(passed), raw
+
+    def cut(self) -> None:
+        """Close all connections."""
+        sockets, self._sockets = self._sockets, []
+        for one in sockets:
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+            one.close()
+
+    def close(self) -> None:
+        self._ended = True
+        self.flows.set()
+        # A thread inside accept() keeps the port: wake it with a connection of our own.
+        with contextlib.suppress(OSError):
+            socket.create_connection(self._server.getsockname(), 1).close()
+        self._server.close()
+        self.cut()
+
+
+@pytest.fixture
+def proxy(url: str) -> Iterator[Proxy]:
+    if "host=" not in urlsplit(url).query:
+        pytest.skip("the proxy goes to a unix socket")
+    proxy = Proxy(url)
+    yield proxy
+    proxy.close()
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Deadlines of tenths of a second, as far as a test does not look at their length."""
+    monkeypatch.setattr(events, "CONNECT_SECONDS", BEAT)
+    monkeypatch.setattr(events, "MAX_BACKOFF_SECONDS", 0.1)
+    monkeypatch.setattr(events, "POLL_SECONDS", 0.05)
+
+
+# --- names -----------------------------------------------------------------------------------
+
+
+def test_everything_is_compared_first_and_then_names_are_handed_on(url: str, sql: Session) -> None:
+    recorder = Recorder()
+    sql("INSERT INTO plugins (name) VALUES ('before')")
+    with listening(url, recorder) as listener:
+        assert recorder.calls == [None]
+        for statement in (
+            "INSERT INTO plugins (name) VALUES ('one'), ('two')",
+            "UPDATE plugins SET name = 'three' WHERE name = 'one'",
+            "DELETE FROM plugins WHERE name = 'two'",
+        ):
+            since = len(recorder.calls)
+            names = {"i": {"one", "two"}, "u": {"one", "three"}, "d": {"two"}}
+            expected = names[statement[0].lower()]
+            sql(statement)
+            wait_until(lambda: recorder.heard(since) == expected, statement)
+        assert recorder.everything() == 1
+        stop_quickly(listener)
+
+
+def test_a_truncate_compares_everything(url: str, sql: Session) -> None:
+    recorder = Recorder()
+    with listening(url, recorder):
+        sql("TRUNCATE plugins CASCADE")
+        wait_until(lambda: recorder.everything() == 2, "TRUNCATE was heard")
+
+
+def test_a_change_is_noticed_within_a_tenth_of_a_second(url: str, sql: Session) -> None:
+    recorder = Recorder()
+    with listening(url, recorder):
+        times = []
+        for n in range(20):
+            began = time.monotonic()
+            sql(f"INSERT INTO plugins (name) VALUES ('n{n}')")
+            wait_until(lambda: f"n{n}" in recorder.heard(), f"n{n}")
+            times.append(time.monotonic() - began)
+        assert sorted(times)[len(times) // 2] < 0.1, times
+
+
+@pytest.mark.parametrize("slow", [False, True])
+def test_a_burst_of_ten_thousand_from_many_sessions_is_complete(
+    url: str, sql: Session, slow: bool
+) -> None:
+    recorder = Recorder()
+
+    def insert(number: int) -> None:
+        with session(url) as mine:
+            for part in range(10):
+                mine(
+                    "INSERT INTO plugins (name) SELECT format('n%%s_%%s_%%s', %s, %s, n)"
+                    " FROM generate_series(0, 249) n",
+                    number,
+                    part,
+                )
+
+    expected = {f"n{s}_{p}_{n}" for s in range(4) for p in range(10) for n in range(250)}
+    with listening(url, recorder), ThreadPoolExecutor(4) as pool:
+        if slow:
+            recorder.go_on.clear()
+        list(pool.map(insert, range(4)))
+        committed = len(recorder.calls)
+        recorder.go_on.set()
+        wait_until(
+            lambda: recorder.heard() >= expected or recorder.everything(committed),
+            "every name was heard",
+        )
+        assert recorder.heard() <= expected
+    sql("TRUNCATE plugins CASCADE")
+
+
+def test_notifications_that_come_during_a_heartbeat_are_not_lost(
+    proxy: Proxy, sql: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are read together with the answer, so that `select` would not fire for them."""
+    execute = ChangeListener._execute
+    beats = itertools.count()
+
+    def with_company(listener: ChangeListener, connection: Connection, statement: str) -> None:
+        if statement.startswith("NOTIFY"):
+            for _ in range(3):
+                sql(f"NOTIFY plugin_changes, '{json.dumps({'name': f'h{next(beats)}'})}'")
+        execute(listener, connection, statement)
+
+    monkeypatch.setattr(ChangeListener, "_execute", with_company)
+    recorder = Recorder()
+    with listening(proxy.url, recorder, heartbeat=0.05):
+        for n in range(10):
+            wait_until(lambda: f"h{3 * n + 2}" in recorder.heard(), f"beat {n}")
+            assert recorder.heard() >= {f"h{m}" for m in range(3 * n + 3)}
+    assert recorder.everything() == 1
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        "",
+        "x",
+        "{",
+        "[]",
+        "null",
+        "1",
+        '"name"',
+        "{}",
+        '{"name": null}',
+        '{"name": 1}',
+        '{"name": "../x"}',
+        '{"name": "A"}',
+        '{"name": "a\\n"}',
+        '{"name": "\\ud800"}',
+        '{"name": ["a"]}',
+        '{"name": {"name": "a"}}',
+        "[" * 7000,
+        '{"name": "' + "x" * 7900 + '"}',
+        '{"name": ' + "9" * 7900 + "}",
+        "🍌" * 1999,
+        "\x01\x7f",
+        "NaN",
+        '{"name": NaN}',
+        '{"a":' * 1500,
+    ],
+)
+def test_a_payload_that_nobody_of_ours_wrote_compares_everything(
+    url: str, sql: Session, payload: str
+) -> None:
+    recorder = Recorder()
+    with listening(url, recorder) as listener:
+        first = backend(sql)
+        sql("SELECT pg_notify('plugin_changes', %s)", payload)
+        wait_until(lambda: recorder.everything() == 2, "everything is compared")
+        sql("INSERT INTO plugins (name) VALUES ('after')")
+        wait_until(lambda: "after" in recorder.heard(), "it goes on")
+        assert listener.connected
+        assert backend(sql) == first, "it is no reason to connect anew"
+    assert recorder.heard() == {"after"}
+
+
+def test_text_of_a_database_without_an_encoding_does_not_end_the_thread(
+    postgres_url: str, url: str
+) -> None:
+    name = f"benana_test_{os.getpid()}_ascii"
+    with session(postgres_url) as admin:
+        admin(
+            f"CREATE DATABASE {name} ENCODING 'SQL_ASCII' LOCALE_PROVIDER libc LOCALE 'C'"
+            " TEMPLATE template0"
+        )
+    parts = urlsplit(url)
+    ascii_url = f"{parts.scheme}://{parts.netloc}/{name}?{parts.query}"
+    database = Database(ascii_url)
+    Repository(database).apply_schema()
+    recorder = Recorder()
+    with listening(ascii_url, recorder), psycopg2.connect(ascii_url) as other:
+        for statement in (
+            "INSERT INTO plugins (name, description) VALUES ('one', E'caf\\303\\251')",
+            "INSERT INTO plugins (name, description) VALUES ('two', E'caf\\351')",
+            "INSERT INTO plugins (name) VALUES ('three')",
+        ):
+            with other.cursor() as cursor:
+                cursor.execute(statement)
+            other.commit()
+        wait_until(
+            lambda: recorder.heard() >= {"three"} or recorder.everything() > 1, "it goes on", 5.0
+        )
+    other.close()
+    database.close()
+
+
+# --- the connection lost -------------------------------------------------------------------------
+
+
+def test_a_terminated_backend_is_replaced_and_everything_compared(
+    url: str, sql: Session, impatient: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "app.database.events")
+    recorder = Recorder()
+    with listening(url, recorder, heartbeat=BEAT):
+        for round_number in range(1, 4):
+            sql("SELECT pg_terminate_backend(%s)", backend(sql))
+            wait_until(lambda: recorder.everything() > round_number, "it is back")
+        sql("INSERT INTO plugins (name) VALUES ('after')")
+        wait_until(lambda: "after" in recorder.heard(), "it listens again")
+    said = [record.message for record in caplog.records]
+    assert sum("the database is away" in message for message in said) == 3
+    assert sum("listening again" in message for message in said) == 3
+
+
+def test_what_changes_while_it_is_away_is_made_up_for(
+    proxy: Proxy, sql: Session, impatient: None
+) -> None:
+    recorder = Recorder()
+    with listening(proxy.url, recorder, heartbeat=BEAT) as listener:
+        proxy.open = False
+        proxy.cut()
+        wait_until(lambda: not listener.connected, "it noticed")
+        sql("INSERT INTO plugins (name) VALUES ('meanwhile')")
+        since = len(recorder.calls)
+        proxy.open = True
+        wait_until(lambda: recorder.everything(since), "everything is compared")
+    assert recorder.heard() == set()
+
+
+def test_one_outage_is_said_once(
+    proxy: Proxy, impatient: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    recorder = Recorder()
+    with listening(proxy.url, recorder, heartbeat=BEAT) as listener:
+        proxy.open = False
+        proxy.cut()
+        tries = proxy.accepted
+        wait_until(lambda: proxy.accepted >= tries + 3, "it tries again")
+        assert not listener.connected
+    said = [r.message for r in caplog.records if "the database is away" in r.message]
+    assert len(said) == 1
+
+
+def test_a_proxy_that_goes_silent_is_noticed(proxy: Proxy, sql: Session, impatient: None) -> None:
+    recorder = Recorder()
+    with listening(proxy.url, recorder, heartbeat=BEAT) as listener:
+        proxy.open = False
+        proxy.flows.clear()
+        wait_until(lambda: not listener.connected, "the silence is noticed", 3.0)
+        sql("INSERT INTO plugins (name) VALUES ('meanwhile')")
+        since = len(recorder.calls)
+        proxy.open = True
+        proxy.flows.set()
+        wait_until(lambda: recorder.everything(since), "everything is compared")
+
+
+@pytest.mark.soak
+def test_a_frozen_backend_is_noticed_within_15_seconds(url: str, sql: Session) -> None:
+    """With the deadlines as they are in use; keepalives do not see this."""
+    recorder = Recorder()
+    with listening(url, recorder):
+        frozen = backend(sql)
+        assert frozen is not None
+        began = time.monotonic()
+        os.kill(frozen, signal.SIGSTOP)
+        try:
+            wait_until(lambda: recorder.everything() >= 2, "it listens anew", 15.0)
+            assert backend(sql) != frozen
+            sql('NOTIFY plugin_changes, \'{"name": "after"}\'')
+            wait_until(lambda: "after" in recorder.heard(), "it hears again")
+        finally:
+            os.kill(frozen, signal.SIGCONT)
+    assert time.monotonic() - began < 15.0
+
+
+def test_a_pooler_that_drops_notifications_is_polled_around(
+    proxy: Proxy, sql: Session, impatient: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    proxy.drops_notifications = True
+    recorder = Recorder()
+    with listening(proxy.url, recorder, heartbeat=BEAT) as listener:
+        wait_until(lambda: recorder.everything() >= 5, "it polls")
+        said = [r.message for r in caplog.records if "BENANA_LISTEN_DATABASE_URL" in r.message]
+        assert len(said) == 1
+        assert not listener.connected, "changes are not noticed at once now"
+        stop_quickly(listener)
+
+
+def test_polling_keeps_no_connection_that_nobody_reads(
+    proxy: Proxy, sql: Session, impatient: None
+) -> None:
+    proxy.drops_notifications = True
+    recorder = Recorder()
+    with listening(proxy.url, recorder, heartbeat=BEAT):
+        wait_until(lambda: recorder.everything() >= 5, "it polls")
+        wait_until(lambda: backend(sql) is None, "the connection is closed", 1.0)
+
+
+def test_after_a_while_of_polling_it_listens_again(
+    proxy: Proxy, sql: Session, impatient: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "POLL_ROUNDS", 4)
+    proxy.drops_notifications = True
+    recorder = Recorder()
+    with listening(proxy.url, recorder, heartbeat=BEAT):
+        wait_until(lambda: recorder.everything() >= 3, "it polls")
+        proxy.drops_notifications = False
+        counter = itertools.count()
+
+        def heard() -> bool:
+            sql(f"NOTIFY plugin_changes, '{json.dumps({'name': f'n{next(counter)}'})}'")
+            return bool(recorder.heard())
+
+        wait_until(heard, "it listens again")
+
+
+@pytest.mark.parametrize("failing", [RuntimeError, ValueError, KeyError])
+def test_a_callback_that_raises_does_not_end_the_thread(
+    url: str,
+    sql: Session,
+    impatient: None,
+    failing: type[Exception],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    recorder = Recorder()
+    raised: list[Names] = []
+
+    def on_change(names: Names) -> None:
+        if names == {"bad"}:
+            raised.append(names)
+            raise failing("a fault of ours")
+        recorder(names)
+
+    # pytest would make the thread's end an error of its own; it is looked at here instead.
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
+    with listening(url, on_change):
+        sql("INSERT INTO plugins (name) VALUES ('bad')")
+        wait_until(lambda: raised, "it raised")
+        since = len(recorder.calls)
+        sql("INSERT INTO plugins (name) VALUES ('good')")
+        wait_until(lambda: recorder.calls[since:], "it goes on", 3.0)
+
+
+# --- the end -----------------------------------------------------------------------------------
+
+
+def test_stop_returns_at_once_while_it_waits(url: str, sql: Session) -> None:
+    recorder = Recorder()
+    with listening(url, recorder) as listener:
+        stop_quickly(listener)
+        calls = len(recorder.calls)
+        sql("INSERT INTO plugins (name) VALUES ('late')")
+        wait_until(lambda: backend(sql) is None, "its backend ends")
+        assert len(recorder.calls) == calls
+        assert not listener.connected
+
+
+def test_stop_returns_at_once_while_it_connects_into_a_black_hole(
+    proxy: Proxy, caplog: pytest.LogCaptureFixture
+) -> None:
+    proxy.open = False
+    recorder = Recorder()
+    with listening(proxy.url, recorder, wait=False) as listener:
+        wait_until(lambda: proxy.accepted, "it connects")
+        stop_quickly(listener)
+    assert recorder.calls == []
+    assert "the database is away" not in caplog.text, "an orderly stop is no outage"
+
+
+def test_stop_returns_at_once_while_packets_are_dropped() -> None:
+    with socket.socket() as full, contextlib.ExitStack() as stack:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        for _ in range(4):  # the queue of those that wait for accept() is full from now on
+            one = stack.enter_context(socket.socket())
+            one.setblocking(False)
+            one.connect_ex(full.getsockname())
+        recorder = Recorder()
+        url = f"postgresql://x@127.0.0.1:{full.getsockname()[1]}/x?sslmode=disable"
+        with listening(url, recorder, wait=False) as listener:
+            select.select([], [], [], 0.05)  # whether it connects already or not, it has to stop
+            stop_quickly(listener)
+    assert recorder.calls == []
+
+
+def test_stop_returns_at_once_in_a_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
+    waiting = threading.Event()
+    sleep = ChangeListener._sleep
+
+    def slept(listener: ChangeListener, _seconds: float) -> None:
+        waiting.set()
+        sleep(listener, 60.0)
+
+    monkeypatch.setattr(ChangeListener, "_sleep", slept)
+    with listening("postgresql:///x?host=/nowhere", Recorder(), wait=False) as listener:
+        assert waiting.wait(5)
+        stop_quickly(listener)
+
+
+def test_stop_returns_at_once_while_it_polls(
+    proxy: Proxy, impatient: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "POLL_SECONDS", 60.0)
+    proxy.drops_notifications = True
+    recorder = Recorder()
+    with listening(proxy.url, recorder, heartbeat=BEAT) as listener:
+        wait_until(lambda: recorder.everything() >= 2, "it polls")
+        stop_quickly(listener)
+
+
+def test_stop_returns_at_once_while_an_answer_is_awaited(
+    proxy: Proxy, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    recorder = Recorder()
+    executing = threading.Event()
+    execute = ChangeListener._execute
+
+    def noted(listener: ChangeListener, connection: Connection, statement: str) -> None:
+        if statement.startswith("NOTIFY") and not proxy.flows.is_set():
+            executing.set()
+        execute(listener, connection, statement)
+
+    monkeypatch.setattr(ChangeListener, "_execute", noted)
+    with listening(proxy.url, recorder, heartbeat=1.0) as listener:
+        proxy.flows.clear()
+        assert executing.wait(5)
+        stop_quickly(listener)
+    assert "the database is away" not in caplog.text, "an orderly stop is no outage"
+
+
+def test_nothing_is_called_after_stop_in_the_middle_of_a_burst(url: str, sql: Session) -> None:
+    for _ in range(10):
+        recorder = Recorder()
+        over = threading.Event()
+
+        def notify(over: threading.Event = over) -> None:
+            with session(url) as mine:
+                while not over.is_set():
+                    mine('NOTIFY plugin_changes, \'{"name": "again"}\'')
+
+        thread = threading.Thread(target=notify)
+        with listening(url, recorder) as listener:
+            thread.start()
+            wait_until(lambda: len(recorder.calls) > 5, "it is busy")
+            stop_quickly(listener)
+            calls = len(recorder.calls)
+            sql("NOTIFY plugin_changes, 'x'")
+            over.set()
+            thread.join()
+            assert len(recorder.calls) == calls
+
+
+def test_stop_before_start_and_twice_does_no_harm(url: str) -> None:
+    never = ChangeListener(url, Recorder())
+    never.stop()
+    recorder = Recorder()
+    with listening(url, recorder) as listener:
+        stop_quickly(listener)
+        probe = os.open("/dev/null", os.O_WRONLY)  # takes the number of a closed pipe end
+        try:
+            listener.stop()
+        finally:
+            os.close(probe)
+
+
+def test_fifty_reconnects_leak_no_file(proxy: Proxy, url: str, impatient: None,
+                                       monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    monkeypatch.setattr(events, "MAX_BACKOFF_SECONDS", 0.005)
+    recorder = Recorder()
+
+    def files() -> tuple[int, int]:
+        """How many sockets are open, and how many other files."""
+        found = []
+        for link in Path("/proc/self/fd").iterdir():
+            with contextlib.suppress(OSError):
+                found.append(str(link.readlink()).startswith("socket:"))
+        return sum(found), len(found) - sum(found)
+
+    with listening(proxy.url, recorder, heartbeat=BEAT):
+        sockets, others = files()
+        threads = threading.active_count()
+        for number in range(2, 52):
+            proxy.cut()
+            wait_until(lambda: recorder.everything() >= number, f"reconnect {number}")
+        # The proxy's own ends and threads go in their own time.
+        wait_until(lambda: files()[0] <= sockets, "all sockets are closed")
+        assert files()[1] <= others
+        wait_until(lambda: threading.active_count() <= threads, "no thread is left")

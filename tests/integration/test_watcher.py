@@ -1,0 +1,185 @@
+"""The watcher on real files: lost events, dead observers, a root that goes and comes back."""
+
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from app.errors import DatabaseUnavailableError
+from app.publishing import observer, watcher
+from app.publishing.observer import FolderObserver
+from app.publishing.watcher import SourceWatcher
+from tests.acceptance.server import wait_until
+
+
+class Looks:
+    """Stands for the publisher, which needs a database: it notes what it is to look at."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.seen: list[tuple[str, str | None]] = []
+        self.scans = 0
+        self.unavailable = False
+        self.asked: list[str] = []
+
+    def names_of(self, folder: str) -> list[str]:
+        return [folder]
+
+    def unpublished(self) -> list[str]:
+        return self.asked
+
+    def scan(self) -> None:
+        if not self.root.is_dir():
+            raise FileNotFoundError(2, "No such file or directory", str(self.root))
+        self.scans += 1
+
+    def follow(self, name: str, superseded: threading.Event) -> None:
+        if self.unavailable:
+            raise DatabaseUnavailableError("away")
+        file = self.root / name / "main.py"
+        self.seen.append((name, file.read_text() if file.exists() else None))
+
+    def saw(self, name: str, text: str | None) -> bool:
+        return (name, text) in self.seen
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    folder = tmp_path / "plugins"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def looks(root: Path) -> Looks:
+    return Looks(root)
+
+
+@pytest.fixture
+def watching(root: Path, tmp_path: Path, looks: Looks) -> Iterator[SourceWatcher]:
+    running = SourceWatcher(root, tmp_path / "bin", looks)  # type: ignore[arg-type]
+    running.start()
+    wait_until(lambda: looks.scans, "it scans first")
+    yield running
+    running.stop()
+
+
+def write(root: Path, name: str, text: str) -> None:
+    (root / name).mkdir(exist_ok=True)
+    (root / name / "main.py").write_text(text)
+
+
+def test_an_event_marks_its_folder(root: Path, looks: Looks, watching: SourceWatcher) -> None:
+    write(root, "one", "first")
+    wait_until(lambda: looks.saw("one", "first"), "it is looked at", 1.0)
+
+
+def test_the_scan_finds_what_no_event_told(
+    root: Path, looks: Looks, watching: SourceWatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # An overflow of the kernel's queue is a line in a log, and its events are gone.
+    monkeypatch.setattr(FolderObserver, "on_any_event", lambda *_: None)
+    write(root, "lost", "event")
+    wait_until(lambda: looks.saw("lost", "event"), "the scan finds it", 8.0)
+    shutil.rmtree(root / "lost")
+    wait_until(lambda: looks.saw("lost", None), "and that it is gone", 8.0)
+
+
+def test_an_observer_that_died_is_replaced(
+    root: Path, looks: Looks, watching: SourceWatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("a fault in a handler kills the dispatcher")
+
+    scans = looks.scans
+    with monkeypatch.context() as patch:
+        patch.setattr(FolderObserver, "on_any_event", fail)
+        patch.setattr(threading, "excepthook", lambda *_: None)
+        write(root, "deadly", "one")
+        wait_until(lambda: looks.scans > scans, "another observer was started", 5.0)
+    write(root, "alive", "one")
+    wait_until(lambda: looks.saw("alive", "one"), "it sees again", 8.0)
+
+
+def test_a_root_that_is_deleted_and_made_again_is_watched_again(
+    root: Path, looks: Looks, watching: SourceWatcher
+) -> None:
+    scans = looks.scans
+    shutil.rmtree(root)
+    root.mkdir()
+    wait_until(lambda: looks.scans > scans, "it starts over", 5.0)
+    write(root, "anew", "one")
+    wait_until(lambda: looks.saw("anew", "one"), "it sees again", 2.0)
+
+
+def test_a_system_without_events_is_compared_every_second(
+    root: Path, tmp_path: Path, looks: Looks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(28, "inotify watch limit reached")
+
+    monkeypatch.setattr(observer.Observer, "start", refuse)
+    blind = SourceWatcher(root, tmp_path / "bin", looks)  # type: ignore[arg-type]
+    blind.start()
+    try:
+        wait_until(lambda: looks.scans, "it scans first")
+        write(root, "unseen", "one")
+        wait_until(lambda: looks.saw("unseen", "one"), "it is found", 4.0)
+    finally:
+        blind.stop()
+
+
+def test_a_folder_stays_marked_while_the_database_is_away(
+    root: Path, looks: Looks, watching: SourceWatcher
+) -> None:
+    looks.unavailable = True
+    write(root, "patient", "one")
+    wait_until(lambda: not watching._pending or watching._busy, "it was tried", 2.0)
+    assert not looks.seen
+    looks.unavailable = False
+    wait_until(lambda: looks.saw("patient", "one"), "it is looked at", 3.0)
+
+
+def test_a_row_that_asks_is_looked_at(root: Path, looks: Looks, watching: SourceWatcher) -> None:
+    looks.asked = ["wanted"]
+    watching.rows_changed()
+    wait_until(lambda: looks.saw("wanted", None), "it is looked at", 2.0)
+
+
+def test_one_of_several_watches_and_another_takes_over(
+    root: Path, tmp_path: Path, looks: Looks, watching: SourceWatcher
+) -> None:
+    second = SourceWatcher(root, tmp_path / "bin", looks)  # type: ignore[arg-type]
+    second.start()
+    try:
+        write(root, "first", "one")
+        wait_until(lambda: looks.saw("first", "one"), "the first watches")
+        assert watching.holds
+        assert not second.holds
+        scans = looks.scans
+        watching.stop()
+        wait_until(lambda: second.holds, "the second takes over", 2.0)
+        # What was written before its scan is the scan's to find, which is not made here.
+        wait_until(lambda: looks.scans > scans, "the second has scanned", 2.0)
+        write(root, "second", "two")
+        wait_until(lambda: looks.saw("second", "two"), "and sees", 2.0)
+    finally:
+        second.stop()
+
+
+def test_a_file_is_read_when_its_writer_has_closed_it(
+    root: Path, looks: Looks, watching: SourceWatcher
+) -> None:
+    write(root, "slow", "old")
+    wait_until(lambda: looks.saw("slow", "old"))
+    wait_until(lambda: not watching._pending and not watching._busy, "all is quiet")
+    with (root / "slow" / "main.py").open("w") as file:
+        file.write("half")
+        file.flush()
+        # Longer than the quiet period, and shorter than the longest wait for a writer.
+        threading.Event().wait(watcher.QUIET_SECONDS * 5)
+        file.write(" and whole")
+    wait_until(lambda: looks.saw("slow", "half and whole"))
+    assert not looks.saw("slow", "half")

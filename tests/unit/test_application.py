@@ -1,0 +1,462 @@
+"""The application: a request runs in one table from its start to its last byte."""
+
+import threading
+
+import falcon
+import pytest
+
+from app.serving.application import LiveApp
+from app.serving.routes import TABLE_KEY
+from tests.unit.conftest import call, json_of, put, resource
+
+WAIT = 10
+
+
+def says(text):
+    def on_get(req, resp, **fields):
+        resp.text = text
+
+    return on_get
+
+
+def streams(*parts):
+    """Make a responder whose body is an iterable of parts; a callable part is called."""
+
+    def on_get(req, resp):
+        def generate():
+            for part in parts:
+                yield part() if callable(part) else part
+
+        resp.stream = generate()
+
+    return on_get
+
+
+class Body:
+    """A streamed body that records how it is closed."""
+
+    def __init__(self, parts=(b"x",), on_close=lambda: None):
+        self.parts = iter(parts)
+        self.on_close = on_close
+        self.closed = 0
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        return next(self.parts)
+
+    def close(self):
+        self.closed += 1
+        self.on_close()
+
+
+def in_thread(function):
+    """Run a function in a thread; join it with `.finish()`, which returns what it returned."""
+    outcome = []
+
+    def run():
+        try:
+            outcome.append((True, function()))
+        except BaseException as error:
+            outcome.append((False, error))
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+
+    def finish():
+        thread.join(WAIT)
+        assert outcome, "the thread did not end"
+        fine, value = outcome[0]
+        if not fine:
+            raise value
+        return value
+
+    thread.finish = finish
+    return thread
+
+
+# --- one table for one request -------------------------------------------------------------
+
+
+def test_a_new_application_answers_404(app):
+    answer = call(app, "/x")
+    assert answer.status == 404
+    assert app.running.oldest() is None
+
+
+def test_a_swap_shows_in_the_next_request(app):
+    put(app, "one", {"/x": says("old")})
+    assert call(app, "/x").read() == b"old"
+    put(app, "one", {"/x": says("new")})
+    assert call(app, "/x").read() == b"new"
+    put(app, "one", {})
+    assert call(app, "/x").status == 404
+
+
+def test_a_request_stays_in_its_table_while_others_are_swapped_in(app):
+    inside, go_on = threading.Event(), threading.Event()
+
+    def slow(req, resp):
+        inside.set()
+        assert go_on.wait(WAIT)
+        resp.text = str(req.env[TABLE_KEY].number)
+
+    number = put(app, "one", {"/x": slow})
+    thread = in_thread(lambda: call(app, "/x").read())
+    assert inside.wait(WAIT)
+    for _ in range(3):
+        put(app, "one", {"/x": says("new")})
+    assert app.running.oldest() == number
+    assert call(app, "/x").read() == b"new"
+    assert app.running.oldest() == number
+    go_on.set()
+    assert thread.finish() == str(number).encode()
+    assert app.running.oldest() is None
+
+
+def test_a_swap_between_reading_and_noting_the_table_is_noticed(app):
+    put(app, "one", {"/x": says("old")})
+    router = app.router
+    reads = []
+
+    class Racing(type(router)):
+        @property
+        def table(self):
+            reads.append(1)
+            if len(reads) == 2:  # right after the first read, before it is confirmed
+                self.__dict__["now"] = self.__dict__["later"]
+            return self.__dict__["now"]
+
+    builder = app.table.builder()
+    builder.remove("one")
+    later = builder.build()
+    router.__dict__["now"], router.__dict__["later"] = router.__dict__.pop("table"), later
+    router.__class__ = Racing
+    environ = {}
+
+    def note(env, start):
+        environ.update(env)
+
+    answer = call(app, "/x")
+    assert answer.status == 404
+    assert len(reads) >= 3
+
+
+@pytest.mark.parametrize("count", [8])
+def test_many_threads_hold_their_own_tables(app, count):
+    gates = [threading.Event() for _ in range(count)]
+    inside = threading.Semaphore(0)
+    numbers = []
+
+    def wait_for(gate):
+        def on_get(req, resp):
+            inside.release()
+            assert gate.wait(WAIT)
+            resp.text = "x"
+
+        return on_get
+
+    threads = []
+    for gate in gates:
+        numbers.append(put(app, "one", {"/x": wait_for(gate)}))
+        threads.append(in_thread(lambda: call(app, "/x").read()))
+        assert inside.acquire(timeout=WAIT)
+    assert numbers == sorted(set(numbers))
+    for position, (gate, thread) in enumerate(zip(gates, threads, strict=True)):
+        assert app.running.oldest() == numbers[position]
+        gate.set()
+        assert thread.finish() == b"x"
+    assert app.running.oldest() is None
+
+
+# --- streams -------------------------------------------------------------------------------
+
+
+def test_a_stream_holds_its_table_until_it_is_closed(app):
+    number = put(app, "one", {"/x": streams(b"a", b"b")})
+    answer = call(app, "/x")
+    put(app, "one", {})
+    assert app.running.oldest() == number
+    assert list(answer.body) == [b"a", b"b"]
+    assert app.running.oldest() == number  # exhausted, and not closed yet
+    answer.close()
+    assert app.running.oldest() is None
+
+
+def test_a_stream_that_is_closed_twice_releases_once_and_does_not_raise(app):
+    body = Body()
+    number = put(app, "one", {"/x": lambda req, resp: setattr(resp, "stream", body)})
+    first, second = call(app, "/x"), None
+    body2 = Body()
+    put(app, "two", {"/y": lambda req, resp: setattr(resp, "stream", body2)})
+    second = call(app, "/y")
+    first.close()
+    first.close()
+    assert app.running.oldest() == number + 1
+    second.close()
+    assert app.running.oldest() is None
+
+
+def test_a_client_that_goes_away_early_releases_and_closes_the_body(app):
+    body = Body([b"a", b"b", b"c"])
+    put(app, "one", {"/x": lambda req, resp: setattr(resp, "stream", body)})
+    answer = call(app, "/x")
+    assert next(iter(answer.body)) == b"a"
+    answer.close()
+    assert body.closed == 1
+    assert app.running.oldest() is None
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("x"), SystemExit(3), KeyboardInterrupt(), GeneratorExit()]
+)
+def test_a_stream_that_raises_raises_an_exception_and_is_released_by_close(app, error):
+    def broken():
+        raise error
+
+    put(app, "one", {"/x": streams(b"a", broken)})
+    answer = call(app, "/x")
+    parts = iter(answer.body)
+    assert next(parts) == b"a"
+    with pytest.raises(Exception) as caught:
+        next(parts)
+    assert isinstance(caught.value, Exception)
+    assert app.running.oldest() is not None
+    answer.close()
+    assert app.running.oldest() is None
+
+
+@pytest.mark.parametrize("error", [ValueError("x"), SystemExit(3), KeyboardInterrupt()])
+def test_a_stream_whose_close_raises_is_released_and_does_not_raise(app, error):
+    def broken():
+        raise error
+
+    body = Body(on_close=broken)
+    put(app, "one", {"/x": lambda req, resp: setattr(resp, "stream", body)})
+    answer = call(app, "/x")
+    answer.close()
+    assert body.closed == 1
+    assert app.running.oldest() is None
+
+
+class BrokenIter:
+    """A body whose `iter()` raises."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def __iter__(self):
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    "stream",
+    [5, BrokenIter(ValueError("x")), BrokenIter(SystemExit(3))],
+    ids=["number", "ValueError", "SystemExit"],
+)
+def test_a_body_that_cannot_be_iterated_holds_no_table_for_ever(app, stream):
+    put(app, "one", {"/x": lambda req, resp: setattr(resp, "stream", stream)})
+    answer = None
+    try:
+        answer = call(app, "/x")
+        list(answer.body)
+    except Exception:
+        pass
+    if answer is not None:
+        answer.close()
+    assert app.running.oldest() is None
+    assert app.running.slot().table is None
+
+
+def test_a_file_like_stream_is_read_and_closed(app, tmp_path):
+    (tmp_path / "f").write_bytes(b"x" * 20_000)
+    file = (tmp_path / "f").open("rb")
+    put(app, "one", {"/x": lambda req, resp: setattr(resp, "stream", file)})
+    assert len(call(app, "/x").read()) == 20_000
+    assert file.closed
+    assert app.running.oldest() is None
+
+
+@pytest.mark.parametrize("method", ["HEAD", "OPTIONS"])
+def test_answers_without_a_body_hold_nothing(app, method):
+    body = Body()
+
+    def on_head(req, resp):
+        resp.stream = body
+
+    put(app, "one", {"/x": resource(on_head=on_head, on_options=on_head)})
+    answer = call(app, "/x", method)
+    answer.read()
+    assert app.running.oldest() is None
+
+
+def test_a_stream_that_moves_to_another_thread_is_released_there(app):
+    put(app, "one", {"/x": streams(b"a")})
+    answer = call(app, "/x")
+    assert in_thread(answer.read).finish() == b"a"
+    assert app.running.oldest() is None
+
+
+def test_plain_answers_stay_plain_lists(app):
+    put(app, "one", {"/x": says("a")})
+    assert type(call(app, "/x").body) is list
+
+
+# --- requests in requests ------------------------------------------------------------------
+
+
+def test_a_request_within_a_request_stays_in_the_outer_table(app):
+    def outer(req, resp):
+        put(app, "one", {"/inner": says("new")})
+        resp.text = call(app, "/inner").read().decode()
+        resp.text += str(app.running.slot().table is req.env[TABLE_KEY])
+
+    put(app, "one", {"/outer": outer, "/inner": says("old")})
+    assert call(app, "/outer").read() == b"oldTrue"
+    assert app.running.oldest() is None
+    assert call(app, "/inner").read() == b"new"
+
+
+def test_a_request_within_a_request_that_fails_leaves_the_outer_one_its_table(app):
+    def outer(req, resp):
+        first = call(app, "/inner").status
+        second = call(app, "/missing").status
+        resp.text = f"{first} {second} {app.running.oldest() == req.env[TABLE_KEY].number}"
+
+    def inner(req, resp):
+        raise SystemExit(1)
+
+    put(app, "one", {"/outer": outer, "/inner": inner})
+    assert call(app, "/outer").read() == b"500 404 True"
+    assert app.running.oldest() is None
+
+
+def test_a_stream_of_a_request_within_a_request_holds_the_outer_table(app):
+    kept = []
+
+    def outer(req, resp):
+        put(app, "one", {})
+        kept.append(call(app, "/inner"))
+        resp.text = "x"
+
+    number = put(app, "one", {"/outer": outer, "/inner": streams(b"a")})
+    call(app, "/outer").read()
+    assert app.running.oldest() == number
+    assert kept[0].read() == b"a"
+    assert app.running.oldest() is None
+
+
+def test_a_request_made_while_a_stream_is_read_runs_in_the_current_table(app):
+    put(app, "one", {"/x": streams(lambda: call(app, "/y").read()), "/y": says("old")})
+    answer = call(app, "/x")
+    put(app, "one", {"/y": says("new")})
+    assert answer.read() == b"new"
+    assert app.running.oldest() is None
+
+
+# --- what a plugin raises ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "error", [SystemExit(3), SystemExit(), KeyboardInterrupt(), GeneratorExit(), BaseException("x")]
+)
+@pytest.mark.parametrize("path", ["/x", "/f/1", "//x"])
+def test_what_would_end_the_worker_is_a_500_problem(app, caplog, error, path):
+    def broken(req, resp, **fields):
+        raise error
+
+    put(app, "one", {"/x": broken, "/f/{id}": broken})
+    answer = call(app, path)
+    problem = json_of(answer.read())
+    assert answer.status == 500
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert problem["status"] == 500
+    assert app.running.oldest() is None
+    assert app.running.slot().table is None
+    record = caplog.records[-1]
+    assert record.levelname == "ERROR"
+    assert problem["error_id"] in record.getMessage()
+    assert record.getMessage().startswith("one: GET")
+    assert call(app, path).status == 500  # and the application lives on
+
+
+def test_a_crash_on_a_path_that_is_not_ascii_names_its_plugin_too(app, caplog):
+    def broken(req, resp, **fields):
+        raise SystemExit(1)
+
+    put(app, "one", {"/ü/{x}": broken})
+    assert call(app, "/%C3%BC/1").status == 500
+    assert caplog.records[-1].getMessage().startswith("one: ")
+
+
+def test_an_exception_is_a_500_problem_that_names_the_plugin(app, caplog):
+    def broken(req, resp):
+        raise LookupError("secret")
+
+    put(app, "one", {"/x": broken})
+    answer = call(app, "/x")
+    problem = json_of(answer.read())
+    assert answer.status == 500
+    assert "'one'" in problem["detail"]
+    assert "secret" not in str(problem)
+    assert problem["error_id"] in caplog.text
+    assert app.running.oldest() is None
+
+
+def test_an_exception_whose_text_raises_is_a_500_all_the_same(app, quiet):
+    class Rude(Exception):
+        def __str__(self):
+            raise ValueError("no text")
+
+        __repr__ = __str__
+
+    def broken(req, resp):
+        raise Rude
+
+    put(app, "one", {"/x": broken})
+    assert call(app, "/x").status == 500
+    assert app.running.oldest() is None
+
+
+def test_a_base_exception_whose_text_raises_is_a_500_all_the_same(app):
+    class Rude(BaseException):
+        def __str__(self):
+            raise ValueError("no text")
+
+        __repr__ = __str__
+
+    def broken(req, resp):
+        raise Rude
+
+    put(app, "one", {"/x": broken})
+    assert call(app, "/x").status == 500
+    assert app.running.oldest() is None
+
+
+def test_an_error_that_escapes_falcon_clears_the_slot(app):
+    class Boom(Exception): ...
+
+    def start_response(*_args):
+        raise Boom
+
+    put(app, "one", {"/x": says("a")})
+    with pytest.raises(Boom):
+        app(falcon.testing.create_environ("/x"), start_response)
+    assert app.running.slot().table is None
+    assert app.running.oldest() is None
+
+
+def test_threads_that_are_gone_hold_nothing(app):
+    put(app, "one", {"/x": says("a")})
+    for _ in range(20):
+        in_thread(lambda: call(app, "/x").read()).finish()
+    assert app.running.oldest() is None
+
+
+def test_two_applications_do_not_share_slots():
+    first, second = LiveApp(), LiveApp()
+    number = put(first, "one", {"/x": streams(b"a")})
+    answer = call(first, "/x")
+    assert (first.running.oldest(), second.running.oldest()) == (number, None)
+    answer.close()

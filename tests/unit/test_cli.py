@@ -1,0 +1,727 @@
+"""What a person at a terminal sees of the `benana` command."""
+
+import http.server
+import importlib.metadata
+import json
+import os
+import socketserver
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+import app.cli
+from app.cli import main
+from app.client import address_of
+from app.database import embedded
+from app.testing import load_plugin
+
+NAMES = ["shop", "a", "none", "plugin", "my_plugin", "plugin_context", "a__b_", "x" + "9" * 62]
+
+
+class Replaced(Exception):
+    """Stands for the end of this process: `os.execve` was called."""
+
+    def __init__(self, program: object, arguments: list[str], environ: dict[str, str]) -> None:
+        super().__init__(str(program), arguments)
+        self.program = str(program)
+        self.arguments = arguments
+        self.environ = environ
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Run a command in an empty folder, with settings that point nowhere else."""
+    for variable in [name for name in os.environ if name.startswith("BENANA_")]:
+        monkeypatch.delenv(variable)
+    for variable in ("DATABASE_URL", "NO_COLOR"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str, color: bool = False, **environ: str) -> Result:
+        result = CliRunner().invoke(main, arguments, env=environ, color=color)
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result
+
+    return run
+
+
+@pytest.fixture
+def executed(monkeypatch):
+    """Raise what the process would be replaced with."""
+
+    def execve(program: object, arguments: list[str], environ: dict[str, str]) -> None:
+        raise Replaced(program, arguments, environ)
+
+    monkeypatch.setattr(os, "execve", execve)
+
+
+class Api:
+    """An admin API with canned answers, and what it was asked."""
+
+    def __init__(self) -> None:
+        self.answers: dict[str, tuple[int, object]] = {}
+        self.asked: list[tuple[str, str, dict[str, str]]] = []
+
+    def answer(self, handler: http.server.BaseHTTPRequestHandler) -> None:
+        headers = {name.lower(): value for name, value in handler.headers.items()}
+        self.asked.append((handler.command, handler.path, headers))
+        status, body = self.answers.get(f"{handler.command} {handler.path}", (200, []))
+        raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+        handler.send_response(status)
+        handler.send_header("Content-Length", str(len(raw)))
+        handler.end_headers()
+        handler.wfile.write(raw)
+
+    def fails(self, call: str, status: int, detail: str, **members: object) -> None:
+        problem = {"type": "about:blank", "title": "Wrong", "status": status, "detail": detail}
+        self.answers[call] = (status, {**problem, **members})
+
+    @contextmanager
+    def serve(self, kind: type[socketserver.TCPServer], address: Any) -> Iterator[Any]:
+        api = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                api.answer(self)
+
+            do_POST = do_GET
+
+            def log_message(self, *_: object) -> None: ...
+
+            def address_string(self) -> str:
+                return ""
+
+        with kind(address, Handler) as server:
+            thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+            thread.start()
+            try:
+                yield server.server_address
+            finally:
+                server.shutdown()
+                thread.join()
+
+
+@pytest.fixture
+def api(monkeypatch):
+    found = Api()
+    with found.serve(socketserver.TCPServer, ("127.0.0.1", 0)) as (_, port):
+        monkeypatch.setenv("BENANA_BIND", f"127.0.0.1:{port}")
+        yield found
+
+
+@pytest.fixture
+def nowhere():
+    """Return the address of a port that nothing listens on."""
+    with socketserver.TCPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler) as server:
+        port = server.server_address[1]
+    return f"127.0.0.1:{port}"
+
+
+def plugin(name: str, **more: object) -> dict[str, object]:
+    endpoints = [{"method": method, "path": f"/{name}"} for method in ("GET", "POST")]
+    shown = {"name": name, "status": "active", "version": "1.0.0", "generation": 1, "error": None}
+    return {**shown, "endpoints": endpoints, **more}
+
+
+def fault(message: str, **more: object) -> dict[str, object]:
+    return {"phase": "compile", "message": message, "file": "main.py", "line": 3, **more}
+
+
+def write(folder: Path, source: str, **files: str) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "main.py").write_text(source)
+    for name, text in files.items():
+        (folder / name.replace("_", ".")).write_text(text)
+    return folder
+
+
+GOOD = """
+from app.plugin import PluginInterface, PluginMetadata
+
+class Good(PluginInterface):
+    def initialize(self, context): pass
+    def get_metadata(self): return PluginMetadata("good", "3.1")
+    def register_routes(self, server):
+        server.get("/good", self.show)
+        server.delete("/good/{number:int}", self.drop)
+    def cleanup(self, context): pass
+    def show(self): return {}
+    def drop(self, number): return None
+
+def new_plugin(): return Good()
+"""
+
+
+# --- help -----------------------------------------------------------------------------------
+
+
+def test_alone_it_shows_every_command_in_the_order_of_use(run):
+    result = run()
+    assert result.exit_code == 0
+    places = [
+        result.stdout.index(f"\n  {name} ")
+        for name in ("serve", "new", "check", "list", "reload", "toggle", "psql")
+    ]
+    assert places == sorted(places)
+    assert "BENANA_BIND" in result.stdout
+    assert run("--help").stdout == result.stdout
+
+
+@pytest.mark.parametrize("command", sorted(main.commands))
+def test_every_command_explains_itself(run, command):
+    result = run(command, "--help")
+    assert result.exit_code == 0
+    assert result.stdout.startswith(f"Usage: main {command}")
+    assert all(len(line) <= 80 for line in result.stdout.splitlines())
+
+
+def test_it_says_its_version(run):
+    assert run("--version").stdout == f"benana {importlib.metadata.version('benana')}\n"
+
+
+def test_an_unknown_command_is_a_usage_error(run):
+    assert run("nonsense").exit_code == 2
+
+
+def test_help_imports_neither_the_rooms_nor_http():
+    program = (
+        "import sys, app.cli; "
+        "print([m for m in sys.modules if m.split('.')[0] in ('falcon', 'psycopg2', 'yaml', 'http')"
+        " or m.startswith(('app.s', 'app.d', 'app.p')) and m != 'app.settings'])"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert answer.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("command", [("list",), ("new", "shop"), ("psql",), ("reload", "shop")])
+def test_a_setting_that_cannot_be_used_is_one_sentence(run, command):
+    result = run(*command, BENANA_BIND="nowhere")
+    assert result.exit_code == 2
+    assert result.stderr == "BENANA_BIND is 'nowhere'; expected host:port or unix:path.\n"
+    assert result.stdout == ""
+
+
+# --- serve ----------------------------------------------------------------------------------
+
+
+def test_serve_becomes_gunicorn_with_the_folders_own_configuration(run, executed, tmp_path):
+    (tmp_path / "gunicorn.conf.py").touch()
+    with pytest.raises(Replaced) as caught:
+        run("serve", "--reload", "-w", "3")
+    assert caught.value.program == str(Path(sys.executable).with_name("gunicorn"))
+    config = str(tmp_path / "gunicorn.conf.py")
+    assert caught.value.arguments[1:] == ["-c", config, "--reload", "-w", "3"]
+
+
+def test_serve_falls_back_to_the_configuration_beside_the_package(run, executed):
+    with pytest.raises(Replaced) as caught:
+        run("serve")
+    config = Path(app.cli.__file__).parents[1] / "gunicorn.conf.py"
+    assert caught.value.arguments[1:] == ["-c", str(config)]
+
+
+def test_serve_without_a_configuration_says_where_to_run_it(run, executed, monkeypatch):
+    monkeypatch.setattr(app.cli, "GUNICORN_CONF", "missing.conf.py")
+    result = run("serve")
+    assert result.exit_code == 1
+    assert "missing.conf.py" in result.stderr
+
+
+# --- new ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_new_plugin_passes_its_check_and_answers(run, tmp_path, name):
+    assert run("new", name).exit_code == 0
+    folder = tmp_path / "plugins" / name
+    result = run("check", str(folder))
+    assert result.exit_code == 0, result.output
+    with load_plugin(folder) as loaded:
+        assert loaded.client.get(f"/{name}").json == {"message": f"Hello from {name}!"}
+        assert loaded.client.post_json(f"/{name}", {"a": 1}).json == {"received": {"a": 1}}
+    with load_plugin(folder, config={"greeting": "Ahoy"}) as loaded:
+        assert loaded.client.get(f"/{name}").json == {"message": f"Ahoy from {name}!"}
+
+
+def test_new_says_what_to_call(run, tmp_path):
+    result = run("new", "shop", BENANA_BIND="0.0.0.0:8000")
+    assert str(tmp_path / "plugins" / "shop") in result.stdout
+    assert "curl http://127.0.0.1:8000/shop\n" in result.stdout
+
+
+def test_new_knows_unix_sockets(run):
+    result = run("new", "shop", BENANA_BIND="unix:/run/benana.sock")
+    assert "curl --unix-socket /run/benana.sock http://localhost/shop\n" in result.stdout
+
+
+def test_new_leaves_nothing_but_the_folder(run, tmp_path):
+    run("new", "shop")
+    assert [path.name for path in (tmp_path / "plugins").iterdir()] == ["shop"]
+    names = sorted(path.name for path in (tmp_path / "plugins" / "shop").iterdir())
+    assert names == ["main.py", "plugin.yaml"]
+
+
+def test_a_watcher_sees_the_new_folder_whole(run, tmp_path, monkeypatch):
+    renamed: list[tuple[str, list[str]]] = []
+    rename = Path.rename
+
+    def note(self: Path, target: Path) -> Path:
+        renamed.append((self.name, sorted(path.name for path in self.iterdir())))
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", note)
+    run("new", "shop")
+    [(draft, files)] = renamed
+    assert draft.startswith(".")
+    assert files == ["main.py", "plugin.yaml"]
+
+
+@pytest.mark.parametrize("name", ["Shop", "1st", "a-b", "../x", "", "a" * 64, "é", "a\n"])
+def test_new_refuses_what_cannot_name_a_plugin(run, tmp_path, name):
+    result = run("new", "--", name)
+    assert result.exit_code == 1
+    assert "expected 1 to 63 of a-z" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["plugins", "health", "ui"])
+def test_new_refuses_the_servers_own_routes(run, name):
+    result = run("new", name)
+    assert result.exit_code == 1
+    assert f"/{name} is the server's own" in result.stderr
+
+
+def test_new_never_overwrites(run, tmp_path):
+    folder = write(tmp_path / "plugins" / "shop", "precious")
+    (tmp_path / "plugins" / "empty").mkdir()
+    (tmp_path / "plugins" / "link").symlink_to("nowhere")
+    for name in ("shop", "empty", "link"):
+        result = run("new", name)
+        assert result.exit_code == 1
+        assert "is there already" in result.stderr
+    assert (folder / "main.py").read_text() == "precious"
+    assert list((tmp_path / "plugins" / "empty").iterdir()) == []
+    assert sorted(path.name for path in (tmp_path / "plugins").iterdir()) == [
+        "empty",
+        "link",
+        "shop",
+    ]
+
+
+def test_new_where_nothing_can_be_written_is_one_sentence(run, tmp_path):
+    (tmp_path / "plugins").write_text("a file")
+    result = run("new", "shop")
+    assert result.exit_code == 1
+    assert "cannot be written" in result.stderr
+
+
+# --- check ----------------------------------------------------------------------------------
+
+
+def test_check_shows_version_and_endpoints(run, tmp_path):
+    result = run("check", str(write(tmp_path / "good", GOOD)))
+    assert result.exit_code == 0
+    assert result.stdout == (
+        "good  ok  version 3.1\n"
+        "  GET     /good               Good.show\n"
+        "  DELETE  /good/{number:int}  Good.drop\n"
+    )
+
+
+def test_check_takes_the_current_folder(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(write(tmp_path / "good", GOOD))
+    assert run("check", ".").stdout.startswith("good  ok")
+
+
+def test_check_shows_a_plugin_without_routes(run, tmp_path):
+    lines = [line for line in GOOD.splitlines() if "server." not in line]
+    source = "\n".join(lines).replace("(self, server):", "(self, server): pass")
+    result = run("check", str(write(tmp_path / "good", source)))
+    assert result.exit_code == 0
+    assert "no routes" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("source", "manifest", "line"),
+    [
+        (GOOD, "verison: 1\n", "discover plugin.yaml:1: plugin.yaml: unknown key 'verison'"),
+        ("def f(:\n", "", "compile main.py:1: invalid syntax"),
+        ("\nimport nothing_like_it\n", "", "import main.py:2: ModuleNotFoundError"),
+        ("x = 1\n", "", "factory main.py: "),
+        (GOOD.replace('"good"', '"other"'), "", "get_metadata main.py:6: name is 'other'"),
+        (GOOD.replace("context): pass", "context): 1/0", 1), "", "initialize main.py:5: ZeroDiv"),
+        (GOOD.replace('"/good"', '"good"'), "", "register_routes main.py:8: the template"),
+        (GOOD.replace('"/good"', '"/ui"'), "", "register_routes: the route /ui"),
+        (
+            GOOD.replace("context): pass", "context): exit(3)"),
+            "",
+            "initialize main.py:5: it called",
+        ),
+    ],
+)
+def test_check_names_phase_place_and_message(run, tmp_path, source, manifest, line):
+    result = run("check", str(write(tmp_path / "good", source, plugin_yaml=manifest)))
+    assert result.exit_code == 1
+    assert result.stdout.startswith(f"good  failed\n  {line}")
+
+
+def test_check_names_every_fault_at_once(run, tmp_path):
+    source = GOOD.replace("def cleanup", "def clean").replace("def initialize", "def init")
+    result = run("check", str(write(tmp_path / "good", source)))
+    assert "missing initialize(context), cleanup(context)" in result.stdout
+
+
+def test_check_goes_on_after_a_fault(run, tmp_path):
+    folders = [write(tmp_path / "bad", "def f(:\n"), write(tmp_path / "good", GOOD)]
+    result = run("check", *map(str, folders))
+    assert result.exit_code == 1
+    assert "bad  failed" in result.stdout
+    assert "\n\ngood  ok" in result.stdout
+
+
+def test_check_shows_a_fault_as_one_line_that_cannot_steer_the_terminal(run, tmp_path):
+    source = 'raise ValueError("red\\x1b[31m\\nsecond")\n'
+    result = run("check", str(write(tmp_path / "good", source)))
+    assert "ValueError: red?[31m second\n" in result.stdout
+
+
+def test_check_says_what_a_plugin_that_needs_the_database_misses(run, tmp_path):
+    source = GOOD.replace("context): pass", "context): context.database().__enter__()", 1)
+    result = run("check", str(write(tmp_path / "good", source)))
+    assert result.exit_code == 1
+    assert "initialize failed" in result.stdout
+    assert "set DATABASE_URL" in result.stdout
+
+
+def test_check_gives_the_trial_the_database_of_the_environment(run, tmp_path, nowhere):
+    source = GOOD.replace("context): pass", "context): context.database().__enter__()", 1)
+    url = f"postgresql://nobody@{nowhere}/none"
+    result = run("check", str(write(tmp_path / "good", source)), DATABASE_URL=url)
+    assert result.exit_code == 1
+    assert "the database is away" in result.stdout
+
+
+def test_check_refuses_a_database_url_that_cannot_be_read(run, tmp_path):
+    result = run("check", str(write(tmp_path / "good", GOOD)), DATABASE_URL="nonsense")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("DATABASE_URL cannot be read")
+
+
+def test_check_of_a_path_that_is_no_folder_is_a_usage_error(run, tmp_path):
+    folder = write(tmp_path / "good", GOOD)
+    for path in (tmp_path / "missing", folder / "main.py"):
+        assert run("check", str(path)).exit_code == 2
+    assert run("check").exit_code == 2
+
+
+# --- list -----------------------------------------------------------------------------------
+
+
+def test_list_is_an_aligned_table(run, api):
+    api.answers["GET /plugins"] = (
+        200,
+        [plugin("hello"), plugin("powertable", status="inactive", generation=12, version="0.1")],
+    )
+    result = run("list")
+    assert result.exit_code == 0
+    assert result.stdout == (
+        "NAME        STATUS    VERSION  GENERATION  ROUTES\n"
+        "hello       active    1.0.0             1       1\n"
+        "powertable  inactive  0.1              12       1\n"
+    )
+
+
+def test_list_shows_errors_and_below_the_table_the_failures(run, api):
+    api.answers["GET /plugins"] = (200, [plugin("hello", error=fault("bad\n  thing"))])
+    api.answers["GET /plugins?status=failed"] = (
+        200,
+        [
+            {"name": "one", "status": "failed", "error": fault("worse")},
+            {"name": "two", "status": "failed", "error": fault("gone", file=None, line=None)},
+        ],
+    )
+    assert run("list").stdout == (
+        "NAME   STATUS  VERSION  GENERATION  ROUTES  ERROR\n"
+        "hello  active  1.0.0             1       1  compile main.py:3: bad thing\n"
+        "\n"
+        "one  failed\n"
+        "  compile main.py:3: worse\n"
+        "\n"
+        "two  failed\n"
+        "  compile: gone\n"
+    )
+
+
+def test_list_without_plugins_says_how_to_begin(run, api):
+    assert run("list").stdout == "There is no plugin yet; write one with `benana new NAME`.\n"
+
+
+def test_list_with_failures_alone_shows_them(run, api):
+    failures = [plugin(name, status="failed", error=fault("worse")) for name in ("one", "two")]
+    api.answers["GET /plugins?status=failed"] = (200, failures)
+    fault_line = "  compile main.py:3: worse\n"
+    assert run("list").stdout == f"one  failed\n{fault_line}\ntwo  failed\n{fault_line}"
+
+
+def test_list_as_json_is_what_the_api_answers(run, api):
+    failure = {"name": "one", "status": "failed", "error": fault("worse")}
+    api.answers["GET /plugins"] = (200, [plugin("hello", author="É")])
+    api.answers["GET /plugins?status=failed"] = (200, [failure])
+    result = run("list", "--json")
+    assert json.loads(result.stdout) == [plugin("hello", author="É"), failure]
+    assert "É" in result.stdout
+
+
+def test_colours_are_for_a_terminal_alone(run, api):
+    api.answers["GET /plugins"] = (200, [plugin("hello")])
+    green = click.style("active", fg="green")
+    assert green in run("list", color=True).stdout
+    assert "\x1b" not in run("list").stdout
+    assert "\x1b" not in run("list", color=True, NO_COLOR="1").stdout
+
+
+def test_on_a_terminal_a_long_error_is_cut_where_the_line_ends(run, api):
+    api.answers["GET /plugins"] = (200, [plugin("hello", error=fault("x" * 200))])
+    program = (
+        "import sys; sys.stdout.isatty = lambda: True; from app.cli import main; main(['list'])"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "COLUMNS": "80", "NO_COLOR": "1"},
+    )
+    assert len(answer.stdout.splitlines()[1]) == 80
+    assert answer.stdout.endswith("xxx...\n")
+    assert "x" * 200 in run("list").stdout
+
+
+# --- reload and toggle ----------------------------------------------------------------------
+
+
+def test_reload_and_toggle_say_the_new_status(run, api):
+    api.answers["POST /plugins/hello/reload"] = (202, {"plugin": "hello", "status": "reloading"})
+    api.answers["POST /plugins/hello/toggle"] = (200, {"plugin": "hello", "status": "inactive"})
+    assert run("reload", "hello").stdout == "hello is reloading\n"
+    assert run("toggle", "hello").stdout == "hello is inactive\n"
+    assert json.loads(run("toggle", "hello", "--json").stdout)["status"] == "inactive"
+
+
+def test_a_token_is_sent_as_the_bytes_that_the_server_compares(run, api):
+    api.answers["POST /plugins/hello/reload"] = (202, {"status": "reloading"})
+    run("reload", "hello", BENANA_ADMIN_TOKEN="gehé€im")
+    sent = api.asked[-1][2]["authorization"]
+    assert sent.encode("latin-1").decode() == "Bearer gehé€im"
+
+
+def test_without_a_token_none_is_sent(run, api):
+    run("list")
+    assert "authorization" not in api.asked[-1][2]
+
+
+def test_a_token_with_a_line_break_is_refused_in_a_sentence(run, api):
+    result = run("list", BENANA_ADMIN_TOKEN="a\nb")
+    assert result.exit_code == 2
+    assert "BENANA_ADMIN_TOKEN" in result.stderr
+
+
+def test_a_name_is_quoted(run, api):
+    api.fails("POST /plugins/a%2F..%20%3Fx/reload", 404, "There is no such plugin.")
+    result = run("reload", "a/.. ?x")
+    assert result.exit_code == 1
+    assert result.stderr == "There is no such plugin.\n"
+
+
+def test_a_refusal_is_one_sentence(run, api):
+    message = "hello: compile failed: invalid syntax (main.py:3)"
+    api.fails("POST /plugins/hello/reload", 422, message, error=fault("invalid syntax"))
+    result = run("reload", "hello")
+    assert result.exit_code == 1
+    assert result.stderr == f"{message}\n"
+    assert result.stdout == ""
+
+
+def test_a_refusal_without_phase_and_place_gets_them(run, api):
+    api.fails("POST /plugins/hello/toggle", 404, "hello is no plugin. Bad.", error=fault("Bad."))
+    assert run("toggle", "hello").stderr == "hello is no plugin. Bad. (compile, main.py:3)\n"
+
+
+def test_an_error_id_is_shown_for_it_is_what_the_log_can_be_searched_for(run, api):
+    api.fails("GET /plugins", 500, "The log says more under the error id.", error_id="0af3")
+    assert run("list").stderr == "The log says more under the error id. (0af3)\n"
+
+
+def test_a_refusal_cannot_steer_the_terminal(run, api):
+    api.fails("GET /plugins", 422, "x: load failed: \x1b[2J\nmore")
+    assert run("list").stderr == "x: load failed: ?[2J more\n"
+
+
+def test_a_problem_without_detail_shows_its_title(run, api):
+    api.answers["POST /plugins/hello/toggle"] = (503, {"title": "Service Unavailable"})
+    assert run("toggle", "hello").stderr == "Service Unavailable\n"
+
+
+# --- where the server is --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("bind", "address"),
+    [
+        ("127.0.0.1:9999", ("http://127.0.0.1:9999", "")),
+        ("0.0.0.0:80", ("http://127.0.0.1:80", "")),
+        ("[::]:80", ("http://[::1]:80", "")),
+        ("[::1]:80", ("http://[::1]:80", "")),
+        ("example.org:80", ("http://example.org:80", "")),
+        ("unix:/run/x", ("http://localhost", "/run/x")),
+        ("unix:///run/x", ("http://localhost", "/run/x")),
+        ("unix:x.sock", ("http://localhost", "x.sock")),
+    ],
+)
+def test_what_is_bound_can_be_called(bind, address):
+    assert address_of(bind) == address
+
+
+@pytest.mark.parametrize("command", [("list",), ("reload", "x"), ("toggle", "x")])
+def test_a_server_that_does_not_run_is_one_sentence(run, nowhere, command):
+    result = run(*command, BENANA_BIND=nowhere)
+    assert result.exit_code == 1
+    assert result.stderr == (
+        f"Nothing answers at http://{nowhere}: start it with `benana serve`, or set BENANA_BIND.\n"
+    )
+
+
+def test_a_unix_socket_is_called(run, tmp_path):
+    api = Api()
+    api.answers["GET /plugins"] = (200, [plugin("hello")])
+    with api.serve(socketserver.UnixStreamServer, str(tmp_path / "x.sock")):
+        result = run("list", BENANA_BIND="unix:x.sock")
+    assert "hello  active" in result.stdout
+    assert api.asked[0][2]["host"] == "localhost"
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("missing.sock", "Nothing answers at unix:missing.sock"), ("y" * 200, "path too long")],
+)
+def test_a_unix_socket_that_cannot_be_called_is_one_sentence(run, name, words):
+    result = run("list", BENANA_BIND=f"unix:{name}")
+    assert result.exit_code == 1
+    assert words in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        (200, b"<html>"),
+        (404, b"<html>"),
+        (200, {"name": "x"}),
+        (200, [1]),
+        (302, []),
+        (500, {"error": "x"}),
+        (200, b"\xff"),
+    ],
+)
+def test_another_server_is_not_taken_for_benana(run, api, answer):
+    api.answers["GET /plugins"] = answer
+    result = run("list")
+    assert result.exit_code == 1
+    assert "is no Benana" in result.stderr
+
+
+class Chatter(socketserver.BaseRequestHandler):
+    def handle(self) -> None:
+        self.request.recv(65536)
+        self.request.sendall(b"220 mail.example.org ESMTP\r\n")
+
+
+class Silence(socketserver.BaseRequestHandler):
+    def handle(self) -> None:
+        self.request.recv(65536)
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"), [(Chatter, "does not speak HTTP"), (Silence, "cannot be called")]
+)
+def test_what_does_not_speak_http_is_one_sentence(run, kind, words):
+    with socketserver.TCPServer(("127.0.0.1", 0), kind) as server:
+        thread = threading.Thread(target=server.handle_request)
+        thread.start()
+        result = run("list", BENANA_BIND=f"127.0.0.1:{server.server_address[1]}")
+        thread.join()
+    assert result.exit_code == 1
+    assert words in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+# --- psql -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def found_psql(monkeypatch):
+    monkeypatch.setattr(embedded, "find_psql", lambda: Path("/opt/bin/psql"))
+
+
+def test_psql_opens_the_database_of_the_environment(run, executed, found_psql):
+    with pytest.raises(Replaced) as caught:
+        run("psql", "-c", "SELECT 1", DATABASE_URL="postgresql://me@db.example:6543/shop")
+    assert caught.value.program == "/opt/bin/psql"
+    _, option, dsn, *rest = caught.value.arguments
+    assert option == "--dbname"
+    for part in ("user='me'", "host='db.example'", "port='6543'", "dbname='shop'"):
+        assert part in dsn
+    assert rest == ["-c", "SELECT 1"]
+
+
+def test_a_password_is_not_shown_to_ps(run, executed, found_psql):
+    with pytest.raises(Replaced) as caught:
+        run("psql", DATABASE_URL="postgresql://me:sesame@db.example/shop")
+    assert "sesame" not in " ".join(caught.value.arguments)
+    assert caught.value.environ["PGPASSWORD"] == "sesame"
+
+
+def test_what_a_dsn_holds_is_quoted(run, executed, found_psql):
+    with pytest.raises(Replaced) as caught:
+        run("psql", DATABASE_URL=r"host=db dbname='it\'s \\ x'")
+    assert r"dbname='it\'s \\ x'" in caught.value.arguments[2]
+
+
+def test_psql_without_a_running_database_is_one_sentence(run, executed, found_psql, tmp_path):
+    result = run("psql")
+    assert result.exit_code == 1
+    assert f"The PostgreSQL of {tmp_path / 'var'} does not run" in result.stderr
+
+
+def test_psql_opens_the_embedded_database(run, executed, found_psql, monkeypatch):
+    monkeypatch.setattr(embedded.EmbeddedPostgres, "answers", lambda _: True)
+    with pytest.raises(Replaced) as caught:
+        run("psql")
+    assert "dbname='benana'" in caught.value.arguments[2]
+    assert "host='/tmp/benana-" in caught.value.arguments[2]
+
+
+def test_where_there_is_no_psql_the_address_is_printed(run, executed, monkeypatch):
+    monkeypatch.setattr(embedded, "find_psql", lambda: None)
+    result = run("psql", DATABASE_URL="postgresql://me@db.example/shop")
+    assert result.exit_code == 1
+    assert result.stdout == "postgresql://me@db.example/shop\n"
+    assert result.stderr.startswith("There is no psql")
+
+
+def test_a_program_that_cannot_be_run_is_one_sentence(run, monkeypatch):
+    monkeypatch.setattr(embedded, "find_psql", lambda: Path("/nowhere/psql"))
+    result = run("psql", DATABASE_URL="postgresql://me@db.example/shop")
+    assert result.exit_code == 1
+    assert result.stderr == "/nowhere/psql cannot be run: No such file or directory.\n"

@@ -1,0 +1,536 @@
+"""Folders become sources: what is part of a plugin, what is refused, and what its digest says."""
+
+import importlib.metadata
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from app.errors import DiscoveryError
+from app.publishing import discovery
+from app.publishing.discovery import (
+    digest_of,
+    folder_stamp,
+    inside,
+    is_part,
+    list_folders,
+    read_source,
+)
+from app.records import is_plugin_name
+
+
+def refusal(root: Path, folder: Path, name: str = "sample") -> DiscoveryError:
+    with pytest.raises(DiscoveryError) as caught:
+        read_source(root, folder, name)
+    assert caught.value.plugin == name
+    assert caught.value.phase == "discover"
+    return caught.value
+
+
+# --- names ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["a", "a1", "my_plugin", "a" * 63, "z_", "a__b"])
+def test_a_plugin_name(name):
+    assert is_plugin_name(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", "A", "1a", "_a", "a-b", "a.b", "a" * 64, "ä", "a b", "a\n", "a/b", "..", "a\0", "ª", "aǅ"],
+)
+def test_no_plugin_name(name):
+    assert not is_plugin_name(name)
+
+
+def test_a_folder_of_another_name_is_refused_and_the_rule_is_named(make_plugin, plugins_root):
+    error = refusal(plugins_root, make_plugin({"main.py": ""}, "My-Plugin"), "My-Plugin")
+    assert "'My-Plugin'" in error.message
+    assert "a-z" in error.message
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        ".hidden",
+        ".git",
+        ".main.py.swp",
+        ".main.py.swo",
+        "main.py~",
+        "#main.py#",
+        ".#main.py",
+        "4913",
+        ".main.py.AbC123",
+        "sedAbC123",
+        "main.py___jb_tmp___",
+        "main.py___jb_old___",
+        "__pycache__",
+        "main.pyc",
+        "main.pyo",
+        "x.tmp",
+        "x.temp",
+        "x.bak",
+        "x.orig",
+        "x.rej",
+        "x.part",
+        "x.swp",
+        ".DS_Store",
+        "..data",
+        ".",
+    ],
+)
+def test_what_tools_leave_is_no_part_of_a_plugin(name):
+    assert not is_part(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "main.py",
+        "plugin.yaml",
+        "data.json",
+        "sedan.py",
+        "sed.py",
+        "sedabc1234",
+        "4913.txt",
+        "a#b",
+        "README",
+        "tmp",
+        "tmp.py",
+        "bak.txt",
+        "#a",
+        "x.tmpl",
+        "partial.part.txt",
+        "pycache",
+        "x.py.txt",
+    ],
+)
+def test_what_a_person_writes_is_part_of_a_plugin(name):
+    assert is_part(name)
+
+
+def test_a_hidden_file_with_a_line_break_in_its_name_is_hidden_too():
+    assert not is_part(".secret\nfile")
+    assert not is_part("a\nb~")
+
+
+def test_junk_beside_the_source_changes_neither_files_nor_digest(make_plugin, plugins_root):
+    folder = make_plugin({"main.py": "x = 1", "data/a.txt": "a"})
+    before = read_source(plugins_root, folder, "sample")
+    junk = [
+        ".main.py.swp",
+        "main.py~",
+        "#main.py#",
+        "__pycache__/main.cpython-311.pyc",
+        "4913",
+        ".git/HEAD",
+        "data/.x",
+        "data/a.txt.orig",
+        ".benana.json",
+        "main.pyc",
+    ]
+    make_plugin(dict.fromkeys(junk, b"junk"))
+    (folder / ".#main.py").symlink_to("someone@host.1234:567")  # emacs' lock: a broken link
+    after = read_source(plugins_root, folder, "sample")
+    assert after == before
+    assert sorted(after.files) == ["data/a.txt", "main.py"]
+
+
+def test_folders_are_listed_sorted_without_files_and_junk(plugins_root):
+    for name in ("b", "a", ".git", "__pycache__", "x.bak", "Upper"):
+        (plugins_root / name).mkdir()
+    (plugins_root / "file").write_text("")
+    (plugins_root / "broken").symlink_to(plugins_root / "nowhere")
+    (plugins_root / "linked").symlink_to(plugins_root / "a")
+    assert list_folders(plugins_root) == ["Upper", "a", "b", "linked"]
+
+
+def test_a_missing_root_is_an_error_and_not_an_empty_list(tmp_path):
+    with pytest.raises(OSError):
+        list_folders(tmp_path / "missing")
+
+
+def test_a_link_to_itself_in_the_root_hides_no_other_folder(plugins_root):
+    (plugins_root / "good").mkdir()
+    (plugins_root / "loop").symlink_to("loop")
+    assert list_folders(plugins_root) == ["good"]
+
+
+# --- entries -------------------------------------------------------------------------------
+
+
+def test_main_is_the_entry_even_beside_plugin(read_plugin):
+    source = read_plugin({"main.py": "", "plugin.py": ""})
+    assert source.manifest.entry == "main:new_plugin"
+
+
+def test_plugin_is_the_entry_without_main(read_plugin):
+    assert read_plugin({"plugin.py": ""}).manifest.entry == "plugin:new_plugin"
+    assert read_plugin({"plugin.py": "", "plugin.yaml": "version: 1"}, "b").manifest.entry == (
+        "plugin:new_plugin"
+    )
+
+
+def test_a_folder_without_an_entry_says_what_it_holds(make_plugin, plugins_root):
+    assert "readme.txt" in refusal(plugins_root, make_plugin({"readme.txt": ""})).message
+    assert "no file" in refusal(plugins_root, make_plugin({}, "empty"), "empty").message
+
+
+@pytest.mark.parametrize("files", [{"pkg/sub.py": ""}, {"pkg/sub/__init__.py": ""}])
+def test_an_entry_may_lie_deeper(read_plugin, files):
+    source = read_plugin({**files, "plugin.yaml": "entry: pkg.sub:make"})
+    assert source.manifest.entry == "pkg.sub:make"
+
+
+def test_an_entry_whose_file_is_missing_is_refused(make_plugin, plugins_root):
+    folder = make_plugin({"main.py": "", "plugin.yaml": "entry: other:make"})
+    assert "other.py" in refusal(plugins_root, folder).message
+
+
+def test_a_folder_that_is_gone_is_refused(plugins_root):
+    assert "cannot be read" in refusal(plugins_root, plugins_root / "sample").message
+
+
+def test_a_file_instead_of_a_folder_is_refused(plugins_root):
+    (plugins_root / "sample").write_text("")
+    assert "cannot be read" in refusal(plugins_root, plugins_root / "sample").message
+
+
+def test_bytes_are_taken_as_they_are(read_plugin):
+    raw = bytes(range(256)) + b"\r\n\r"
+    source = read_plugin({"main.py": "", "data/blob": raw})
+    assert source.files["data/blob"] == raw
+    assert source.name == "sample"
+
+
+def test_empty_folders_and_files_are_no_trouble(make_plugin, plugins_root):
+    folder = make_plugin({"main.py": ""})
+    before = read_source(plugins_root, folder, "sample").digest
+    (folder / "empty").mkdir()
+    assert read_source(plugins_root, folder, "sample").digest == before
+
+
+def test_sockets_and_pipes_are_passed_over(make_plugin, plugins_root):
+    folder = make_plugin({"main.py": ""})
+    os.mkfifo(folder / "pipe")
+    assert list(read_source(plugins_root, folder, "sample").files) == ["main.py"]
+
+
+# --- symlinks ------------------------------------------------------------------------------
+
+
+def test_a_linked_file_inside_of_the_root_is_read(make_plugin, plugins_root):
+    shared = make_plugin({"shared.py": "x = 1"}, "shared")
+    folder = make_plugin({"main.py": ""})
+    (folder / "helper.py").symlink_to(shared / "shared.py")
+    (folder / "relative.py").symlink_to("../shared/shared.py")
+    (folder / "folder").symlink_to(shared)
+    files = read_source(plugins_root, folder, "sample").files
+    assert files["helper.py"] == files["relative.py"] == files["folder/shared.py"] == b"x = 1"
+
+
+@pytest.mark.parametrize("kind", ["file", "folder", "chain"])
+def test_a_link_that_leaves_the_root_is_refused_by_name(make_plugin, plugins_root, tmp_path, kind):
+    outside = tmp_path / "plugins-evil"
+    outside.mkdir()
+    (outside / "secret.py").write_text("x = 1")
+    folder = make_plugin({"main.py": ""})
+    target = outside / "secret.py" if kind == "file" else outside
+    if kind == "chain":
+        (plugins_root / "step").symlink_to(outside)
+        target = plugins_root / "step" / "secret.py"
+    (folder / "link").symlink_to(target)
+    error = refusal(plugins_root, folder)
+    assert "link" in error.message
+    assert error.file == "link"
+
+
+def test_a_file_behind_a_linked_folder_that_leaves_is_not_read(make_plugin, plugins_root, tmp_path):
+    (tmp_path / "outside").mkdir()
+    other = make_plugin({"x.py": ""}, "other")
+    (other / "deep").symlink_to(tmp_path / "outside")
+    folder = make_plugin({"main.py": ""})
+    (folder / "sub").symlink_to(other)
+    assert "leads out" in refusal(plugins_root, folder).message
+
+
+def test_a_plugin_folder_that_is_a_link_out_of_the_root_is_refused(plugins_root, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "main.py").write_text("")
+    (plugins_root / "sample").symlink_to(tmp_path / "elsewhere")
+    assert "leads out" in refusal(plugins_root, plugins_root / "sample").message
+
+
+def test_a_plugin_folder_that_is_a_link_within_the_root_is_read(make_plugin, plugins_root):
+    make_plugin({"main.py": "x = 1"}, "original")
+    (plugins_root / "sample").symlink_to("original")
+    assert read_source(plugins_root, plugins_root / "sample", "sample").files == {
+        "main.py": b"x = 1"
+    }
+
+
+def test_the_root_itself_may_be_a_link(tmp_path, make_plugin, plugins_root):
+    make_plugin({"main.py": "x = 1"})
+    link = tmp_path / "link"
+    link.symlink_to(plugins_root)
+    assert read_source(link, link / "sample", "sample").files == {"main.py": b"x = 1"}
+
+
+def test_a_path_beside_the_root_with_its_name_as_a_prefix_is_outside(tmp_path):
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins-evil").mkdir()
+    assert inside(tmp_path / "plugins", tmp_path / "plugins" / "a")
+    assert inside(tmp_path / "plugins", tmp_path / "plugins")
+    assert not inside(tmp_path / "plugins", tmp_path / "plugins-evil")
+    assert not inside(tmp_path / "plugins", tmp_path / "plugins" / ".." / "x")
+
+
+def test_a_broken_link_is_passed_over(make_plugin, plugins_root):
+    folder = make_plugin({"main.py": ""})
+    (folder / "broken.py").symlink_to(folder / "missing.py")
+    assert list(read_source(plugins_root, folder, "sample").files) == ["main.py"]
+
+
+def test_a_link_to_itself_is_passed_over_or_refused_by_name(make_plugin, plugins_root):
+    folder = make_plugin({"main.py": ""})
+    (folder / "loop").symlink_to("loop")
+    try:
+        files = read_source(plugins_root, folder, "sample").files
+    except DiscoveryError as error:
+        assert "loop" in str(error)  # noqa: PT017
+    else:
+        assert list(files) == ["main.py"]
+
+
+@pytest.mark.parametrize("links", [{"up": ".."}, {"here": "."}, {"a": ".", "b": "."}])
+def test_a_folder_that_links_to_its_own_parents_ends(make_plugin, plugins_root, links):
+    folder = make_plugin({"main.py": "", "sub/x.py": ""})
+    for name, target in links.items():
+        (folder / name).symlink_to(target)
+    assert "too deep" in refusal(plugins_root, folder).message
+
+
+# --- limits --------------------------------------------------------------------------------
+
+
+def test_too_many_files_are_refused(make_plugin, plugins_root, monkeypatch):
+    monkeypatch.setattr(discovery, "MAX_FILES", 3)
+    files = {"main.py": "", "a": "", "b/c": ""}
+    assert len(read_source(plugins_root, make_plugin(files), "sample").files) == 3
+    assert "more than" in refusal(plugins_root, make_plugin({"d": ""})).message
+
+
+def test_too_many_bytes_are_refused(make_plugin, plugins_root, monkeypatch):
+    monkeypatch.setattr(discovery, "MAX_BYTES", 10)
+    folder = make_plugin({"main.py": b"x" * 4, "a/b": b"y" * 6})
+    assert read_source(plugins_root, folder, "sample")
+    assert "more than" in refusal(plugins_root, make_plugin({"c": b"z"})).message
+
+
+def test_deep_folders_are_refused(make_plugin, plugins_root):
+    assert (
+        "too deep"
+        in refusal(plugins_root, make_plugin({"main.py": "", "a/" * 20 + "x": ""})).message
+    )
+
+
+def test_a_file_that_vanishes_meanwhile_is_passed_over(make_plugin, plugins_root, monkeypatch):
+    folder = make_plugin({"main.py": "", "gone.py": ""})
+    read_bytes = Path.read_bytes
+
+    def vanish(path):
+        if path.name == "gone.py":
+            raise FileNotFoundError
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", vanish)
+    assert list(read_source(plugins_root, folder, "sample").files) == ["main.py"]
+
+
+def test_a_file_that_cannot_be_read_is_named(make_plugin, plugins_root, monkeypatch):
+    folder = make_plugin({"main.py": "", "sub/locked.py": ""})
+    read_bytes = Path.read_bytes
+
+    def refuse(path):
+        if path.name == "locked.py":
+            raise PermissionError(13, "Permission denied")
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    error = refusal(plugins_root, folder)
+    assert error.file == "sub/locked.py"
+    assert "Permission denied" in error.message
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="HFS+ and APFS refuse such names")
+def test_a_file_name_that_is_not_utf_8_is_refused_in_words_that_are(make_plugin, plugins_root):
+    folder = make_plugin({"main.py": ""})
+    os.close(os.open(os.fsencode(folder) + b"/\xff\xfe.txt", os.O_CREAT | os.O_WRONLY))
+    error = refusal(plugins_root, folder)
+    assert "UTF-8" in error.message
+    str(error).encode()
+
+
+def test_unusual_file_names_are_kept(read_plugin):
+    names = ["with space.txt", "ünï.txt", "a\\b", "quote'\".txt", "line\nbreak.txt", "🐍.txt"]
+    source = read_plugin({"main.py": "", **dict.fromkeys(names, "x")})
+    assert set(source.files) == {"main.py", *names}
+
+
+# --- digest --------------------------------------------------------------------------------
+
+
+def test_the_digest_is_that_of_paths_and_bytes_alone(make_plugin, plugins_root):
+    first = read_source(plugins_root, make_plugin({"main.py": "x", "a/b": "y"}), "sample")
+    second = read_source(plugins_root, make_plugin({"a/b": "y", "main.py": "x"}, "other"), "other")
+    (plugins_root / "other" / "main.py").chmod(0o600)
+    os.utime(plugins_root / "other" / "main.py", (1, 1))
+    again = read_source(plugins_root, plugins_root / "other", "other")
+    assert first.digest == second.digest == again.digest
+    assert len(first.digest) == 32
+    assert set(first.digest) <= set("0123456789abcdef")
+
+
+def test_the_digest_is_the_same_for_ever():
+    # It is kept in databases: another value would publish every plugin again.
+    assert digest_of({}) == digest_of({})
+    assert digest_of({"main.py": b"x = 1\n", "a/ü.txt": b"\0"}) == digest_of(
+        dict(reversed({"main.py": b"x = 1\n", "a/ü.txt": b"\0"}.items()))
+    )
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"a": b"x"}, {"b": b"x"}),
+        ({"a": b"x"}, {"a": b"y"}),
+        ({"a": b"xy", "b": b""}, {"a": b"x", "b": b"y"}),
+        ({"a": b"b"}, {"ab": b""}),
+        ({"a": b"", "b": b""}, {"ab": b""}),
+        ({"a": b"1:b1:c"}, {"a": b"", "b": b"c"}),
+        ({"a": b"x", "b": b"y"}, {"a": b"y", "b": b"x"}),
+        ({"a/b": b""}, {"a": b"", "b": b""}),
+        ({"a": b""}, {}),
+        ({"a": b"\n"}, {"a": b"\r\n"}),
+        ({"é": b""}, {"e\u0301": b""}),
+    ],
+)
+def test_the_digest_tells_different_sources_apart(one, other):
+    assert digest_of(one) != digest_of(other)
+
+
+FILES = st.dictionaries(st.text("ab:1/", max_size=3), st.binary(max_size=4), max_size=4)
+
+
+@settings(max_examples=300, derandomize=True, deadline=None)
+@given(FILES, FILES)
+def test_two_sources_have_one_digest_only_if_they_are_equal(one, other):
+    assert (digest_of(one) == digest_of(other)) == (one == other)
+
+
+def test_the_manifest_is_part_of_the_digest(read_plugin):
+    one = read_plugin({"main.py": "", "plugin.yaml": "version: 1"}, "a").digest
+    assert one != read_plugin({"main.py": "", "plugin.yaml": "version: 2"}, "b").digest
+
+
+# --- stamps --------------------------------------------------------------------------------
+
+
+def test_a_stamp_changes_with_an_edit_a_new_file_and_a_replaced_one(make_plugin):
+    folder = make_plugin({"main.py": "x", "sub/a.py": "y"})
+    seen = [folder_stamp(folder)]
+    assert folder_stamp(folder) == seen[0]
+    make_plugin({"sub/a.py": "longer"})
+    seen.append(folder_stamp(folder))
+    make_plugin({"sub/b.py": ""})
+    seen.append(folder_stamp(folder))
+    replacement = folder.parent / "replacement"
+    replacement.write_text("z")
+    os.utime(replacement, ns=(1, (folder / "main.py").stat().st_mtime_ns))
+    replacement.replace(folder / "main.py")
+    seen.append(folder_stamp(folder))
+    assert len(set(seen)) == 4
+
+
+def test_a_stamp_passes_over_junk_and_a_missing_folder_is_empty(make_plugin):
+    folder = make_plugin({"sub/main.py": "x"})
+    before = list(folder_stamp(folder / "sub"))
+    make_plugin({"sub/.main.py.swp": "", "sub/__pycache__/x.pyc": ""})
+    assert list(folder_stamp(folder / "sub")) == before
+    assert folder_stamp(folder / "missing") == ()
+
+
+def test_a_broken_link_does_not_hide_later_edits_from_the_stamp(make_plugin):
+    folder = make_plugin({f"m{n}.py": "x" for n in range(20)})
+    (folder / "broken").symlink_to("nowhere")
+    before = folder_stamp(folder)
+    assert len([part for part in before if part[0].endswith(".py")]) == 20
+    make_plugin({"m7.py": "longer"})
+    assert folder_stamp(folder) != before
+
+
+# --- requirements --------------------------------------------------------------------------
+
+
+def test_requirements_that_are_met_are_accepted(read_plugin):
+    lines = """\
+        # a comment
+        falcon>=4,<5   # and another
+        PyYAML
+        Falcon
+
+        --index-url https://example.org/simple
+        -r other.txt
+        missing-package; python_version < "3"
+        missing-package ; sys_platform == "nowhere"
+        falcon[extra]>=1
+        """
+    assert read_plugin({"main.py": "", "requirements.txt": lines})
+
+
+def test_all_requirements_that_are_not_met_are_named_with_the_line_of_the_first(
+    make_plugin, plugins_root
+):
+    lines = "falcon\nno-such-package>=2\nfalcon<1\n???\nno-other\n"
+    error = refusal(plugins_root, make_plugin({"main.py": "", "requirements.txt": lines}))
+    for part in (
+        "no-such-package>=2",
+        "falcon<1",
+        importlib.metadata.version("falcon"),
+        "???",
+        "no-other",
+        "pip install -r",
+    ):
+        assert part in error.message, part
+    assert error.file == "requirements.txt"
+    assert error.line == 2
+
+
+def test_a_requirement_with_hashes_as_pip_compile_writes_it_is_read(read_plugin):
+    lines = (
+        "falcon>=4 \\\n    --hash=sha256:abc \\\n    --hash=sha256:def\npyyaml>=5 --hash=sha256:0\n"
+    )
+    assert read_plugin({"main.py": "", "requirements.txt": lines})
+
+
+def test_requirements_with_a_byte_order_mark_are_read(read_plugin):
+    assert read_plugin({"main.py": "", "requirements.txt": b"\xef\xbb\xbffalcon\n"})
+
+
+@pytest.mark.parametrize("line", ['falcon; os_name ~= "x"', 'falcon; python_full_version ~= "a"'])
+def test_a_marker_that_cannot_be_evaluated_is_refused_by_name(make_plugin, plugins_root, line):
+    folder = make_plugin({"main.py": "", "requirements.txt": line})
+    assert "falcon" in refusal(plugins_root, folder).message
+
+
+def test_requirements_that_are_not_text_are_refused(make_plugin, plugins_root):
+    folder = make_plugin({"main.py": "", "requirements.txt": b"\xff\xfe\x00"})
+    assert refusal(plugins_root, folder).file == "requirements.txt"
+
+
+def test_a_development_version_satisfies_a_range(read_plugin, monkeypatch):
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "2.0.dev1")
+    assert read_plugin({"main.py": "", "requirements.txt": "thing>=1"})

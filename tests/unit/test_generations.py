@@ -1,0 +1,446 @@
+"""The undertaker: each retired generation is cleaned up once, after its last request."""
+
+import itertools
+import sys
+import threading
+import time
+import weakref
+
+import pytest
+
+from app.serving.application import LiveApp
+from app.serving.generations import RunningRequests, Undertaker
+from app.serving.routes import RouteTable
+from tests.unit.conftest import call, collected, put
+
+WAIT = 10
+
+
+def table(number: int) -> RouteTable:
+    return RouteTable(number, {}, {}, {}, {})
+
+
+class Nothing:
+    """What nobody holds."""
+
+
+class Generation:
+    """A disposable that records its end."""
+
+    def __init__(self, label="one-g1", on_dispose=lambda: None):
+        self.label = label
+        self.on_dispose = on_dispose
+        self.disposed = 0
+        self.gone = threading.Event()
+
+    def traces(self):
+        return []  # gone at once: memory is not what is asked here
+
+    def dispose(self):
+        self.disposed += 1
+        self.on_dispose()
+        self.gone.set()
+
+
+@pytest.fixture
+def running():
+    return RunningRequests()
+
+
+@pytest.fixture
+def undertake(running):
+    """Start undertakers; they are stopped at the end."""
+    started = []
+
+    def start(drain_seconds=30.0):
+        undertaker = Undertaker(running, drain_seconds)
+        undertaker.start()
+        started.append(undertaker)
+        return undertaker
+
+    yield start
+    for undertaker in started:
+        undertaker.stop(1)
+
+
+def until(condition):
+    """Wait for what another thread does and tells by nothing but its effect."""
+    deadline = time.monotonic() + WAIT
+    while not condition():
+        assert time.monotonic() < deadline, "it never came to be"
+        threading.Event().wait(0.002)
+
+
+# --- running requests ----------------------------------------------------------------------
+
+
+def test_a_thread_has_one_slot_and_no_other_thread_has_it(running):
+    slots = [running.slot(), running.slot()]
+    thread = threading.Thread(target=lambda: slots.append(running.slot()))
+    thread.start()
+    thread.join(WAIT)
+    assert slots[0] is slots[1]
+    assert slots[2] is not slots[0]
+
+
+def test_the_oldest_table_is_that_of_slots_and_streams_together(running):
+    assert running.oldest() is None
+    running.slot().table = table(5)
+    assert running.oldest() == 5
+    first, second = running.hold(table(3)), running.hold(table(4))
+    assert running.oldest() == 3
+    running.release(first)
+    running.release(first)
+    assert running.oldest() == 4
+    running.release(second)
+    assert running.oldest() == 5
+    running.slot().table = None
+    assert running.oldest() is None
+
+
+def test_the_empty_table_with_number_zero_counts(running):
+    running.slot().table = RouteTable.empty()
+    assert running.oldest() == 0
+    running.slot().table = None
+
+
+def test_the_slot_of_a_thread_that_ended_is_forgotten(running):
+    def leave():
+        running.slot().table = table(1)
+
+    thread = threading.Thread(target=leave)
+    thread.start()
+    thread.join(WAIT)
+    del thread
+    until(lambda: running.oldest() is None)
+
+
+# --- cleaning up ---------------------------------------------------------------------------
+
+
+def test_a_generation_that_nobody_runs_in_is_cleaned_up_at_once(undertake):
+    generation = Generation()
+    undertaker = undertake()
+    undertaker.retire(generation, 1)
+    assert generation.gone.wait(WAIT)
+    until(lambda: undertaker.waiting == 0)
+    assert generation.disposed == 1
+
+
+def test_a_generation_is_cleaned_up_only_after_its_last_request(running, undertake):
+    undertaker = undertake()
+    held = [running.hold(table(number)) for number in (4, 4, 5)]
+    generation, probe = Generation(), Generation()
+    undertaker.retire(generation, 5)
+    for slot in held[:2]:
+        undertaker.retire(probe := Generation(), 0)  # this one is free: the thread has looked
+        assert probe.gone.wait(WAIT)
+        assert generation.disposed == 0
+        running.release(slot)
+    assert generation.gone.wait(WAIT)  # the request in table 5 cannot reach it
+    assert generation.disposed == 1
+    running.release(held[2])
+
+
+def test_generations_are_cleaned_up_each_in_its_own_time(running, undertake):
+    undertaker = undertake()
+    old, new = running.hold(table(1)), running.hold(table(2))
+    first, second = Generation("first"), Generation("second")
+    undertaker.retire(first, 2)
+    undertaker.retire(second, 3)
+    running.release(old)
+    assert first.gone.wait(WAIT)
+    assert second.disposed == 0
+    running.release(new)
+    assert second.gone.wait(WAIT)
+
+
+def test_a_request_in_an_older_table_holds_younger_generations_too(running, undertake):
+    # It cannot reach them; but a table's number is all that is known of a request.
+    undertaker = undertake()
+    held = running.hold(table(1))
+    younger = Generation()
+    undertaker.retire(younger, 9)
+    undertaker.retire(probe := Generation(), 1)
+    assert probe.gone.wait(WAIT)
+    assert younger.disposed == 0
+    running.release(held)
+    assert younger.gone.wait(WAIT)
+
+
+def test_each_is_cleaned_up_once_however_often_the_thread_looks(running, undertake):
+    undertaker = undertake()
+    go_on = threading.Event()
+    slow = Generation("slow", lambda: go_on.wait(WAIT))
+    undertaker.retire(slow, 1)
+    others = [Generation(f"other{n}") for n in range(20)]
+    for other in others:
+        undertaker.retire(other, 1)
+        assert other.gone.wait(WAIT)
+    go_on.set()
+    assert slow.gone.wait(WAIT)
+    until(lambda: undertaker.waiting == 0)
+    assert {generation.disposed for generation in [slow, *others]} == {1}
+
+
+def test_a_cleanup_that_blocks_delays_no_other(undertake):
+    undertaker = undertake()
+    go_on = threading.Event()
+    stuck = Generation("stuck", lambda: go_on.wait(WAIT))
+    undertaker.retire(stuck, 1)
+    undertaker.retire(after := Generation("after"), 1)
+    assert after.gone.wait(WAIT)
+    assert not stuck.gone.is_set()
+    assert undertaker.waiting >= 1
+    go_on.set()
+    assert stuck.gone.wait(WAIT)
+    until(lambda: undertaker.waiting == 0)
+
+
+def test_a_request_that_never_ends_is_overruled_after_the_drain_timeout(running, undertake, caplog):
+    held = running.hold(table(0))
+    undertaker = undertake(0.05)
+    undertaker.retire(generation := Generation(), 1)
+    assert generation.gone.wait(WAIT)
+    assert "one-g1" in caplog.text
+    assert "still runs" in caplog.text
+    running.release(held)
+
+
+def test_a_cleanup_that_never_returns_is_given_up_and_its_thread_named(undertake, caplog):
+    undertaker = undertake(0.05)
+    go_on = threading.Event()
+    undertaker.retire(stuck := Generation("stuck-g7", lambda: go_on.wait(WAIT)), 1)
+    until(lambda: undertaker.waiting == 0)
+    assert "benana-cleanup-stuck-g7" in caplog.text
+    go_on.set()
+    assert stuck.gone.wait(WAIT)
+
+
+def test_threads_are_daemons_with_names(undertake):
+    undertake().retire(
+        seen := Generation("one-g3", lambda: names.append(threading.current_thread())), 1
+    )
+    names = []
+    assert seen.gone.wait(WAIT)
+    assert names[0].name == "benana-cleanup-one-g3"
+    assert names[0].daemon
+    (main,) = [thread for thread in threading.enumerate() if thread.name == "benana-cleanup"]
+    assert main.daemon
+
+
+def test_stop_waits_for_what_is_retired_and_ends_the_thread(running, caplog):
+    undertaker = Undertaker(running)
+    undertaker.start()
+    generations = [Generation(f"g{n}") for n in range(5)]
+    for generation in generations:
+        undertaker.retire(generation, 1)
+    undertaker.stop(WAIT)
+    assert [generation.disposed for generation in generations] == [1] * 5
+    assert not [t for t in threading.enumerate() if t is undertaker._thread]
+    assert not caplog.records
+
+
+def test_stop_overrules_a_request_that_never_ends(running):
+    undertaker = Undertaker(running)
+    undertaker.start()
+    running.hold(table(0))
+    undertaker.retire(generation := Generation(), 1)
+    began = time.monotonic()
+    undertaker.stop(0.1)
+    assert time.monotonic() - began < 5
+    assert generation.disposed == 1
+
+
+def test_stop_is_immediate_where_nothing_waits(running):
+    undertaker = Undertaker(running)
+    undertaker.start()
+    began = time.monotonic()
+    undertaker.stop(30)
+    assert time.monotonic() - began < 5
+
+
+def test_stop_without_start_is_no_trouble(running):
+    Undertaker(running).stop(0.1)
+
+
+def test_a_dispose_that_raises_against_its_promise_stops_nothing(undertake, monkeypatch):
+    def broken():
+        raise ValueError("against the promise")
+
+    monkeypatch.setattr(threading, "excepthook", lambda args: None)
+    undertaker = undertake()
+    undertaker.retire(Generation("broken", broken), 1)
+    undertaker.retire(after := Generation("after"), 1)
+    assert after.gone.wait(WAIT)
+    until(lambda: undertaker.waiting == 0)
+    # It is the thread itself that ends last, after its hook.
+    until(lambda: "benana-cleanup-broken" not in [thread.name for thread in threading.enumerate()])
+
+
+def test_a_thread_that_cannot_be_started_does_not_end_the_undertaker(undertake, monkeypatch):
+    undertaker = undertake()
+    start = threading.Thread.start
+    failed = threading.Event()
+
+    def refuse(thread):
+        if thread.name == "benana-cleanup-unlucky" and not failed.is_set():
+            failed.set()
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    monkeypatch.setattr(threading, "excepthook", lambda args: None)
+    undertaker.retire(Generation("unlucky"), 1)
+    assert failed.wait(WAIT)
+    undertaker.retire(after := Generation("after"), 1)
+    assert after.gone.wait(2)
+
+
+def test_a_generation_is_not_kept_by_the_undertaker_that_buried_it(undertake):
+    undertaker = undertake()
+    generation = Generation()
+    undertaker.retire(generation, 1)
+    assert generation.gone.wait(WAIT)
+    until(lambda: undertaker.waiting == 0)
+    reference = weakref.ref(generation)
+    del generation
+    until(lambda: not [t for t in threading.enumerate() if t.name.startswith("benana-cleanup-")])
+    # The thread waits now; what it buried last must not live on in its frame.
+    deadline = time.monotonic() + 2
+    while not collected(reference) and time.monotonic() < deadline:
+        threading.Event().wait(0.01)
+    assert reference() is None
+
+
+# --- races ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def frantic():
+    """Switch threads as often as Python can: at the default, known races do not show."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    yield
+    sys.setswitchinterval(interval)
+
+
+class Plugin:
+    """A plugin that records whether it is used before its start or after its end."""
+
+    def __init__(self, number, misuse):
+        self.label = f"one-g{number}"
+        self.number = number
+        self.misuse = misuse
+        self.ended = False
+        self.disposed = 0
+
+    def use(self):
+        if self.ended:
+            self.misuse.append(self.number)
+
+    def on_get(self, req, resp):
+        resp.text = str(self.number)
+        for _ in range(300):  # long enough for a cleanup to come in between, if it could
+            self.use()
+
+    def on_stream(self, req, resp):
+        self.use()
+
+        def parts():
+            for _ in range(3):
+                self.use()
+                yield str(self.number).encode()
+            self.use()
+
+        resp.stream = parts()
+
+    def traces(self):
+        return []
+
+    def dispose(self):
+        self.disposed += 1
+        self.ended = True
+
+
+def test_no_generation_is_used_after_its_cleanup_and_none_goes_back(frantic, caplog):
+    app = LiveApp()
+    undertaker = Undertaker(app.running)
+    undertaker.start()
+    misuse, backwards, failures = [], [], []
+    plugins = [Plugin(0, misuse)]
+    put(app, "one", {"/x": plugins[0].on_get, "/s": plugins[0].on_stream})
+    done = threading.Event()
+
+    def request():
+        latest = 0
+        for turn in itertools.count():
+            if done.is_set():
+                return
+            answer = call(app, "/s" if turn % 3 == 0 else "/x")
+            if answer.status != 200:
+                failures.append(answer.status)
+            text = answer.read()
+            number = int(text) if turn % 3 else int(text[: len(text) // 3])
+            if turn % 3 == 0 and text != str(number).encode() * 3:
+                failures.append(text)
+            if number < latest:
+                backwards.append((latest, number))
+            latest = number
+
+    def short_lived():
+        while not done.is_set():
+            thread = threading.Thread(target=lambda: call(app, "/x").read())
+            thread.start()
+            thread.join()
+
+    threads = [threading.Thread(target=request, daemon=True) for _ in range(4)]
+    threads += [threading.Thread(target=short_lived, daemon=True) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    deadline = time.monotonic() + 3
+    for number in range(1, 5_000):
+        plugin = Plugin(number, misuse)
+        successor = put(app, "one", {"/x": plugin.on_get, "/s": plugin.on_stream})
+        undertaker.retire(plugins[-1], successor)
+        plugins.append(plugin)
+        if time.monotonic() > deadline:
+            break
+    done.set()
+    for thread in threads:
+        thread.join(WAIT)
+    undertaker.stop(WAIT)
+    assert len(plugins) > 20
+    assert misuse == []
+    assert backwards == []
+    assert failures == []
+    assert {plugin.disposed for plugin in plugins[:-1]} == {1}
+    assert plugins[-1].disposed == 0
+    assert not [record for record in caplog.records if record.name.startswith("app.serving.gen")]
+
+
+def test_slots_of_threads_that_come_and_go_never_break_the_look_at_them(running, frantic):
+    done = threading.Event()
+    errors = []
+
+    def look():
+        try:
+            while not done.is_set():
+                running.oldest()
+        except BaseException as error:
+            errors.append(error)
+
+    lookers = [threading.Thread(target=look) for _ in range(2)]
+    for thread in lookers:
+        thread.start()
+    deadline = time.monotonic() + 2
+    while time.monotonic() < deadline and not errors:
+        visitors = [threading.Thread(target=lambda: running.slot()) for _ in range(8)]
+        for thread in visitors:
+            thread.start()
+        for thread in visitors:
+            thread.join(WAIT)
+    done.set()
+    for thread in lookers:
+        thread.join(WAIT)
+    assert errors == []

@@ -1,0 +1,819 @@
+"""Handlers: how parameters are filled, and what return values become."""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import collections.abc
+import dataclasses
+import datetime
+import decimal
+import enum
+import functools
+import io
+import json
+import threading
+import typing
+import uuid
+from typing import Any
+
+import falcon
+import pytest
+
+from app.serving.handlers import (
+    MAX_BODY_BYTES,
+    HandlerError,
+    describe,
+    make_responder,
+    template_fields,
+    to_json,
+)
+from app.serving.registration import HandlerResource
+from tests.unit.conftest import call, json_of, put
+
+
+@pytest.fixture
+def serve(app):
+    """Serve one handler; the returned function calls it."""
+
+    def make(handler, template="/x", path=None, method="GET"):
+        resource = HandlerResource()
+        resource.set_responder(method, make_responder(handler, template))
+        put(app, "sample", {template: resource})
+
+        def ask(path=path or template, *, body=None, chunked=False, content_type=None, **environ):
+            if body is not None:
+                body = body if isinstance(body, bytes) else body.encode()
+                environ["wsgi.input"] = io.BytesIO(body)
+                if chunked:
+                    environ["wsgi.input_terminated"] = True
+                    environ["HTTP_TRANSFER_ENCODING"] = "chunked"
+                else:
+                    environ["CONTENT_LENGTH"] = str(len(body))
+            if content_type is not None:
+                environ["CONTENT_TYPE"] = content_type
+            answer = call(app, path, method, **environ)
+            answer.content = answer.read()
+            return answer
+
+        return ask
+
+    return make
+
+
+@pytest.fixture
+def post(serve):
+    """Serve a POST handler that answers with its body; call it with a body."""
+
+    def make(handler):
+        return serve(handler, method="POST")
+
+    return make
+
+
+def fault(handler, template="/x") -> str:
+    with pytest.raises(HandlerError) as caught:
+        make_responder(handler, template)
+    return str(caught.value)
+
+
+def annotated(**annotations):
+    """Make an echo of `body` with real annotations, not the texts of this module's import."""
+
+    def decorate(function):
+        function.__annotations__ = annotations
+        return function
+
+    return decorate
+
+
+# --- fields --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("template", "fields"),
+    [
+        ("/", {}),
+        ("/a/{b}", {"b": False}),
+        ("/{a:int}/{b}", {"a": True, "b": False}),
+        ("/{a:int(min=1)}-{b}/{c:path}", {"a": True, "b": False, "c": True}),
+        ('/{a:dt("%Y:%m")}', {"a": True}),
+    ],
+)
+def test_the_fields_of_a_template(template, fields):
+    assert template_fields(template) == fields
+
+
+@pytest.mark.parametrize(
+    ("annotation", "sent", "received"),
+    [
+        (int, "42", 42),
+        (int, "-7", -7),
+        (float, "1.5", 1.5),
+        (float, "3", 3.0),
+        (uuid.UUID, "12345678-1234-5678-1234-567812345678", "12345678-1234-5678-1234-567812345678"),
+        (str, "42", "42"),
+        (Any, "42", "42"),
+        (typing.Annotated[str, "note"], "42", "42"),
+    ],
+)
+def test_a_field_is_converted_to_its_annotation(serve, annotation, sent, received):
+    @annotated(item=annotation)
+    def handle(item):
+        plain = typing.get_origin(annotation) is not typing.Annotated and annotation is not Any
+        assert not plain or type(item) is annotation
+        return [item]
+
+    assert json_of(serve(handle, "/x/{item}")(f"/x/{sent}").content) == [received]
+
+
+@pytest.mark.parametrize(
+    ("annotation", "sent"),
+    [
+        (int, "x"),
+        (int, "1.5"),
+        (int, "9" * 5000),
+        (float, "x"),
+        (uuid.UUID, "x"),
+        (int, "%00"),
+        (uuid.UUID, "1234"),
+        (int, "1e3"),
+    ],
+)
+def test_a_field_that_does_not_convert_is_not_found(serve, annotation, sent):
+    @annotated(item=annotation)
+    def handle(item):
+        raise AssertionError(item)
+
+    assert serve(handle, "/x/{item}")(f"/x/{sent}").status == 404
+
+
+@pytest.mark.parametrize("sent", ["nan", "inf", "-inf", "1e999"])
+def test_a_float_that_is_not_finite_is_not_found_as_with_falcons_converter(serve, sent):
+    def handle(item: float):
+        return [item]
+
+    assert serve(handle, "/x/{item}")(f"/x/{sent}").status == 404
+    assert serve(handle, "/x/{item:float}")(f"/x/{sent}").status == 404
+
+
+@pytest.mark.parametrize(
+    ("annotation", "sent", "received"),
+    [(typing.Optional[int], "5", 5), (int | None, "5", 5), (typing.Annotated[int, "n"], "5", 5)],  # noqa: UP045
+)
+def test_a_field_with_a_wrapped_annotation_is_converted_too(serve, annotation, sent, received):
+    @annotated(item=annotation)
+    def handle(item):
+        return [item]
+
+    assert json_of(serve(handle, "/x/{item}")(f"/x/{sent}").content) == [received]
+
+
+def test_falcons_converter_wins_over_the_annotation(serve):
+    def handle(item: str):
+        return [type(item).__name__]
+
+    assert json_of(serve(handle, "/x/{item:int}")("/x/5").content) == ["int"]
+
+
+def test_several_fields_of_one_segment_are_filled_by_name(serve):
+    def handle(b: int, a):
+        return [a, b]
+
+    assert json_of(serve(handle, "/{a}-{b}")("/p-5").content) == ["p", 5]
+
+
+def test_a_default_does_not_hide_a_field(serve):
+    def handle(item: int = 9):
+        return [item]
+
+    assert json_of(serve(handle, "/x/{item}")("/x/5").content) == [5]
+
+
+def test_the_rest_of_the_fields_go_into_keywords(serve):
+    def handle(a: int, **rest):
+        return [a, rest]
+
+    assert json_of(serve(handle, "/{a}/{b}/{c:int}")("/1/2/3").content) == [1, {"b": "2", "c": 3}]
+
+
+@pytest.mark.parametrize("field", ["req", "resp"])
+def test_a_field_may_have_the_name_of_a_responders_own_parameter(serve, field):
+    namespace = {}
+    exec(f"def handle({field}): return [{field}]", namespace)
+    assert json_of(serve(namespace["handle"], f"/x/{{{field}}}")("/x/5").content) == ["5"]
+
+
+def test_a_field_may_be_called_body(serve):
+    def handle(body: int):
+        return [body]
+
+    assert json_of(serve(handle, "/x/{body}")("/x/5").content) == [5]
+
+
+@pytest.mark.parametrize(
+    ("path", "name"), [("/x/%C3%BC", "ü"), ("/x/a%2Bb", "a+b"), ("/x/a+b", "a+b")]
+)
+def test_a_field_holds_decoded_text(serve, path, name):
+    assert json_of(serve(lambda item: [item], "/x/{item}")(path).content) == [name]
+
+
+# --- faults --------------------------------------------------------------------------------
+
+
+def test_every_fault_of_a_signature_is_named_at_once():
+    def handle(position, /, unknown, *, other): ...
+
+    message = fault(handle, "/x/{field}/{second:int}")
+    for part in (
+        "position",
+        "positional-only",
+        "unknown",
+        "other",
+        "{field}",
+        "{second}",
+        "handle",
+    ):
+        assert part in message
+
+
+def test_a_parameter_without_a_source_is_refused_and_one_with_a_default_is_not():
+    assert "what" in fault(lambda what: 1)
+    make_responder(lambda what=1, *args, key=2, **rest: 1, "/x")
+
+
+def test_a_field_that_nobody_takes_is_refused():
+    assert "{item}" in fault(lambda: 1, "/x/{item}")
+
+
+@pytest.mark.parametrize("thing", [None, 5, "handler", {}, object()])
+def test_what_cannot_be_called_is_refused(thing):
+    assert "callable" in fault(thing)
+
+
+async def coroutine_function():
+    return 1
+
+
+class AsyncCallable:
+    async def __call__(self):
+        return 1
+
+
+class AsyncMethod:
+    async def handle(self):
+        return 1
+
+
+@pytest.mark.parametrize(
+    "handler",
+    [
+        coroutine_function,
+        functools.partial(coroutine_function),
+        AsyncMethod().handle,
+        AsyncCallable(),
+    ],
+    ids=["function", "partial", "method", "callable"],
+)
+def test_a_coroutine_function_is_refused(handler):
+    assert "coroutine" in fault(handler)
+
+
+def test_an_asynchronous_generator_is_refused():
+    async def handle():
+        yield 1
+
+    assert "handle" in fault(handle)
+
+
+def test_a_plain_wrapper_around_a_coroutine_function_is_a_plain_handler(serve):
+    @functools.wraps(coroutine_function)
+    def handle():
+        return asyncio.run(coroutine_function())
+
+    assert json_of(serve(handle)().content) == 1
+
+
+def test_an_annotation_that_is_no_type_is_refused_by_name():
+    def handle(body: NoSuchType): ...  # noqa: F821
+
+    assert "NoSuchType" in fault(handle)
+
+
+def test_an_unknown_return_annotation_is_nobodys_business(serve):
+    def handle(item: int) -> OnlyForTypeCheckers:  # noqa: F821
+        return [item]
+
+    assert json_of(serve(handle, "/x/{item}")("/x/5").content) == [5]
+
+
+def test_a_built_in_without_a_signature_is_refused():
+    assert "signature" in fault(dict.fromkeys) or "positional-only" in fault(dict.fromkeys)
+
+
+def test_an_annotation_that_cannot_be_hashed_is_no_crash():
+    @annotated(item=typing.Annotated[int, []])
+    def handle(item): ...
+
+    make_responder(handle, "/x/{item}")
+
+
+# --- kinds of callables --------------------------------------------------------------------
+
+
+class Plugin:
+    def method(self, item: int):
+        return [type(self).__name__, item]
+
+    @classmethod
+    def of_class(cls, item: int):
+        return [cls.__name__, item]
+
+    @staticmethod
+    def static(item: int):
+        return ["static", item]
+
+    def __call__(self, item: int):
+        return ["call", item]
+
+
+def logged(function):
+    @functools.wraps(function)
+    def wrapper(*args, **kwargs):
+        return [*function(*args, **kwargs), "logged"]
+
+    return wrapper
+
+
+@logged
+def decorated(item: int):
+    return ["decorated", item]
+
+
+def two(first, item: int):
+    return [first, item]
+
+
+@pytest.mark.parametrize(
+    ("handler", "expected"),
+    [
+        (Plugin().method, ["Plugin", 5]),
+        (Plugin.of_class, ["Plugin", 5]),
+        (Plugin.static, ["static", 5]),
+        (Plugin(), ["call", 5]),
+        (decorated, ["decorated", 5, "logged"]),
+        (functools.partial(two, "bound"), ["bound", 5]),
+        (functools.partial(two, first="named"), ["named", 5]),
+        (functools.partial(Plugin().method), ["Plugin", 5]),
+        (lambda item: ["lambda", int(item)], ["lambda", 5]),
+        (logged(Plugin().method), ["Plugin", 5, "logged"]),
+    ],
+    ids=[
+        "method",
+        "class",
+        "static",
+        "object",
+        "wraps",
+        "partial",
+        "partial-named",
+        "partial-method",
+        "lambda",
+        "wrapped-method",
+    ],
+)
+def test_every_kind_of_callable_is_served_with_text_annotations(serve, handler, expected):
+    assert json_of(serve(handler, "/x/{item}")("/x/5").content) == expected
+
+
+def test_a_partial_gets_its_request_by_a_text_annotation(serve):
+    def handle(first, asked: falcon.Request):
+        return [first, asked.path]
+
+    assert json_of(serve(functools.partial(handle, 1))().content) == [1, "/x"]
+
+
+@pytest.mark.parametrize(
+    ("handler", "name"),
+    [
+        (Plugin().method, "Plugin.method"),
+        (Plugin(), "Plugin"),
+        (decorated, "decorated"),
+        (Plugin.static, "Plugin.static"),
+    ],
+)
+def test_a_handlers_name_as_it_is_shown(handler, name):
+    assert describe(handler) == name
+
+
+# --- request and response ------------------------------------------------------------------
+
+
+def test_request_and_response_are_given_by_annotation_under_any_name(serve):
+    def handle(a: falcon.Request, b: falcon.Response):
+        b.set_header("X-Path", a.path)
+        return [1]
+
+    assert serve(handle)().headers["x-path"] == "/x"
+
+
+@pytest.mark.parametrize(("req", "resp"), [("req", "resp"), ("request", "response")])
+def test_request_and_response_are_given_by_name(serve, req, resp):
+    namespace = {}
+    exec(f"def handle({resp}, {req}): {resp}.text = {req}.method", namespace)
+    assert serve(namespace["handle"])().content == b"GET"
+
+
+def test_a_subclass_of_falcons_request_counts():
+    class Mine(falcon.Request): ...
+
+    @annotated(asked=Mine)
+    def handle(asked): ...
+
+    make_responder(handle, "/x")
+
+
+def test_the_name_alone_does_not_count_against_another_annotation():
+    @annotated(req=int)
+    def handle(req): ...
+
+    assert "req" in fault(handle)
+
+
+def test_a_response_in_the_handlers_own_hands_is_left_alone(serve):
+    def handle(resp):
+        resp.status = 418
+        resp.content_type = "text/plain"
+        resp.text = "teapot"
+
+    answer = serve(handle)()
+    assert (answer.status, answer.content) == (418, b"teapot")
+    assert answer.headers["content-type"].startswith("text/plain")
+
+
+def test_a_response_that_is_taken_and_not_touched_is_falcons_200(serve):
+    assert serve(lambda resp: None)().status == 200
+
+
+def test_a_status_and_headers_stay_beside_a_returned_answer(serve):
+    def handle(resp):
+        resp.status = falcon.HTTP_201
+        resp.set_header("Location", "/x/1")
+        return {"id": 1}
+
+    answer = serve(handle)()
+    assert (answer.status, answer.headers["location"]) == (201, "/x/1")
+    assert json_of(answer.content) == {"id": 1}
+
+
+def test_a_handler_that_raises_falcons_errors_is_answered_so(serve):
+    def handle():
+        raise falcon.HTTPConflict(title="No", description="Not now")
+
+    answer = serve(handle)()
+    assert answer.status == 409
+    assert json_of(answer.content)["detail"] == "Not now"
+
+
+def test_a_handler_that_raises_is_a_500_problem_without_a_traceback(serve):
+    def handle():
+        raise ValueError("secret detail")
+
+    answer = serve(handle)()
+    assert answer.status == 500
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert b"secret" not in answer.content
+    assert b"Traceback" not in answer.content
+    assert "error_id" in json_of(answer.content)
+
+
+# --- bodies --------------------------------------------------------------------------------
+
+
+def echo(body):
+    return {"received": body}
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    [None, "application/json", "text/plain", "application/x-www-form-urlencoded", "nonsense"],
+)
+def test_a_body_is_read_whatever_its_content_type(post, content_type):
+    # `curl -d '{"a": 1}'` sends it as a form.
+    answer = post(echo)(body='{"a": [1, "ü"]}', content_type=content_type)
+    assert (answer.status, json_of(answer.content)) == (200, {"received": {"a": [1, "ü"]}})
+
+
+@pytest.mark.parametrize("chunked", [True, False])
+def test_a_chunked_body_is_read_like_any_other(post, chunked):
+    answer = post(echo)(body='{"a": 1}', chunked=chunked)
+    assert json_of(answer.content) == {"received": {"a": 1}}
+
+
+def test_a_body_without_a_length_that_nobody_ends_is_empty(post):
+    ask = post(echo)
+    assert ask(**{"wsgi.input": io.BytesIO(b"never read"), "CONTENT_LENGTH": ""}).status == 400
+
+
+@pytest.mark.parametrize("raw", ["", " ", "\r\n\t"])
+def test_a_missing_body_is_a_400_problem(post, raw):
+    answer = post(echo)(body=raw)
+    assert answer.status == 400
+    assert "empty" in json_of(answer.content)["detail"]
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"{",
+        b"nope",
+        b"{'a': 1}",
+        b"\xff",
+        b"[1,]",
+        b'"\x01"',
+        b"1 2",
+        b"[" * 200_000,
+        b"\0",
+        b"9" * 5000,
+        b'{"a":1}x',
+    ],
+)
+def test_a_body_that_is_not_json_is_a_400_problem(post, raw):
+    answer = post(echo)(body=raw)
+    assert answer.status == 400
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize("raw", ["NaN", "[Infinity]", '{"a": -Infinity}'])
+def test_numbers_that_json_does_not_have_are_a_400_problem(post, raw):
+    assert post(echo)(body=raw).status == 400
+
+
+@pytest.mark.parametrize("chunked", [True, False])
+def test_a_body_of_the_largest_size_is_read_and_one_byte_more_is_413(post, monkeypatch, chunked):
+    monkeypatch.setattr("app.serving.handlers.MAX_BODY_BYTES", 10)
+    ask = post(echo)
+    assert ask(body='"12345678"', chunked=chunked).status == 200
+    assert ask(body='"123456789"', chunked=chunked).status == 413
+
+
+def test_a_length_that_is_too_large_is_refused_before_anything_is_read(post):
+    class Untouchable(io.BytesIO):
+        def read(self, *_args):
+            raise AssertionError("it was read")
+
+    answer = post(echo)(**{"wsgi.input": Untouchable(), "CONTENT_LENGTH": str(MAX_BODY_BYTES + 1)})
+    assert answer.status == 413
+
+
+@pytest.mark.parametrize("length", ["x", "-1", "1.5"])
+def test_a_length_that_is_no_number_is_a_400(post, length):
+    ask = post(echo)
+    assert ask(**{"wsgi.input": io.BytesIO(b"{}"), "CONTENT_LENGTH": length}).status == 400
+
+
+class Typed(typing.TypedDict):
+    a: int
+
+
+class Duck(typing.Protocol):
+    def quack(self) -> None: ...
+
+
+BODIES = {
+    "object": {"a": 1},
+    "array": [1],
+    "text": "x",
+    "int": 5,
+    "float": 1.5,
+    "bool": True,
+    "null": None,
+}
+
+
+@pytest.mark.parametrize(
+    ("annotation", "fitting"),
+    [
+        (dict, {"object"}),
+        (dict[str, Any], {"object"}),
+        (typing.Dict, {"object"}),  # noqa: UP006
+        (collections.abc.Mapping, {"object"}),
+        (typing.Mapping[str, int], {"object"}),
+        (collections.abc.MutableMapping[str, int], {"object"}),
+        (list, {"array"}),
+        (list[int], {"array"}),
+        (str, {"text"}),
+        (int, {"int"}),
+        (float, {"int", "float"}),
+        (bool, {"bool"}),
+        (dict | None, {"object", "null"}),
+        (typing.Optional[dict], {"object", "null"}),  # noqa: UP045
+        (dict | list, {"object", "array"}),
+        (typing.Union[int, str, None], {"int", "text", "null"}),  # noqa: UP007
+        (Any, set(BODIES)),
+        (object, set(BODIES)),
+        (dict | Any, set(BODIES)),
+        (typing.Iterable, set(BODIES)),
+        (Typed, {"object"}),
+        (Typed | None, {"object", "null"}),
+        (typing.Annotated[dict, "note"], {"object"}),
+    ],
+)
+def test_a_body_of_another_json_type_than_the_annotation_is_refused(post, annotation, fitting):
+    @annotated(body=annotation)
+    def handle(body):
+        return {"received": body}
+
+    ask = post(handle)
+    accepted = {kind for kind, body in BODIES.items() if ask(body=json.dumps(body)).status == 200}
+    assert accepted == fitting
+
+
+def test_a_refused_body_names_what_was_found_and_expected(post):
+    def handle(body: dict | list): ...
+
+    detail = json_of(post(handle)(body="5").content)["detail"]
+    assert "a whole number" in detail
+    assert "an object or an array" in detail
+
+
+def test_a_protocol_as_the_bodys_annotation_is_no_crash():
+    @annotated(body=Duck)
+    def handle(body): ...
+
+    make_responder(handle, "/x")
+
+
+def test_an_empty_body_is_none_where_none_is_allowed(post):
+    def handle(body: dict | None):
+        return [body]
+
+    assert json_of(post(handle)(body="").content) == [None]
+
+
+def test_an_empty_body_is_the_default_where_there_is_one(post):
+    def handle(body: dict = {"by": "default"}):  # noqa: B006
+        return body
+
+    assert json_of(post(handle)(body="").content) == {"by": "default"}
+    assert post(handle)(body="null").status == 400
+
+
+def test_text_annotations_of_a_body_are_resolved(post):
+    def handle(body: list[int]):
+        return body
+
+    assert post(handle)(body="{}").status == 400
+    assert json_of(post(handle)(body="[1]").content) == [1]
+
+
+# --- answers -------------------------------------------------------------------------------
+
+
+class Colour(enum.Enum):
+    RED = "red"
+
+
+class Level(enum.IntEnum):
+    LOW = 1
+
+
+@dataclasses.dataclass
+class Inner:
+    at: datetime.datetime
+    lock: Any = dataclasses.field(default=None)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Outer:
+    inner: Inner
+    many: tuple[Inner, ...] = ()
+
+
+NOON = datetime.datetime(2020, 1, 2, 12, tzinfo=datetime.UTC)
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ({"a": 1}, {"a": 1}),
+        ([], []),
+        ({}, {}),
+        ((1, 2), [1, 2]),
+        ("text", "text"),
+        ("", ""),
+        (0, 0),
+        (False, False),
+        (1.5, 1.5),
+        (10**30, 10**30),
+        ({1: "a", None: "b", True: "c"}, None),  # noqa: F601
+        ({"k": None}, {"k": None}),
+        (NOON, "2020-01-02T12:00:00+00:00"),
+        (datetime.date(2020, 1, 2), "2020-01-02"),
+        (datetime.time(1, 2), "01:02:00"),
+        (uuid.UUID(int=1), "00000000-0000-0000-0000-000000000001"),
+        (decimal.Decimal("1.10"), "1.10"),
+        (Colour.RED, "red"),
+        (Level.LOW, 1),
+        ({1}, [1]),
+        (frozenset(), []),
+        (Inner(NOON), {"at": "2020-01-02T12:00:00+00:00", "lock": None}),
+        (
+            Outer(Inner(NOON), (Inner(NOON),)),
+            {
+                "inner": {"at": "2020-01-02T12:00:00+00:00", "lock": None},
+                "many": [{"at": "2020-01-02T12:00:00+00:00", "lock": None}],
+            },
+        ),
+        (collections.OrderedDict(a=1), {"a": 1}),
+        (collections.namedtuple("P", "x y")(1, 2), [1, 2]),
+        ("ü☃🐍\u2028</script>", "ü☃🐍\u2028</script>"),
+        ({"ü": "\x00\x1f"}, {"ü": "\x00\x1f"}),
+    ],
+)
+def test_what_a_handler_returns_is_the_json_answer(serve, answer, expected):
+    given = serve(lambda: answer)()
+    if expected is None:
+        expected = {"1": "c", "null": "b"}
+    assert (given.status, json_of(given.content)) == (200, expected)
+    assert given.headers["content-type"] == "application/json"
+    assert int(given.headers["content-length"]) == len(given.content)
+
+
+def test_none_is_204_without_a_body(serve):
+    answer = serve(lambda: None)()
+    assert (answer.status, answer.content) == (204, b"")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        float("nan"),
+        {"a": float("inf")},
+        b"bytes",
+        [b"x"],
+        object(),
+        {"a": threading.Lock()},
+        {(1, 2): 3},
+        Inner,
+        (n for n in ()),
+        1j,
+        datetime.timedelta(1),
+        {"d": Inner(NOON, object())},
+    ],
+)
+def test_what_json_does_not_have_is_a_500_problem(serve, answer):
+    given = serve(lambda: answer)()
+    assert given.status == 500
+    assert given.headers["content-type"] == "application/problem+json"
+    assert "error_id" in json_of(given.content)
+
+
+def test_an_answer_that_holds_itself_is_a_500_problem(serve):
+    answer: list[Any] = []
+    answer.append(answer)
+    assert serve(lambda: answer)().status == 500
+
+
+def test_an_answer_that_is_nested_too_deep_is_a_500_problem(serve):
+    answer: list[Any] = []
+    for _ in range(100_000):
+        answer = [answer]
+    try:
+        assert serve(lambda: answer)().status == 500
+    finally:
+        while answer:
+            answer = answer.pop()
+
+
+@pytest.mark.parametrize("text", ["\ud800", "a\udfffb", "\udc80\ud800"])
+def test_a_lone_surrogate_is_answered_as_valid_utf_8(serve, text):
+    answer = serve(lambda: {"t": text, text: 1, "ü": "ü"})()
+    assert answer.status == 200
+    assert json.loads(answer.content.decode("utf-8")) == {"t": text, text: 1, "ü": "ü"}
+
+
+def test_a_lone_surrogate_that_a_client_sends_comes_back_as_valid_utf_8(post):
+    answer = post(echo)(body='{"a": "\\ud800"}')
+    assert json.loads(answer.content.decode("utf-8")) == {"received": {"a": "\ud800"}}
+
+
+def test_json_is_compact_and_unescaped():
+    assert to_json({"ü": [1, {"a": "b"}]}) == '{"ü":[1,{"a":"b"}]}'.encode()
+
+
+def test_a_dataclass_that_cannot_be_copied_is_answered_field_by_field():
+    assert to_json(Outer(Inner(NOON, lock={1}))) == (
+        b'{"inner":{"at":"2020-01-02T12:00:00+00:00","lock":[1]},"many":[]}'
+    )
+
+
+def test_two_handlers_of_one_resource_do_not_mix(app):
+    resource = HandlerResource()
+    resource.set_responder("GET", make_responder(lambda: "get", "/x"))
+    resource.set_responder("DELETE", make_responder(lambda: "delete", "/x"))
+    put(app, "sample", {"/x": resource})
+    assert json_of(call(app, "/x").read()) == "get"
+    assert json_of(call(app, "/x", "DELETE").read()) == "delete"
+    answer = call(app, "/x", "PUT")
+    assert answer.status == 405
+    assert set(answer.headers["allow"].split(", ")) == {"GET", "DELETE", "OPTIONS"}

@@ -1,0 +1,625 @@
+"""Loading: the contract, every phase's faults, and that a failed load leaves nothing behind."""
+
+import contextlib
+import gc
+import sys
+import threading
+import weakref
+
+import pytest
+
+from app.errors import ArtifactError, DatabaseUnavailableError, LoadError
+from app.plugin import PluginInterface, PluginMetadata
+from app.records import Artifact
+from app.serving.loader import contract_faults, load, make_context_factory
+from app.serving.routes import RouteTable
+from tests.unit.conftest import (
+    PLUGIN,
+    artifact_of,
+    call,
+    collected,
+    json_of,
+    no_database,
+    plugin_text,
+)
+
+
+@pytest.fixture
+def refusal(load_plugin):
+    """Load a plugin that cannot be loaded; return the error."""
+
+    def refuse(files, *, phase, **options) -> LoadError:
+        with pytest.raises(LoadError) as caught:
+            load_plugin(files, **options)
+        error = caught.value
+        assert error.plugin == options.get("name", "sample")
+        assert error.phase == phase, str(error)
+        assert not [name for name in sys.modules if name.startswith("_plugins.sample.g")]
+        return error
+
+    return refuse
+
+
+def line_of(source, marker="HERE"):
+    return next(n for n, line in enumerate(source.splitlines(), 1) if marker in line)
+
+
+# --- a plugin that is fine -----------------------------------------------------------------
+
+
+def test_a_plugin_is_loaded_and_served(load_plugin, app):
+    plugin = load_plugin(PLUGIN, generation=4)
+    assert (plugin.name, plugin.generation, plugin.label) == ("sample", 4, "sample-g4")
+    assert plugin.metadata == PluginMetadata("sample", "1.0")
+    builder = app.table.builder()
+    builder.add("sample", plugin.routes)
+    app.swap(builder.build())
+    assert json_of(call(app, "/sample").read()) == {"ok": True}
+    assert type(plugin.instance).__module__ == "_plugins.sample.g4.main"
+
+
+def test_the_context_holds_what_is_promised(load_plugin, tmp_path):
+    plugin = load_plugin({"main.py": PLUGIN}, config={"a": [1]})
+    context = plugin.instance.context
+    assert context is plugin.context
+    assert (context.name, context.config, context.trial) == ("sample", {"a": [1]}, False)
+    assert context.data_dir.is_dir()
+    assert context.data_dir == tmp_path / "data" / "plugins" / "sample"
+    assert not context.cancelled.is_set()
+    assert context.logger.name == "benana.plugins.sample"
+
+
+def test_a_plugin_needs_no_base_class(load_plugin):
+    text = PLUGIN.replace("class Sample(PluginInterface):", "class Sample:")
+    assert load_plugin(text).metadata.version == "1.0"
+
+
+def test_another_entry_is_used(load_plugin):
+    text = PLUGIN.replace("new_plugin", "make")
+    assert load_plugin({"pkg/sub.py": text}, entry="pkg.sub:make").name == "sample"
+    assert load_plugin({"plugin.py": PLUGIN}, entry="plugin:new_plugin").name == "sample"
+
+
+def test_a_class_may_be_the_factory(load_plugin):
+    text = PLUGIN.partition("def new_plugin")[0] + "\nnew_plugin = Sample\n"
+    assert load_plugin(text).instance.__class__.__name__ == "Sample"
+
+
+def test_static_and_class_methods_and_defaults_fit_the_contract(load_plugin):
+    text = plugin_text().replace(
+        "def cleanup(self, context):", "def cleanup(self, context=None, *more):"
+    )
+    text = text.replace("    def get_metadata(self):", "    @staticmethod\n    def get_metadata():")
+    assert load_plugin(text).metadata.name == "sample"
+
+
+def test_methods_of_the_instance_count(load_plugin):
+    text = """\
+        from types import SimpleNamespace
+        from app.plugin import PluginMetadata
+        def new_plugin():
+            return SimpleNamespace(
+                initialize=lambda context: None,
+                get_metadata=lambda: SimpleNamespace(name="sample", version="2"),
+                register_routes=lambda server: server.get("/sample", lambda: 1),
+                cleanup=lambda context: None,
+            )
+        """
+    plugin = load_plugin({"main.py": text})
+    assert plugin.metadata == PluginMetadata("sample", "2", "", "")
+
+
+def test_steps_are_told_in_their_order(tmp_path):
+    phases = []
+
+    class Steps:
+        def reached(self, phase):
+            phases.append(phase)
+
+    context = make_context_factory(tmp_path, no_database)
+    plugin = load(artifact_of({"main.py": PLUGIN}), context, steps=Steps())
+    plugin.dispose()
+    assert phases == ["import", "get_metadata", "initialize", "register_routes"]
+
+
+# --- the contract --------------------------------------------------------------------------
+
+
+def test_all_missing_methods_are_named_at_once(refusal):
+    error = refusal(
+        {"main.py": "class P: pass\n\ndef new_plugin(): return P()\n"}, phase="contract"
+    )
+    for part in (
+        "initialize(context)",
+        "get_metadata()",
+        "register_routes(server)",
+        "cleanup(context)",
+    ):
+        assert part in error.message
+    assert (error.file, error.line) == ("main.py", 1)
+
+
+def test_a_bare_subclass_has_overridden_nothing(refusal):
+    text = """\
+        from app.plugin import PluginInterface
+        class P(PluginInterface): pass
+        def new_plugin(): return P()
+        """
+    error = refusal({"main.py": text}, phase="contract")
+    for method in ("initialize", "get_metadata", "register_routes", "cleanup"):
+        assert method in error.message
+    assert error.line == 2
+
+
+def test_missing_wrong_and_coroutine_methods_are_named_together_with_the_classs_line(refusal):
+    text = """\
+        # a comment
+        class P:
+            def initialize(self): ...
+            async def get_metadata(self): ...
+            register_routes = 5
+        def new_plugin():
+            return P()
+        """
+    error = refusal({"main.py": text}, phase="contract")
+    for part in (
+        "missing cleanup(context)",
+        "initialize()",
+        "coroutine",
+        "get_metadata",
+        "register_routes is a int",
+    ):
+        assert part in error.message
+    assert (error.file, error.line) == ("main.py", 2)
+
+
+@pytest.mark.parametrize(
+    "signature", ["self", "self, a, b", "self, *, context", "", "self, *, key"]
+)
+def test_a_signature_that_cannot_be_called_as_it_will_be_is_refused(refusal, signature):
+    text = plugin_text().replace("def initialize(self, context):", f"def initialize({signature}):")
+    error = refusal({"main.py": text}, phase="contract")
+    assert "initialize(" in error.message
+    assert "expected initialize(context)" in error.message
+
+
+def test_a_class_instead_of_an_instance_is_refused(refusal):
+    text = PLUGIN.replace("return Sample()", "return Sample")
+    error = refusal(text, phase="contract")
+    for method in ("initialize", "get_metadata", "register_routes", "cleanup"):
+        assert method in error.message
+
+
+@pytest.mark.parametrize("value", ["None", "5", "'text'", "[]", "object()"])
+def test_a_factory_that_returns_something_else_is_refused(refusal, value):
+    error = refusal({"main.py": f"def new_plugin():\n    return {value}\n"}, phase="contract")
+    assert "missing" in error.message
+    assert error.file == "main.py"
+
+
+def test_a_missing_factory_is_named_with_what_was_found(refusal):
+    error = refusal({"main.py": "x = 1\n"}, phase="factory")
+    assert "new_plugin" in error.message
+    assert error.file == "main.py"
+
+
+def test_a_plugin_object_of_the_module_is_not_a_factory(refusal):
+    text = PLUGIN.partition("def new_plugin")[0] + "\nnew_plugin = Sample()\n"
+    error = refusal(text, phase="factory")
+    assert "a Sample" in error.message
+    assert error.file == "main.py"
+
+
+def test_a_factory_that_needs_arguments_is_refused(refusal):
+    error = refusal("def new_plugin(name):\n    pass\n", phase="factory")
+    assert "name" in error.message
+
+
+@pytest.mark.filterwarnings("ignore:coroutine")
+def test_a_coroutine_factory_is_refused(refusal):
+    assert "coroutine" in refusal("async def new_plugin():\n    pass\n", phase="contract").message
+    gc.collect()
+
+
+@pytest.mark.parametrize("error", ["ValueError('x')", "SystemExit(3)"])
+def test_a_plugin_whose_attributes_raise_is_a_load_error(refusal, error):
+    text = plugin_text(f"@property\ndef cleanup(self):\n    raise {error}\n", top="# nothing")
+    refusal({"main.py": text}, phase="contract")
+
+
+def test_contract_faults_of_a_good_plugin_are_none():
+    class Good(PluginInterface):
+        def initialize(self, context): ...
+        def get_metadata(self): ...
+        def register_routes(self, server): ...
+        def cleanup(self, context): ...
+
+    assert contract_faults(Good()) == []
+
+    class Bare(PluginInterface): ...
+
+    assert len(contract_faults(Bare())) == 1
+
+
+# --- metadata ------------------------------------------------------------------------------
+
+
+def test_all_faults_of_the_metadata_are_named_at_once_with_the_methods_line(refusal):
+    text = plugin_text(
+        get_metadata="return PluginMetadata(\n"
+        "    name='other', version='', description=5, author='a' * 256)"
+    )
+    error = refusal({"main.py": text}, phase="get_metadata")
+    for part in ("name is 'other'", "version is ''", "description is 5", "255"):
+        assert part in error.message
+    assert error.file == "main.py"
+    assert error.line == line_of(text, "def get_metadata")
+
+
+@pytest.mark.parametrize("value", ["None", "5", "{}", "{'name': 'sample', 'version': '1'}"])
+def test_metadata_of_another_kind_is_refused(refusal, value):
+    error = refusal({"main.py": plugin_text(get_metadata=f"return {value}")}, phase="get_metadata")
+    assert "name is None" in error.message
+    assert "version is None" in error.message
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "version='x' * 101",
+        "version='a\\0'",
+        "version=1.0",
+        "version=None",
+        "version='1', description='x' * 65537",
+        "version='1', author='\\0'",
+    ],
+)
+def test_metadata_that_the_database_could_not_hold_is_refused(refusal, arguments):
+    text = plugin_text(get_metadata=f"return PluginMetadata(name='sample', {arguments})")
+    refusal({"main.py": text}, phase="get_metadata")
+
+
+def test_metadata_that_utf_8_cannot_hold_is_refused(refusal):
+    text = plugin_text(get_metadata="return PluginMetadata('sample', '1', '\\ud800')")
+    refusal({"main.py": text}, phase="get_metadata")
+
+
+def test_metadata_whose_attributes_raise_is_a_load_error(refusal):
+    text = plugin_text(
+        get_metadata="return Odd()",
+        top="class Odd:\n    @property\n    def name(self): raise ValueError('odd')\n",
+    )
+    refusal({"main.py": text}, phase="get_metadata")
+
+
+def test_description_and_author_may_be_none(load_plugin):
+    text = plugin_text(get_metadata="return PluginMetadata('sample', '1', None, None)")
+    assert load_plugin(text).metadata == PluginMetadata("sample", "1", "", "")
+
+
+# --- failures in every phase ---------------------------------------------------------------
+
+RAISERS = [
+    "raise ValueError('boom')",
+    "raise SystemExit(3)",
+    "import sys; sys.exit()",
+    "raise KeyboardInterrupt",
+    "raise GeneratorExit",
+    "1 / 0",
+    "raise BaseException('x')",
+    "assert False",
+    "raise Exception",
+]
+
+
+@pytest.mark.parametrize("raiser", RAISERS)
+@pytest.mark.parametrize(
+    "phase", ["import", "factory", "get_metadata", "initialize", "register_routes"]
+)
+def test_whatever_is_raised_in_a_phase_is_a_load_error_with_its_place(refusal, phase, raiser):
+    broken = f"{raiser}  # HERE"
+    if phase == "import":
+        text = PLUGIN + broken + "\n"
+    elif phase == "factory":
+        text = PLUGIN.replace("return Sample()", broken)
+    else:
+        text = plugin_text(**{phase: broken})
+    error = refusal({"main.py": text}, phase=phase)
+    assert (error.file, error.line) == ("main.py", line_of(text))
+    assert "Traceback" in error.trace
+    assert "# HERE" in error.trace
+
+
+def test_the_place_is_the_plugins_innermost_frame_and_not_the_librarys(refusal):
+    text = plugin_text(initialize="from .deep import go\ngo()")
+    deep = "import json\n\ndef go():\n    json.loads('{')  # HERE\n"
+    error = refusal({"main.py": text, "deep.py": deep}, phase="initialize")
+    assert (error.file, error.line) == ("deep.py", 4)
+
+
+def test_sys_exit_is_named_as_such(refusal):
+    error = refusal({"main.py": "import sys\nsys.exit('bye')\n"}, phase="import")
+    assert "sys.exit('bye')" in error.message
+    assert error.line == 2
+
+
+def test_a_syntax_error_at_run_time_has_its_place(refusal):
+    error = refusal({"main.py": PLUGIN + "\ncompile('x = (', 'text', 'exec')\n"}, phase="import")
+    assert error.file == "main.py"
+
+
+def test_an_absolute_import_of_an_own_module_says_how_to_write_it(refusal):
+    error = refusal({"main.py": "import helper\n", "helper.py": ""}, phase="import")
+    assert "from . import helper" in error.message
+    assert error.line == 1
+
+
+def test_a_missing_library_says_where_to_install_it(refusal):
+    error = refusal({"main.py": "\nimport no_such_library\n"}, phase="import")
+    assert "install" in error.message
+    assert (error.file, error.line) == ("main.py", 2)
+
+
+def test_a_missing_relative_module_does_not_advise_to_install_it(refusal):
+    error = refusal({"main.py": "from .nothing import x\n"}, phase="import")
+    assert "install" not in error.message
+    assert error.line == 1
+
+
+@pytest.mark.parametrize(
+    "exception",
+    [
+        "Rude()",
+        "ModuleNotFoundError('x', name=5)",
+        "ModuleNotFoundError('x', name='a\\0b')",
+        "SystemExit(Rude())",
+        "ImportError('x', name='y', path='z')",
+        "SyntaxError('x', ('f', 1, 1, 't'))",
+        "SyntaxError('x', (5, 'a', None, None))",
+        "ExceptionGroup('g', [ValueError(1)])",
+        "UnicodeDecodeError('utf-8', b'x', 0, 1, 'r')",
+    ],
+)
+def test_an_exception_that_is_itself_broken_is_a_load_error_all_the_same(refusal, exception):
+    top = (
+        "class Rude(Exception):\n    def __str__(self): raise ValueError\n    __repr__ = __str__\n"
+    )
+    text = plugin_text(top=top, initialize=f"raise {exception}  # HERE")
+    error = refusal({"main.py": text}, phase="initialize")
+    assert (error.file, error.line) == ("main.py", line_of(text))
+
+
+def test_a_recursion_without_end_is_a_load_error(refusal):
+    text = plugin_text(initialize="self.initialize(context)")
+    assert "RecursionError" in refusal({"main.py": text}, phase="initialize").message
+
+
+def test_the_faults_of_routes_are_named_with_the_line_of_the_first(refusal):
+    text = plugin_text(
+        register_routes="server.get('/ok', self.handle)\nserver.get('bad', self.handle)  # HERE\n"
+        "server.get('/{x}', self.handle)\n"
+    )
+    error = refusal({"main.py": text}, phase="register_routes")
+    assert "'bad'" in error.message
+    assert "{x}" in error.message
+    assert error.line == line_of(text)
+
+
+def test_a_data_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(LoadError, match="BENANA_DATA_DIR"):
+        load(artifact_of({"main.py": PLUGIN}), make_context_factory(tmp_path / "file", no_database))
+    assert not [name for name in sys.modules if name.startswith("_plugins.sample.g")]
+
+
+def test_a_damaged_archive_is_never_imported(tmp_path):
+    good = artifact_of({"main.py": "import app.ran_anyway"})
+    bad = Artifact(good.plugin, good.digest, "0" * 64, good.archive)
+    with pytest.raises(ArtifactError, match="reload"):
+        load(bad, make_context_factory(tmp_path, no_database))
+
+
+# --- cleanup after a failure ---------------------------------------------------------------
+
+RECORDING = (
+    "from app import plugin as shared\nevents = shared.__dict__.setdefault('_test_events', [])"
+)
+
+
+@pytest.fixture
+def events():
+    """Record what plugins do; they reach the list through a module of the server."""
+    import app.plugin as shared
+
+    shared._test_events = []
+    yield shared._test_events
+    del shared._test_events
+
+
+@pytest.mark.parametrize(
+    ("phase", "expected"),
+    [("initialize", ["init"]), ("register_routes", ["init", "routes", "cleanup"])],
+)
+def test_cleanup_runs_if_and_only_if_initialize_had_succeeded(refusal, events, phase, expected):
+    bodies = {
+        "initialize": "events.append('init')",
+        "register_routes": "events.append('routes')",
+        "cleanup": "events.append('cleanup')\nassert context.cancelled.is_set()",
+    }
+    bodies[phase] += "\nraise ValueError('boom')"
+    error = refusal({"main.py": plugin_text(top=RECORDING, **bodies)}, phase=phase)
+    assert events == expected
+    assert "boom" in error.message
+
+
+def test_cleanup_runs_if_a_route_was_faulty(refusal, events):
+    text = plugin_text(
+        top=RECORDING, register_routes="server.get('x', 5)", cleanup="events.append(1)"
+    )
+    refusal({"main.py": text}, phase="register_routes")
+    assert events == [1]
+
+
+def test_a_cleanup_that_fails_too_does_not_hide_the_first_error(refusal):
+    text = plugin_text(
+        register_routes="raise ValueError('first')", cleanup="raise SystemExit('second')"
+    )
+    error = refusal({"main.py": text}, phase="register_routes")
+    assert "first" in error.message
+    assert "second" not in error.message
+
+
+@pytest.mark.parametrize("raiser", RAISERS)
+def test_dispose_never_raises_and_forgets_in_any_case(load_plugin, raiser):
+    plugin = load_plugin(plugin_text(cleanup=raiser))
+    plugin.dispose()
+    assert plugin.context.cancelled.is_set()
+    assert not [name for name in sys.modules if name.startswith("_plugins.sample.g")]
+
+
+USES_DATABASE = "with context.database(): pass"
+
+
+def test_dispose_does_not_raise_if_cleanup_wants_a_database_that_is_away(load_plugin):
+    plugin = load_plugin(plugin_text(cleanup=USES_DATABASE))
+    plugin.dispose()
+    assert not [name for name in sys.modules if name.startswith("_plugins.sample.g")]
+
+
+@pytest.mark.parametrize("phase", ["initialize", "register_routes"])
+def test_a_database_that_is_away_is_told_apart_and_leaves_nothing(load_plugin, phase, events):
+    use = USES_DATABASE if phase == "initialize" else "with self.context.database(): pass"
+    text = plugin_text(
+        **{"initialize": "self.context = context", phase: use},
+        top=RECORDING,
+        cleanup="events.append('cleanup')",
+    )
+    with pytest.raises(DatabaseUnavailableError, match=f"sample: {phase}"):
+        load_plugin(text)
+    assert not [name for name in sys.modules if name.startswith("_plugins.sample.g")]
+    assert events == ([] if phase == "initialize" else ["cleanup"])
+
+
+def test_a_database_that_is_away_does_not_hide_the_error_of_the_routes(refusal):
+    text = plugin_text(register_routes="raise ValueError('first')", cleanup=USES_DATABASE)
+    assert "first" in refusal({"main.py": text}, phase="register_routes").message
+
+
+# --- nothing stays -------------------------------------------------------------------------
+
+TRACKED = """\
+import threading
+from app import plugin as shared
+class Big:
+    pass
+big = Big()
+shared._test_events.append(__import__('weakref').ref(big))
+"""
+
+
+@pytest.mark.usefixtures("quiet")
+@pytest.mark.parametrize("kept", ["dropped", "kept"])
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"top": TRACKED + "1 / 0"},
+        {"get_metadata": "return PluginMetadata('other', '1')"},
+        {"get_metadata": "1 / 0"},
+        {"initialize": "local = big\n1 / 0"},
+        {"initialize": "self.me = self\nraise SystemExit(self)"},
+        {"register_routes": "server.get('bad', self.handle)"},
+        {"register_routes": "server.get('/x', self.handle)\n1 / 0"},
+        {"register_routes": "1 / 0", "cleanup": "raise KeyError(big)"},
+    ],
+    ids=[
+        "import",
+        "metadata",
+        "get_metadata",
+        "initialize",
+        "exit",
+        "routes",
+        "register",
+        "cleanup",
+    ],
+)
+def test_a_failed_load_is_collected_even_while_its_error_is_kept(load_plugin, events, broken, kept):
+    # The reconciler keeps the error of each plugin that it could not load.
+    error = None
+    try:
+        load_plugin(plugin_text(**{"top": TRACKED, **broken}), keep=False)
+    except LoadError as caught:
+        error = caught
+    assert error is not None
+    if kept == "dropped":
+        error = None
+    assert not [name for name in sys.modules if name.startswith("_plugins.sample.g")]
+    assert collected(events[0]), "the generation is still alive"
+    assert kept == "dropped" or "failed" in str(error)
+
+
+@pytest.mark.usefixtures("quiet")
+def test_a_plugin_that_served_and_failed_is_collected_after_its_end(load_plugin, app, events):
+    plugin = load_plugin(
+        plugin_text(
+            "def fail(self):\n    local = big\n    raise ValueError(local)\n"
+            "def leave(self):\n    raise SystemExit(big)\n"
+            "def stream(self, resp):\n    resp.stream = (1 / 0 for _ in range(3))\n",
+            top=TRACKED,
+            register_routes="server.get('/a', self.fail)\nserver.get('/b', self.leave)\n"
+            "server.get('/c/{x}', lambda x: x)\nserver.get('/d', self.stream)",
+        ),
+        keep=False,
+    )
+    builder = app.table.builder()
+    builder.add("sample", plugin.routes)
+    app.swap(builder.build())
+    assert [call(app, path).status for path in ("/a", "/b", "/c/1")] == [500, 500, 200]
+    answer = call(app, "/d")
+    with contextlib.suppress(ZeroDivisionError):
+        answer.read()
+    builder = app.table.builder()
+    builder.remove("sample")
+    app.swap(builder.build())
+    plugin.dispose()
+    instance = weakref.ref(plugin.instance)
+    del plugin, builder, answer
+    assert collected(events[0])
+    assert instance() is None
+
+
+@pytest.mark.usefixtures("quiet")
+def test_a_plugin_that_was_refused_for_a_conflict_is_collected(load_plugin, events):
+    from app.errors import ConflictError
+
+    first = load_plugin(PLUGIN.replace('"sample"', '"other"'), name="other")
+    table_builder = RouteTable.empty().builder()
+    table_builder.add("other", first.routes)
+    plugin = load_plugin(plugin_text(top=TRACKED), keep=False)
+    with contextlib.suppress(ConflictError):
+        table_builder.add("sample", plugin.routes)
+    table = table_builder.build()
+    plugin.dispose()
+    del plugin
+    assert collected(events[0])
+    assert set(table.owned) == {"other"}
+
+
+def test_a_generation_waits_for_nobody_to_be_loaded_twice(load_plugin):
+    barrier, errors = threading.Barrier(6), []
+
+    def work():
+        try:
+            barrier.wait(10)
+            for _ in range(5):
+                plugin = load_plugin(PLUGIN, generation=1, keep=False)
+                plugin.dispose()
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert errors == []
+    assert not [name for name in sys.modules if name.startswith("_plugins.sample.g")]

@@ -1,0 +1,174 @@
+"""Settings: what the environment says, checked."""
+
+from pathlib import Path
+
+import pytest
+
+from app.errors import SettingsError
+from app.settings import Settings
+
+
+def read(**environ: str) -> Settings:
+    return Settings.from_environment(environ)
+
+
+def test_an_empty_environment_gives_the_documented_defaults():
+    settings = read()
+    assert settings.plugins_dir == Path("plugins").absolute()
+    assert settings.artifacts_dir == Path("bin/plugins").absolute()
+    assert settings.data_dir == Path("var").absolute()
+    assert settings.database_url is None
+    assert settings.listen_database_url is None
+    assert settings.bind == "127.0.0.1:9999"
+    assert (settings.workers, settings.threads) == (2, 8)
+    assert settings.admin_token is None
+    assert settings.admin_hosts == frozenset()
+    assert settings.watch is True
+
+
+def test_an_empty_variable_counts_as_not_set():
+    names = [
+        "DATABASE_URL",
+        "BENANA_LISTEN_DATABASE_URL",
+        "BENANA_PLUGINS_DIR",
+        "BENANA_DATA_DIR",
+        "BENANA_ARTIFACTS_DIR",
+        "BENANA_BIND",
+        "WEB_CONCURRENCY",
+        "BENANA_THREADS",
+        "BENANA_ADMIN_TOKEN",
+        "BENANA_WATCH",
+    ]
+    assert read(**dict.fromkeys(names, "")) == read()
+
+
+def test_folders_are_absolute_and_follow_the_working_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert read(BENANA_PLUGINS_DIR="mine").plugins_dir == tmp_path / "mine"
+
+
+def test_a_home_folder_is_expanded(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert read(BENANA_DATA_DIR="~/data").data_dir == tmp_path / "data"
+
+
+def test_the_home_folder_of_an_unknown_user_is_a_settings_error():
+    with pytest.raises(SettingsError, match="BENANA_DATA_DIR"):
+        read(BENANA_DATA_DIR="~no_such_user_here/data")
+
+
+@pytest.mark.parametrize("variable", ["WEB_CONCURRENCY", "BENANA_THREADS"])
+@pytest.mark.parametrize(
+    "value", ["0", "-1", "+2", "1.5", "two", "1025", "²", "٣", "1_0", "0x2", "9" * 5000]
+)
+def test_a_count_that_is_no_whole_number_in_range_is_refused_by_name(variable, value):
+    with pytest.raises(SettingsError, match=variable):
+        read(**{variable: value})
+
+
+@pytest.mark.parametrize(("value", "count"), [("1", 1), (" 4 ", 4), ("1024", 1024), ("007", 7)])
+def test_a_count_in_range_is_taken(value, count):
+    assert read(BENANA_THREADS=value).threads == count
+    assert read(WEB_CONCURRENCY=value).workers == count
+
+
+@pytest.mark.parametrize("value", ["on", "ON", "true", "Yes", "1", " on "])
+def test_a_switch_is_on(value):
+    assert read(BENANA_WATCH=value).watch is True
+
+
+@pytest.mark.parametrize("value", ["off", "OFF", "false", "No", "0"])
+def test_a_switch_is_off(value):
+    assert read(BENANA_WATCH=value).watch is False
+
+
+@pytest.mark.parametrize("value", ["maybe", "2", "onn", "-"])
+def test_a_switch_that_is_neither_is_refused(value):
+    with pytest.raises(SettingsError, match="BENANA_WATCH"):
+        read(BENANA_WATCH=value)
+
+
+@pytest.mark.parametrize(
+    "bind",
+    [
+        "9999",
+        "localhost",
+        "localhost:",
+        ":9999",
+        "localhost:http",
+        "localhost:65536",
+        "unix:",
+        "localhost:-1",
+        "localhost:99 ",
+        "localhost:²",
+        "localhost:" + "9" * 5000,
+    ],
+)
+def test_a_bind_that_is_no_address_is_refused(bind):
+    with pytest.raises(SettingsError, match="BENANA_BIND"):
+        read(BENANA_BIND=bind)
+
+
+@pytest.mark.parametrize(
+    "bind",
+    [
+        "127.0.0.1:9999",
+        "localhost:80",
+        "[::1]:9999",
+        "127.0.0.2:1",
+        "unix:/run/benana.sock",
+        "unix:relative.sock",
+        "localhost:0",
+    ],
+)
+def test_a_loopback_address_or_a_unix_socket_is_local(bind):
+    assert read(BENANA_BIND=bind).bind_is_local
+
+
+@pytest.mark.parametrize(
+    "bind",
+    [
+        "0.0.0.0:9999",
+        "[::]:9999",
+        "192.168.1.2:80",
+        "example.org:80",
+        "localhost.example.org:80",
+        "128.0.0.1:80",
+        "*:80",
+    ],
+)
+def test_any_other_address_is_not_local(bind):
+    assert not read(BENANA_BIND=bind).bind_is_local
+
+
+def test_a_host_name_that_begins_like_a_loopback_address_is_not_local():
+    assert not read(BENANA_BIND="127.example.org:9999").bind_is_local
+
+
+def test_the_database_and_the_token_are_taken_as_they_are():
+    settings = read(
+        DATABASE_URL="postgresql://a:b@c/d",
+        BENANA_LISTEN_DATABASE_URL="host=x",
+        BENANA_ADMIN_TOKEN="s3cret",
+    )
+    assert settings.database_url == "postgresql://a:b@c/d"
+    assert settings.listen_database_url == "host=x"
+    assert settings.admin_token == "s3cret"
+
+
+def test_admin_hosts_are_split_at_commas_and_spaces_and_lowered():
+    assert read(BENANA_ADMIN_HOSTS="A.example, b.Example  c,").admin_hosts == {
+        "a.example",
+        "b.example",
+        "c",
+    }
+
+
+def test_settings_cannot_be_changed():
+    with pytest.raises(AttributeError):
+        read().workers = 3
+
+
+def test_the_environment_itself_is_read_by_default(monkeypatch):
+    monkeypatch.setenv("BENANA_THREADS", "5")
+    assert Settings.from_environment().threads == 5
