@@ -57,7 +57,7 @@ class PluginManager:
         self._settings = settings
         # Two pools: a plugin that keeps its connections must not hold up the server's own work.
         self._database = Database(url, max_connections=settings.threads + 8)
-        self._plugin_database = Database(url, max_connections=settings.threads + 4)
+        self._plugin_database = Database(url, max_connections=settings.threads + 4, reset=True)
         self._repository = Repository(self._database)
         self._workers = WorkerRepository(self._database)
         self._trial = TrialRunner(url)

@@ -18,6 +18,8 @@ Connection = psycopg2.extensions.connection
 CONNECT_SECONDS = 3
 WAIT_SECONDS = 10.0
 
+_IDLE = psycopg2.extensions.TRANSACTION_STATUS_IDLE
+
 # A silently dropped TCP connection would be noticed after two hours otherwise.
 _KEEPALIVE: dict[str, Any] = {
     "keepalives": 1,
@@ -57,13 +59,20 @@ class Database:
     away; one that the server has closed meanwhile is noticed before it is handed out.
     """
 
-    def __init__(self, url: str, max_connections: int = 16) -> None:
+    def __init__(self, url: str, max_connections: int = 16, *, reset: bool = False) -> None:
         """Make a pool.
+
+        Args:
+            url: a libpq URI or DSN.
+            max_connections: how many may be lent at once.
+            reset: whether a connection that comes back is made as new: for borrowers who set what
+                they like on it. It costs a round trip.
 
         Raises:
             SettingsError: the URL cannot be read.
         """
         self.url = url
+        self._reset = reset
         self._options = connection_options(url)
         self._idle: list[Connection] = []
         self._lent: set[Connection] = set()
@@ -140,9 +149,10 @@ class Database:
 
     def _give_back(self, connection: Connection) -> None:
         if connection.closed == 0:
-            reset = _reset(connection)
+            idle = connection.info.transaction_status == _IDLE
+            fit = idle and (not self._reset or _reset(connection))
             with self._lock:
-                if reset and not self._closed:
+                if fit and not self._closed:
                     self._idle.append(connection)
                     return
         connection.close()
@@ -165,8 +175,6 @@ def transaction(database: Database) -> Iterator[Any]:
 
 def _reset(connection: Connection) -> bool:
     """Undo what was set on a connection: the next who gets it expects one as it was made."""
-    if connection.info.transaction_status != _IDLE:
-        return False
     try:
         connection.cursor_factory = psycopg2.extensions.cursor
         connection.autocommit = True  # DISCARD ALL does not run in a transaction
@@ -176,9 +184,6 @@ def _reset(connection: Connection) -> bool:
     except psycopg2.Error:
         return False
     return True
-
-
-_IDLE = psycopg2.extensions.TRANSACTION_STATUS_IDLE
 
 
 def connect(options: dict[str, Any]) -> Connection:

@@ -142,8 +142,9 @@ class Repository:
     def publishing(self) -> Iterator["Publication"]:
         """Open the transaction of one publish; publishes of all hosts come one after the other."""
         with transaction(self._database) as cursor:
-            cursor.execute("SELECT pg_advisory_xact_lock(%s)", (_PUBLISH_LOCK,))
-            cursor.execute("SET LOCAL lock_timeout = '3s'")
+            cursor.execute(
+                "SELECT pg_advisory_xact_lock(%s); SET LOCAL lock_timeout = '3s'", (_PUBLISH_LOCK,)
+            )
             yield Publication(cursor)
 
     def record_error(self, row: PluginRow, error: Mapping[str, Any] | None) -> None:

@@ -80,7 +80,8 @@ class TrialRunner:
 
     def stop(self) -> None:
         """End the server process for good: trials under way are given up, and say nothing."""
-        self._stopped = True
+        with self._lock:
+            self._stopped = True
         self.close()
 
     def _try(self, artifact: Artifact, give_up: threading.Event) -> tuple[bytes, bytes, Process]:
@@ -136,6 +137,8 @@ class TrialRunner:
         message = json.dumps(request).encode()
         for attempt in (1, 2):
             with self._lock:
+                if self._stopped:
+                    raise SupersededError("the server stops")
                 if self._control is None:
                     self._start()
                 assert self._control is not None  # noqa: S101 - for the type checker

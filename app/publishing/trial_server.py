@@ -209,7 +209,7 @@ def _try(artifact: Artifact, request: dict[str, Any], steps: Steps) -> dict[str,
 
 
 def _trial_database(url: str | None) -> Any:
-    pool = Database(url, max_connections=4) if url else None
+    pool = Database(url, max_connections=4, reset=True) if url else None
 
     @contextmanager
     def database() -> Iterator[Connection]:
