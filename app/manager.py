@@ -131,6 +131,7 @@ class PluginManager:
         self._reconciler.start()
         while not self._reconciler.attempted.wait(1.0):
             still_alive()
+        self._undertaker.freeze()
         self._listener.start()
         if self._settings.watch:
             self._watcher.start()

@@ -109,7 +109,9 @@ def load_plugin(
         data_dir = stack.enter_context(tempfile.TemporaryDirectory(prefix="benana-test-"))
         connect: Callable[[], AbstractContextManager[Any]] = _no_database
         if database_url:
-            connect = stack.enter_context(contextlib.closing(Database(database_url, reset=True))).connection
+            connect = stack.enter_context(
+                contextlib.closing(Database(database_url, reset=True))
+            ).connection
         loaded = load(artifact, make_context_factory(Path(data_dir), connect))
         try:
             yield _under_test(loaded)

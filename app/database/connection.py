@@ -19,6 +19,7 @@ CONNECT_SECONDS = 3
 WAIT_SECONDS = 10.0
 
 _IDLE = psycopg2.extensions.TRANSACTION_STATUS_IDLE
+_READ_COMMITTED = psycopg2.extensions.ISOLATION_LEVEL_READ_COMMITTED
 
 # A silently dropped TCP connection would be noticed after two hours otherwise.
 _KEEPALIVE: dict[str, Any] = {
@@ -173,6 +174,25 @@ def transaction(database: Database) -> Iterator[Any]:
         raise DatabaseUnavailableError(f"the database refuses: {reason}") from error
 
 
+@contextlib.contextmanager
+def statement(database: Database) -> Iterator[Any]:
+    """Give a cursor for one statement, a transaction of its own: one round trip and not three.
+
+    Raises:
+        DatabaseUnavailableError: the database is away, or refuses the statement.
+    """
+    with transaction(database) as cursor:
+        connection = cursor.connection
+        connection.isolation_level = None  # or psycopg2 would set it on the server, and back
+        connection.autocommit = True
+        try:
+            yield cursor
+        finally:
+            if not connection.closed:
+                connection.autocommit = False
+                connection.isolation_level = _READ_COMMITTED
+
+
 def _reset(connection: Connection) -> bool:
     """Undo what was set on a connection: the next who gets it expects one as it was made."""
     try:
@@ -180,7 +200,7 @@ def _reset(connection: Connection) -> bool:
         connection.autocommit = True  # DISCARD ALL does not run in a transaction
         with connection.cursor() as cursor:
             cursor.execute("DISCARD ALL")
-        connection.set_session("READ COMMITTED", "default", "default", False)
+        connection.set_session(_READ_COMMITTED, "default", "default", False)
     except psycopg2.Error:
         return False
     return True
@@ -194,7 +214,7 @@ def connect(options: dict[str, Any]) -> Connection:
     """
     try:
         connection: Connection = psycopg2.connect(**options)
-        connection.set_session("READ COMMITTED")
+        connection.set_session(_READ_COMMITTED)
         return connection
     except psycopg2.OperationalError as error:
         raise _unavailable(error) from None

@@ -7,7 +7,7 @@ from typing import Any
 
 import psycopg2
 
-from app.database.connection import Database, transaction
+from app.database.connection import Database, statement, transaction
 from app.database.schema import apply_schema
 from app.plugin import PluginMetadata
 from app.records import (
@@ -56,20 +56,20 @@ class Repository:
 
     def list_rows(self) -> list[PluginRow]:
         """Return all rows with their endpoints, by name."""
-        with transaction(self._database) as cursor:
+        with statement(self._database) as cursor:
             cursor.execute(f"{_ROWS} ORDER BY p.name")
             return [_row(found) for found in cursor.fetchall()]
 
     def find_row(self, name: str) -> PluginRow | None:
         """Return a plugin's row with its endpoints, None if there is none."""
-        with transaction(self._database) as cursor:
+        with statement(self._database) as cursor:
             cursor.execute(f"{_ROWS} WHERE p.name = %s", (_storable(name),))
             found = cursor.fetchone()
             return _row(found) if found else None
 
     def unpublished_names(self) -> list[str]:
         """Return the names of the rows whose source is not published yet."""
-        with transaction(self._database) as cursor:
+        with statement(self._database) as cursor:
             cursor.execute(
                 "SELECT name FROM plugins WHERE source_digest IS NULL AND source_path IS NOT NULL"
             )
@@ -77,7 +77,7 @@ class Repository:
 
     def names_of_source(self, folder: str) -> list[str]:
         """Return the names of the rows whose `source_path` is a folder or lies within it."""
-        with transaction(self._database) as cursor:
+        with statement(self._database) as cursor:
             cursor.execute(
                 "SELECT name FROM plugins WHERE source_path = %s OR starts_with(source_path, %s)",
                 (folder, f"{folder}/"),
@@ -86,7 +86,7 @@ class Repository:
 
     def served_rows(self, names: Collection[str] | None = None) -> list[ServedRow]:
         """Return what decides what is served, oldest first; of all plugins or of some."""
-        with transaction(self._database) as cursor:
+        with statement(self._database) as cursor:
             if names is None:
                 cursor.execute(f"{_SERVED} ORDER BY created_at, name")
             else:
@@ -99,7 +99,7 @@ class Repository:
         """Return the archives' SHA-256 of some versions, by (plugin, digest)."""
         if not keys:
             return {}
-        with transaction(self._database) as cursor:
+        with statement(self._database) as cursor:
             cursor.execute(
                 "SELECT plugin_name, source_digest, archive_sha256 FROM plugin_versions"
                 " WHERE (plugin_name, source_digest) IN (SELECT * FROM unnest(%s, %s))",
@@ -109,7 +109,7 @@ class Repository:
 
     def find_artifact(self, plugin: str, digest: str) -> Artifact | None:
         """Return a version with its archive, None if there is none."""
-        with transaction(self._database) as cursor:
+        with statement(self._database) as cursor:
             cursor.execute(
                 "SELECT archive_sha256, archive FROM plugin_versions"
                 " WHERE plugin_name = %s AND source_digest = %s",
@@ -120,7 +120,7 @@ class Repository:
 
     def list_failures(self) -> list[PluginFailure]:
         """Return the folders that never were valid plugins, by name."""
-        with transaction(self._database) as cursor:
+        with statement(self._database) as cursor:
             cursor.execute(
                 "SELECT name, source_path, error, updated_at FROM plugin_failures ORDER BY name"
             )
@@ -128,7 +128,7 @@ class Repository:
 
     def find_failure(self, name: str) -> PluginFailure | None:
         """Return why a folder is no valid plugin, None if nothing is known."""
-        with transaction(self._database) as cursor:
+        with statement(self._database) as cursor:
             cursor.execute(
                 "SELECT name, source_path, error, updated_at FROM plugin_failures WHERE name = %s",
                 (name,),
@@ -149,7 +149,7 @@ class Repository:
 
     def record_error(self, row: PluginRow, error: Mapping[str, Any] | None) -> None:
         """Note what is wrong with a plugin's newest source, if its row is still the given one."""
-        with transaction(self._database) as cursor:
+        with statement(self._database) as cursor:
             cursor.execute(
                 "UPDATE plugins SET error = %s WHERE id = %s AND generation = %s"
                 " AND error IS DISTINCT FROM %s AND name ~ '^[a-z][a-z0-9_]{0,62}$'",
@@ -158,7 +158,7 @@ class Repository:
 
     def record_failure(self, name: str, source_path: str, error: Mapping[str, Any]) -> None:
         """Note why a folder is no valid plugin."""
-        with transaction(self._database) as cursor:
+        with statement(self._database) as cursor:
             cursor.execute(
                 "INSERT INTO plugin_failures (name, source_path, error) VALUES (%s, %s, %s)"
                 " ON CONFLICT (name) DO UPDATE SET source_path = EXCLUDED.source_path,"
@@ -168,12 +168,12 @@ class Repository:
 
     def forget_failure(self, name: str) -> None:
         """Forget that a folder was no valid plugin."""
-        with transaction(self._database) as cursor:
+        with statement(self._database) as cursor:
             cursor.execute("DELETE FROM plugin_failures WHERE name = %s", (_storable(name)[:255],))
 
     def unregister(self, name: str, source_path: str) -> bool:
         """Delete the row of a plugin whose source folder is gone; return whether there was one."""
-        with transaction(self._database) as cursor:
+        with statement(self._database) as cursor:
             cursor.execute(
                 "DELETE FROM plugins WHERE name = %s AND source_path = %s", (name, source_path)
             )

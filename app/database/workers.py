@@ -3,7 +3,7 @@
 import json
 from collections.abc import Collection
 
-from app.database.connection import Database, transaction
+from app.database.connection import Database, statement, transaction
 from app.records import LoadRecord, WorkerLoad, WorkerRow
 
 HEARTBEAT_SECONDS = 2.0
@@ -50,7 +50,7 @@ class WorkerRepository:
 
     def record(self, worker: str, loads: Collection[LoadRecord]) -> None:
         """Note what a process runs of some plugins."""
-        with transaction(self._database) as cursor:
+        with statement(self._database) as cursor:
             cursor.execute(
                 "INSERT INTO plugin_loads (worker_id, plugin_name, plugin_id, generation,"
                 " reconciled, state, error, milliseconds)"
@@ -75,12 +75,12 @@ class WorkerRepository:
 
     def leave(self, worker: str) -> None:
         """Drop a process that ends."""
-        with transaction(self._database) as cursor:
+        with statement(self._database) as cursor:
             cursor.execute("DELETE FROM plugin_workers WHERE id = %s", (worker,))
 
     def list_workers(self) -> list[WorkerRow]:
         """Return the live processes, by host and process id."""
-        with transaction(self._database) as cursor:
+        with statement(self._database) as cursor:
             cursor.execute(
                 "SELECT id, host, pid, generations_alive, started_at, heartbeat_at"  # noqa: S608
                 f" FROM plugin_workers WHERE {_ALIVE} ORDER BY host, pid"
@@ -89,7 +89,7 @@ class WorkerRepository:
 
     def loads_of(self, plugin: str) -> list[WorkerLoad]:
         """Return what every live process runs of a plugin."""
-        with transaction(self._database) as cursor:
+        with statement(self._database) as cursor:
             cursor.execute(
                 "SELECT w.host, w.pid, l.plugin_id, l.generation, l.reconciled, l.state, l.error,"  # noqa: S608
                 " l.milliseconds FROM plugin_workers w LEFT JOIN plugin_loads l"

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import threading
 import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +19,7 @@ from app.errors import (
 from app.plugin import PluginMetadata
 from app.publishing.compiler import compile_plugin
 from app.publishing.discovery import inside, list_folders, read_source
+from app.publishing.look import Look
 from app.publishing.seen import SeenSources
 from app.publishing.trial import TrialRunner
 from app.records import (
@@ -63,6 +63,10 @@ class Publisher:
         except DiscoveryError:
             return False
 
+    def prepare(self) -> None:
+        """Start what the first publish would have to wait for."""
+        self._trial.prepare()
+
     def publish(self, name: str) -> None:
         """Publish a plugin, whether its source changed or not.
 
@@ -73,12 +77,12 @@ class Publisher:
         """
         self._publish(name, self._repository.find_row(name), force=True)
 
-    def follow(self, name: str, superseded: threading.Event) -> None:
+    def follow(self, name: str, look: Look) -> None:
         """Make a plugin's row follow its folder: publish what changed, unregister what is gone.
 
         Args:
             name: the plugin's name.
-            superseded: set when the folder changes again meanwhile.
+            look: what is known of the folder while it is looked at.
 
         Raises:
             PluginError: as `publish`.
@@ -89,7 +93,7 @@ class Publisher:
         if self._folder_is_gone(name, row):
             self._remove(name)
         else:
-            self._publish(name, row, superseded=superseded)
+            self._publish(name, row, look)
 
     def _folder_is_gone(self, name: str, row: PluginRow | None) -> bool:
         if row is not None and row.unpublished:
@@ -165,11 +169,12 @@ class Publisher:
         self,
         name: str,
         row: PluginRow | None,
+        look: Look | None = None,
         *,
         force: bool = False,
         restore: bool = False,
-        superseded: threading.Event | None = None,
     ) -> bool:
+        look = look or Look()
         began = time.perf_counter()
         folder = self._root / name
         source = None
@@ -185,13 +190,15 @@ class Publisher:
                 return False  # it was tried and refused; events come in twos and threes
             self._failed[name] = source.digest
             artifact = compile_plugin(source)
-            report = self._trial.run(artifact, superseded)
+            report = self._trial.run(artifact, look.superseded)
+            if not look.settle():
+                raise SupersededError("the source changed while it was tried")
             binary_path = store_artifact(artifact, self._artifacts_dir)
             generation = self._save(source, artifact, report, binary_path, force)
             self._failed.pop(name, None)
             self._remember(source)
         except PluginError as error:
-            if self._has_changed(name, row, source):
+            if not look.settle() or self._has_changed(name, row, source):
                 self._failed.pop(name, None)
                 raise SupersededError("the source changed while it was looked at") from None
             self._record(name, row, folder, error)
@@ -277,7 +284,8 @@ class Publisher:
             if not force and row is not None and row.source_digest == source.digest:
                 return row.generation  # another process published the same meanwhile
             others = publication.other_templates(source.name, templates)
-            conflict = find_conflict(source.name, templates, others)
+            # By themselves they were compared in the trial.
+            conflict = find_conflict(source.name, templates, others) if others else None
             if conflict is not None:
                 raise conflict
             publication.keep_version(artifact, report)

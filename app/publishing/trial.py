@@ -78,6 +78,12 @@ class TrialRunner:
             self._drop(process)  # it was killed, or hangs: that says nothing of the plugin
         raise LoadError(artifact.plugin, "the trial's own process ended twice; try again")
 
+    def prepare(self) -> None:
+        """Start the server process now, so that the first trial does not wait for it."""
+        with self._lock:
+            if self._control is None and not self._stopped:
+                self._start()
+
     def stop(self) -> None:
         """End the server process for good: trials under way are given up, and say nothing."""
         with self._lock:

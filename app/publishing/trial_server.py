@@ -1,6 +1,7 @@
 """The small single-threaded process that trials are forked from (`python -m` this module).
 
-It has Falcon and the loader imported already, so a trial costs a fork and not an interpreter. It
+It has Falcon and the loader imported, and has tried a small plugin itself: a trial costs a fork and
+not an interpreter, and nothing that Python does only the first time. It
 serves one parent over the socket on its standard input and ends when that is closed.
 
 A request is one message of JSON with three file descriptors: the archive, the report pipe and the
@@ -10,6 +11,7 @@ its end of the status pipe has given the trial up.
 """
 
 import faulthandler
+import gc
 import json
 import logging
 import os
@@ -18,6 +20,7 @@ import selectors
 import signal
 import socket
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -25,10 +28,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import app.serving.routes  # noqa: F401 - imported here, so that no trial pays for it
 from app.database.connection import Connection, Database
 from app.errors import DatabaseUnavailableError, PluginError
-from app.records import Artifact
+from app.publishing.compiler import compile_plugin
+from app.records import Artifact, Manifest, PluginSource
 from app.serving.loader import Steps, load, make_context_factory
 from app.serving.routes import find_conflict
 
@@ -39,12 +42,65 @@ GRACE_SECONDS = 0.3
 """How long a trial that ran out of time has to say where it is, before it is killed."""
 
 
+_FIRST_PLUGIN = b"""
+import dataclasses
+import enum
+import typing
+
+from app.plugin import PluginMetadata
+
+
+class Colour(enum.Enum):
+    RED = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Item:
+    number: int
+    colour: Colour = Colour.RED
+
+
+class Plugin:
+    def initialize(self, context):
+        typing.get_type_hints(Item)
+
+    def get_metadata(self):
+        return PluginMetadata(name="first", version="1")
+
+    def register_routes(self, server):
+        server.get("/first", self.get)
+        server.get("/first/{number:int}", self.get)
+
+    def cleanup(self, context):
+        pass
+
+    def get(self, number: int = 0) -> dict:
+        return {"number": number}
+
+
+def new_plugin():
+    return Plugin()
+"""
+
+
 @dataclass(slots=True)
 class _Child:
     pid: int
     status: int
     deadline: float
     timed_out: bool = False
+
+
+def warm_up() -> None:
+    """Try a small plugin in this process, and keep the children's collections off its memory."""
+    source = PluginSource("first", Path(), {"main.py": _FIRST_PLUGIN}, Manifest(), "0" * 32)
+    with tempfile.TemporaryDirectory(prefix="benana-trial-") as folder:
+        request = {"database_url": "postgresql:///", "data_dir": folder}
+        answer = _try(compile_plugin(source), request, Steps())
+    if "metadata" not in answer:
+        raise RuntimeError(f"the first trial failed: {answer}")
+    gc.collect()
+    gc.freeze()  # a collection in a child would copy every page that it looks at
 
 
 def serve(control: socket.socket) -> None:
@@ -223,6 +279,7 @@ def _trial_database(url: str | None) -> Any:
 
 
 if __name__ == "__main__":
+    warm_up()
     with socket.socket(fileno=os.dup(0)) as parent:
         serve(parent)
     sys.exit(0)

@@ -12,18 +12,21 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from watchdog.events import EVENT_TYPE_MODIFIED
+from watchdog.events import EVENT_TYPE_CLOSED, EVENT_TYPE_MODIFIED
 
 from app.errors import DatabaseUnavailableError, PluginError, SupersededError
 from app.publishing.discovery import folder_stamp, list_folders
+from app.publishing.look import QUIET_SECONDS, Look
 from app.publishing.observer import BLIND_SCAN_SECONDS, FolderObserver
 from app.publishing.publisher import Publisher
 from app.threads import OwnThread
 
 log = logging.getLogger(__name__)
 
-QUIET_SECONDS = 0.02
 MAX_QUIET_SECONDS = 0.5
+CALM_SECONDS = 0.3
+"""A folder that was left alone for so long is looked at at once: it is no storm of edits."""
+
 SETTLE_SECONDS = 0.3
 """How long after a publish its folder is compared once more, for events that came too early."""
 
@@ -45,7 +48,9 @@ class SourceWatcher(OwnThread):
         self._lock_file = artifacts_dir / ".watch.lock"
         self._publisher = publisher
         self._pending: dict[str, _Pending] = {}
-        self._busy: dict[str, _Look] = {}
+        self._busy: dict[str, Look] = {}
+        self._changed_at: dict[str, float] = {}
+        """When the last event of a folder came, in monotonic seconds."""
         self._rows_changed = False
         self._stamps: dict[str, tuple[object, ...]] = {}
         self.holds = False
@@ -61,26 +66,40 @@ class SourceWatcher(OwnThread):
     def notice(self, folder: str, file: str, event_type: str) -> None:
         """Mark a folder for a file event; until the file is closed, half of it may be missing."""
         busy = self._busy.get(folder)
-        if busy is not None and folder_stamp(self._root / folder) != busy.stamp:
+        if busy is not None and busy.stamp and folder_stamp(self._root / folder) != busy.stamp:
             busy.superseded.set()
         with self._wake:
+            now = time.monotonic()
+            known = self._pending.get(folder)
+            if known is not None and known.eager and not event_type:
+                return  # a folder is modified, too, by the file that was closed in it
             pending = self._mark(folder)
+            if not pending.files:
+                pending.calm = now - self._changed_at.get(folder, 0.0) > CALM_SECONDS
+            pending.files.add(file)
+            self._changed_at[folder] = now
             if event_type == EVENT_TYPE_MODIFIED:
                 pending.written.add(file)
             else:
                 pending.written.discard(file)
             if pending.written:
                 pending.due = pending.first + MAX_QUIET_SECONDS
+            elif event_type == EVENT_TYPE_CLOSED and pending.calm and pending.files == {file}:
+                pending.due = now
+                pending.eager = True
             self._wake.notify_all()
 
     def _mark(self, folder: str) -> "_Pending":
         now = time.monotonic()
         pending = self._pending.setdefault(folder, _Pending(now, now))
         pending.due = min(now + QUIET_SECONDS, pending.first + MAX_QUIET_SECONDS)
+        pending.eager = False
         return pending
 
     def rows_changed(self) -> None:
-        """Look whether a row asks for a source to be compiled."""
+        """Look whether a row asks for a source to be compiled, if it is this process that does."""
+        if not self.holds:
+            return  # the one that comes to hold scans all rows
         with self._wake:
             self._rows_changed = True
             self._wake.notify_all()
@@ -117,6 +136,7 @@ class SourceWatcher(OwnThread):
 
     def _hold(self) -> None:
         log.info("watching %s", self._root)
+        self._publisher.prepare()
         workers = [
             threading.Thread(target=self._work, name=f"benana-publish-{n}", daemon=True)
             for n in range(PUBLISH_THREADS)
@@ -219,23 +239,24 @@ class SourceWatcher(OwnThread):
                 due, folder = min(free, default=(None, ""))
                 now = time.monotonic()
                 if due is not None and due <= now:
-                    del self._pending[folder]
-                    self._busy[folder] = _Look()
+                    pending = self._pending.pop(folder)
+                    self._busy[folder] = Look(eager=pending.eager)
                     return folder
                 self._wake.wait(None if due is None else due - now)
             return None
 
-    def _look(self, folder: str, look: "_Look") -> None:
+    def _look(self, folder: str, look: Look) -> None:
         path = self._root / folder
         stamp = look.stamp = folder_stamp(path)
         known = self._stamps.get(folder)
         for name in self._publisher.names_of(folder):
             try:
-                self._publisher.follow(name, look.superseded)
+                self._publisher.follow(name, look)
             except PluginError as error:
                 log.warning("%s", error)
         if not path.is_dir():
             self._stamps.pop(folder, None)
+            self._changed_at.pop(folder, None)
             return
         self._stamps[folder] = stamp
         if stamp != known:
@@ -251,20 +272,16 @@ class SourceWatcher(OwnThread):
 class _Pending:
     """A marked folder: when its first event came and when to look, in monotonic seconds."""
 
-    __slots__ = ("due", "first", "written")
+    __slots__ = ("calm", "due", "eager", "files", "first", "written")
 
     def __init__(self, first: float, due: float) -> None:
         self.first = first
         self.due = due
+        self.files: set[str] = set()
+        """The files that events told of."""
         self.written: set[str] = set()
         """The files that a writer has changed and not closed yet."""
-
-
-class _Look:
-    """A look under way, and whether its folder changed again meanwhile."""
-
-    __slots__ = ("stamp", "superseded")
-
-    def __init__(self) -> None:
-        self.stamp: tuple[object, ...] = ()
-        self.superseded = threading.Event()
+        self.calm = False
+        """Whether the folder had been left alone before."""
+        self.eager = False
+        """Whether it is due before its quiet period is over."""

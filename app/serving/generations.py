@@ -6,7 +6,6 @@ the request path has no lock and no shared counter. The price is that the reclai
 look: it polls the slots while, and only while, something waits to be cleaned up.
 """
 
-import gc
 import logging
 import threading
 import time
@@ -15,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from app.serving.collector import Collector
 from app.serving.remains import holders_of
 from app.serving.routes import RouteTable
 from app.threads import OwnThread
@@ -112,7 +112,8 @@ class _Remains:
     label: str
     traces: "list[weakref.ref[Any]]"
     report_at: float
-    collections: int = 0
+    collected: bool = False
+    """Whether a collection saw it, or passed it by because it was frozen."""
     reported: bool = False
 
     def survivors(self) -> list[object]:
@@ -133,9 +134,13 @@ class Undertaker(OwnThread):
         self._drain_seconds = drain_seconds
         self._retired: list[_Retired] = []
         self._remains: list[_Remains] = []
-        self._collect_at = 0.0
+        self._collector = Collector()
         self._max_leaked = 0
         self._replace: Callable[[], None] | None = None
+
+    def freeze(self) -> None:
+        """Note that what is loaded now will stay for long."""
+        self._collector.freeze()
 
     def replace_process(self, replace: Callable[[], None], max_leaked: int) -> None:
         """Call `replace` once more than `max_leaked` generations stay in memory."""
@@ -195,9 +200,9 @@ class Undertaker(OwnThread):
             if self._is_finished(item, oldest, now):
                 with self._wake:
                     self._retired.remove(item)
-                if not self._remains:
+                if all(other.collected for other in self._remains):
                     # Not at once: a collection would hold up the first requests of the successor.
-                    self._collect_at = max(self._collect_at, now + LOOK_SECONDS)
+                    self._collector.put_off(LOOK_SECONDS)
                 self._remains.append(
                     _Remains(item.generation.label, item.traces, now + REPORT_SECONDS)
                 )
@@ -252,25 +257,17 @@ class Undertaker(OwnThread):
 
     def _look_at_remains(self) -> None:
         self._remains = [item for item in self._remains if item.survivors()]
-        now = time.monotonic()
-        if not self._remains or now < self._collect_at:
+        if not self._remains:
             return
         # A generation is full of cycles: classes, and functions with their globals.
-        gc.collect()
-        # A collection's cost grows with all that is loaded; it may take a twentieth of the time.
-        ended = time.monotonic()
-        self._collect_at = ended + 20 * (ended - now)
+        now = time.monotonic()
+        overdue = [item for item in self._remains if not item.reported and now >= item.report_at]
+        if overdue and self._collector.collect_thoroughly():
+            self._report_leaks(overdue)
+        elif all(item.collected for item in self._remains) or not self._collector.collect():
+            return
         for item in self._remains:
-            item.collections += 1
-            if item.reported or item.collections < 2 or ended < item.report_at:
-                continue
-            survivors = item.survivors()
-            if survivors:
-                item.reported = True
-                log.warning(
-                    "%s: still in memory after its cleanup; %s", item.label, holders_of(survivors)
-                )
-            del survivors
+            item.collected = True
         if self._replace is not None and self.leaked > self._max_leaked:
             log.warning(
                 "%d generations stay in memory, more than %d: replacing this worker",
@@ -279,6 +276,17 @@ class Undertaker(OwnThread):
             )
             replace, self._replace = self._replace, None
             replace()
+
+    def _report_leaks(self, overdue: list[_Remains]) -> None:
+        for item in overdue:
+            survivors = item.survivors()
+            if survivors:
+                item.reported = True
+                log.warning(
+                    "%s: still in memory after its cleanup; %s", item.label, holders_of(survivors)
+                )
+                self._collector.freeze()  # looking for who holds it has thawed everything
+            del survivors
 
 
 def _dispose(generation: Disposable, done: threading.Event) -> None:

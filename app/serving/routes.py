@@ -6,7 +6,6 @@ whose template has no fields is found by one look-up in `exact`.
 """
 
 import contextlib
-import functools
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -28,6 +27,7 @@ TABLE_KEY = "benana.table"
 """The WSGI environment's key of the table that a request runs in."""
 
 Found = tuple[object, dict[str, Any], dict[str, Any], str | None]
+_UNQUOTABLE = re.compile("['\\\\\0\ud800-\udfff]")
 _FIELDS = None
 """The key of the routes whose first segment is a field: any path may be theirs."""
 
@@ -134,8 +134,7 @@ class TableBuilder:
             by_segment.setdefault(_segment_of(route.template), []).append(route)
         if owner != SERVER:
             _refuse_reserved(owner, routes)
-        for route in routes:
-            _refuse_unroutable(owner, route)
+            _refuse_unquotable(owner, routes)
         done: list[str | None] = []
         try:
             for segment, new in by_segment.items():
@@ -169,7 +168,7 @@ class TableBuilder:
                     )
             if any("{" in route.template for route in routes):
                 finder = self._router(segment)
-                finder.find("/")  # compiles: the first request shall not wait for it
+                _compile(finder)
                 finders[segment] = finder
         return RouteTable(old.number + 1, self._owned, self._segments, exact, finders)
 
@@ -180,15 +179,23 @@ class TableBuilder:
             if other is not None:
                 raise _conflict(owner, route, other)
             present[_normal(route.template)] = route
-        if not any("{" in template for template in present):
-            self._touched[segment] = None  # literals alone never exclude each other
-            return
-        router = self._router(segment)
+        fields = any("{" in template for template in present)
+        if fields:
+            router = self._router(segment)
+        else:
+            self._touched[segment] = None  # literals alone never exclude those that are there
+            router = CompiledRouter()
         for route in new:
             try:
                 _insert(router, route)
-            except ValueError as error:
+            except (ValueError, re.error) as error:
                 raise self._explain(owner, segment, route, new, error) from None
+        try:
+            if fields:
+                _compile(router)
+        except (ValueError, SyntaxError, re.error) as error:
+            fault = next(filter(None, map(_fault_alone, new)), None)
+            raise fault or ConflictError(owner, f"its routes together: {error}") from None
 
     def _router(self, segment: str | None) -> CompiledRouter:
         router = self._touched.get(segment)
@@ -200,7 +207,7 @@ class TableBuilder:
         return router
 
     def _explain(
-        self, owner: str, segment: str | None, route: Route, new: list[Route], error: ValueError
+        self, owner: str, segment: str | None, route: Route, new: list[Route], error: Exception
     ) -> ConflictError:
         for other in (*self._segments.get(segment, ()), *new):
             if other is route:
@@ -277,26 +284,30 @@ def _refuse_reserved(owner: str, routes: Iterable[Route]) -> None:
         )
 
 
-def _refuse_unroutable(owner: str, route: Route) -> None:
-    """Refuse what Falcon takes or refuses only later, before it joins the routes of others."""
-    fault = _template_fault(route.template)
-    if fault is not None:
-        raise ConflictError(owner, f"the route {route.template}: {fault}")
+def _refuse_unquotable(owner: str, routes: Iterable[Route]) -> None:
+    # Falcon writes a template's text into Python source between quotes, as it stands.
+    for route in routes:
+        if _UNQUOTABLE.search(route.template):
+            raise ConflictError(
+                owner,
+                f"the route {route.template!r}: it holds a quote, a backslash, NUL or a lone "
+                "surrogate",
+            )
 
 
-@functools.lru_cache(maxsize=65536)
-def _template_fault(template: str) -> str | None:
-    """Return why a template cannot be routed, found by compiling it alone; None if it can."""
-    if "'" in template or "\\" in template:
-        # Falcon writes a template's text into Python source between quotes, as it stands.
-        return "it holds a quote or a backslash"
+def _compile(router: CompiledRouter) -> None:
+    """Compile what Falcon leaves for the first request: it shall not wait, nor find a fault."""
+    router.find("/")
+
+
+def _fault_alone(route: Route) -> ConflictError | None:
+    """Tell what is wrong with a route even where it stands alone."""
     router = CompiledRouter()
     try:
-        router.add_route(template, _NOBODY)
-        if "{" in template:
-            router.find("/")
+        _insert(router, route)
+        _compile(router)
     except (ValueError, SyntaxError, re.error) as error:
-        return str(error)
+        return ConflictError(route.owner, f"the route {route.template}: {error}")
     return None
 
 

@@ -91,39 +91,48 @@ def until_everywhere(
     path: str,
     expected: Expected,
     seconds: float = 20.0,
-    pause: float = 0.001,
+    pause: float = 0.003,
+    after: float = 0.0,
 ) -> float:
     """Ask every worker again and again until each has answered as expected.
+
+    Each is asked on its own: one that is slow to answer does not hold up the others' next question.
 
     Args:
         workers: a connection to each.
         path: what to ask.
         expected: what is waited for.
         seconds: when to give up.
-        pause: seconds between two rounds, so that the asking does not take the cores.
+        pause: seconds between an answer and the next question, so that the asking does not take
+            the cores.
+        after: `time.monotonic()` before which nobody is asked.
 
     Returns:
         `time.monotonic()` of the last worker's first expected answer.
     """
-    left = dict(workers)
+    left = set(workers.values())
+    ask_at = dict.fromkeys(left, after)
     deadline = time.monotonic() + seconds
     last = time.monotonic()
+    poll = select.poll()
+    by_fd = {connection.socket.fileno(): connection for connection in left}
+    for fd in by_fd:
+        poll.register(fd, select.POLLIN)
     while left:
-        for connection in left.values():
+        now = time.monotonic()
+        if now > deadline:
+            raise AssertionError(f"{path} is not as expected within {seconds} s")
+        for connection in [c for c, due in ask_at.items() if due <= now]:
             connection.send(path)
-        waiting = {connection.socket: pid for pid, connection in left.items()}
-        while waiting:
-            ready, _, _ = select.select(list(waiting), [], [], 10.0)
-            if not ready:
-                raise AssertionError(f"{path}: no answer within 10 s")
-            for sock in ready:
-                pid = waiting.pop(sock)
-                if expected(*left[pid].receive()):
-                    last = time.monotonic()
-                    del left[pid]
-        if left and time.monotonic() > deadline:
-            raise AssertionError(f"{path} is not as expected within {seconds} s on {list(left)}")
-        time.sleep(pause)
+            del ask_at[connection]
+        wait = min(ask_at.values(), default=deadline) - time.monotonic()
+        for fd, _ in poll.poll(max(0.0, wait) * 1000):
+            connection = by_fd[fd]
+            if expected(*connection.receive()):
+                last = time.monotonic()
+                left.discard(connection)
+            else:
+                ask_at[connection] = time.monotonic() + pause
     return last
 
 

@@ -25,6 +25,7 @@ from app.database.embedded import EmbeddedPostgres
 from app.database.repository import KEPT_VERSIONS, Repository
 from app.errors import ConflictError, DatabaseUnavailableError, PluginError
 from app.plugin import PluginMetadata
+from app.publishing.look import Look
 from app.publishing.publisher import Publisher
 from app.publishing.trial import TrialRunner
 from app.records import ACTIVE, Artifact, Endpoint, TrialReport, artifact_name
@@ -52,6 +53,14 @@ def sql(url: str) -> Iterator[Session]:
     with session(url) as opened:
         opened("TRUNCATE plugins, plugin_endpoints, plugin_versions, plugin_failures")
         yield opened
+
+
+@pytest.fixture
+def lent(url: str, repository: Repository) -> Iterator[Database]:
+    """A pool as plugins have it: a connection that comes back is made as new."""
+    database = Database(url, max_connections=PLACES, reset=True)
+    yield database
+    database.close()
 
 
 @pytest.fixture
@@ -532,7 +541,7 @@ def test_a_folder_whose_name_is_not_utf8_stops_nothing(
     assert [row.name for row in repository.list_rows()] == ["fine"]
     for name in publisher.names_of("caf\udce9"):  # as the watcher does after an event
         with contextlib.suppress(PluginError):
-            publisher.follow(name, threading.Event())
+            publisher.follow(name, Look())
     assert len(repository.list_failures()) == 1
 
 
@@ -817,48 +826,44 @@ def test_a_lent_connection_is_closed_when_it_comes_back_to_a_closed_pool(
     assert connection.closed
 
 
-def test_a_connection_is_clean_when_it_is_lent_again(database: Database, sql: Session) -> None:
-    """Plugins share the pool with the server: what one sets must not reach the next."""
-    with database.connection() as connection, connection.cursor() as cursor:
+def test_a_connection_is_clean_when_it_is_lent_again(lent: Database, sql: Session) -> None:
+    """What one plugin sets on a connection must not reach the next."""
+    with lent.connection() as connection, connection.cursor() as cursor:
         cursor.execute("SET search_path = nowhere; SET statement_timeout = 17")
         cursor.execute("CREATE TEMP TABLE plugins AS SELECT 1 AS wrong")
-    assert Repository(database).list_rows() == []
-    with database.connection() as connection, connection.cursor() as cursor:
+    assert Repository(lent).list_rows() == []
+    with lent.connection() as connection, connection.cursor() as cursor:
         cursor.execute("SHOW statement_timeout")
         assert cursor.fetchone() == ("0",)
 
 
-def test_autocommit_does_not_outlive_its_user(database: Database, sql: Session) -> None:
-    with database.connection() as connection:
+def test_autocommit_does_not_outlive_its_user(lent: Database, sql: Session) -> None:
+    with lent.connection() as connection:
         connection.autocommit = True
-    with pytest.raises(RuntimeError), database.connection() as connection:
+    with pytest.raises(RuntimeError), lent.connection() as connection:
         with connection.cursor() as cursor:
             cursor.execute("INSERT INTO plugins (name) VALUES ('half')")
         raise RuntimeError
     assert sql("SELECT name FROM plugins") == []
 
 
-def test_a_cursor_factory_does_not_outlive_its_user(
-    repository: Repository, database: Database
-) -> None:
-    publish(repository, "one", "/a")
-    with database.connection() as connection:
+def test_a_cursor_factory_does_not_outlive_its_user(lent: Database) -> None:
+    publish(Repository(lent), "one", "/a")
+    with lent.connection() as connection:
         connection.cursor_factory = psycopg2.extras.RealDictCursor
-    assert [row.name for row in repository.list_rows()] == ["one"]
+    assert [row.name for row in Repository(lent).list_rows()] == ["one"]
 
 
-def test_a_read_only_session_does_not_outlive_its_user(
-    repository: Repository, database: Database
-) -> None:
-    with database.connection() as connection:
+def test_a_read_only_session_does_not_outlive_its_user(lent: Database) -> None:
+    with lent.connection() as connection:
         connection.set_session(readonly=True)
-    publish(repository, "one", "/a")
+    publish(Repository(lent), "one", "/a")
 
 
 def test_a_session_lock_does_not_outlive_its_user(
-    repository: Repository, database: Database, sql: Session
+    repository: Repository, lent: Database, sql: Session
 ) -> None:
-    with database.connection() as connection, connection.cursor() as cursor:
+    with lent.connection() as connection, connection.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_lock(4711)")
     assert sql("SELECT pg_try_advisory_lock(4711)") == [(True,)]
     sql("SELECT pg_advisory_unlock(4711)")

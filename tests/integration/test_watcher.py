@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from app.errors import DatabaseUnavailableError
-from app.publishing import observer, watcher
+from app.errors import DatabaseUnavailableError, SupersededError
+from app.publishing import look, observer, watcher
+from app.publishing.look import Look
 from app.publishing.observer import FolderObserver
 from app.publishing.watcher import SourceWatcher
 from tests.acceptance.server import wait_until
@@ -23,6 +24,10 @@ class Looks:
         self.scans = 0
         self.unavailable = False
         self.asked: list[str] = []
+        self.begun = 0
+        self.superseded = 0
+
+    def prepare(self) -> None: ...
 
     def names_of(self, folder: str) -> list[str]:
         return [folder]
@@ -35,9 +40,13 @@ class Looks:
             raise FileNotFoundError(2, "No such file or directory", str(self.root))
         self.scans += 1
 
-    def follow(self, name: str, superseded: threading.Event) -> None:
+    def follow(self, name: str, look: Look) -> None:
         if self.unavailable:
             raise DatabaseUnavailableError("away")
+        self.begun += 1
+        if not look.settle():
+            self.superseded += 1
+            raise SupersededError("changed")
         file = self.root / name / "main.py"
         self.seen.append((name, file.read_text() if file.exists() else None))
 
@@ -179,7 +188,41 @@ def test_a_file_is_read_when_its_writer_has_closed_it(
         file.write("half")
         file.flush()
         # Longer than the quiet period, and shorter than the longest wait for a writer.
-        threading.Event().wait(watcher.QUIET_SECONDS * 5)
+        threading.Event().wait(look.QUIET_SECONDS * 5)
         file.write(" and whole")
     wait_until(lambda: looks.saw("slow", "half and whole"))
     assert not looks.saw("slow", "half")
+
+
+def test_a_single_file_is_looked_at_at_once_and_a_second_one_supersedes_it(
+    root: Path, looks: Looks, watching: SourceWatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(root, "one", "old")
+    wait_until(lambda: looks.saw("one", "old"))
+    wait_until(lambda: not watching._pending and not watching._busy, "all is quiet")
+    monkeypatch.setattr(watcher, "CALM_SECONDS", 0.0)
+    monkeypatch.setattr(look, "QUIET_SECONDS", 30.0)
+    begun = looks.begun
+    write(root, "one", "new")
+    wait_until(lambda: looks.begun > begun, "it does not wait for the quiet period")
+    assert not looks.saw("one", "new"), "what is found counts after it"
+    monkeypatch.setattr(watcher, "CALM_SECONDS", 30.0)
+    (root / "one" / "other.py").write_text("other")
+    wait_until(lambda: looks.superseded == 1, "the first look is given up")
+    wait_until(lambda: looks.saw("one", "new"), "the next one waited before it began")
+    assert looks.superseded == 1
+
+
+def test_a_storm_of_edits_is_waited_out(
+    root: Path, looks: Looks, watching: SourceWatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(root, "one", "old")
+    wait_until(lambda: looks.saw("one", "old"))
+    wait_until(lambda: not watching._pending and not watching._busy, "all is quiet")
+    monkeypatch.setattr(watcher, "CALM_SECONDS", 30.0)
+    begun = looks.begun
+    for number in range(200):
+        write(root, "one", str(number))
+    wait_until(lambda: looks.saw("one", "199"))
+    assert looks.superseded == 0
+    assert looks.begun - begun < 20

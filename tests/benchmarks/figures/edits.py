@@ -17,6 +17,10 @@ from tests.benchmarks.servers import BenchServer, Peer, Prober, Rig
 WORKERS = 4
 PLUGINS = 100
 PEERS = ("gunicorn --reload", "kill -HUP", "uvicorn --reload", "jurigged")
+SOONEST_SECONDS = 0.015
+"""Nobody is asked before, for the asking takes the cores: Benana waits for 20 ms of quiet before it
+publishes, jurigged for 50 ms."""
+
 BYSTANDER = "/p0000"
 """The route that the prober asks; its plugin is never edited."""
 
@@ -57,7 +61,12 @@ def edit_live(port: int, editor: Editor, count: int, workers: int = WORKERS) -> 
         folder, text, path, mark = editor.next()
         began = time.monotonic()
         (folder / "main.py").write_text(text)
-        ended = until_everywhere(connections, path, lambda _, body, mark=mark: mark in body)
+        ended = until_everywhere(
+            connections,
+            path,
+            lambda _, body, mark=mark: mark in body,
+            after=began + SOONEST_SECONDS,
+        )
         found.append((ended - began) * 1000)
     for connection in connections.values():
         connection.close()
@@ -92,7 +101,7 @@ def measure(rig: Rig) -> list[Figure]:
     samples = {"ours": ours, "floor": low}
     p50, p99, floor50 = median(ours), percentile(ours, 0.99), median(low)
     name = f"edit → served by {WORKERS} workers"
-    note = f"{len(ours)} edits, one of {PLUGINS} plugins each, resolution about 2 ms"
+    note = f"{len(ours)} edits, one of {PLUGINS} plugins each, each worker asked every 3 ms"
     low99 = percentile(low, 0.99)
     return [
         Figure(

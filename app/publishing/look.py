@@ -1,0 +1,33 @@
+"""A look at a folder that may change while it is looked at."""
+
+import threading
+import time
+
+QUIET_SECONDS = 0.02
+"""How long a folder has to be quiet before what is found in it counts."""
+
+
+class Look:
+    """One look at a folder.
+
+    An eager look begins with the event of a file that was written in one go, and not after the
+    quiet period: compile and trial run during it, and what they found counts after it.
+    """
+
+    def __init__(self, *, eager: bool = False) -> None:
+        self.superseded = threading.Event()
+        """Set when the folder has changed again meanwhile."""
+        self.stamp: tuple[object, ...] = ()
+        """The folder's stamp when the look began."""
+        self.began = time.monotonic()
+        self._eager = eager
+
+    def settle(self) -> bool:
+        """Wait for the end of the quiet period, where it was not waited for before.
+
+        Returns:
+            Whether what was found counts; else the folder changed in that time.
+        """
+        if not self._eager:
+            return True
+        return not self.superseded.wait(max(0.0, self.began + QUIET_SECONDS - time.monotonic()))

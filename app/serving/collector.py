@@ -1,0 +1,60 @@
+"""Garbage collections whose pauses do not grow with the number of plugins.
+
+A collection looks at every object and holds the GIL: 1 ms with 10 plugins loaded, 14 ms with 100,
+190 ms with 400. What stays loaded is therefore frozen (`gc.freeze`), and a collection sees only
+what came since. The price: a generation that was frozen and is retired later comes back to memory
+only with a thorough collection, and those are rationed.
+"""
+
+import gc
+import time
+
+FREEZE_SECONDS = 0.005
+"""After a collection that took longer, what it looked at is frozen."""
+
+SHARE = 20
+THOROUGH_SHARE = 100
+"""Collections may take one part in so many of the time."""
+
+
+class Collector:
+    """Collects when asked to, unless it is too early for it; for one thread."""
+
+    def __init__(self) -> None:
+        self._next = 0.0
+        self._next_thorough = 0.0
+
+    def freeze(self) -> None:
+        """Keep everything that is here now out of the collections to come."""
+        gc.freeze()
+
+    def put_off(self, seconds: float) -> None:
+        """Let the next collection wait, at least so long."""
+        self._next = max(self._next, time.monotonic() + seconds)
+
+    def collect(self) -> bool:
+        """Collect what came since the last freeze; return whether it was time for it."""
+        began = time.monotonic()
+        if began < self._next:
+            return False
+        gc.collect()
+        self._end(began)
+        return True
+
+    def collect_thoroughly(self) -> bool:
+        """Collect everything, frozen or not; return whether it was time for it."""
+        began = time.monotonic()
+        if began < max(self._next, self._next_thorough):
+            return False
+        gc.unfreeze()
+        gc.collect()
+        self._end(began)
+        ended = time.monotonic()
+        self._next_thorough = ended + THOROUGH_SHARE * (ended - began)
+        return True
+
+    def _end(self, began: float) -> None:
+        ended = time.monotonic()
+        if ended - began > FREEZE_SECONDS:
+            gc.freeze()
+        self._next = ended + SHARE * (ended - began)
