@@ -16,7 +16,7 @@ from app.errors import (
     UnknownPluginError,
 )
 from app.serving.application import LiveApp
-from app.serving.routes import SERVER, TABLE_KEY, RouteTable
+from app.serving.routes import SERVER
 
 log = logging.getLogger(__name__)
 
@@ -47,8 +47,21 @@ class Problem(falcon.HTTPError):
 def install(app: LiveApp) -> None:
     """Make every error of an application a problem."""
     app.set_error_serializer(_serialize)
-    app.add_error_handler(Exception, _unexpected)
-    app.add_error_handler(BenanaError, _ours)
+
+    def unexpected(
+        req: falcon.Request, _resp: falcon.Response, error: Exception, _params: dict[str, Any]
+    ) -> None:
+        table = app.running.slot().table or app.table
+        _raise_unexpected(req, error, table.owner_of(req.uri_template) or SERVER)
+
+    def ours(
+        req: falcon.Request, resp: falcon.Response, error: BenanaError, params: dict[str, Any]
+    ) -> None:
+        _raise_ours(error)
+        unexpected(req, resp, error, params)
+
+    app.add_error_handler(Exception, unexpected)
+    app.add_error_handler(BenanaError, ours)
 
 
 def _serialize(req: falcon.Request, resp: falcon.Response, error: falcon.HTTPError) -> None:
@@ -73,9 +86,8 @@ def _serialize(req: falcon.Request, resp: falcon.Response, error: falcon.HTTPErr
     resp.data = json.dumps(body, ensure_ascii=False).encode("utf-8", "backslashreplace")
 
 
-def _ours(
-    req: falcon.Request, resp: falcon.Response, error: BenanaError, params: dict[str, Any]
-) -> None:
+def _raise_ours(error: BenanaError) -> None:
+    """Raise the problem that stands for an error of ours, if one does."""
     if isinstance(error, UnknownPluginError):
         raise Problem(404, str(error))
     if isinstance(error, DatabaseUnavailableError):
@@ -86,16 +98,11 @@ def _ours(
         ) from error
     if isinstance(error, PluginError):
         raise Problem(422, str(error), members={"plugin": error.plugin, "error": error.as_record()})
-    _unexpected(req, resp, error, params)
 
 
-def _unexpected(
-    req: falcon.Request, resp: falcon.Response, error: Exception, params: dict[str, Any]
-) -> None:
+def _raise_unexpected(req: falcon.Request, error: Exception, owner: str) -> None:
     """Answer 500 with an error id that ties the answer to the log."""
     error_id = uuid.uuid4().hex[:12]
-    table: RouteTable = req.env[TABLE_KEY]
-    owner = table.owner_of(req.uri_template) or SERVER
     log.error(
         "%s: %s %s raised %s [error %s]",
         owner,

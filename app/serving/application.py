@@ -10,7 +10,7 @@ import falcon
 from falcon.routing import CompiledRouter
 
 from app.serving.generations import RunningRequests
-from app.serving.routes import TABLE_KEY, RouteTable, SwappingRouter
+from app.serving.routes import RouteTable, SwappingRouter
 
 log = logging.getLogger(__name__)
 
@@ -21,11 +21,17 @@ CRASH_BODY = (
 )
 
 
+# Looked up once: `super()` costs each request a twentieth of its time.
+_answer = falcon.App.__call__
+_get_body = falcon.App._get_body
+
+
 class LiveApp(falcon.App[falcon.Request, falcon.Response]):
     """A `falcon.App` that notes, for each request, the table that it began with."""
 
     def __init__(self) -> None:
         self.running = RunningRequests()
+        self._threads = self.running.threads
         self.router = SwappingRouter()
         super().__init__(router=cast(CompiledRouter, self.router))
 
@@ -40,36 +46,31 @@ class LiveApp(falcon.App[falcon.Request, falcon.Response]):
 
     def __call__(self, env: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Answer a WSGI request."""
-        slot = self.running.slot()
-        outer = slot.table
-        router = self.router
-        # Between reading the table and noting it, a swap and a look at the slots may pass by; so
-        # only a table that is still current counts as entered. A request within a request stays
-        # in the outer one's table.
-        if outer is None:
-            while True:
-                table = router.table
-                slot.table = table
-                if table is router.table:
-                    break
-        else:
-            table = outer
-        env[TABLE_KEY] = table
         try:
-            body = super().__call__(env, start_response)
+            slot = self._threads.slot
+        except AttributeError:
+            slot = self.running.slot()
+        # Noted first, and read again by the router: whatever table that finds, it is the noted one
+        # or a later one, and what is retired from either waits for the noted one to be left. A
+        # request within a request waits for the outer one's.
+        outer = slot.table
+        if outer is None:
+            slot.table = self.router.table
+        try:
+            body = _answer(self, env, start_response)
             if type(body) is not list:
-                body = _Stream(body, self.running, table)
+                body = _Stream(body, self.running, slot.table)
             elif body and type(body[0]) is not bytes:
                 raise TypeError(f"the body is a {type(body[0]).__qualname__}, expected bytes")
         except BaseException as error:  # noqa: BLE001 - SystemExit would end the worker
-            return _crashed(error, table, env, start_response)
+            return _crashed(error, self.router.table, env, start_response)
         finally:
             slot.table = outer
         return body
 
     def _get_body(self, resp: falcon.Response, wsgi_file_wrapper: Any = None) -> Any:
         try:
-            return super()._get_body(resp, wsgi_file_wrapper)
+            return _get_body(self, resp, wsgi_file_wrapper)
         except Exception as error:
             raise _UnrenderableError from error
 

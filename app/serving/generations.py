@@ -42,7 +42,8 @@ class RunningRequests:
     """The tables that requests of this process run in now."""
 
     def __init__(self) -> None:
-        self._local = threading.local()
+        self.threads = threading.local()
+        """Each thread's `slot`, once it has asked for it."""
         self._slots: weakref.WeakSet[Slot] = weakref.WeakSet()
         self._streams: set[Slot] = set()
         self._lock = threading.Lock()
@@ -50,9 +51,9 @@ class RunningRequests:
     def slot(self) -> Slot:
         """Return the calling thread's slot."""
         try:
-            slot: Slot = self._local.slot
+            slot: Slot = self.threads.slot
         except AttributeError:
-            slot = self._local.slot = Slot()
+            slot = self.threads.slot = Slot()
             with self._lock:
                 self._slots.add(slot)
         return slot

@@ -23,9 +23,6 @@ RESERVED_SEGMENTS = frozenset(
     {"plugins", "workers", "health", "metrics", "openapi.json", "swagger", "ui"}
 )
 
-TABLE_KEY = "benana.table"
-"""The WSGI environment's key of the table that a request runs in."""
-
 Found = tuple[object, dict[str, Any], dict[str, Any], str | None]
 _UNQUOTABLE = re.compile("['\\\\\0\ud800-\udfff]")
 _FIELDS = None
@@ -48,7 +45,7 @@ class RouteTable:
     `number` grows by one with every table of a process.
     """
 
-    __slots__ = ("_finders", "exact", "number", "owned", "segments")
+    __slots__ = ("exact", "finders", "number", "owned", "segments")
 
     def __init__(
         self,
@@ -62,7 +59,7 @@ class RouteTable:
         self.owned = owned
         self.segments = segments
         self.exact = exact
-        self._finders = finders
+        self.finders = finders
 
     @classmethod
     def empty(cls) -> "RouteTable":
@@ -79,12 +76,12 @@ class RouteTable:
         hit = self.exact.get(normal)
         if hit is not None:
             return hit[0], hit[1], {}, hit[2]
-        finder = self._finders.get(normal[1:].partition("/")[0])
+        finder = self.finders.get(normal[1:].partition("/")[0])
         if finder is not None:
             found: Found | None = finder.find(normal)
             if found is not None and found[0] is not None:
                 return found
-        finder = self._finders.get(_FIELDS)
+        finder = self.finders.get(_FIELDS)
         return None if finder is None else finder.find(normal)
 
     def owner_of(self, template: str | None) -> str | None:
@@ -152,7 +149,7 @@ class TableBuilder:
         """Compile what changed and return the new table."""
         old = self._table
         exact = old.exact.copy()
-        finders = old._finders.copy()
+        finders = old.finders.copy()
         for segment in self._touched:
             for route in old.segments.get(segment, ()):
                 exact.pop(_normal(route.template), None)
@@ -290,7 +287,7 @@ def _refuse_unquotable(owner: str, routes: Iterable[Route]) -> None:
         if _UNQUOTABLE.search(route.template):
             raise ConflictError(
                 owner,
-                f"the route {route.template!r}: it holds a quote, a backslash, NUL or a lone "
+                f"the route {route.template}: it holds a quote, a backslash, NUL or a lone "
                 "surrogate",
             )
 
@@ -312,7 +309,7 @@ def _fault_alone(route: Route) -> ConflictError | None:
 
 
 class SwappingRouter:
-    """The router that a `falcon.App` keeps: it looks into the table of the request.
+    """The router that a `falcon.App` keeps: it looks into the current table.
 
     `falcon.App` binds `find` when it is made, so the swap happens in here.
     """
@@ -321,11 +318,19 @@ class SwappingRouter:
         self.table = RouteTable.empty()
 
     def find(self, uri: str, req: falcon.Request) -> Found | None:
-        """Find a path in the table that its request entered with."""
-        table: RouteTable = req.env[TABLE_KEY]
+        """Find a path in the current table."""
+        table = self.table
         hit = table.exact.get(uri)
         if hit is not None:
             return hit[0], hit[1], {}, hit[2]
+        try:
+            finder = table.finders.get(uri.split("/", 2)[1])
+        except IndexError:
+            finder = None  # a path without a slash, as of `OPTIONS *`
+        if finder is not None:
+            found: Found | None = finder.find(uri)
+            if found is not None:
+                return found
         return table.search(uri)
 
     def add_route(self, uri_template: str, resource: object, **_: Any) -> None:

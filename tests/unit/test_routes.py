@@ -49,8 +49,9 @@ def table_of(**owned):
 
 def find(table, path):
     """Find a path as the application does: exactly first, then by search."""
-    request = falcon.Request(falcon.testing.create_environ("/") | {"benana.table": table})
-    found = SwappingRouter().find(path, request)
+    router = SwappingRouter()
+    router.table = table
+    found = router.find(path, falcon.Request(falcon.testing.create_environ("/")))
     return None if found is None or found[0] is None else (found[0], found[2], found[3])
 
 
@@ -340,7 +341,7 @@ def snapshot(table):
         dict(table.owned),
         dict(table.segments),
         {path: (entry[0], dict(entry[1]), entry[2]) for path, entry in table.exact.items()},
-        {key: (id(router), router.finder_src) for key, router in table._finders.items()},
+        {key: (id(router), router.finder_src) for key, router in table.finders.items()},
     )
 
 
@@ -396,7 +397,7 @@ def test_removing_everything_leaves_an_empty_table():
     builder.remove("one")
     builder.remove("two")
     table = builder.build()
-    assert (table.owned, table.segments, table.exact, table._finders) == ({}, {}, {}, {})
+    assert (table.owned, table.segments, table.exact, table.finders) == ({}, {}, {}, {})
 
 
 def test_an_owner_without_routes_is_no_trouble():
@@ -421,12 +422,12 @@ def test_untouched_segments_keep_their_routers():
     builder.remove("two")
     builder.add("two", routes("two", "/b/{y}"))
     after = builder.build()
-    assert after._finders["a"] is table._finders["a"]
-    assert after._finders["b"] is not table._finders["b"]
+    assert after.finders["a"] is table.finders["a"]
+    assert after.finders["b"] is not table.finders["b"]
 
 
 def test_routers_are_compiled_before_they_are_published():
-    for finder in table_of(one=["/a/{x}", "/{f}"])._finders.values():
+    for finder in table_of(one=["/a/{x}", "/{f}"]).finders.values():
         assert finder._find != finder._compile_and_find
 
 
