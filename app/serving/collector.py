@@ -13,8 +13,9 @@ FREEZE_SECONDS = 0.005
 """After a collection that took longer, what it looked at is frozen."""
 
 SHARE = 20
-THOROUGH_SHARE = 100
-"""Collections may take one part in so many of the time."""
+THOROUGH_SHARE = 500
+"""Collections may take one part in so many of the time. Thorough ones are pauses that requests
+feel: with one part in a hundred they would be their 99th percentile."""
 
 
 class Collector:

@@ -151,7 +151,12 @@ class Peer:
         }
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
-                self.command(), cwd=CHECKOUT, env=environment, stdout=log, stderr=log
+                self.command(),
+                cwd=CHECKOUT,
+                env=environment,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # as Benana: the kernel shares the cores by session
             )
         while time.monotonic() - began < seconds and self.process.poll() is None:
             with contextlib.suppress(OSError):

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import psutil
 import psycopg2
 
 from tests.benchmarks.figures.edits import PLUGINS, Editor, warm_server
@@ -19,6 +20,8 @@ from tests.benchmarks.servers import BenchServer, Peer, Rig
 WORKERS = 2
 THREADS = 8
 CONNECTIONS = 16
+FEWEST_CONNECTIONS = 4
+MOST_TRIES = 50
 RELOADS_A_SECOND = 10
 ASKED = "/p0000"
 """A route of a plugin that is never reloaded, because `Editor` spares it."""
@@ -35,13 +38,44 @@ class Load:
     failed: int
 
 
-def wrk(port: int, seconds: int) -> Load:
-    """Ask one path as fast as it goes."""
+def wrk(server: BenchServer | Peer, seconds: float) -> Load:
+    """Ask one path as fast as it goes.
+
+    Whichever worker wakes first accepts, so now and then one gets nearly all connections, and the
+    other idles: on both sides such a run is made again.
+    """
     if shutil.which("wrk") is None:
         raise AssertionError("wrk is not installed: apt-get install wrk")
-    command = ["wrk", "-t2", f"-c{CONNECTIONS}", f"-d{seconds}s", "--latency"]
-    url = f"http://127.0.0.1:{port}{ASKED}"
-    text = subprocess.run([*command, url], check=True, capture_output=True, text=True).stdout
+    url = f"http://127.0.0.1:{server.port}{ASKED}"
+    command = ["wrk", "-t2", f"-c{CONNECTIONS}", f"-d{seconds}s", "--latency", url]
+    for _ in range(MOST_TRIES):
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            time.sleep(0.2)
+            fewest = min(_connections(server))
+            if fewest < FEWEST_CONNECTIONS:
+                process.kill()
+                continue
+            return _read(process.stdout.read())
+    raise AssertionError(f"{url}: one worker gets all connections, {MOST_TRIES} times")
+
+
+def _connections(server: BenchServer | Peer) -> list[int]:
+    """Return how many connections each worker holds."""
+    assert server.process is not None
+    held = [
+        sum(
+            c.laddr.port == server.port and c.status == "ESTABLISHED"
+            for c in child.net_connections()
+        )
+        for child in psutil.Process(server.process.pid).children()
+        if "gunicorn" in child.cmdline()
+    ]
+    assert len(held) == WORKERS, held
+    return held
+
+
+def _read(text: str) -> Load:
     rate = re.search(r"Requests/sec:\s*([\d.]+)", text)
     p99 = re.search(r"99%\s*([\d.]+)(us|ms|s)", text)
     assert rate, text
@@ -57,13 +91,15 @@ def measure(rig: Rig) -> list[Figure]:
     server = warm_server(rig, PLUGINS, WORKERS, BENANA_THREADS=str(THREADS))
     peer = Peer("gunicorn", rig.home("peer"), WORKERS, THREADS)
     write_plugins(peer.plugins, PLUGINS)
-    seconds, rounds = rig.pick(1, 5), rig.pick(2, 5)
+    seconds, rounds = rig.pick(1, 3), rig.pick(2, 9)
     loads: dict[str, list[Load]] = {}
 
-    def run(label: str, port: int, meanwhile: Callable[[], object]) -> Callable[[], list[float]]:
+    def run(
+        label: str, asked: BenchServer | Peer, meanwhile: Callable[[], object]
+    ) -> Callable[[], list[float]]:
         def once() -> list[float]:
             with meanwhile() as _:  # type: ignore[attr-defined]
-                load = wrk(port, seconds)
+                load = wrk(asked, seconds)
             loads.setdefault(label, []).append(load)
             time.sleep(0.5)
             return [load.rate]
@@ -71,22 +107,28 @@ def measure(rig: Rig) -> list[Figure]:
         return once
 
     with server.running(), peer.running():
-        for port in (server.port, peer.port):
-            wrk(port, 1)
-        sides = {
-            "ours": run("ours", server.port, contextlib.nullcontext),
-            "plain Falcon": run("plain Falcon", peer.port, contextlib.nullcontext),
-            "reloads": run("reloads", server.port, lambda: _by_row(server)),
-            "edits": run("edits", server.port, lambda: _by_edit(server)),
+        for side in (server, peer):
+            wrk(side, 1)
+        quiet = {
+            "ours": run("ours", server, contextlib.nullcontext),
+            "plain Falcon": run("plain Falcon", peer, contextlib.nullcontext),
         }
-        found = {label: flat(r) for label, r in in_turns(rounds, sides).items()}
+        found = {label: flat(r) for label, r in in_turns(rounds, quiet).items()}
+        loaded = {
+            "without reloads": run("without reloads", server, contextlib.nullcontext),
+            "by row": run("by row", server, lambda: _by_row(server)),
+            "by edit": run("by edit", server, lambda: _by_edit(server)),
+        }
+        found |= {label: flat(r) for label, r in in_turns(rounds, loaded).items()}
     note = (
         f"{WORKERS} workers × {THREADS} threads, {CONNECTIONS} connections, {rounds} × {seconds} s"
     )
     figures = _compare("throughput", found, loads, ("ours", "plain Falcon"), 0.98, 1.1, note)
-    for label, how in (("reloads", "by row"), ("edits", "by edit")):
-        name = f"throughput, {RELOADS_A_SECOND} reloads/s {how}"
-        figures += _compare(name, found, loads, (label, "ours"), 0.85, None, note)
+    # An edit is compiled, tried and saved on the same two cores; its goal is in `edit`.
+    for label, goal in (("by row", 0.85), ("by edit", None)):
+        name = f"throughput, {RELOADS_A_SECOND} reloads/s {label}"
+        sides = (label, "without reloads")
+        figures += _compare(name, found, loads, sides, goal, None, note)
     return figures
 
 
@@ -95,30 +137,30 @@ def _compare(
     found: dict[str, list[float]],
     loads: dict[str, list[Load]],
     sides: tuple[str, str],
-    goal: float,
+    goal: float | None,
     p99_goal: float | None,
     note: str,
 ) -> list[Figure]:
     ours, peer = sides
-    peer_name = "without reloads" if peer == "ours" else peer
     ratios = [a / b for a, b in zip(found[ours], found[peer], strict=True)]
     failed = sum(load.failed for load in loads[ours])
     p99 = [median([load.p99 for load in loads[side]]) for side in sides]
-    held = median(ratios) >= goal and failed == 0
-    samples = {name: found[ours], peer_name: found[peer]}
+    held = None if goal is None else median(ratios) >= goal and failed == 0
+    aim = "reported, 0 failed" if goal is None else f"ratio ≥ {goal}, 0 failed"
+    samples = {name: found[ours], peer: found[peer]}
     rate = Figure(
-        *(name, median(found[ours]), "req/s", peer_name, median(found[peer]), median(ratios)),
-        *(f"ratio ≥ {goal}, 0 failed", held, f"ratio {spread(ratios)}"),
+        *(name, median(found[ours]), "req/s", peer, median(found[peer]), median(ratios)),
+        *(aim, held, f"ratio {spread(ratios)}"),
         f"{note}; {failed} failed",
         samples,
     )
     tail = Figure(
-        *(f"{name}, p99", p99[0], "ms", peer_name, p99[1], p99[0] / p99[1]),
+        *(f"{name}, p99", p99[0], "ms", peer, p99[1], p99[0] / p99[1]),
         "reported" if p99_goal is None else f"ratio ≤ {p99_goal}",
         None if p99_goal is None else p99[0] / p99[1] <= p99_goal,
         f"{short(min(x.p99 for x in loads[ours]))}–{short(max(x.p99 for x in loads[ours]))}",
         "",
-        {name: [x.p99 for x in loads[ours]], peer_name: [x.p99 for x in loads[peer]]},
+        {name: [x.p99 for x in loads[ours]], peer: [x.p99 for x in loads[peer]]},
     )
     return [rate, tail]
 
