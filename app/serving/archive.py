@@ -17,6 +17,7 @@ import sys
 import threading
 import weakref
 import zipfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from importlib.resources.abc import Traversable, TraversableResources
 from types import CodeType, ModuleType
@@ -240,6 +241,8 @@ class _Finder(importlib.abc.MetaPathFinder):
 
     def __init__(self) -> None:
         self._packages: dict[str, GenerationPackage] = {}
+        self._labels: Counter[str] = Counter()
+        """How many packages have the modules' file names begin with each label."""
         self._alive: weakref.WeakSet[GenerationPackage] = weakref.WeakSet()
         self._lock = threading.Lock()
 
@@ -250,6 +253,7 @@ class _Finder(importlib.abc.MetaPathFinder):
                 free = name if number == 1 else f"{name}_{number}"
                 if free not in self._packages:
                     self._packages[free] = package
+                    self._labels[package.archive.label] += 1
                     self._alive.add(package)
                     break
         if self not in sys.meta_path:
@@ -258,7 +262,12 @@ class _Finder(importlib.abc.MetaPathFinder):
 
     def release(self, name: str) -> None:
         with self._lock:
-            self._packages.pop(name, None)
+            package = self._packages.pop(name, None)
+            if package is not None:
+                label = package.archive.label
+                self._labels[label] -= 1
+                if not self._labels[label]:
+                    del self._labels[label]
 
     def count_alive(self) -> int:
         with self._lock:
@@ -266,7 +275,7 @@ class _Finder(importlib.abc.MetaPathFinder):
 
     def uses(self, label: str) -> bool:
         with self._lock:
-            return any(package.archive.label == label for package in self._packages.values())
+            return label in self._labels
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None

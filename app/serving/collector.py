@@ -1,13 +1,15 @@
 """Garbage collections whose pauses do not grow with the number of plugins.
 
 A collection looks at every object and holds the GIL: 1 ms with 10 plugins loaded, 14 ms with 100,
-190 ms with 400. What stays loaded is therefore frozen (`gc.freeze`), and a collection sees only
-what came since. The price: a generation that was frozen and is retired later comes back to memory
-only with a thorough collection, and those are rationed.
+190 ms with 400, 4 s with 10,000. What stays loaded is therefore frozen (`gc.freeze`), and a
+collection sees only what came since. The price: a generation that was frozen and is retired later
+comes back to memory only with a thorough collection, and those are rationed.
 """
 
 import gc
 import time
+
+from app.serving.archive import generations_alive
 
 FREEZE_SECONDS = 0.005
 """After a collection that took longer, what it looked at is frozen."""
@@ -17,6 +19,12 @@ THOROUGH_SHARE = 500
 """Collections may take one part in so many of the time. Thorough ones are pauses that requests
 feel: with one part in a hundred they would be their 99th percentile."""
 
+MANY_LOADED = 250
+"""From so many generations in memory on, a thorough collection takes 0.1 s or more ..."""
+
+MANY_WAITING = 500
+"""... and waits until so many generations wait for it: some 100 MB."""
+
 
 class Collector:
     """Collects when asked to, unless it is too early for it; for one thread."""
@@ -24,10 +32,16 @@ class Collector:
     def __init__(self) -> None:
         self._next = 0.0
         self._next_thorough = 0.0
+        self._frozen_at = 0.0
 
     def freeze(self) -> None:
         """Keep everything that is here now out of the collections to come."""
         gc.freeze()
+        self._frozen_at = time.monotonic()
+
+    def passes_by(self, since: float) -> bool:
+        """Tell whether only a thorough collection sees what is in memory since a moment."""
+        return since < self._frozen_at
 
     def put_off(self, seconds: float) -> None:
         """Let the next collection wait, at least so long."""
@@ -42,10 +56,16 @@ class Collector:
         self._end(began)
         return True
 
-    def collect_thoroughly(self) -> bool:
-        """Collect everything, frozen or not; return whether it was time for it."""
+    def collect_thoroughly(self, waiting: int) -> bool:
+        """Collect everything, frozen or not; return whether it was time for it.
+
+        Args:
+            waiting: how many generations wait for it.
+        """
         began = time.monotonic()
         if began < max(self._next, self._next_thorough):
+            return False
+        if waiting < MANY_WAITING and generations_alive() - waiting >= MANY_LOADED:
             return False
         gc.unfreeze()
         gc.collect()
@@ -57,5 +77,5 @@ class Collector:
     def _end(self, began: float) -> None:
         ended = time.monotonic()
         if ended - began > FREEZE_SECONDS:
-            gc.freeze()
+            self.freeze()
         self._next = ended + SHARE * (ended - began)

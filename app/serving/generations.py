@@ -86,6 +86,10 @@ class Disposable(Protocol):
     def label(self) -> str:
         """The generation's name in log lines and thread names."""
 
+    @property
+    def loaded_at(self) -> float:
+        """When it was loaded, in monotonic seconds."""
+
     def dispose(self) -> None:
         """Clean the plugin up and forget its modules; never raises."""
 
@@ -112,6 +116,7 @@ class _Remains:
 
     label: str
     traces: "list[weakref.ref[Any]]"
+    loaded_at: float
     report_at: float
     collected: bool = False
     """Whether a collection saw it, or passed it by because it was frozen."""
@@ -204,9 +209,11 @@ class Undertaker(OwnThread):
                 if all(other.collected for other in self._remains):
                     # Not at once: a collection would hold up the first requests of the successor.
                     self._collector.put_off(LOOK_SECONDS)
+                gone = item.generation
                 self._remains.append(
-                    _Remains(item.generation.label, item.traces, now + REPORT_SECONDS)
+                    _Remains(gone.label, item.traces, gone.loaded_at, now + REPORT_SECONDS)
                 )
+                del gone
 
     def _is_finished(self, item: _Retired, oldest: int | None, now: float) -> bool:
         if item.thread is None:
@@ -253,22 +260,30 @@ class Undertaker(OwnThread):
         """Return the seconds until the remains are worth a look, None if there are none."""
         if not self._remains:
             return None
-        fresh = any(not item.reported for item in self._remains)
-        return LOOK_SECONDS if fresh else LEAK_LOOK_SECONDS
+        now = time.monotonic()
+        if any(not item.collected or now < item.report_at + LOOK_SECONDS for item in self._remains):
+            return LOOK_SECONDS
+        waiting = any(not item.reported for item in self._remains)
+        return REPORT_SECONDS if waiting else LEAK_LOOK_SECONDS
 
     def _look_at_remains(self) -> None:
         self._remains = [item for item in self._remains if item.survivors()]
         if not self._remains:
             return
         # A generation is full of cycles: classes, and functions with their globals.
-        now = time.monotonic()
+        now, collector = time.monotonic(), self._collector
         overdue = [item for item in self._remains if not item.reported and now >= item.report_at]
-        if overdue and self._collector.collect_thoroughly():
-            self._report_leaks(overdue)
-        elif all(item.collected for item in self._remains) or not self._collector.collect():
+        frozen = [item for item in overdue if collector.passes_by(item.loaded_at)]
+        seen = [item for item in overdue if item not in frozen]
+        if frozen and collector.collect_thoroughly(len(frozen)):
+            seen = overdue
+        elif (
+            not seen and all(item.collected for item in self._remains)
+        ) or not collector.collect():
             return
         for item in self._remains:
             item.collected = True
+        self._report_leaks(seen)
         if self._replace is not None and self.leaked > self._max_leaked:
             log.warning(
                 "%d generations stay in memory, more than %d: replacing this worker",

@@ -5,10 +5,11 @@ Serving and trials load through the same steps, so that what a trial accepts a w
 
 import inspect
 import logging
+import time
 import traceback
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
@@ -46,6 +47,8 @@ class LoadedPlugin:
     context: PluginContext
     package: GenerationPackage
     instance: Any
+    loaded_at: float
+    """When its load began, in monotonic seconds."""
 
     @property
     def label(self) -> str:
@@ -103,7 +106,7 @@ def load(
 def _load(
     artifact: Artifact, make_context: MakeContext, row_id: str, generation: int, steps: Steps
 ) -> LoadedPlugin:
-    name = artifact.plugin
+    name, began = artifact.plugin, time.monotonic()
     package = GenerationPackage(Archive.verified(artifact), generation)
     try:
         steps.reached("import")
@@ -117,7 +120,7 @@ def _load(
     except BenanaError:
         package.forget()
         raise
-    loaded = LoadedPlugin(row_id, name, generation, metadata, (), context, package, instance)
+    loaded = LoadedPlugin(row_id, name, generation, metadata, (), context, package, instance, began)
     try:
         steps.reached("register_routes")
         collector = RouteCollector(name, lambda frame: _frame_place(package, frame))
@@ -126,7 +129,7 @@ def _load(
     except BenanaError:
         loaded.dispose()
         raise
-    return LoadedPlugin(row_id, name, generation, metadata, routes, context, package, instance)
+    return replace(loaded, routes=routes)
 
 
 def guarded(

@@ -14,6 +14,7 @@ import falcon
 from falcon.routing import CompiledRouter, map_http_methods, set_default_responders
 
 from app.errors import ConflictError
+from app.serving.layers import Draft, Layers
 from app.serving.registration import Route
 
 SERVER = "the server"
@@ -50,8 +51,8 @@ class RouteTable:
     def __init__(
         self,
         number: int,
-        owned: dict[str, tuple[Route, ...]],
-        segments: dict[str | None, tuple[Route, ...]],
+        owned: Layers[str, tuple[Route, ...]],
+        segments: Layers[str | None, tuple[Route, ...]],
         exact: dict[str, tuple[object, dict[str, Any], str]],
         finders: dict[str | None, CompiledRouter],
     ) -> None:
@@ -64,7 +65,7 @@ class RouteTable:
     @classmethod
     def empty(cls) -> "RouteTable":
         """Return the table that finds nothing."""
-        return cls(0, {}, {}, {}, {})
+        return cls(0, Layers({}), Layers({}), {}, {})
 
     def search(self, path: str) -> Found | None:
         """Find the route of a path that `exact` does not hold as it stands.
@@ -103,20 +104,22 @@ class TableBuilder:
 
     def __init__(self, table: RouteTable) -> None:
         self._table = table
-        self._owned = table.owned.copy()
-        self._segments = table.segments.copy()
+        self._owned = Draft(table.owned)
+        self._segments = Draft(table.segments)
         self._touched: dict[str | None, CompiledRouter | None] = {}
         """Each touched segment's router in the making; None where it is to be made anew."""
 
     def remove(self, owner: str) -> tuple[Route, ...]:
         """Take all routes of an owner away and return them."""
-        routes = self._owned.pop(owner, ())
+        routes = self._owned.get(owner, ())
+        self._owned.drop(owner)
         for segment in {_segment_of(route.template) for route in routes}:
-            kept = tuple(route for route in self._segments[segment] if route.owner != owner)
+            before = self._segments.get(segment, ())
+            kept = tuple(route for route in before if route.owner != owner)
             if kept:
-                self._segments[segment] = kept
+                self._segments.put(segment, kept)
             else:
-                del self._segments[segment]
+                self._segments.drop(segment)
             self._touched[segment] = None
         return routes
 
@@ -142,8 +145,8 @@ class TableBuilder:
                 self._touched[segment] = None
             raise
         for segment, new in by_segment.items():
-            self._segments[segment] = (*self._segments.get(segment, ()), *new)
-        self._owned[owner] = routes
+            self._segments.put(segment, (*self._segments.get(segment, ()), *new))
+        self._owned.put(owner, routes)
 
     def build(self) -> RouteTable:
         """Compile what changed and return the new table."""
@@ -167,7 +170,8 @@ class TableBuilder:
                 finder = self._router(segment)
                 _compile(finder)
                 finders[segment] = finder
-        return RouteTable(old.number + 1, self._owned, self._segments, exact, finders)
+        owned, segments = self._owned.finish(), self._segments.finish()
+        return RouteTable(old.number + 1, owned, segments, exact, finders)
 
     def _extend(self, owner: str, segment: str | None, new: list[Route]) -> None:
         present = {_normal(r.template): r for r in self._segments.get(segment, ())}

@@ -29,6 +29,7 @@ class Generation:
 
     def __init__(self, label="one-g1", on_dispose=lambda: None):
         self.label = label
+        self.loaded_at = time.monotonic()
         self.on_dispose = on_dispose
         self.disposed = 0
         self.gone = threading.Event()
@@ -330,6 +331,7 @@ class Plugin:
 
     def __init__(self, number, misuse):
         self.label = f"one-g{number}"
+        self.loaded_at = time.monotonic()
         self.number = number
         self.misuse = misuse
         self.ended = False
