@@ -122,7 +122,7 @@ def _crashed(
 ) -> list[bytes]:
     # As Falcon decodes it: WSGI gives the path's bytes as Latin-1.
     path = env.get("PATH_INFO", "").encode("latin1", "replace").decode("utf-8", "replace")
-    found = table.exact.get(path) or table.search(path)
+    found = table.search(path)
     template = found[-1] if found else None
     error_id = uuid.uuid4().hex[:12]
     log.error(

@@ -12,9 +12,11 @@ V = TypeVar("V")
 _GONE: Any = object()
 """Stands in the recent layer for a key that the base has and the mapping has not."""
 
-LEAST_MERGED = 128
+SMALL = 4096
+"""A mapping that is smaller is copied at every change, and has one layer."""
+
 MERGED_SHARE = 16
-"""The recent layer is merged into the base when it holds one part in so many of it."""
+"""The recent layer is merged into the base when it holds more than one part in so many of it."""
 
 
 class Layers(Mapping[K, V]):
@@ -39,10 +41,23 @@ class Layers(Mapping[K, V]):
     def __len__(self) -> int:
         return sum(1 for _ in self)
 
+    def find(self, key: K) -> V | None:
+        """Return a key's value, None if there is none; `get` of a Mapping is much slower."""
+        found = self._recent.get(key)
+        if found is None:
+            return self._base.get(key)
+        return None if found is _GONE else found
+
+    @property
+    def whole(self) -> dict[K, V] | None:
+        """The mapping as one dict, None while it has two layers."""
+        return None if self._recent else self._base
+
     def changed(self, changes: Mapping[K, V]) -> "Layers[K, V]":
         """Return the mapping with changes of a `Draft`; this one stays as it is."""
         recent = {**self._recent, **changes}
-        if len(recent) <= max(LEAST_MERGED, len(self._base) // MERGED_SHARE):
+        size = len(self._base)
+        if size >= SMALL and len(recent) <= size // MERGED_SHARE:
             return Layers(self._base, recent)
         merged = self._base | recent
         return Layers({key: value for key, value in merged.items() if value is not _GONE})
@@ -55,12 +70,12 @@ class Draft(Generic[K, V]):
         self._layers = layers
         self._changes: dict[K, V] = {}
 
-    def get(self, key: K, default: V) -> V:
-        """Return a key's value as changed so far."""
+    def find(self, key: K) -> V | None:
+        """Return a key's value as changed so far, None if there is none."""
         found = self._changes.get(key)
         if found is None:
-            return self._layers.get(key, default)
-        return default if found is _GONE else found
+            return self._layers.find(key)
+        return None if found is _GONE else found
 
     def put(self, key: K, value: V) -> None:
         """Set a key's value."""

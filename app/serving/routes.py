@@ -24,6 +24,9 @@ RESERVED_SEGMENTS = frozenset(
     {"plugins", "workers", "health", "metrics", "openapi.json", "swagger", "ui"}
 )
 
+Entry = tuple[object, dict[str, Any], str]
+"""Resource, method map and template of a path."""
+
 Found = tuple[object, dict[str, Any], dict[str, Any], str | None]
 _UNQUOTABLE = re.compile("['\\\\\0\ud800-\udfff]")
 _FIELDS = None
@@ -46,26 +49,30 @@ class RouteTable:
     `number` grows by one with every table of a process.
     """
 
-    __slots__ = ("exact", "finders", "number", "owned", "segments")
+    __slots__ = ("exact", "finders", "number", "owned", "paths", "routers", "segments")
 
     def __init__(
         self,
         number: int,
         owned: Layers[str, tuple[Route, ...]],
         segments: Layers[str | None, tuple[Route, ...]],
-        exact: dict[str, tuple[object, dict[str, Any], str]],
-        finders: dict[str | None, CompiledRouter],
+        exact: Layers[str, Entry],
+        finders: Layers[str | None, CompiledRouter],
     ) -> None:
         self.number = number
         self.owned = owned
         self.segments = segments
         self.exact = exact
         self.finders = finders
+        # For the router, which asks plain dicts as long as there are only such.
+        paths, routers = exact.whole, finders.whole
+        self.paths = None if routers is None else paths
+        self.routers = routers or {}
 
     @classmethod
     def empty(cls) -> "RouteTable":
         """Return the table that finds nothing."""
-        return cls(0, Layers({}), Layers({}), {}, {})
+        return cls(0, Layers({}), Layers({}), Layers({}), Layers({}))
 
     def search(self, path: str) -> Found | None:
         """Find the route of a path that `exact` does not hold as it stands.
@@ -74,22 +81,22 @@ class RouteTable:
             Falcon's four: resource, method map, fields, template; or None.
         """
         normal = _normal(path)
-        hit = self.exact.get(normal)
+        hit = self.exact.find(normal)
         if hit is not None:
             return hit[0], hit[1], {}, hit[2]
-        finder = self.finders.get(normal[1:].partition("/")[0])
+        finder = self.finders.find(normal[1:].partition("/")[0])
         if finder is not None:
             found: Found | None = finder.find(normal)
             if found is not None and found[0] is not None:
                 return found
-        finder = self.finders.get(_FIELDS)
+        finder = self.finders.find(_FIELDS)
         return None if finder is None else finder.find(normal)
 
     def owner_of(self, template: str | None) -> str | None:
         """Return who owns a template, None if nobody does."""
         if template is None:
             return None
-        for route in self.segments.get(_segment_of(template), ()):
+        for route in self.segments.find(_segment_of(template)) or ():
             if route.template == template:
                 return route.owner
         return None
@@ -111,10 +118,10 @@ class TableBuilder:
 
     def remove(self, owner: str) -> tuple[Route, ...]:
         """Take all routes of an owner away and return them."""
-        routes = self._owned.get(owner, ())
+        routes = self._owned.find(owner) or ()
         self._owned.drop(owner)
         for segment in {_segment_of(route.template) for route in routes}:
-            before = self._segments.get(segment, ())
+            before = self._routes(segment)
             kept = tuple(route for route in before if route.owner != owner)
             if kept:
                 self._segments.put(segment, kept)
@@ -145,36 +152,35 @@ class TableBuilder:
                 self._touched[segment] = None
             raise
         for segment, new in by_segment.items():
-            self._segments.put(segment, (*self._segments.get(segment, ()), *new))
+            self._segments.put(segment, (*self._routes(segment), *new))
         self._owned.put(owner, routes)
 
     def build(self) -> RouteTable:
         """Compile what changed and return the new table."""
         old = self._table
-        exact = old.exact.copy()
-        finders = old.finders.copy()
+        exact, finders = Draft(old.exact), Draft(old.finders)
         for segment in self._touched:
-            for route in old.segments.get(segment, ()):
-                exact.pop(_normal(route.template), None)
-            finders.pop(segment, None)
+            for route in old.segments.find(segment) or ():
+                exact.drop(_normal(route.template))
+            finders.drop(segment)
         for segment in self._touched:
-            routes = self._segments.get(segment, ())
+            routes = self._routes(segment)
             for route in routes:
                 if "{" not in route.template:
-                    exact[_normal(route.template)] = (
-                        route.resource,
-                        _method_map(route),
-                        route.template,
-                    )
+                    entry = (route.resource, _method_map(route), route.template)
+                    exact.put(_normal(route.template), entry)
             if any("{" in route.template for route in routes):
                 finder = self._router(segment)
                 _compile(finder)
-                finders[segment] = finder
+                finders.put(segment, finder)
         owned, segments = self._owned.finish(), self._segments.finish()
-        return RouteTable(old.number + 1, owned, segments, exact, finders)
+        return RouteTable(old.number + 1, owned, segments, exact.finish(), finders.finish())
+
+    def _routes(self, segment: str | None) -> tuple[Route, ...]:
+        return self._segments.find(segment) or ()
 
     def _extend(self, owner: str, segment: str | None, new: list[Route]) -> None:
-        present = {_normal(r.template): r for r in self._segments.get(segment, ())}
+        present = {_normal(r.template): r for r in self._routes(segment)}
         for route in new:
             other = present.get(_normal(route.template))
             if other is not None:
@@ -202,7 +208,7 @@ class TableBuilder:
         router = self._touched.get(segment)
         if router is None:
             router = CompiledRouter()
-            for route in self._segments.get(segment, ()):
+            for route in self._routes(segment):
                 _insert(router, route)
             self._touched[segment] = router
         return router
@@ -210,7 +216,7 @@ class TableBuilder:
     def _explain(
         self, owner: str, segment: str | None, route: Route, new: list[Route], error: Exception
     ) -> ConflictError:
-        for other in (*self._segments.get(segment, ()), *new):
+        for other in (*self._routes(segment), *new):
             if other is route:
                 continue
             pair = CompiledRouter()
@@ -324,11 +330,14 @@ class SwappingRouter:
     def find(self, uri: str, req: falcon.Request) -> Found | None:
         """Find a path in the current table."""
         table = self.table
-        hit = table.exact.get(uri)
+        paths = table.paths
+        if paths is None:
+            return table.search(uri)
+        hit = paths.get(uri)
         if hit is not None:
             return hit[0], hit[1], {}, hit[2]
         try:
-            finder = table.finders.get(uri.split("/", 2)[1])
+            finder = table.routers.get(uri.split("/", 2)[1])
         except IndexError:
             finder = None  # a path without a slash, as of `OPTIONS *`
         if finder is not None:

@@ -207,10 +207,12 @@ def test_resident_memory_stays(
             f"after {reloads} more, {per_thousand:+.0f} KB per 1,000 (median), "
             f"{grown[pid]:+d} blocks; alive {found[pid]}"
         )
-        # What a reload leaves behind is left by each: one object would be as many as reloads.
-        assert grown[pid] < 200 + reloads / 4, grown
         assert whole < 3 << 10, steps  # one generation that stays is 0.1 MB or more
-        assert most_per_thousand is None or per_thousand < most_per_thousand, steps
+        if most_per_thousand is not None:
+            # One object left by each reload would be as many blocks as reloads; a generation that
+            # just waits for its cleanup is 800.
+            assert grown[pid] < reloads / 2, grown
+            assert per_thousand < most_per_thousand, steps
     print(f"{seconds:.0f} s")
     assert "still in memory" not in server.log()
 

@@ -13,6 +13,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from app.errors import ConflictError, LoadError
+from app.serving import layers
 from app.serving.registration import Route, RouteCollector
 from app.serving.routes import RESERVED_SEGMENTS, SERVER, RouteTable, SwappingRouter, find_conflict
 from tests.unit.conftest import call, put, resource
@@ -754,3 +755,28 @@ def test_a_template_that_utf_8_cannot_hold_is_refused():
 
 def test_a_registration_without_routes_is_empty():
     assert collect(lambda server: None) == ()
+
+
+@pytest.mark.parametrize("layered", [False, True])
+def test_a_table_of_two_layers_finds_what_one_of_one_layer_finds(monkeypatch, layered):
+    if layered:
+        monkeypatch.setattr(layers, "SMALL", 1)
+        monkeypatch.setattr(layers, "MERGED_SHARE", 0.01)
+    table = table_of(one=["/a", "/a/{x}", "/b"], two=["/c/{y}", "/d"], three=["/{first}/e"])
+    builder = table.builder()
+    builder.remove("one")
+    builder.add("one", routes("one", "/a/new", "/a/{x}/deep"))
+    builder.remove("two")
+    after = builder.build()
+    assert (after.paths is None) is layered
+    paths = ["/a", "/a/1", "/b", "/c/1", "/d", "/q/e", "/a/new", "/a/1/deep", "//a/new", "", "*"]
+    found = {path: find(after, path) and find(after, path)[2] for path in paths}
+    assert found == dict.fromkeys(["/a", "/a/1", "/b", "/c/1", "/d", "", "*"]) | {
+        "/q/e": "/{first}/e",
+        "/a/new": "/a/new",
+        "/a/1/deep": "/a/{x}/deep",
+        "//a/new": "/a/new",
+    }
+    assert find(table, "/a/1")[2] == "/a/{x}"
+    assert after.owner_of("/c/{y}") is None
+    assert set(after.owned) == {"one", "three"}
