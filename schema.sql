@@ -46,7 +46,7 @@ ALTER TABLE plugins ALTER COLUMN version SET DEFAULT '';
 -- NOT VALID: rows that are there already are kept as they are.
 ALTER TABLE plugins DROP CONSTRAINT IF EXISTS plugins_name_check;
 ALTER TABLE plugins ADD CONSTRAINT plugins_name_check
-    CHECK (name ~ '^[a-z][a-z0-9_]{0,62}$' AND name !~ '\n') NOT VALID;
+    CHECK (name ~ '^[a-z][a-z0-9_]{0,62}$') NOT VALID;
 ALTER TABLE plugins DROP CONSTRAINT IF EXISTS plugins_status_check;
 ALTER TABLE plugins ADD CONSTRAINT plugins_status_check
     CHECK (status IN ('active', 'inactive')) NOT VALID;

@@ -1,5 +1,6 @@
 """The plugin manager builds the two halves, starts and stops them, and answers the admin side."""
 
+import gc
 import logging
 import time
 from collections.abc import Callable
@@ -129,8 +130,12 @@ class PluginManager:
         self._undertaker.start()
         self._recorder.start()
         self._reconciler.start()
-        while not self._reconciler.attempted.wait(1.0):
-            still_alive()
+        gc.disable()  # a start makes little garbage, and each collection would look at everything
+        try:
+            while not self._reconciler.attempted.wait(1.0):
+                still_alive()
+        finally:
+            gc.enable()
         self._undertaker.freeze()
         self._listener.start()
         if self._settings.watch:

@@ -80,7 +80,7 @@ class Repository:
         with statement(self._database) as cursor:
             cursor.execute(
                 "SELECT name FROM plugins WHERE source_path = %s OR starts_with(source_path, %s)",
-                (folder, f"{folder}/"),
+                (_storable(folder), _storable(f"{folder}/")),
             )
             return [found[0] for found in cursor.fetchall()]
 

@@ -106,11 +106,11 @@ class Publisher:
             if self._repository.unregister(name, str(self._root / name)):
                 log.info("%s: its folder is gone, unregistered", name)
             self._seen.forget(name)
-        self._repository.forget_failure(_text(name))
+        self._repository.forget_failure(name)
 
     def names_of(self, folder: str) -> list[str]:
         """Return the plugins whose source is a folder of the plugins' root, or lies within it."""
-        return self._repository.names_of_source(_text(str(self._root / folder))) or [folder]
+        return self._repository.names_of_source(str(self._root / folder)) or [folder]
 
     def unpublished(self) -> list[str]:
         """Return the plugins whose row asks for a source to be compiled."""
@@ -314,7 +314,7 @@ class Publisher:
             if row is not None:
                 self._repository.record_error(row, error.as_record())
             else:
-                self._repository.record_failure(_text(name), _text(str(folder)), error.as_record())
+                self._repository.record_failure(name, str(folder), error.as_record())
         except DatabaseUnavailableError:
             self._failed.pop(name, None)
             log.warning("%s", error)  # it would be lost otherwise: what is raised is the outage
@@ -328,8 +328,3 @@ def _completed(metadata: PluginMetadata, source: PluginSource) -> PluginMetadata
         description=metadata.description or source.manifest.description or "",
         author=metadata.author or source.manifest.author or "",
     )
-
-
-def _text(path: str) -> str:
-    """Return a file name as text that the database can hold."""
-    return path.encode("utf-8", "backslashreplace").decode()

@@ -10,6 +10,7 @@ import pytest
 
 from app.serving.application import LiveApp
 from app.serving.generations import RunningRequests, Undertaker
+from app.serving.layers import Layers
 from app.serving.routes import RouteTable
 from tests.unit.conftest import call, collected, put
 
@@ -17,7 +18,7 @@ WAIT = 10
 
 
 def table(number: int) -> RouteTable:
-    return RouteTable(number, {}, {}, {}, {})
+    return RouteTable(number, *[Layers({})] * 4)
 
 
 class Nothing:
