@@ -90,6 +90,8 @@ class Publisher:
             SupersededError: nothing was recorded, because the folder changed again.
         """
         row = self._repository.find_row(name)
+        if self._seen.is_unmounted(self._root):
+            return
         if self._folder_is_gone(name, row):
             self._remove(name)
         else:
@@ -136,7 +138,8 @@ class Publisher:
         with ThreadPoolExecutor(SCAN_THREADS, thread_name_prefix="benana-scan") as pool:
             found = pool.map(lambda name: self._scan_one(name, rows.get(name), restore), names)
             published = sum(found)
-        self._forget_missing(set(folders))
+        if not self._seen.is_unmounted(self._root):
+            self._forget_missing(set(folders))
         self._seen.end_start()
         if published:
             log.info("published %d of %d plugins", published, len(names))
@@ -253,10 +256,10 @@ class Publisher:
         return source.digest not in {seen, row.source_digest}
 
     def _remember(self, source: PluginSource) -> None:
-        if self._seen.digest_of(source.name) == source.digest:
-            return
         try:
-            self._seen.record(source.name, source.digest)
+            self._seen.record_root(self._root)
+            if self._seen.digest_of(source.name) != source.digest:
+                self._seen.record(source.name, source.digest)
         except OSError as error:
             # It costs one look at the next start, and nothing else.
             log.warning(

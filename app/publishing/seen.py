@@ -5,10 +5,15 @@ the row differs; so a row that was set back stays so, and two hosts with differe
 overwrite each other for ever.
 """
 
+import logging
 import os
 import tempfile
 from contextlib import suppress
 from pathlib import Path
+
+from app.publishing.discovery import list_folders
+
+log = logging.getLogger(__name__)
 
 
 class SeenSources:
@@ -17,6 +22,8 @@ class SeenSources:
     def __init__(self, artifacts_dir: Path) -> None:
         self._folder = artifacts_dir / ".seen"
         self._start = self._folder / ".start"
+        self._root = self._folder / ".root"
+        self._lost = False
 
     def digest_of(self, plugin: str) -> str | None:
         """Return the digest that was last published from this host's folder, None if none was."""
@@ -27,12 +34,45 @@ class SeenSources:
 
     def record(self, plugin: str, digest: str) -> None:
         """Note a digest; OSError if the folder cannot be written to."""
+        self._write(self._folder / plugin, digest)
+
+    def record_root(self, root: Path) -> None:
+        """Note which folder the plugins' root is; OSError if that cannot be written."""
+        identity = _identity(root)
+        if self._noted_root() != identity:
+            self._write(self._root, identity)
+
+    def is_unmounted(self, root: Path) -> bool:
+        """Tell whether the plugins' root is empty because another folder is in its place.
+
+        For a disk that is not mounted, all plugins would be unregistered otherwise.
+        """
+        try:
+            lost = not list_folders(root) and self._noted_root() not in {None, _identity(root)}
+        except OSError:
+            return False  # that it is gone is told elsewhere
+        if lost and not self._lost:
+            log.warning(
+                "the plugins' root %s is empty and not the folder that it was: is a disk not "
+                "mounted? Nothing is unregistered; what is registered is served on",
+                root,
+            )
+        self._lost = lost
+        return lost
+
+    def _noted_root(self) -> str | None:
+        try:
+            return self._root.read_text(encoding="ascii")
+        except (OSError, ValueError):
+            return None
+
+    def _write(self, path: Path, text: str) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=self._folder, prefix=".")
         try:
             with os.fdopen(handle, "w", encoding="ascii") as file:
-                file.write(digest)
-            Path(temporary).replace(self._folder / plugin)
+                file.write(text)
+            Path(temporary).replace(path)
         except OSError:
             Path(temporary).unlink(missing_ok=True)
             raise
@@ -65,3 +105,8 @@ class SeenSources:
         """Note that the scan of the server's start is complete."""
         with suppress(OSError):
             self._start.unlink(missing_ok=True)
+
+
+def _identity(folder: Path) -> str:
+    found = folder.stat()
+    return f"{found.st_dev}:{found.st_ino}"

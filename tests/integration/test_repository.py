@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -543,6 +544,30 @@ def test_a_folder_whose_name_is_not_utf8_stops_nothing(
         with contextlib.suppress(PluginError):
             publisher.follow(name, Look())
     assert len(repository.list_failures()) == 1
+
+
+def test_an_unmounted_root_unregisters_nothing(
+    repository: Repository, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    publisher = publisher_on(tmp_path, repository)
+    publisher.scan(at_start=True)
+    root, away = tmp_path / "plugins", tmp_path / "away"
+    root.rename(away)
+    root.mkdir()  # the mount point below the disk
+    publisher.scan()
+    publisher.follow("fine", Look())
+    trial: Any = InstantTrial()
+    Publisher(root, tmp_path / "bin", repository, trial).scan(at_start=True)
+    assert [row.name for row in repository.list_rows()] == ["fine"]
+    assert repository.list_rows()[0].error is None
+    assert caplog.text.count("is a disk not mounted?") == 2, "once for each process"
+    root.rmdir()
+    away.rename(root)
+    publisher.scan()
+    assert [row.name for row in repository.list_rows()] == ["fine"]
+    shutil.rmtree(root / "fine")
+    publisher.scan()
+    assert repository.list_rows() == []
 
 
 # --- the database away -------------------------------------------------------------------------
