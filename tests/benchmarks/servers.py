@@ -111,9 +111,13 @@ class Peer:
             `jurigged`.
         home: an empty folder.
         workers: how many processes; uvicorn reloads with one only.
+        threads: how many threads in each.
+        compute: milliseconds that a thread of each worker computes, ten times a second.
     """
 
-    def __init__(self, kind: str, home: Path, workers: int, threads: int = 8) -> None:
+    def __init__(
+        self, kind: str, home: Path, workers: int, threads: int = 8, compute: float = 0.0
+    ) -> None:
         self.kind = kind
         self.home = home
         self.plugins = home / "plugs"
@@ -124,6 +128,7 @@ class Peer:
         self.log_file = home / "peer.log"
         self._reload = {"gunicorn --reload": "gunicorn", "jurigged": "jurigged"}.get(kind, "")
         self._threads = threads
+        self._compute = compute
         self.process: subprocess.Popen[bytes] | None = None
 
     def command(self) -> list[str]:
@@ -148,6 +153,7 @@ class Peer:
             "STATIC_WORKERS": str(self.workers),
             "STATIC_THREADS": str(self._threads),
             "STATIC_RELOAD": self._reload,
+            "STATIC_COMPUTE": str(self._compute or ""),
         }
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(

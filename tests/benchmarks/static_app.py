@@ -7,6 +7,8 @@ import importlib
 import logging
 import os
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -57,5 +59,17 @@ def _nothing() -> Any:
     raise RuntimeError("the peers have no database")
 
 
+def compute(milliseconds: float) -> None:
+    """Take so much of the processor ten times a second, and never end."""
+    while True:
+        time.sleep(0.1)
+        ended = time.thread_time() + milliseconds / 1000
+        while time.thread_time() < ended:
+            pass
+
+
 if "STATIC_ROOT" in os.environ:
     app = create(Path(os.environ["STATIC_ROOT"]))
+    if os.environ.get("STATIC_COMPUTE"):
+        share = float(os.environ["STATIC_COMPUTE"])
+        threading.Thread(target=compute, args=(share,), daemon=True).start()
