@@ -19,11 +19,10 @@ THOROUGH_SHARE = 500
 """Collections may take one part in so many of the time. Thorough ones are pauses that requests
 feel: with one part in a hundred they would be their 99th percentile."""
 
-MANY_LOADED = 250
-"""From so many generations in memory on, a thorough collection takes 0.1 s or more ..."""
-
+WAITING_SHARE = 8
 MANY_WAITING = 500
-"""... and waits until so many generations wait for it: some 100 MB."""
+"""A thorough collection waits until one generation in so many waits for it, or so many of them do:
+some 100 MB."""
 
 
 class Collector:
@@ -64,7 +63,7 @@ class Collector:
         """
         if time.monotonic() < max(self._next, self._next_thorough):
             return False
-        if waiting < MANY_WAITING and generations_alive() - waiting >= MANY_LOADED:
+        if waiting < min(MANY_WAITING, generations_alive() // WAITING_SHARE):
             return False
         began = time.thread_time()
         gc.unfreeze()
