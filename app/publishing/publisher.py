@@ -90,12 +90,10 @@ class Publisher:
             SupersededError: nothing was recorded, because the folder changed again.
         """
         row = self._repository.find_row(name)
-        if self._seen.is_unmounted(self._root):
-            return
-        if self._folder_is_gone(name, row):
-            self._remove(name)
-        else:
+        if not self._folder_is_gone(name, row):
             self._publish(name, row, look)
+        elif not self._seen.is_unmounted(self._root):
+            self._remove(name)
 
     def _folder_is_gone(self, name: str, row: PluginRow | None) -> bool:
         if row is not None and row.unpublished:
@@ -140,6 +138,8 @@ class Publisher:
             published = sum(found)
         if not self._seen.is_unmounted(self._root):
             self._forget_missing(set(folders))
+        if folders:
+            self._seen.record_root(self._root)
         self._seen.end_start()
         if published:
             log.info("published %d of %d plugins", published, len(names))
@@ -256,10 +256,11 @@ class Publisher:
         return source.digest not in {seen, row.source_digest}
 
     def _remember(self, source: PluginSource) -> None:
+        if self._seen.digest_of(source.name) == source.digest:
+            return
         try:
             self._seen.record_root(self._root)
-            if self._seen.digest_of(source.name) != source.digest:
-                self._seen.record(source.name, source.digest)
+            self._seen.record(source.name, source.digest)
         except OSError as error:
             # It costs one look at the next start, and nothing else.
             log.warning(

@@ -7,11 +7,11 @@ overwrite each other for ever.
 
 import logging
 import os
-import tempfile
 from contextlib import suppress
 from pathlib import Path
 
 from app.publishing.discovery import list_folders
+from app.serving.artifacts import write_whole
 
 log = logging.getLogger(__name__)
 
@@ -34,13 +34,14 @@ class SeenSources:
 
     def record(self, plugin: str, digest: str) -> None:
         """Note a digest; OSError if the folder cannot be written to."""
-        self._write(self._folder / plugin, digest)
+        write_whole(self._folder / plugin, digest.encode())
 
     def record_root(self, root: Path) -> None:
-        """Note which folder the plugins' root is; OSError if that cannot be written."""
-        identity = _identity(root)
-        if self._noted_root() != identity:
-            self._write(self._root, identity)
+        """Note which folder the plugins' root is; where that fails, `is_unmounted` sees nothing."""
+        with suppress(OSError):
+            identity = _identity(root)
+            if self._noted_root() != identity:
+                write_whole(self._root, identity.encode())
 
     def is_unmounted(self, root: Path) -> bool:
         """Tell whether the plugins' root is empty because another folder is in its place.
@@ -65,17 +66,6 @@ class SeenSources:
             return self._root.read_text(encoding="ascii")
         except (OSError, ValueError):
             return None
-
-    def _write(self, path: Path, text: str) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=self._folder, prefix=".")
-        try:
-            with os.fdopen(handle, "w", encoding="ascii") as file:
-                file.write(text)
-            Path(temporary).replace(path)
-        except OSError:
-            Path(temporary).unlink(missing_ok=True)
-            raise
 
     def forget(self, plugin: str) -> None:
         """Forget a plugin whose folder is gone."""

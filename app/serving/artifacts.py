@@ -18,27 +18,44 @@ def store_artifact(artifact: Artifact, folder: Path) -> Path:
         ArtifactError: the folder cannot be written to; an older archive is left as it was.
     """
     target = folder / artifact.file_name
-    temporary = None
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if _holds(target, artifact):
-            return target
-        handle, temporary = tempfile.mkstemp(dir=folder, prefix=".", suffix=".tmp")
-        with os.fdopen(handle, "wb") as file:
-            file.write(artifact.archive)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)  # noqa: PTH101 - mkstemp's 0600 would hide it from others
-        os.replace(temporary, target)  # noqa: PTH105
+        if not _holds(target, artifact):
+            write_whole(target, artifact.archive, shared=True)
     except OSError as error:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
         raise ArtifactError(
             artifact.plugin,
             f"{target} cannot be written: {error.strerror}; free space, make the folder writable "
             "or set BENANA_ARTIFACTS_DIR",
         ) from None
     return target
+
+
+def write_whole(path: Path, data: bytes, *, shared: bool = False) -> None:
+    """Write a file, whole or not at all; folders that are missing are made.
+
+    Args:
+        path: the file; an older one is left as it was if the writing fails.
+        data: its content.
+        shared: whether other users may read it, and it is on the disk before it has its name.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            if shared:
+                file.flush()
+                os.fsync(file.fileno())
+        if shared:
+            temporary.chmod(0o644)  # mkstemp's 0600 would hide it from others
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def _holds(path: Path, artifact: Artifact) -> bool:

@@ -277,10 +277,10 @@ class Undertaker(OwnThread):
         seen = [item for item in overdue if item not in frozen]
         if frozen and collector.collect_thoroughly(len(frozen)):
             seen = overdue
-        elif (
-            not seen and all(item.collected for item in self._remains)
-        ) or not collector.collect():
-            return
+        else:
+            wanted = bool(seen) or not all(item.collected for item in self._remains)
+            if not (wanted and collector.collect()):
+                return
         for item in self._remains:
             item.collected = True
         self._report_leaks(seen)

@@ -1,12 +1,11 @@
 """What this host served last, beside its archives: enough to start without the database."""
 
 import json
-import os
-import tempfile
 from contextlib import suppress
 from pathlib import Path
 
 from app.records import ACTIVE, ServedRow, is_plugin_name
+from app.serving.artifacts import write_whole
 
 
 class LastGood:
@@ -22,15 +21,7 @@ class LastGood:
         with suppress(OSError):
             if path.read_text() == text:
                 return  # another worker was first
-        self._folder.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=self._folder, prefix=".")
-        try:
-            with os.fdopen(handle, "w") as file:
-                file.write(text)
-            Path(temporary).replace(path)
-        except OSError:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        write_whole(path, text.encode())
 
     def forget(self, name: str) -> None:
         """Note that a plugin is not served any more."""

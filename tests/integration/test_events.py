@@ -52,16 +52,6 @@ class Recorder:
         return self.calls[since:].count(None)
 
 
-@pytest.fixture(scope="module")
-def url(new_database: Callable[[], str]) -> str:
-    """One up-to-date database for this file."""
-    url = new_database()
-    database = Database(url)
-    Repository(database).apply_schema()
-    database.close()
-    return url
-
-
 @pytest.fixture
 def sql(url: str) -> Iterator[Session]:
     """A session of somebody else, on an empty table, before anybody listens."""

@@ -38,16 +38,6 @@ PLACES = 4
 """How many connections the pool of these tests lends at most."""
 
 
-@pytest.fixture(scope="module")
-def url(new_database: Callable[[], str]) -> str:
-    """One up-to-date database for this file."""
-    url = new_database()
-    database = Database(url)
-    Repository(database).apply_schema()
-    database.close()
-    return url
-
-
 @pytest.fixture
 def sql(url: str) -> Iterator[Session]:
     """A session of somebody else, on emptied tables."""
