@@ -199,7 +199,8 @@ def test_listeners_that_are_terminated_come_back(make_server: MakeServer) -> Non
 
 def test_the_embedded_database_needs_no_setting(make_server: MakeServer) -> None:
     server = make_server(database=False).start()
-    assert server.get("/health/ready").json == {"status": "ready"}
+    # The listener connects beside the first requests.
+    wait_until(lambda: server.get("/health/ready").json == {"status": "ready"}, "it is ready")
     server.write("home", source("home", "one"))
     server.wait_says("home", "one")
     found = subprocess.run(
