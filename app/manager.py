@@ -67,7 +67,8 @@ class PluginManager:
         )
         self._watcher = SourceWatcher(settings.plugins_dir, settings.artifacts_dir, self._publisher)
         self._undertaker = Undertaker(app.running, settings.drain_seconds)
-        self._recorder = Recorder(self._workers, generations_alive)
+        last_good = LastGood(settings.artifacts_dir)
+        self._recorder = Recorder(self._workers, last_good, generations_alive)
         self._loading = Loading(
             self._repository,
             make_context_factory(settings.data_dir, self._plugin_database.connection),
@@ -80,7 +81,7 @@ class PluginManager:
             self._loading,
             self._undertaker,
             self._recorder,
-            LastGood(settings.artifacts_dir),
+            last_good,
         )
         self._listener = ChangeListener(
             settings.listen_database_url or url,

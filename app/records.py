@@ -134,13 +134,18 @@ class PluginRow:
 
 @dataclass(frozen=True, slots=True)
 class ServedRow:
-    """The few columns of `plugins` that decide what a process serves."""
+    """The few columns of `plugins` that decide what a process serves.
+
+    `archive_sha256` is the hash of the archive that `binary_path` names, None if that version is
+    not known or was not asked for.
+    """
 
     id: str
     name: str
     generation: int
     status: str
     binary_path: str | None
+    archive_sha256: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,11 +10,12 @@ STOP_SECONDS = 2.0
 
 
 class OwnThread(ABC):
-    """One thread and the condition that wakes it; what it shares is changed under `_wake`."""
+    """One thread and the condition that wakes it; what it shares is changed under its `_lock`."""
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._wake = threading.Condition()
+        self._lock = threading.RLock()
+        self._wake = threading.Condition(self._lock)
         self._stopped = False
         self._thread: threading.Thread | None = None
 

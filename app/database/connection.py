@@ -82,8 +82,11 @@ class Database:
         self._closed = False
 
     @contextlib.contextmanager
-    def connection(self) -> Iterator[Connection]:
+    def connection(self, *, autocommit: bool = False) -> Iterator[Connection]:
         """Lend a connection for one transaction: committed at the end, rolled back on an error.
+
+        Args:
+            autocommit: whether each statement is a transaction of its own instead.
 
         Raises:
             DatabaseUnavailableError: the database cannot be reached, or went away meanwhile, or
@@ -99,8 +102,13 @@ class Database:
             with self._lock:
                 self._lent.add(connection)
             try:
+                if connection.autocommit != autocommit:
+                    # Without a level psycopg2 leaves the server's alone: no statement of its own.
+                    connection.isolation_level = None if autocommit else _READ_COMMITTED
+                    connection.autocommit = autocommit
                 yield connection
-                connection.commit()
+                if not autocommit:
+                    connection.commit()
             except BaseException as error:
                 lost = connection.closed != 0
                 with contextlib.suppress(psycopg2.Error):
@@ -150,7 +158,7 @@ class Database:
 
     def _give_back(self, connection: Connection) -> None:
         if connection.closed == 0:
-            idle = connection.info.transaction_status == _IDLE
+            idle = connection.get_transaction_status() == _IDLE
             fit = idle and (not self._reset or _reset(connection))
             with self._lock:
                 if fit and not self._closed:
@@ -166,31 +174,34 @@ def transaction(database: Database) -> Iterator[Any]:
     Raises:
         DatabaseUnavailableError: the database is away, or refuses a statement.
     """
-    try:
-        with database.connection() as connection, connection.cursor() as cursor:
-            yield cursor
-    except psycopg2.Error as error:
-        reason = " ".join(str(error).split())
-        raise DatabaseUnavailableError(f"the database refuses: {reason}") from error
+    with _cursor(database, autocommit=False) as cursor:
+        yield cursor
 
 
 @contextlib.contextmanager
 def statement(database: Database) -> Iterator[Any]:
     """Give a cursor for one statement, a transaction of its own: one round trip and not three.
 
+    The connection stays as it is then, because setting it back costs time and the GIL.
+
     Raises:
         DatabaseUnavailableError: the database is away, or refuses the statement.
     """
-    with transaction(database) as cursor:
-        connection = cursor.connection
-        connection.isolation_level = None  # or psycopg2 would set it on the server, and back
-        connection.autocommit = True
-        try:
+    with _cursor(database, autocommit=True) as cursor:
+        yield cursor
+
+
+@contextlib.contextmanager
+def _cursor(database: Database, *, autocommit: bool) -> Iterator[Any]:
+    try:
+        with (
+            database.connection(autocommit=autocommit) as connection,
+            connection.cursor() as cursor,
+        ):
             yield cursor
-        finally:
-            if not connection.closed:
-                connection.autocommit = False
-                connection.isolation_level = _READ_COMMITTED
+    except psycopg2.Error as error:
+        reason = " ".join(str(error).split())
+        raise DatabaseUnavailableError(f"the database refuses: {reason}") from error
 
 
 def _reset(connection: Connection) -> bool:

@@ -35,7 +35,13 @@ _ROWS = f"""
         FROM plugin_endpoints e WHERE e.plugin_id = p.id), '[]')
     FROM plugins p
 """  # noqa: S608 - both parts are constants
-_SERVED = "SELECT id, name, generation, status, binary_path FROM plugins"
+# The digest that a path ends with, as `records.artifact_digest` reads it: `…-<32 digits>.pyz`.
+_SERVED = """
+    SELECT p.id, p.name, p.generation, p.status, p.binary_path, v.archive_sha256
+    FROM plugins p LEFT JOIN plugin_versions v
+    ON v.plugin_name = p.name AND v.source_digest = left(right(p.binary_path, 36), 32)
+"""
+_FORGET_FAILURE = "DELETE FROM plugin_failures WHERE name = %s"
 
 
 class Repository:
@@ -88,24 +94,13 @@ class Repository:
         """Return what decides what is served, oldest first; of all plugins or of some."""
         with statement(self._database) as cursor:
             if names is None:
-                cursor.execute(f"{_SERVED} ORDER BY created_at, name")
+                cursor.execute(f"{_SERVED} ORDER BY p.created_at, p.name")
             else:
                 cursor.execute(
-                    f"{_SERVED} WHERE name = ANY(%s) ORDER BY created_at, name", (list(names),)
+                    f"{_SERVED} WHERE p.name = ANY(%s) ORDER BY p.created_at, p.name",
+                    (list(names),),
                 )
             return [ServedRow(*found) for found in cursor.fetchall()]
-
-    def version_hashes(self, keys: Collection[tuple[str, str]]) -> dict[tuple[str, str], str]:
-        """Return the archives' SHA-256 of some versions, by (plugin, digest)."""
-        if not keys:
-            return {}
-        with statement(self._database) as cursor:
-            cursor.execute(
-                "SELECT plugin_name, source_digest, archive_sha256 FROM plugin_versions"
-                " WHERE (plugin_name, source_digest) IN (SELECT * FROM unnest(%s, %s))",
-                ([name for name, _ in keys], [digest for _, digest in keys]),
-            )
-            return {(name, digest): sha256 for name, digest, sha256 in cursor.fetchall()}
 
     def find_artifact(self, plugin: str, digest: str) -> Artifact | None:
         """Return a version with its archive, None if there is none."""
@@ -169,7 +164,7 @@ class Repository:
     def forget_failure(self, name: str) -> None:
         """Forget that a folder was no valid plugin."""
         with statement(self._database) as cursor:
-            cursor.execute("DELETE FROM plugin_failures WHERE name = %s", (_storable(name)[:255],))
+            cursor.execute(_FORGET_FAILURE, (_storable(name)[:255],))
 
     def unregister(self, name: str, source_path: str) -> bool:
         """Delete the row of a plugin whose source folder is gone; return whether there was one."""
@@ -211,10 +206,7 @@ class Publication:
 
     def lock_row(self, name: str) -> PluginRow | None:
         """Return a plugin's row, locked to the end of the publish."""
-        self._cursor.execute(
-            f"SELECT {_ROW}, '[]'::json FROM plugins p WHERE p.name = %s FOR UPDATE",  # noqa: S608
-            (name,),
-        )
+        self._cursor.execute(f"{_ROWS} WHERE p.name = %s FOR UPDATE OF p", (name,))
         found = self._cursor.fetchone()
         return _row(found) if found else None
 
@@ -233,8 +225,8 @@ class Publication:
             templates_by_plugin.setdefault(plugin, []).append(path)
         return templates_by_plugin
 
-    def keep_version(self, artifact: Artifact, report: TrialReport) -> str:
-        """Keep an archive; return the SHA-256 of the one that stands for its digest.
+    def keep_version(self, artifact: Artifact, report: TrialReport) -> None:
+        """Keep an archive, unless there is one of its digest.
 
         The first archive of a digest stays: bytecode is not deterministic, and other hosts may
         serve it already.
@@ -251,13 +243,6 @@ class Publication:
                 _json(_metadata(report)),
             ),
         )
-        self._cursor.execute(
-            "SELECT archive_sha256 FROM plugin_versions"
-            " WHERE plugin_name = %s AND source_digest = %s",
-            (artifact.plugin, artifact.digest),
-        )
-        sha256: str = self._cursor.fetchone()[0]
-        return sha256
 
     def prune_versions(self, plugin: str) -> list[str]:
         """Drop a plugin's oldest versions and return their digests."""
@@ -286,6 +271,8 @@ class Publication:
     ) -> tuple[str, int]:
         """Write the row, given as it was locked or None for a new one, and its endpoints.
 
+        Endpoints that are as they were stay untouched: most edits change none.
+
         Returns:
             The row's id and its new generation.
         """
@@ -299,31 +286,36 @@ class Publication:
         )
         if row is None:
             self._cursor.execute(
-                "INSERT INTO plugins (name, type, status, description, version, author,"
+                f"{_FORGET_FAILURE};"  # noqa: S608 - a constant
+                " INSERT INTO plugins (name, type, status, description, version, author,"
                 " source_path, binary_path, source_digest)"
                 " VALUES (%s, 'dynamic', %s, %s, %s, %s, %s, %s, %s) RETURNING id, generation",
-                (metadata.name, status, *values),
+                (metadata.name, metadata.name, status, *values),
             )
         else:
             self._cursor.execute(
-                "UPDATE plugins SET type = 'dynamic', description = %s, version = %s, author = %s,"
+                f"{_FORGET_FAILURE};"  # noqa: S608 - a constant
+                " UPDATE plugins SET type = 'dynamic', description = %s, version = %s, author = %s,"
                 " source_path = %s, binary_path = %s, source_digest = %s, error = NULL,"
                 " generation = generation + 1 WHERE id = %s RETURNING id, generation",
-                (*values, row.id),
+                (metadata.name, *values, row.id),
             )
         row_id, generation = self._cursor.fetchone()
-        self._cursor.execute("DELETE FROM plugin_endpoints WHERE plugin_id = %s", (row_id,))
-        self._cursor.execute(
-            "INSERT INTO plugin_endpoints (plugin_id, method, path, handler)"
-            " SELECT %s, * FROM unnest(%s::text[], %s::text[], %s::text[])",
-            (
-                row_id,
-                [endpoint.method for endpoint in endpoints],
-                [_storable(endpoint.path) for endpoint in endpoints],
-                [_storable(endpoint.handler) for endpoint in endpoints],
-            ),
+        wanted = tuple(
+            Endpoint(e.method, _storable(e.path), _storable(e.handler)) for e in endpoints
         )
-        self._cursor.execute("DELETE FROM plugin_failures WHERE name = %s", (metadata.name,))
+        if row is None or row.endpoints != wanted:
+            self._cursor.execute(
+                "DELETE FROM plugin_endpoints WHERE plugin_id = %s;"
+                " INSERT INTO plugin_endpoints (plugin_id, method, path, handler)"
+                " SELECT %s, * FROM unnest(%s::text[], %s::text[], %s::text[])",
+                (
+                    *(row_id, row_id),
+                    [endpoint.method for endpoint in wanted],
+                    [endpoint.path for endpoint in wanted],
+                    [endpoint.handler for endpoint in wanted],
+                ),
+            )
         return row_id, generation
 
 

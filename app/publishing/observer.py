@@ -7,9 +7,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 from watchdog.events import (
-    EVENT_TYPE_CLOSED_NO_WRITE,
     EVENT_TYPE_MODIFIED,
-    EVENT_TYPE_OPENED,
+    DirCreatedEvent,
+    DirDeletedEvent,
+    DirModifiedEvent,
+    DirMovedEvent,
+    FileClosedEvent,
+    FileCreatedEvent,
+    FileDeletedEvent,
+    FileModifiedEvent,
+    FileMovedEvent,
     FileSystemEvent,
     FileSystemEventHandler,
 )
@@ -23,7 +30,18 @@ log = logging.getLogger(__name__)
 BLIND_SCAN_SECONDS = 1.0
 """How often folders are compared where no events can be had."""
 
-_READING = frozenset({EVENT_TYPE_OPENED, EVENT_TYPE_CLOSED_NO_WRITE})
+_CHANGES: list[type[FileSystemEvent]] = [
+    FileCreatedEvent,
+    FileModifiedEvent,
+    FileClosedEvent,
+    FileMovedEvent,
+    FileDeletedEvent,
+    DirCreatedEvent,
+    DirModifiedEvent,
+    DirMovedEvent,
+    DirDeletedEvent,
+]
+"""Not the opening and closing of a file that is only read: each publish and each scan reads."""
 
 Notice = Callable[[str, str, str], None]
 """Takes a folder of the root, the file's path and the type of the event."""
@@ -46,7 +64,7 @@ class FolderObserver(FileSystemEventHandler):
         self._inode = self._root.stat().st_ino
         observer = Observer()
         observer.name = "benana-observer"
-        observer.schedule(self, self._real_root, recursive=True)
+        observer.schedule(self, self._real_root, recursive=True, event_filter=_CHANGES)
         try:
             observer.start()
         except OSError as error:
@@ -82,8 +100,6 @@ class FolderObserver(FileSystemEventHandler):
 
     def on_any_event(self, event: FileSystemEvent) -> None:
         """Tell of the folders that an event touches."""
-        if event.event_type in _READING:
-            return
         kind = event.event_type
         if kind == EVENT_TYPE_MODIFIED and (event.is_directory or sys.platform != "linux"):
             kind = ""  # no event of its closing will follow

@@ -1,9 +1,10 @@
 """Discover → compile → try → save, for one plugin or for all."""
 
+import contextlib
 import logging
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -194,10 +195,8 @@ class Publisher:
             self._failed[name] = source.digest
             artifact = compile_plugin(source)
             report = self._trial.run(artifact, look.superseded)
-            if not look.settle():
-                raise SupersededError("the source changed while it was tried")
-            binary_path = store_artifact(artifact, self._artifacts_dir)
-            generation = self._save(source, artifact, report, binary_path, force)
+            with self._stored(artifact) as binary_path:
+                generation = self._save(source, artifact, report, binary_path, look, force)
             self._failed.pop(name, None)
             self._remember(source)
         except PluginError as error:
@@ -273,6 +272,7 @@ class Publisher:
         artifact: Artifact,
         report: TrialReport,
         binary_path: Path,
+        look: Look,
         force: bool,
     ) -> int:
         for path in (binary_path, source.folder):
@@ -303,8 +303,22 @@ class Publisher:
                 status=ACTIVE if source.manifest.enabled else INACTIVE,
             )
             pruned = publication.prune_versions(source.name)
+            if not look.settle():
+                raise SupersededError("the source changed while it was tried")
         self._drop_archives(artifact_name(source.name, digest) for digest in pruned)
         return generation
+
+    @contextlib.contextmanager
+    def _stored(self, artifact: Artifact) -> Iterator[Path]:
+        """Store an archive and give its path; where the block fails, it is not left behind."""
+        known = (self._artifacts_dir / artifact.file_name).exists()
+        binary_path = store_artifact(artifact, self._artifacts_dir)
+        try:
+            yield binary_path
+        except (PluginError, SupersededError, DatabaseUnavailableError):
+            if not known:  # should it be registered after all, it is fetched from the database
+                self._drop_archives([artifact.file_name])
+            raise
 
     def _drop_archives(self, file_names: Iterable[str]) -> None:
         for file_name in file_names:

@@ -19,7 +19,7 @@ from app.publishing.discovery import folder_stamp, list_folders
 from app.publishing.look import QUIET_SECONDS, Look
 from app.publishing.observer import BLIND_SCAN_SECONDS, FolderObserver
 from app.publishing.publisher import Publisher
-from app.threads import OwnThread
+from app.threads import STOP_SECONDS, OwnThread
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +44,8 @@ class SourceWatcher(OwnThread):
 
     def __init__(self, plugins_dir: Path, artifacts_dir: Path, publisher: Publisher) -> None:
         super().__init__("benana-watcher")
+        self._marked = threading.Condition(self._lock)
+        """Wakes the threads that publish: one for a mark, which takes what is due first."""
         self._root = plugins_dir
         self._lock_file = artifacts_dir / ".watch.lock"
         self._publisher = publisher
@@ -58,17 +60,17 @@ class SourceWatcher(OwnThread):
 
     def mark(self, folders: Iterable[str]) -> None:
         """Look at folders again, once they have been quiet for 20 ms."""
-        with self._wake:
+        with self._lock:
             for folder in folders:
                 self._mark(folder)
-            self._wake.notify_all()
+                self._marked.notify()
 
     def notice(self, folder: str, file: str, event_type: str) -> None:
         """Mark a folder for a file event; until the file is closed, half of it may be missing."""
         busy = self._busy.get(folder)
         if busy is not None and busy.stamp and folder_stamp(self._root / folder) != busy.stamp:
             busy.superseded.set()
-        with self._wake:
+        with self._lock:
             now = time.monotonic()
             known = self._pending.get(folder)
             if known is not None and known.eager and not event_type:
@@ -87,7 +89,7 @@ class SourceWatcher(OwnThread):
             elif event_type == EVENT_TYPE_CLOSED and pending.calm and pending.files == {file}:
                 pending.due = now
                 pending.eager = True
-            self._wake.notify_all()
+            self._marked.notify()
 
     def _mark(self, folder: str) -> "_Pending":
         now = time.monotonic()
@@ -103,6 +105,13 @@ class SourceWatcher(OwnThread):
         with self._wake:
             self._rows_changed = True
             self._wake.notify_all()
+
+    def stop(self, timeout: float = STOP_SECONDS) -> None:
+        """Tell the threads to end, and wait for the one that watches."""
+        with self._lock:
+            self._stopped = True
+            self._marked.notify_all()
+        super().stop(timeout)
 
     # --- election --------------------------------------------------------------------------
 
@@ -192,7 +201,7 @@ class SourceWatcher(OwnThread):
         try:
             names = self._publisher.unpublished()
         except DatabaseUnavailableError:
-            with self._wake:
+            with self._lock:
                 self._rows_changed = True
             self._pause()
             return
@@ -224,16 +233,15 @@ class SourceWatcher(OwnThread):
             except Exception:
                 # A fault of ours: say so, and keep the thread for the other plugins.
                 log.exception("%s: publishing failed", folder)
-            with self._wake:
+            with self._lock:
                 del self._busy[folder]
                 if not settled and folder not in self._pending:
                     now = time.monotonic()
                     self._pending[folder] = _Pending(now, now + RETRY_SECONDS)
-                self._wake.notify_all()
 
     def _next(self) -> str | None:
         """Wait for a folder that is due and that no other thread looks at; None at the end."""
-        with self._wake:
+        with self._lock:
             while not self._stopped:
                 free = [(p.due, f) for f, p in self._pending.items() if f not in self._busy]
                 due, folder = min(free, default=(None, ""))
@@ -242,7 +250,7 @@ class SourceWatcher(OwnThread):
                     pending = self._pending.pop(folder)
                     self._busy[folder] = Look(eager=pending.eager)
                     return folder
-                self._wake.wait(None if due is None else due - now)
+                self._marked.wait(None if due is None else due - now)
             return None
 
     def _look(self, folder: str, look: Look) -> None:
@@ -263,7 +271,7 @@ class SourceWatcher(OwnThread):
             self._look_again(folder)
 
     def _look_again(self, folder: str) -> None:
-        with self._wake:
+        with self._lock:
             if folder not in self._pending:
                 now = time.monotonic()
                 self._pending[folder] = _Pending(now, now + SETTLE_SECONDS)

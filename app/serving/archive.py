@@ -45,16 +45,17 @@ def source_label(plugin: str, digest: str) -> str:
 class Archive:
     """The verified content of one artifact, in memory."""
 
-    def __init__(self, plugin: str, digest: str, data: bytes, meta: Mapping[str, Any]) -> None:
-        self.plugin = plugin
-        self.digest = digest
+    def __init__(self, artifact: Artifact) -> None:
+        self._data = artifact.archive
+        self._zip = zipfile.ZipFile(io.BytesIO(self._data))
+        self._names = frozenset(self._zip.namelist())
+        meta = json.loads(self._zip.read(META_FILE))
+        self.plugin = artifact.plugin
+        self.digest = artifact.digest
         self.entry: str = meta["entry"]
         self.config: Mapping[str, Any] = meta["config"]
-        self.label = source_label(plugin, digest)
+        self.label = source_label(self.plugin, self.digest)
         self._magic = bytes.fromhex(meta["magic"])
-        self._data = data
-        self._zip = zipfile.ZipFile(io.BytesIO(data))
-        self._names = frozenset(self._zip.namelist())
 
     @classmethod
     def verified(cls, artifact: Artifact) -> "Archive":
@@ -70,9 +71,7 @@ class Archive:
                 "changed or damaged; reload the plugin",
             )
         try:
-            with zipfile.ZipFile(io.BytesIO(artifact.archive)) as opened:
-                meta = json.loads(opened.read(META_FILE))
-            return cls(artifact.plugin, artifact.digest, artifact.archive, meta)
+            return cls(artifact)
         except (
             zipfile.BadZipFile,
             LookupError,

@@ -185,6 +185,9 @@ class Undertaker(OwnThread):
                     return
                 if not self._retired:
                     self._wake.wait(self._next_look())
+                if self._retired:
+                    # Not at once: requests run in it still, and other processes swap.
+                    self._wake.wait(POLL_SECONDS)
                 items = list(self._retired)
             try:
                 self._clean_up(items)
@@ -193,9 +196,6 @@ class Undertaker(OwnThread):
             except Exception:
                 # A fault of ours must not end the thread: no plugin would be cleaned up any more.
                 log.exception("cleaning up failed")
-            with self._wake:
-                if self._retired:
-                    self._wake.wait(POLL_SECONDS)
 
     # --- cleaning up -----------------------------------------------------------------------
 

@@ -1,35 +1,76 @@
 """What this host served last, beside its archives: enough to start without the database."""
 
 import json
+import logging
+import threading
 from contextlib import suppress
 from pathlib import Path
 
 from app.records import ACTIVE, ServedRow, is_plugin_name
-from app.serving.artifacts import write_whole
+from app.serving.artifacts import read_whole, write_whole
+
+log = logging.getLogger(__name__)
 
 
 class LastGood:
-    """One small file for each plugin that is served: its row and its archive's hash."""
+    """One small file for each plugin that is served: its row and its archive's hash.
+
+    What changes is noted at once and written later, all of it by `write`: a swap has better things
+    to do than to wait for a disk, and of many changes only the last one is written.
+    """
 
     def __init__(self, artifacts_dir: Path) -> None:
         self._folder = artifacts_dir / ".served"
+        self._changed: dict[str, ServedRow | None] = {}
+        self._lock = threading.Lock()
+        self._complained = False
 
-    def remember(self, row: ServedRow, sha256: str) -> None:
-        """Note that a row is served; OSError if the folder cannot be written to."""
-        path = self._folder / row.name
-        text = json.dumps([row.id, row.generation, row.binary_path, sha256])
-        with suppress(OSError):
-            if path.read_text() == text:
-                return  # another worker was first
-        write_whole(path, text.encode())
+    def remember(self, row: ServedRow) -> None:
+        """Note that a row is served."""
+        with self._lock:
+            self._changed[row.name] = row
 
     def forget(self, name: str) -> None:
         """Note that a plugin is not served any more."""
-        with suppress(OSError):
-            (self._folder / name).unlink(missing_ok=True)
+        with self._lock:
+            self._changed[name] = None
 
-    def rows(self) -> list[tuple[ServedRow, str]]:
-        """Return what was served last, with the archives' hashes, by name."""
+    def write(self) -> None:
+        """Write what was noted since; what cannot be written stays noted."""
+        with self._lock:
+            changed, self._changed = self._changed, {}
+        for name in list(changed):
+            try:
+                self._write(name, changed[name])
+            except OSError as error:
+                changed[name] = changed.pop(name)  # the others have their turn before it
+                with self._lock:
+                    self._changed = {**changed, **self._changed}
+                if not self._complained:
+                    log.warning(
+                        "%s cannot be written (%s): after a start without the database, older "
+                        "versions would be served; make it writable",
+                        self._folder,
+                        error.strerror,
+                    )
+                self._complained = True
+                return
+            del changed[name]
+        self._complained = False
+
+    def _write(self, name: str, row: ServedRow | None) -> None:
+        path = self._folder / name
+        if row is None:
+            path.unlink(missing_ok=True)
+            return
+        text = json.dumps([row.id, row.generation, row.binary_path, row.archive_sha256]).encode()
+        with suppress(OSError):
+            if read_whole(path) == text:
+                return  # another worker was first
+        write_whole(path, text)
+
+    def rows(self) -> list[ServedRow]:
+        """Return what was served last, by name."""
         try:
             names = sorted(p.name for p in self._folder.iterdir() if is_plugin_name(p.name))
         except OSError:
@@ -39,7 +80,7 @@ class LastGood:
             # A file that cannot be read costs one plugin its head start, and nothing else.
             with suppress(OSError, ValueError, TypeError):
                 row_id, generation, binary_path, sha256 = json.loads(
-                    (self._folder / name).read_text()
+                    read_whole(self._folder / name)
                 )
-                found.append((ServedRow(row_id, name, generation, ACTIVE, binary_path), sha256))
+                found.append(ServedRow(row_id, name, generation, ACTIVE, binary_path, sha256))
         return found

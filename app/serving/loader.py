@@ -318,7 +318,8 @@ def make_context_factory(
     def make(name: str, config: dict[str, Any]) -> PluginContext:
         folder = data_dir / "plugins" / name
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            if not folder.is_dir():
+                folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise LoadError(
                 name,

@@ -25,7 +25,6 @@ class LoadResult:
     """What came of loading a row: a plugin or an error; `passing` if it may do better soon."""
 
     row: ServedRow
-    sha256: str | None
     milliseconds: float
     plugin: LoadedPlugin | None = None
     error: PluginError | None = None
@@ -35,7 +34,6 @@ class LoadResult:
 @dataclass(slots=True)
 class _Job:
     row: ServedRow
-    sha256: str | None
     done: threading.Event = field(default_factory=threading.Event)
     result: LoadResult | None = None
     late: bool = False
@@ -60,12 +58,11 @@ class Loading:
         self._lock = threading.Lock()
         self._jobs: queue.SimpleQueue[_Job | None] | None = None
 
-    def load(self, row: ServedRow, sha256: str | None, patience: float) -> LoadResult | None:
+    def load(self, row: ServedRow, patience: float) -> LoadResult | None:
         """Load a row's generation.
 
         Args:
             row: what to load.
-            sha256: the hash of its archive; None if no version is known.
             patience: how many seconds to wait.
 
         Returns:
@@ -75,7 +72,7 @@ class Loading:
             self._jobs = queue.SimpleQueue()
             name = "benana-loader"
             threading.Thread(target=self._work, args=(self._jobs,), name=name, daemon=True).start()
-        job = _Job(row, sha256)
+        job = _Job(row)
         self._jobs.put(job)
         job.done.wait(patience)
         with self._lock:
@@ -98,7 +95,7 @@ class Loading:
 
     def _work(self, jobs: "queue.SimpleQueue[_Job | None]") -> None:
         while (job := jobs.get()) is not None:
-            result = self._attempt(job.row, job.sha256)
+            result = self._attempt(job.row)
             with self._lock:
                 job.result = result
                 if job.late:
@@ -108,13 +105,13 @@ class Loading:
                 self._on_late(job.row.name)
             del job, result  # a thread that waits must not keep a generation alive
 
-    def _attempt(self, row: ServedRow, sha256: str | None) -> LoadResult:
+    def _attempt(self, row: ServedRow) -> LoadResult:
         began = time.perf_counter()
         plugin: LoadedPlugin | None = None
         error: PluginError | None = None
         passing = False
         try:
-            artifact = self._artifact(row, sha256)
+            artifact = self._artifact(row)
             plugin = load(artifact, self._make_context, row_id=row.id, generation=row.generation)
         except PluginError as found:
             error = found.with_traceback(None)
@@ -125,9 +122,9 @@ class Loading:
             log.exception("%s: loading failed", row.name)
             error = LoadError(row.name, f"{type(found).__name__}: {found}")
         milliseconds = (time.perf_counter() - began) * 1000
-        return LoadResult(row, sha256, milliseconds, plugin, error, passing)
+        return LoadResult(row, milliseconds, plugin, error, passing)
 
-    def _artifact(self, row: ServedRow, sha256: str | None) -> Artifact:
+    def _artifact(self, row: ServedRow) -> Artifact:
         """Return a row's archive from this host's folder, else from the database."""
         digest = artifact_digest(row.name, row.binary_path or "")
         if digest is None:
@@ -136,7 +133,7 @@ class Loading:
                 f"binary_path is {row.binary_path!r}, expected the path of a published archive, "
                 f"{artifact_name(row.name, '<digest>')}",
             )
-        if sha256 is None:
+        if row.archive_sha256 is None:
             raise ArtifactError(
                 row.name,
                 f"{artifact_name(row.name, digest)} was never published, or its version is no "
@@ -144,7 +141,7 @@ class Loading:
             )
         raw = read_archive(self._artifacts_dir, artifact_name(row.name, digest))
         if raw is not None:
-            artifact = Artifact(row.name, digest, sha256, raw)
+            artifact = Artifact(row.name, digest, row.archive_sha256, raw)
             if artifact.is_intact():
                 return artifact
             log.warning("%s: %s is damaged, fetching it anew", row.name, artifact.file_name)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from app.database.repository import Repository
 from app.errors import ConflictError, DatabaseUnavailableError, PluginError
-from app.records import ACTIVE, LoadRecord, ServedRow, artifact_digest
+from app.records import ACTIVE, LoadRecord, ServedRow
 from app.serving.application import LiveApp
 from app.serving.generations import Undertaker
 from app.serving.lastgood import LastGood
@@ -142,8 +142,7 @@ class Reconciler(OwnThread):
         kept = self._last_good.rows()
         if kept:
             log.warning("starting with what was served last: %d plugins", len(kept))
-            hashes = {row.name: sha256 for row, sha256 in kept}
-            self._apply([], [row for row, _ in kept], hashes)
+            self._apply([], kept)
             self.serves_last_good = True
 
     # --- one pass --------------------------------------------------------------------------
@@ -177,10 +176,7 @@ class Reconciler(OwnThread):
                     self._recorder.forget(name)
             elif self._is_wanted(row):
                 wanted.append(row)
-        digests = {row.name: artifact_digest(row.name, row.binary_path or "") for row in wanted}
-        found = self._repository.version_hashes([(n, d) for n, d in digests.items() if d])
-        hashes = {name: sha256 for (name, _), sha256 in found.items()}
-        self._apply(leaving, wanted, hashes)
+        self._apply(leaving, wanted)
         for name in names:
             if name not in self._under_way:
                 self._discard(self._loading.take_late(name))
@@ -191,10 +187,8 @@ class Reconciler(OwnThread):
             return False
         return failed is None or failed.row != row or time.monotonic() >= failed.retry_at
 
-    def _apply(
-        self, leaving: list[LoadedPlugin], wanted: list[ServedRow], hashes: dict[str, str]
-    ) -> None:
-        results = [self._load(row, hashes.get(row.name)) for row in wanted]
+    def _apply(self, leaving: list[LoadedPlugin], wanted: list[ServedRow]) -> None:
+        results = [self._load(row) for row in wanted]
         arrived = {}
         for result in results:
             if result is None:
@@ -207,7 +201,7 @@ class Reconciler(OwnThread):
         if leaving or arrived:
             self._swap(leaving, arrived)
 
-    def _load(self, row: ServedRow, sha256: str | None) -> LoadResult | None:
+    def _load(self, row: ServedRow) -> LoadResult | None:
         if row.name in self._under_way:
             late = self._loading.take_late(row.name)
             done = next((result for result in late if result.row == row), None)
@@ -218,7 +212,7 @@ class Reconciler(OwnThread):
             if done is not None:
                 return done
         patience = PATIENCE_SECONDS if self.attempted.is_set() else FIRST_PATIENCE_SECONDS
-        result = self._loading.load(row, sha256, patience)
+        result = self._loading.load(row, patience)
         if result is None:
             self._under_way[row.name] = row
             log.warning(
@@ -274,10 +268,7 @@ class Reconciler(OwnThread):
             result.milliseconds,
         )
         self._note(result.row, "serving", serving=plugin, milliseconds=result.milliseconds)
-        try:
-            self._last_good.remember(result.row, result.sha256 or "")
-        except OSError as error:
-            log.warning("%s: the last good version is not kept: %s", plugin.name, error.strerror)
+        self._last_good.remember(result.row)
 
     def _publish(self, builder: TableBuilder, old: list[LoadedPlugin]) -> int:
         table = builder.build()

@@ -1,4 +1,4 @@
-"""Reports this process and what it runs to the database; never in anybody's way."""
+"""Reports what this process runs, to the database and to its host; never in anybody's way."""
 
 import logging
 import os
@@ -10,22 +10,33 @@ from collections.abc import Callable, Iterable
 from app.database.workers import HEARTBEAT_SECONDS, WorkerRepository
 from app.errors import DatabaseUnavailableError
 from app.records import LoadRecord
+from app.serving.lastgood import LastGood
 from app.threads import OwnThread
 
 log = logging.getLogger(__name__)
 
 RETRY_SECONDS = 0.5
+GATHER_SECONDS = 0.01
+"""How long a report waits for more to report; and other processes come to their swap first."""
 
 
 class Recorder(OwnThread):
     """The thread `benana-recorder`: a heartbeat, and what changed since the last report.
 
+    With each heartbeat it writes what is served into the host's own files, too.
+
     At its end it takes this process off the list.
     """
 
-    def __init__(self, workers: WorkerRepository, generations_alive: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        workers: WorkerRepository,
+        last_good: LastGood,
+        generations_alive: Callable[[], int],
+    ) -> None:
         super().__init__("benana-recorder")
         self._workers = workers
+        self._last_good = last_good
         self._generations_alive = generations_alive
         self._id = str(uuid.uuid4())
         self._loads: dict[str, LoadRecord] = {}
@@ -54,14 +65,18 @@ class Recorder(OwnThread):
             try:
                 if time.monotonic() >= beat_at:
                     beat_at = time.monotonic() + HEARTBEAT_SECONDS
+                    self._last_good.write()
                     self._beat()
                 self._report()
                 self._wait(lambda: self._stopped or self._changed, beat_at - time.monotonic())
+                if self._changed:
+                    self._wait(lambda: self._stopped, GATHER_SECONDS)
             except DatabaseUnavailableError as error:
                 log.debug("nothing recorded: %s", error)
                 self._registered = False  # all of it is told again when the database is back
                 beat_at = 0.0
                 self._wait(lambda: self._stopped, RETRY_SECONDS)
+        self._last_good.write()
         if self._registered:
             try:
                 self._workers.leave(self._id)

@@ -3,13 +3,13 @@
 import inspect
 import re
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import InitVar, dataclass, field
 from types import FrameType
 from typing import Any
 
-import falcon
-import falcon.routing
+from falcon.routing import map_http_methods, set_default_responders
+from falcon.routing.util import SuffixedMethodNotFoundError
 
 from app.errors import LoadError
 from app.records import Endpoint
@@ -20,13 +20,27 @@ MAX_TEMPLATE_LENGTH = 500
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A URI template and the Falcon resource that answers it; `owner` is the plugin's name."""
+    """A URI template and the Falcon resource that answers it; `owner` is the plugin's name.
+
+    `methods` is Falcon's method map: what answers each method, those with 405 included. It is
+    made once, for all the tables that the route will be in; out of `responders`, what answers the
+    methods that are answered, if that is known, else by asking the resource.
+    """
 
     owner: str
     template: str
     resource: object
     suffix: str | None = None
     endpoints: tuple[Endpoint, ...] = ()
+    responders: InitVar[Mapping[str, Responder] | None] = None
+    methods: dict[str, Any] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self, responders: Mapping[str, Responder] | None) -> None:
+        """Make the method map."""
+        known = responders or map_http_methods(self.resource, suffix=self.suffix)
+        methods: dict[str, Any] = dict(known)
+        set_default_responders(methods)
+        object.__setattr__(self, "methods", methods)
 
 
 class HandlerResource:
@@ -49,6 +63,7 @@ class RouteCollector:
         self._place_of = place_of
         self._handlers: dict[str, HandlerResource] = {}
         self._routes: dict[str, tuple[object, str | None]] = {}
+        self._responders: dict[str, dict[str, Responder]] = {}
         self._endpoints: dict[str, list[Endpoint]] = {}
         self._faults: list[tuple[str, tuple[str, int] | None]] = []
         self._finished = False
@@ -81,8 +96,8 @@ class RouteCollector:
             self._fault(f"the route {uri_template} is registered twice")
             return
         try:
-            methods = falcon.routing.map_http_methods(resource, suffix=suffix)
-        except falcon.routing.util.SuffixedMethodNotFoundError as error:
+            methods: dict[str, Any] = map_http_methods(resource, suffix=suffix)
+        except SuffixedMethodNotFoundError as error:
             self._fault(f"the route {uri_template}: {error}")
             return
         asynchronous = [m for m, f in methods.items() if inspect.iscoroutinefunction(f)]
@@ -99,6 +114,7 @@ class RouteCollector:
             )
             return
         self._routes[uri_template] = (resource, suffix)
+        self._responders[uri_template] = methods
         self._endpoints[uri_template] = [
             Endpoint(method, uri_template, describe(responder)[:255])
             for method, responder in methods.items()
@@ -121,7 +137,14 @@ class RouteCollector:
                 line=place[1] if place else None,
             )
         return tuple(
-            Route(self._plugin, template, resource, suffix, tuple(self._endpoints[template]))
+            Route(
+                self._plugin,
+                template,
+                resource,
+                suffix,
+                tuple(self._endpoints[template]),
+                self._responders[template],
+            )
             for template, (resource, suffix) in self._routes.items()
         )
 
@@ -144,6 +167,7 @@ class RouteCollector:
             resource = self._handlers[uri_template] = HandlerResource()
             self._routes[uri_template] = (resource, None)
         resource.set_responder(method, responder)
+        self._responders.setdefault(uri_template, {})[method] = responder
         endpoint = Endpoint(method, uri_template, describe(handler)[:255])
         self._endpoints.setdefault(uri_template, []).append(endpoint)
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import falcon
-from falcon.routing import CompiledRouter, map_http_methods, set_default_responders
+from falcon.routing import CompiledRouter
 
 from app.errors import ConflictError
 from app.serving.layers import Draft, Layers
@@ -43,6 +43,15 @@ def _normal(path: str) -> str:
     return "/" + path.lstrip("/")
 
 
+class SegmentRouter(CompiledRouter):
+    """Falcon's router, given each route's method map instead of looking it up in the resource."""
+
+    def map_http_methods(self, resource: object, **kwargs: Any) -> dict[str, Any]:
+        """Return the method map that came with the route."""
+        methods: dict[str, Any] = kwargs["methods"]
+        return methods
+
+
 class RouteTable:
     """Which resource answers which path; never changed once it is built.
 
@@ -57,7 +66,7 @@ class RouteTable:
         owned: Layers[str, tuple[Route, ...]],
         segments: Layers[str | None, tuple[Route, ...]],
         exact: Layers[str, Entry],
-        finders: Layers[str | None, CompiledRouter],
+        finders: Layers[str | None, SegmentRouter],
     ) -> None:
         self.number = number
         self.owned = owned
@@ -113,7 +122,7 @@ class TableBuilder:
         self._table = table
         self._owned = Draft(table.owned)
         self._segments = Draft(table.segments)
-        self._touched: dict[str | None, CompiledRouter | None] = {}
+        self._touched: dict[str | None, SegmentRouter | None] = {}
         """Each touched segment's router in the making; None where it is to be made anew."""
 
     def remove(self, owner: str) -> tuple[Route, ...]:
@@ -167,7 +176,7 @@ class TableBuilder:
             routes = self._routes(segment)
             for route in routes:
                 if "{" not in route.template:
-                    entry = (route.resource, _method_map(route), route.template)
+                    entry = (route.resource, route.methods, route.template)
                     exact.put(_normal(route.template), entry)
             if any("{" in route.template for route in routes):
                 finder = self._router(segment)
@@ -191,7 +200,7 @@ class TableBuilder:
             router = self._router(segment)
         else:
             self._touched[segment] = None  # literals alone never exclude those that are there
-            router = CompiledRouter()
+            router = SegmentRouter()
         for route in new:
             try:
                 _insert(router, route)
@@ -204,10 +213,10 @@ class TableBuilder:
             fault = next(filter(None, map(_fault_alone, new)), None)
             raise fault or ConflictError(owner, f"its routes together: {error}") from None
 
-    def _router(self, segment: str | None) -> CompiledRouter:
+    def _router(self, segment: str | None) -> SegmentRouter:
         router = self._touched.get(segment)
         if router is None:
-            router = CompiledRouter()
+            router = SegmentRouter()
             for route in self._routes(segment):
                 _insert(router, route)
             self._touched[segment] = router
@@ -219,7 +228,7 @@ class TableBuilder:
         for other in (*self._routes(segment), *new):
             if other is route:
                 continue
-            pair = CompiledRouter()
+            pair = SegmentRouter()
             try:
                 _insert(pair, other)
                 _insert(pair, route)
@@ -256,14 +265,8 @@ class _Nobody:
 _NOBODY = _Nobody()
 
 
-def _insert(router: CompiledRouter, route: Route) -> None:
-    router.add_route(route.template, route.resource, suffix=route.suffix)
-
-
-def _method_map(route: Route) -> dict[str, Any]:
-    method_map = map_http_methods(route.resource, suffix=route.suffix)
-    set_default_responders(method_map)
-    return method_map
+def _insert(router: SegmentRouter, route: Route) -> None:
+    router.add_route(route.template, route.resource, methods=route.methods)
 
 
 def _conflict(owner: str, route: Route, other: Route) -> ConflictError:
@@ -302,14 +305,14 @@ def _refuse_unquotable(owner: str, routes: Iterable[Route]) -> None:
             )
 
 
-def _compile(router: CompiledRouter) -> None:
+def _compile(router: SegmentRouter) -> None:
     """Compile what Falcon leaves for the first request: it shall not wait, nor find a fault."""
     router.find("/")
 
 
 def _fault_alone(route: Route) -> ConflictError | None:
     """Tell what is wrong with a route even where it stands alone."""
-    router = CompiledRouter()
+    router = SegmentRouter()
     try:
         _insert(router, route)
         _compile(router)
