@@ -1,11 +1,15 @@
 """What the tests on a real PostgreSQL share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from app.database.connection import Database
 from app.database.repository import Repository
+from tests.integration.test_schema import Session, session
+
+PLACES = 4
+"""How many connections the pool of these tests lends at most."""
 
 
 @pytest.fixture(scope="module")
@@ -16,3 +20,24 @@ def url(new_database: Callable[[], str]) -> str:
     Repository(database).apply_schema()
     database.close()
     return url
+
+
+@pytest.fixture
+def sql(url: str) -> Iterator[Session]:
+    """A session of somebody else, on emptied tables."""
+    with session(url) as opened:
+        opened("TRUNCATE plugins, plugin_endpoints, plugin_versions, plugin_failures")
+        yield opened
+
+
+@pytest.fixture
+def database(url: str) -> Iterator[Database]:
+    """A small pool, closed at the end."""
+    database = Database(url, max_connections=PLACES)
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def repository(sql: Session, database: Database) -> Repository:
+    return Repository(database)

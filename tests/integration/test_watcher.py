@@ -26,6 +26,7 @@ class Looks:
         self.asked: list[str] = []
         self.begun = 0
         self.superseded = 0
+        self.refused = 0
 
     def prepare(self) -> None: ...
 
@@ -42,6 +43,7 @@ class Looks:
 
     def follow(self, name: str, look: Look) -> None:
         if self.unavailable:
+            self.refused += 1
             raise DatabaseUnavailableError("away")
         self.begun += 1
         if not look.settle():
@@ -145,7 +147,7 @@ def test_a_folder_stays_marked_while_the_database_is_away(
 ) -> None:
     looks.unavailable = True
     write(root, "patient", "one")
-    wait_until(lambda: not watching._pending or watching._busy, "it was tried", 2.0)
+    wait_until(lambda: looks.refused, "it was tried", 2.0)
     assert not looks.seen
     looks.unavailable = False
     wait_until(lambda: looks.saw("patient", "one"), "it is looked at", 3.0)

@@ -1,0 +1,220 @@
+"""The publisher on a real PostgreSQL, with trials that report what they are told."""
+
+import contextlib
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.database.connection import Database
+from app.database.repository import Repository
+from app.errors import ConflictError, PluginError, SupersededError
+from app.publishing.look import Look
+from app.publishing.publisher import Publisher
+from app.publishing.trial import TrialRunner
+from app.records import Artifact, TrialReport
+from tests.integration.test_repository import MESSAGES, publish, report
+from tests.integration.test_schema import GO_ROWS, GO_TABLES, GO_TRIGGERS, Session, session
+
+PLUGIN = """
+from app.plugin import PluginMetadata
+
+
+class Plugin:
+    def initialize(self, context):
+        pass
+
+    def get_metadata(self):
+        return PluginMetadata("NAME", "1.0", "", "me")
+
+    def register_routes(self, server):
+        server.get("/NAME", self.get)
+
+    def cleanup(self, context):
+        pass
+
+    def get(self):
+        return {}
+
+
+# more
+new_plugin = Plugin
+"""
+
+
+class InstantTrial:
+    """Reports what a trial would, without a process of its own."""
+
+    def __init__(self, **reports: TrialReport | PluginError) -> None:
+        self._reports = reports
+
+    def run(self, artifact: Artifact, _superseded: object = None) -> TrialReport:
+        found = self._reports.get(artifact.plugin) or report(artifact.plugin, f"/{artifact.plugin}")
+        if isinstance(found, PluginError):
+            raise found
+        return found
+
+    def close(self) -> None:
+        """Nothing runs."""
+
+
+def publisher_on(
+    tmp_path: Path, repository: Repository, **reports: TrialReport | PluginError
+) -> Publisher:
+    """A publisher of plugins whose folders exist, with these reports of their trials."""
+    for name in ("fine", *reports):
+        folder = tmp_path / "plugins" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "main.py").write_text("new_plugin = object\n")
+    trial: Any = InstantTrial(**reports)
+    return Publisher(tmp_path / "plugins", tmp_path / "bin", repository, trial)
+
+
+def test_a_scan_goes_through_over_the_rows_of_the_go_design(
+    new_database: Callable[[], str], tmp_path: Path
+) -> None:
+    """One of them has a name and one a status that the CHECKs would refuse."""
+    url = new_database()
+    with session(url) as go:
+        go(GO_TABLES + GO_ROWS + GO_TRIGGERS)
+    database = Database(url)
+    repository = Repository(database)
+    publisher = publisher_on(
+        tmp_path, repository, powertable=report("powertable", "/pt"), other=report("other", "/o")
+    )
+    try:
+        publisher.scan(at_start=True)
+        rows = {row.name: row for row in repository.list_rows()}
+    finally:
+        database.close()
+    assert rows.keys() == {"fine", "My-Plugin", "powertable", "other"}
+    for name in ("fine", "powertable", "other"):
+        assert rows[name].source_digest is not None, f"{name} was not published"
+    assert rows["My-Plugin"].binary_path is None
+
+
+@pytest.mark.parametrize("message", MESSAGES.values(), ids=MESSAGES)
+def test_whatever_one_plugin_says_the_others_are_published(
+    repository: Repository, tmp_path: Path, message: str
+) -> None:
+    bad = PluginError("bad", message)
+    publisher_on(tmp_path, repository, bad=bad).scan(at_start=True)
+    assert [row.name for row in repository.list_rows()] == ["fine"]
+    assert [failure.name for failure in repository.list_failures()] == ["bad"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"", "me"', '"caf\\udce9", "me"'),
+        ('"", "me"', '"", "caf\\udce9"'),
+        ('"1.0"', '"\\ud800"'),
+        ('"/bad"', '"/caf\\udce9"'),
+        ("# more", 'Plugin.get.__qualname__ = "h\\udce9"'),
+        ("# more", 'Plugin.get.__qualname__ = "h\\0"'),
+    ],
+    ids=["description", "author", "version", "path", "handler", "handler_nul"],
+)
+def test_whatever_one_plugin_registers_the_others_are_published(
+    repository: Repository, tmp_path: Path, old: str, new: str
+) -> None:
+    for name in ("bad", "fine"):
+        folder = tmp_path / "plugins" / name
+        folder.mkdir(parents=True)
+        text = PLUGIN.replace("NAME", name)
+        (folder / "main.py").write_text(text.replace(old, new) if name == "bad" else text)
+    trial = TrialRunner(None)
+    try:
+        publisher = Publisher(tmp_path / "plugins", tmp_path / "bin", repository, trial)
+        publisher.scan(at_start=True)
+    finally:
+        trial.close()
+    assert "fine" in {row.name for row in repository.list_rows()}
+
+
+def test_a_folder_whose_name_is_not_utf8_stops_nothing(
+    repository: Repository, tmp_path: Path
+) -> None:
+    publisher = publisher_on(tmp_path, repository)
+    (tmp_path / "plugins" / os.fsdecode(b"caf\xe9")).mkdir()
+    publisher.scan(at_start=True)
+    assert [row.name for row in repository.list_rows()] == ["fine"]
+    for name in publisher.names_of("caf\udce9"):  # as the watcher does after an event
+        with contextlib.suppress(PluginError):
+            publisher.follow(name, Look())
+    assert len(repository.list_failures()) == 1
+
+
+def archives(tmp_path: Path) -> set[str]:
+    return {path.name for path in (tmp_path / "bin").glob("*.pyz")}
+
+
+def test_a_source_that_changes_while_it_settles_leaves_nothing_behind(
+    repository: Repository, tmp_path: Path, sql: Session
+) -> None:
+    publisher = publisher_on(tmp_path, repository)
+    look = Look(eager=True)
+    look.superseded.set()
+    with pytest.raises(SupersededError):
+        publisher.follow("fine", look)
+    assert repository.list_rows() == []
+    assert sql("SELECT * FROM plugin_versions") == []
+    assert archives(tmp_path) == set()
+    publisher.follow("fine", Look(eager=True))
+    assert len(archives(tmp_path)) == 1
+    again = Look(eager=True)
+    again.superseded.set()
+    (tmp_path / "plugins/fine/main.py").write_text("new_plugin = int\n")
+    with pytest.raises(SupersededError):
+        publisher.follow("fine", again)
+    (row,) = repository.list_rows()
+    assert archives(tmp_path) == {Path(row.binary_path or "").name}
+
+
+def test_a_source_that_is_refused_leaves_no_archive(repository: Repository, tmp_path: Path) -> None:
+    publish(repository, "other", "/taken")
+    publisher = publisher_on(tmp_path, repository, bad=report("bad", "/taken"))
+    with pytest.raises(ConflictError):
+        publisher.follow("bad", Look())
+    assert archives(tmp_path) == set()
+
+
+def test_a_publish_that_fails_keeps_an_archive_that_was_there(
+    repository: Repository, tmp_path: Path
+) -> None:
+    publisher = publisher_on(tmp_path, repository)
+    publisher.follow("fine", Look())
+    before = archives(tmp_path)
+    publish(repository, "other", "/taken")
+    trial: Any = InstantTrial(fine=report("fine", "/taken"))
+    moved = Publisher(tmp_path / "plugins", tmp_path / "bin", repository, trial)
+    with pytest.raises(ConflictError):
+        moved.publish("fine")
+    assert archives(tmp_path) == before
+
+
+def test_an_unmounted_root_unregisters_nothing(
+    repository: Repository, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    publisher = publisher_on(tmp_path, repository)
+    publisher.scan(at_start=True)
+    root, away = tmp_path / "plugins", tmp_path / "away"
+    root.rename(away)
+    root.mkdir()  # the mount point below the disk
+    publisher.scan()
+    publisher.follow("fine", Look())
+    trial: Any = InstantTrial()
+    Publisher(root, tmp_path / "bin", repository, trial).scan(at_start=True)
+    assert [row.name for row in repository.list_rows()] == ["fine"]
+    assert repository.list_rows()[0].error is None
+    assert caplog.text.count("is a disk not mounted?") == 2, "once for each process"
+    root.rmdir()
+    away.rename(root)
+    publisher.scan()
+    assert [row.name for row in repository.list_rows()] == ["fine"]
+    shutil.rmtree(root / "fine")
+    publisher.scan()
+    assert repository.list_rows() == []
