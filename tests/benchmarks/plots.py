@@ -61,14 +61,14 @@ def _latency(figures: list[Figure], folder: Path) -> Path | None:
             axis.step(ordered, shares, where="post", color=colour, linewidth=1.6)
             axis.annotate(
                 f"{side}\np50 {median(ordered):.1f} ms\np99 {percentile(ordered, 0.99):.1f} ms",
-                (percentile(ordered, 0.4), 40 if side == "ours" else 8),
-                xytext=(8, 0),
-                textcoords="offset points",
+                (0.98, 0.45 if side == "ours" else 0.12),
+                xycoords="axes fraction",
+                ha="right",
                 color=colour if side == "ours" else "#5d6870",
                 fontsize=8,
             )
         axis.set(title=figure.name.removesuffix(", p50"), xlabel="milliseconds", ylim=(0, 101))
-        axis.set_xlim(left=0, right=percentile(figure.samples["ours"], 0.995) * 1.25)
+        axis.set_xlim(left=0, right=percentile(figure.samples["ours"], 0.99) * 1.6)
         axis.set_ylabel("% served within")
     return _save(canvas, folder / "latency.svg")
 
@@ -131,10 +131,8 @@ def _numbers(figures: list[Figure], folder: Path) -> Path | None:
         right.plot(counts, seconds, color=colour, marker="o", markersize=4)
         right.annotate(
             "Benana" if side == "ours" else side,
-            (counts[-1], seconds[-1]),
-            xytext=(-8, 6 if side == "ours" else -12),
-            textcoords="offset points",
-            ha="right",
+            (0.06, 0.9 if side == "ours" else 0.8),
+            xycoords="axes fraction",
             color=colour,
         )
     right.set_xscale("symlog", linthresh=100)

@@ -40,7 +40,8 @@ class Worker:
         database = Database(url)
         self._app = LiveApp()
         self._undertaker = Undertaker(self._app.running)
-        self._recorder = Recorder(WorkerRepository(database), generations_alive)
+        last_good = LastGood(artifacts)
+        self._recorder = Recorder(WorkerRepository(database), last_good, generations_alive)
         repository = Repository(database)
         self._loading = Loading(
             repository,
@@ -54,7 +55,7 @@ class Worker:
             self._loading,
             self._undertaker,
             self._recorder,
-            LastGood(artifacts),
+            last_good,
         )
         self._admin = psycopg2.connect(url)
         self._admin.autocommit = True
