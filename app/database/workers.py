@@ -13,6 +13,9 @@ _ALIVE = (
     f"heartbeat_at >= clock_timestamp() - interval '{HEARTBEAT_SECONDS * DEAD_AFTER_HEARTBEATS} s'"
 )
 
+# Whom another process is dropping already is left to that one; so nobody waits for anybody.
+_DEAD = f"SELECT id FROM plugin_workers WHERE NOT {_ALIVE} FOR UPDATE SKIP LOCKED"  # noqa: S608
+
 
 class WorkerRepository:
     """Reads and writes `plugin_workers` and `plugin_loads`.
@@ -42,10 +45,7 @@ class WorkerRepository:
                 (generations_alive, worker),
             )
             known = bool(cursor.rowcount)
-            cursor.execute(
-                "DELETE FROM plugin_workers WHERE id IN ("  # noqa: S608 - constants
-                f"SELECT id FROM plugin_workers WHERE NOT {_ALIVE} FOR UPDATE SKIP LOCKED)"
-            )
+            cursor.execute(f"DELETE FROM plugin_workers WHERE id IN ({_DEAD})")  # noqa: S608
             return known
 
     def record(self, worker: str, loads: Collection[LoadRecord]) -> None:
@@ -74,9 +74,12 @@ class WorkerRepository:
             )
 
     def leave(self, worker: str) -> None:
-        """Drop a process that ends."""
+        """Drop a process that ends, and the dead: nobody may be left who would drop them."""
         with statement(self._database) as cursor:
-            cursor.execute("DELETE FROM plugin_workers WHERE id = %s", (worker,))
+            cursor.execute(
+                f"DELETE FROM plugin_workers WHERE id = %s OR id IN ({_DEAD})",  # noqa: S608
+                (worker,),
+            )
 
     def list_workers(self) -> list[WorkerRow]:
         """Return the live processes, by host and process id."""

@@ -12,9 +12,9 @@ PLACES = 4
 """How many connections the pool of these tests lends at most."""
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def url(new_database: Callable[[], str]) -> str:
-    """One up-to-date database for this file."""
+    """One up-to-date database for all files."""
     url = new_database()
     database = Database(url)
     Repository(database).apply_schema()
@@ -26,7 +26,10 @@ def url(new_database: Callable[[], str]) -> str:
 def sql(url: str) -> Iterator[Session]:
     """A session of somebody else, on emptied tables."""
     with session(url) as opened:
-        opened("TRUNCATE plugins, plugin_endpoints, plugin_versions, plugin_failures")
+        opened(
+            "TRUNCATE plugins, plugin_endpoints, plugin_versions, plugin_failures,"
+            " plugin_workers, plugin_loads"
+        )
         yield opened
 
 
