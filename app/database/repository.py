@@ -19,6 +19,9 @@ from app.records import (
     TrialReport,
 )
 
+ROW_PATIENCE = "3s"
+"""How long a publish or an operator's change waits for a row that somebody else holds."""
+
 KEPT_VERSIONS = 20
 """How many versions of a plugin are kept, so that a row can be set back to one of them."""
 
@@ -138,7 +141,8 @@ class Repository:
         """Open the transaction of one publish; publishes of all hosts come one after the other."""
         with transaction(self._database) as cursor:
             cursor.execute(
-                "SELECT pg_advisory_xact_lock(%s); SET LOCAL lock_timeout = '3s'", (_PUBLISH_LOCK,)
+                "SELECT pg_advisory_xact_lock(%s); SET LOCAL lock_timeout = %s",
+                (_PUBLISH_LOCK, ROW_PATIENCE),
             )
             yield Publication(cursor)
 
@@ -189,10 +193,10 @@ class Repository:
     def _change(self, assignment: str, name: str) -> ServedRow | None:
         with transaction(self._database) as cursor:
             cursor.execute(
-                f"SET LOCAL lock_timeout = '3s'; UPDATE plugins SET {assignment}"  # noqa: S608 - constants
+                f"SET LOCAL lock_timeout = %s; UPDATE plugins SET {assignment}"  # noqa: S608 - constants
                 " WHERE name = %s"
                 " RETURNING id, name, generation, status, binary_path",
-                (name,),
+                (ROW_PATIENCE, name),
             )
             found = cursor.fetchone()
             return ServedRow(*found) if found else None

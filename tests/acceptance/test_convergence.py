@@ -60,7 +60,13 @@ def publish(server: Server, name: str, number: int = 1, **parts: str) -> None:
 # --- 300 reloads -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("prelude", ["", TINY_SWITCH_INTERVAL], ids=["default", "tiny interval"])
+@pytest.mark.parametrize(
+    "prelude",
+    [
+        pytest.param(TINY_SWITCH_INTERVAL, id="tiny interval"),
+        pytest.param("", id="default", marks=pytest.mark.soak),
+    ],
+)
 def test_300_reloads_by_edit_rest_and_psql(four: Server, prelude: str) -> None:
     name = "tiny" if prelude else "mixed"
     publish(four, name, prelude=prelude)

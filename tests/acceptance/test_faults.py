@@ -208,24 +208,25 @@ def test_listeners_terminated_again_and_again(four: Server) -> None:
     assert len(audit.changes("terminated")) == 1 + changes + 1
 
 
-def test_a_stopped_backend_of_a_listener_is_noticed(four: Server) -> None:
-    publish(four, "hung")
-    audit = Audit(four)
-    wait_until(lambda: len(four.sql(LISTENERS)) == WORKERS, "all listen")
-    backends = [pid for (pid,) in four.sql(LISTENERS)]
+def test_a_stopped_backend_of_a_listener_is_noticed(make_server: MakeServer) -> None:
+    server = make_server(WEB_CONCURRENCY=str(WORKERS), BENANA_HEARTBEAT_SECONDS="1").start()
+    publish(server, "hung")
+    audit = Audit(server)
+    wait_until(lambda: len(server.sql(LISTENERS)) == WORKERS, "all listen")
+    backends = [pid for (pid,) in server.sql(LISTENERS)]
     stopped = backends[:2]
-    with Requester(four, "hung", threads=4) as requester:
+    with Requester(server, "hung", threads=4) as requester:
         for pid in stopped:
             os.kill(pid, signal.SIGSTOP)
         try:
             began = time.monotonic()
-            generation = raise_generation(four, "hung")
-            wait_generation(four, "hung", generation, 15.0)
+            generation = raise_generation(server, "hung")
+            wait_generation(server, "hung", generation, 15.0)
             took = time.monotonic() - began
             # They listen over new connections, while the stopped ones are still there.
-            wait_until(lambda: len(four.sql(LISTENERS)) >= WORKERS + 2, "new ones", 5.0)
-            generation = raise_generation(four, "hung")
-            again = wait_generation(four, "hung", generation, 2.0)
+            wait_until(lambda: len(server.sql(LISTENERS)) >= WORKERS + 2, "new ones", 5.0)
+            generation = raise_generation(server, "hung")
+            again = wait_generation(server, "hung", generation, 2.0)
         finally:
             for pid in stopped:
                 os.kill(pid, signal.SIGCONT)

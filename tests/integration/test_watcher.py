@@ -87,8 +87,17 @@ def test_an_event_marks_its_folder(root: Path, looks: Looks, watching: SourceWat
     wait_until(lambda: looks.saw("one", "first"), "it is looked at", 1.0)
 
 
+@pytest.fixture
+def frequent_scans(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watcher, "SCAN_SECONDS", 0.5)
+
+
 def test_the_scan_finds_what_no_event_told(
-    root: Path, looks: Looks, watching: SourceWatcher, monkeypatch: pytest.MonkeyPatch
+    frequent_scans: None,
+    root: Path,
+    looks: Looks,
+    watching: SourceWatcher,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # An overflow of the kernel's queue is a line in a log, and its events are gone.
     monkeypatch.setattr(FolderObserver, "on_any_event", lambda *_: None)
