@@ -306,6 +306,7 @@ def postgres(open_path: Path) -> Iterator[EmbeddedPostgres]:
     started.stop()
 
 
+@pytest.mark.soak
 def test_a_way_that_goes_silent_is_left_within_15_s(
     make_server: MakeServer, postgres: EmbeddedPostgres
 ) -> None:
