@@ -16,6 +16,7 @@ from app.errors import (
     UnknownPluginError,
 )
 from app.serving.application import LiveApp
+from app.serving.registration import Route
 from app.serving.routes import SERVER
 
 log = logging.getLogger(__name__)
@@ -51,8 +52,8 @@ def install(app: LiveApp) -> None:
     def unexpected(
         req: falcon.Request, _resp: falcon.Response, error: Exception, _params: dict[str, Any]
     ) -> None:
-        table = app.running.slot().table or app.table
-        _raise_unexpected(req, error, table.owner_of(req.uri_template) or SERVER)
+        at = app.running.slot().at
+        _raise_unexpected(req, error, at.owner if isinstance(at, Route) else SERVER)
 
     def ours(
         req: falcon.Request, resp: falcon.Response, error: BenanaError, params: dict[str, Any]

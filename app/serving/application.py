@@ -9,8 +9,9 @@ from typing import Any, cast
 import falcon
 from falcon.routing import CompiledRouter
 
-from app.serving.generations import RunningRequests
-from app.serving.routes import RouteTable, SwappingRouter
+from app.serving.generations import RunningRequests, Slot
+from app.serving.registration import Route
+from app.serving.routes import SERVER, Found, RouteTable
 
 log = logging.getLogger(__name__)
 
@@ -26,13 +27,60 @@ _answer = falcon.App.__call__
 _get_body = falcon.App._get_body
 
 
+class SwappingRouter:
+    """The router that a `falcon.App` keeps: it looks into the current table, and notes the route.
+
+    `falcon.App` binds `find` when it is made, so the swap happens in here.
+    """
+
+    def __init__(self, running: RunningRequests) -> None:
+        self.table = RouteTable.empty()
+        self._running = running
+        self._threads = running.threads
+
+    def find(self, uri: str, req: falcon.Request) -> Found | None:
+        """Find a path in the current table."""
+        table = self.table
+        paths = table.paths
+        found: Found | None = None
+        if paths is not None:
+            route = paths.get(uri)
+            if route is not None:
+                slot = self._threads.slot
+                slot.at = route
+                slot.cell[:] = route.mark
+                return route.resource, route.methods, {}, route.template
+            try:
+                finder = table.routers.get(uri.split("/", 2)[1])
+            except IndexError:
+                finder = None  # a path without a slash, as of `OPTIONS *`
+            if finder is not None:
+                found = finder.find(uri)
+        if found is None:
+            found = table.search(uri)
+            if found is None:
+                return None
+        route = found[1].route
+        slot = self._threads.slot
+        slot.at = route
+        slot.cell[:] = route.mark
+        return found
+
+    def add_route(self, uri_template: str, resource: object, **_: Any) -> None:
+        """Refuse: routes are added by building a table."""
+        raise TypeError(
+            f"{uri_template} cannot be added to {type(resource).__qualname__}: "
+            "routes come from plugins"
+        )
+
+
 class LiveApp(falcon.App[falcon.Request, falcon.Response]):
-    """A `falcon.App` that notes, for each request, the table that it began with."""
+    """A `falcon.App` that notes, for each request, the table that it began with and its route."""
 
     def __init__(self) -> None:
         self.running = RunningRequests()
         self._threads = self.running.threads
-        self.router = SwappingRouter()
+        self.router = SwappingRouter(self.running)
         super().__init__(router=cast(CompiledRouter, self.router))
 
     @property
@@ -50,23 +98,36 @@ class LiveApp(falcon.App[falcon.Request, falcon.Response]):
             slot = self._threads.slot
         except AttributeError:
             slot = self.running.slot()
+        if slot.at is not None:
+            return self._answer_nested(env, start_response)
         # Noted first, and read again by the router: whatever table that finds, it is the noted one
-        # or a later one, and what is retired from either waits for the noted one to be left. A
-        # request within a request waits for the outer one's.
-        outer = slot.table
-        if outer is None:
-            slot.table = self.router.table
+        # or a later one, and what is retired from either waits for the noted one to be left.
+        slot.at = self.router.table
+        streamed = False
         try:
             body = _answer(self, env, start_response)
             if type(body) is not list:
-                body = _Stream(body, self.running, slot.table)
+                body = _Stream(body, self.running, slot)
+                streamed = True
             elif body and type(body[0]) is not bytes:
                 raise TypeError(f"the body is a {type(body[0]).__qualname__}, expected bytes")
         except BaseException as error:  # noqa: BLE001 - SystemExit would end the worker
-            return _crashed(error, self.router.table, env, start_response)
+            return _crashed(error, slot.at, env, start_response)
         finally:
-            slot.table = outer
+            slot.at = None
+            if not streamed:
+                slot.cell[0] = 0
         return body
+
+    def _answer_nested(
+        self, env: dict[str, Any], start_response: Callable[..., Any]
+    ) -> Iterable[bytes]:
+        """Answer a request that a plugin makes within a request, in a slot of its own."""
+        outer = self.running.nest()
+        try:
+            return self(env, start_response)
+        finally:
+            self._threads.slot = outer
 
     def _get_body(self, resp: falcon.Response, wsgi_file_wrapper: Any = None) -> Any:
         try:
@@ -80,13 +141,14 @@ class _UnrenderableError(BaseException):
 
 
 class _Stream:
-    """A streamed body that holds its table until it is closed, and raises nothing but Exception."""
+    """A streamed body that holds its generation until it is closed, and raises only Exception."""
 
-    def __init__(self, body: Iterable[bytes], running: RunningRequests, table: RouteTable) -> None:
+    def __init__(self, body: Iterable[bytes], running: RunningRequests, slot: Slot) -> None:
         self._body = body
         self._running = running
         self._parts: Iterator[bytes] | None = None
-        self._held = running.hold(table)
+        self._cell = slot.cell
+        self._held = running.hold(slot.at)
 
     def __iter__(self) -> Iterator[bytes]:
         return self
@@ -112,22 +174,19 @@ class _Stream:
             log.exception("a streamed body raised in its close()")
         finally:
             self._running.release(self._held)
+            self._cell[0] = 0  # the thread that streams is, under gunicorn, the one that answered
 
 
 def _crashed(
     error: BaseException,
-    table: RouteTable,
+    at: RouteTable | Route,
     env: dict[str, Any],
     start_response: Callable[..., Any],
 ) -> list[bytes]:
-    # As Falcon decodes it: WSGI gives the path's bytes as Latin-1.
-    path = env.get("PATH_INFO", "").encode("latin1", "replace").decode("utf-8", "replace")
-    found = table.search(path)
-    template = found[-1] if found else None
     error_id = uuid.uuid4().hex[:12]
     log.error(
         "%s: %s %s raised %s [error %s]\n%s",
-        table.owner_of(template),
+        at.owner if isinstance(at, Route) else SERVER,
         env.get("REQUEST_METHOD"),
         env.get("PATH_INFO"),
         type(error).__name__,

@@ -1,9 +1,11 @@
-"""Who still runs in an old route table, and when a retired generation can be cleaned up.
+"""Who still runs in an old generation, and when a retired one can be cleaned up.
 
 Grace periods in the manner of read-copy-update (P. E. McKenney, "Is Parallel Programming Hard",
-chapter 9.5): a request thread notes its table in a slot of its own and clears it at the end, so
-the request path has no lock and no shared counter. The price is that the reclaiming side has to
-look: it polls the slots while, and only while, something waits to be cleaned up.
+chapter 9.5): a request thread notes in a slot of its own what it runs in, and clears it at the
+end, so the request path has no lock and no shared counter. It notes its route table first, and
+its route instead once that is found: from then on the request holds back the generation that it
+runs in, and no other. The price is that the reclaiming side has to look: it polls the slots while,
+and only while, something waits to be cleaned up.
 """
 
 import logging
@@ -12,9 +14,11 @@ import time
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
+from app.serving.activity import Activity
 from app.serving.collector import Collector
+from app.serving.registration import Route
 from app.serving.remains import holders_of
 from app.serving.routes import RouteTable
 from app.threads import OwnThread
@@ -30,53 +34,92 @@ REPORT_SECONDS = 2.0
 
 
 class Slot:
-    """Where one thread notes the table that its request runs in; None between requests."""
+    """Where one thread notes what its request runs in; None between requests.
 
-    __slots__ = ("__weakref__", "table")
+    `cell` is the thread's part of the process's `Activity`.
+    """
 
-    def __init__(self) -> None:
-        self.table: RouteTable | None = None
+    __slots__ = ("__weakref__", "at", "cell")
+
+    def __init__(self, cell: memoryview, at: RouteTable | Route | None = None) -> None:
+        self.at = at
+        self.cell = cell
+
+
+class InUse(NamedTuple):
+    """What requests run in now.
+
+    `oldest_table` is the number of the oldest table of those that have not found their route yet,
+    None if there are none; `generations` are the `Route.generation` of the others.
+    """
+
+    oldest_table: int | None
+    generations: frozenset[str]
 
 
 class RunningRequests:
-    """The tables that requests of this process run in now."""
+    """What the requests of this process run in now."""
 
     def __init__(self) -> None:
         self.threads = threading.local()
         """Each thread's `slot`, once it has asked for it."""
+        self._activity = Activity()
         self._slots: weakref.WeakSet[Slot] = weakref.WeakSet()
         self._streams: set[Slot] = set()
         self._lock = threading.Lock()
+
+    def share(self, activity: Activity) -> None:
+        """Show what the threads do in a memory that others see; before the first request."""
+        self._activity = activity
 
     def slot(self) -> Slot:
         """Return the calling thread's slot."""
         try:
             slot: Slot = self.threads.slot
         except AttributeError:
-            slot = self.threads.slot = Slot()
-            with self._lock:
-                self._slots.add(slot)
+            slot = self._new_slot()
         return slot
 
-    def hold(self, table: RouteTable) -> Slot:
-        """Hold a table for a stream that outlives its call; give the slot to `release`."""
-        slot = Slot()
-        slot.table = table
+    def nest(self) -> Slot:
+        """Give the calling thread another slot, for a request within its request.
+
+        Returns:
+            The slot that it had; set `threads.slot` to it at the end.
+        """
+        outer: Slot = self.threads.slot
+        self._new_slot()
+        return outer
+
+    def _new_slot(self) -> Slot:
+        with self._lock:
+            slot = self.threads.slot = Slot(self._activity.cell())
+            self._slots.add(slot)
+        return slot
+
+    def hold(self, at: RouteTable | Route | None) -> Slot:
+        """Hold for a stream what its request ran in; give the slot to `release`."""
+        slot = Slot(memoryview(b""), at)
         with self._lock:
             self._streams.add(slot)
         return slot
 
     def release(self, slot: Slot) -> None:
-        """Let go of a stream's table."""
+        """Let go of what a stream held."""
         with self._lock:
             self._streams.discard(slot)
 
-    def oldest(self) -> int | None:
-        """Return the number of the oldest table in use, None if no request runs."""
+    def in_use(self) -> InUse:
+        """Return what requests run in."""
         with self._lock:
-            slots = [*self._slots, *self._streams]
-        numbers = [table.number for slot in slots if (table := slot.table) is not None]
-        return min(numbers, default=None)
+            slots = list(self._slots)
+        # Threads before streams: a request hands over by holding first and clearing then, so
+        # whoever has cleared his slot when it is looked at is among the streams afterwards.
+        found = [slot.at for slot in slots]
+        with self._lock:
+            found += [slot.at for slot in self._streams]
+        numbers = [at.number for at in found if isinstance(at, RouteTable)]
+        generations = frozenset(at.generation for at in found if isinstance(at, Route))
+        return InUse(min(numbers, default=None), generations)
 
 
 class Disposable(Protocol):
@@ -85,6 +128,10 @@ class Disposable(Protocol):
     @property
     def label(self) -> str:
         """The generation's name in log lines and thread names."""
+
+    @property
+    def key(self) -> str:
+        """What its routes have as `Route.generation`."""
 
     @property
     def loaded_at(self) -> float:
@@ -154,7 +201,12 @@ class Undertaker(OwnThread):
         self._max_leaked = max_leaked
 
     def retire(self, generation: Disposable, successor: int) -> None:
-        """Clean a generation up once no request runs in a table older than `successor`."""
+        """Clean a generation up once no request runs in it or can come to.
+
+        Args:
+            generation: what no table holds from `successor` on.
+            successor: the number of the first table without it.
+        """
         deadline = time.monotonic() + self._drain_seconds
         with self._wake:
             self._retired.append(_Retired(generation, successor, deadline))
@@ -200,10 +252,10 @@ class Undertaker(OwnThread):
     # --- cleaning up -----------------------------------------------------------------------
 
     def _clean_up(self, items: list[_Retired]) -> None:
-        oldest = self._running.oldest()
+        in_use = self._running.in_use()
         now = time.monotonic()
         for item in items:
-            if self._is_finished(item, oldest, now):
+            if self._is_finished(item, in_use, now):
                 with self._wake:
                     self._retired.remove(item)
                 if all(other.collected for other in self._remains):
@@ -215,9 +267,12 @@ class Undertaker(OwnThread):
                 )
                 del gone
 
-    def _is_finished(self, item: _Retired, oldest: int | None, now: float) -> bool:
+    def _is_finished(self, item: _Retired, in_use: InUse, now: float) -> bool:
         if item.thread is None:
-            drained = oldest is None or oldest >= item.successor
+            oldest = in_use.oldest_table
+            drained = item.generation.key not in in_use.generations and (
+                oldest is None or oldest >= item.successor
+            )
             if not drained and now < item.deadline:
                 return False
             if not drained:

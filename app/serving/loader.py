@@ -55,6 +55,11 @@ class LoadedPlugin:
         """The generation's name in log lines and thread names."""
         return f"{self.name}-g{self.generation}"
 
+    @property
+    def key(self) -> str:
+        """What its routes have as `Route.generation`: no two in a process are equal."""
+        return self.package.name
+
     def traces(self) -> "list[weakref.ref[Any]]":
         """Return references to what is alive as long as anything of the generation is."""
         return self.package.traces()
@@ -123,7 +128,7 @@ def _load(
     loaded = LoadedPlugin(row_id, name, generation, metadata, (), context, package, instance, began)
     try:
         steps.reached("register_routes")
-        collector = RouteCollector(name, lambda frame: _frame_place(package, frame))
+        collector = RouteCollector(name, lambda frame: _frame_place(package, frame), package.name)
         guarded(name, "register_routes", package, instance.register_routes, collector)
         routes = collector.finish()
     except BenanaError:

@@ -13,14 +13,26 @@ from falcon.routing.util import SuffixedMethodNotFoundError
 
 from app.errors import LoadError
 from app.records import Endpoint
+from app.serving.activity import mark_of
 from app.serving.handlers import HandlerError, Responder, describe, make_responder
 
 MAX_TEMPLATE_LENGTH = 500
 
 
+class MethodMap(dict[str, Any]):
+    """What answers each method of a route, as Falcon keeps it; and the route."""
+
+    __slots__ = ("route",)
+
+    route: "Route"
+
+
 @dataclass(frozen=True, slots=True)
 class Route:
     """A URI template and the Falcon resource that answers it; `owner` is the plugin's name.
+
+    `generation` tells the routes of one loaded generation from those of all others; `mark` is what
+    a thread shows while it answers the route (`serving/activity.py`).
 
     `methods` is Falcon's method map: what answers each method, those with 405 included. It is
     made once, for all the tables that the route will be in; out of `responders`, what answers the
@@ -33,14 +45,19 @@ class Route:
     suffix: str | None = None
     endpoints: tuple[Endpoint, ...] = ()
     responders: InitVar[Mapping[str, Responder] | None] = None
-    methods: dict[str, Any] = field(init=False, repr=False, compare=False)
+    generation: str = ""
+    methods: MethodMap = field(init=False, repr=False, compare=False)
+    mark: bytes = field(init=False, repr=False, compare=False)
 
     def __post_init__(self, responders: Mapping[str, Responder] | None) -> None:
         """Make the method map."""
         known = responders or map_http_methods(self.resource, suffix=self.suffix)
-        methods: dict[str, Any] = dict(known)
+        methods = MethodMap(known)
         set_default_responders(methods)
+        methods.route = self
         object.__setattr__(self, "methods", methods)
+        shown = f"{self.owner} {self.generation.rpartition('.')[2]} {self.template}"
+        object.__setattr__(self, "mark", mark_of(" ".join(shown.split())))
 
 
 class HandlerResource:
@@ -57,9 +74,21 @@ class RouteCollector:
     Faults are kept until `finish`, so that all are named at once and none can be swallowed.
     """
 
-    def __init__(self, plugin: str, place_of: Callable[[FrameType], tuple[str, int] | None]):
-        """Collect for one plugin; `place_of` tells the plugin's file and line of a frame."""
+    def __init__(
+        self,
+        plugin: str,
+        place_of: Callable[[FrameType], tuple[str, int] | None],
+        generation: str = "",
+    ) -> None:
+        """Collect for one plugin.
+
+        Args:
+            plugin: its name.
+            place_of: tells the plugin's file and line of a frame.
+            generation: the `Route.generation` of what is collected.
+        """
         self._plugin = plugin
+        self._generation = generation
         self._place_of = place_of
         self._handlers: dict[str, HandlerResource] = {}
         self._routes: dict[str, tuple[object, str | None]] = {}
@@ -144,6 +173,7 @@ class RouteCollector:
                 suffix,
                 tuple(self._endpoints[template]),
                 self._responders[template],
+                self._generation,
             )
             for template, (resource, suffix) in self._routes.items()
         )

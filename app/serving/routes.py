@@ -8,14 +8,13 @@ whose template has no fields is found by one look-up in `exact`.
 import contextlib
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import falcon
 from falcon.routing import CompiledRouter
 
 from app.errors import ConflictError
 from app.serving.layers import Draft, Layers
-from app.serving.registration import Route
+from app.serving.registration import MethodMap, Route
 
 SERVER = "the server"
 """The owner of the server's own routes."""
@@ -24,10 +23,7 @@ RESERVED_SEGMENTS = frozenset(
     {"plugins", "workers", "health", "metrics", "openapi.json", "swagger", "ui"}
 )
 
-Entry = tuple[object, dict[str, Any], str]
-"""Resource, method map and template of a path."""
-
-Found = tuple[object, dict[str, Any], dict[str, Any], str | None]
+Found = tuple[object, MethodMap, dict[str, Any], str | None]
 _UNQUOTABLE = re.compile("['\\\\\0\ud800-\udfff]")
 _FIELDS = None
 """The key of the routes whose first segment is a field: any path may be theirs."""
@@ -45,6 +41,11 @@ def _normal(path: str) -> str:
 
 class SegmentRouter(CompiledRouter):
     """Falcon's router, given each route's method map instead of looking it up in the resource."""
+
+    if TYPE_CHECKING:
+
+        def find(self, uri: str, req: Any = None) -> Found | None:
+            """Find a path; the method map is the one that came with the route."""
 
     def map_http_methods(self, resource: object, **kwargs: Any) -> dict[str, Any]:
         """Return the method map that came with the route."""
@@ -65,7 +66,7 @@ class RouteTable:
         number: int,
         owned: Layers[str, tuple[Route, ...]],
         segments: Layers[str | None, tuple[Route, ...]],
-        exact: Layers[str, Entry],
+        exact: Layers[str, Route],
         finders: Layers[str | None, SegmentRouter],
     ) -> None:
         self.number = number
@@ -92,10 +93,10 @@ class RouteTable:
         normal = _normal(path)
         hit = self.exact.find(normal)
         if hit is not None:
-            return hit[0], hit[1], {}, hit[2]
+            return hit.resource, hit.methods, {}, hit.template
         finder = self.finders.find(normal[1:].partition("/")[0])
         if finder is not None:
-            found: Found | None = finder.find(normal)
+            found = finder.find(normal)
             if found is not None and found[0] is not None:
                 return found
         finder = self.finders.find(_FIELDS)
@@ -176,8 +177,7 @@ class TableBuilder:
             routes = self._routes(segment)
             for route in routes:
                 if "{" not in route.template:
-                    entry = (route.resource, route.methods, route.template)
-                    exact.put(_normal(route.template), entry)
+                    exact.put(_normal(route.template), route)
             if any("{" in route.template for route in routes):
                 finder = self._router(segment)
                 _compile(finder)
@@ -319,39 +319,3 @@ def _fault_alone(route: Route) -> ConflictError | None:
     except (ValueError, SyntaxError, re.error) as error:
         return ConflictError(route.owner, f"the route {route.template}: {error}")
     return None
-
-
-class SwappingRouter:
-    """The router that a `falcon.App` keeps: it looks into the current table.
-
-    `falcon.App` binds `find` when it is made, so the swap happens in here.
-    """
-
-    def __init__(self) -> None:
-        self.table = RouteTable.empty()
-
-    def find(self, uri: str, req: falcon.Request) -> Found | None:
-        """Find a path in the current table."""
-        table = self.table
-        paths = table.paths
-        if paths is None:
-            return table.search(uri)
-        hit = paths.get(uri)
-        if hit is not None:
-            return hit[0], hit[1], {}, hit[2]
-        try:
-            finder = table.routers.get(uri.split("/", 2)[1])
-        except IndexError:
-            finder = None  # a path without a slash, as of `OPTIONS *`
-        if finder is not None:
-            found: Found | None = finder.find(uri)
-            if found is not None:
-                return found
-        return table.search(uri)
-
-    def add_route(self, uri_template: str, resource: object, **_: Any) -> None:
-        """Refuse: routes are added by building a table."""
-        raise TypeError(
-            f"{uri_template} cannot be added to {type(resource).__qualname__}: "
-            "routes come from plugins"
-        )

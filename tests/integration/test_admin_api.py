@@ -972,7 +972,7 @@ def test_a_stream_that_is_none_holds_no_table(live: Live) -> None:
     for _ in range(3):
         with pytest.raises(TypeError):
             call(live.app, "GET", "/faulty/return/stream")  # the server breaks the connection off
-    assert live.app.running.oldest() is None
+    assert live.app.running.in_use() == (None, frozenset())
 
 
 @pytest.mark.parametrize("status", [400, 402, 404, 418, 451, 500, 503, 599, 799])

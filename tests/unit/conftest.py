@@ -222,18 +222,26 @@ def app() -> LiveApp:
     return app
 
 
-def put(app: LiveApp, owner: str, routes: Mapping[str, Any]) -> int:
-    """Swap an owner's routes (template → resource, or a function for GET) for others."""
+def put(app: LiveApp, owner: str, routes: Mapping[str, Any]) -> str:
+    """Swap an owner's routes (template → resource, or a function for GET) for others.
+
+    Returns their generation, which no others have.
+    """
     builder = app.table.builder()
     builder.remove(owner)
+    generation = f"_plugins.{owner}.g{app.table.number + 1}"
     made = tuple(
-        Route(owner, template, resource(on_get=target) if callable(target) else target)
+        Route(
+            owner,
+            template,
+            resource(on_get=target) if callable(target) else target,
+            generation=generation,
+        )
         for template, target in routes.items()
     )
     builder.add(owner, made)
-    table = builder.build()
-    app.swap(table)
-    return table.number
+    app.swap(builder.build())
+    return generation
 
 
 def collected(reference: Callable[[], Any]) -> bool:

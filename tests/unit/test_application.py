@@ -6,9 +6,11 @@ import falcon
 import pytest
 
 from app.serving.application import LiveApp
+from app.serving.generations import InUse
 from tests.unit.conftest import call, json_of, put, resource
 
 WAIT = 10
+NOTHING = InUse(None, frozenset())
 
 
 def says(text):
@@ -81,7 +83,7 @@ def in_thread(function):
 def test_a_new_application_answers_404(app):
     answer = call(app, "/x")
     assert answer.status == 404
-    assert app.running.oldest() is None
+    assert app.running.in_use() == NOTHING
 
 
 def test_a_swap_shows_in_the_next_request(app):
@@ -99,46 +101,47 @@ def test_a_request_stays_in_its_table_while_others_are_swapped_in(app):
     def slow(req, resp):
         inside.set()
         assert go_on.wait(WAIT)
-        resp.text = str(app.running.slot().table.number)
+        resp.text = app.running.slot().at.generation
 
     number = put(app, "one", {"/x": slow})
     thread = in_thread(lambda: call(app, "/x").read())
     assert inside.wait(WAIT)
     for _ in range(3):
         put(app, "one", {"/x": says("new")})
-    assert app.running.oldest() == number
+    assert app.running.in_use().generations == {number}
     assert call(app, "/x").read() == b"new"
-    assert app.running.oldest() == number
+    assert app.running.in_use().generations == {number}
     go_on.set()
-    assert thread.finish() == str(number).encode()
-    assert app.running.oldest() is None
+    assert thread.finish() == number.encode()
+    assert app.running.in_use() == NOTHING
 
 
-def test_a_swap_between_noting_and_routing_leaves_the_older_table_noted(app):
+def test_a_swap_between_noting_and_routing_is_noted(app):
     noted = []
 
     def new(req, resp):
-        noted.append(app.running.oldest())
+        noted.append(app.running.in_use())
         resp.text = "new"
 
-    number = put(app, "one", {"/x": says("old")})
+    put(app, "one", {"/x": says("old")})
     router = app.router
     reads = []
 
     class Racing(type(router)):
         @property
         def table(self):
-            reads.append(1)
+            reads.append(app.running.in_use())
             return self.__dict__["now" if len(reads) == 1 else "later"]
 
     table = app.table
-    put(app, "one", {"/x": new})
+    generation = put(app, "one", {"/x": new})
     later = app.table
     app.swap(table)
     router.__dict__["now"], router.__dict__["later"] = router.__dict__.pop("table"), later
     router.__class__ = Racing
     assert call(app, "/x").read() == b"new"
-    assert noted == [number], "what is retired since then waits for this request"
+    assert reads[1] == InUse(table.number, frozenset()), "until it has its route"
+    assert noted == [InUse(None, frozenset({generation}))], "and where it runs from then on"
 
 
 @pytest.mark.parametrize("count", [8])
@@ -160,12 +163,12 @@ def test_many_threads_hold_their_own_tables(app, count):
         numbers.append(put(app, "one", {"/x": wait_for(gate)}))
         threads.append(in_thread(lambda: call(app, "/x").read()))
         assert inside.acquire(timeout=WAIT)
-    assert numbers == sorted(set(numbers))
+    assert len(set(numbers)) == count
     for position, (gate, thread) in enumerate(zip(gates, threads, strict=True)):
-        assert app.running.oldest() == numbers[position]
+        assert app.running.in_use().generations == set(numbers[position:])
         gate.set()
         assert thread.finish() == b"x"
-    assert app.running.oldest() is None
+    assert app.running.in_use() == NOTHING
 
 
 # --- streams -------------------------------------------------------------------------------
@@ -175,25 +178,25 @@ def test_a_stream_holds_its_table_until_it_is_closed(app):
     number = put(app, "one", {"/x": streams(b"a", b"b")})
     answer = call(app, "/x")
     put(app, "one", {})
-    assert app.running.oldest() == number
+    assert app.running.in_use().generations == {number}
     assert list(answer.body) == [b"a", b"b"]
-    assert app.running.oldest() == number  # exhausted, and not closed yet
+    assert app.running.in_use().generations == {number}  # exhausted, and not closed yet
     answer.close()
-    assert app.running.oldest() is None
+    assert app.running.in_use() == NOTHING
 
 
 def test_a_stream_that_is_closed_twice_releases_once_and_does_not_raise(app):
     body = Body()
-    number = put(app, "one", {"/x": lambda req, resp: setattr(resp, "stream", body)})
+    put(app, "one", {"/x": lambda req, resp: setattr(resp, "stream", body)})
     first, second = call(app, "/x"), None
     body2 = Body()
-    put(app, "two", {"/y": lambda req, resp: setattr(resp, "stream", body2)})
+    other = put(app, "two", {"/y": lambda req, resp: setattr(resp, "stream", body2)})
     second = call(app, "/y")
     first.close()
     first.close()
-    assert app.running.oldest() == number + 1
+    assert app.running.in_use().generations == {other}
     second.close()
-    assert app.running.oldest() is None
+    assert app.running.in_use() == NOTHING
 
 
 def test_a_client_that_goes_away_early_releases_and_closes_the_body(app):
@@ -203,7 +206,7 @@ def test_a_client_that_goes_away_early_releases_and_closes_the_body(app):
     assert next(iter(answer.body)) == b"a"
     answer.close()
     assert body.closed == 1
-    assert app.running.oldest() is None
+    assert app.running.in_use() == NOTHING
 
 
 @pytest.mark.parametrize(
@@ -220,9 +223,9 @@ def test_a_stream_that_raises_raises_an_exception_and_is_released_by_close(app, 
     with pytest.raises(Exception) as caught:
         next(parts)
     assert isinstance(caught.value, Exception)
-    assert app.running.oldest() is not None
+    assert app.running.in_use() != NOTHING
     answer.close()
-    assert app.running.oldest() is None
+    assert app.running.in_use() == NOTHING
 
 
 @pytest.mark.parametrize("error", [ValueError("x"), SystemExit(3), KeyboardInterrupt()])
@@ -235,7 +238,7 @@ def test_a_stream_whose_close_raises_is_released_and_does_not_raise(app, error):
     answer = call(app, "/x")
     answer.close()
     assert body.closed == 1
-    assert app.running.oldest() is None
+    assert app.running.in_use() == NOTHING
 
 
 class BrokenIter:
@@ -263,8 +266,8 @@ def test_a_body_that_cannot_be_iterated_holds_no_table_for_ever(app, stream):
         pass
     if answer is not None:
         answer.close()
-    assert app.running.oldest() is None
-    assert app.running.slot().table is None
+    assert app.running.in_use() == NOTHING
+    assert app.running.slot().at is None
 
 
 def test_a_file_like_stream_is_read_and_closed(app, tmp_path):
@@ -273,7 +276,7 @@ def test_a_file_like_stream_is_read_and_closed(app, tmp_path):
     put(app, "one", {"/x": lambda req, resp: setattr(resp, "stream", file)})
     assert len(call(app, "/x").read()) == 20_000
     assert file.closed
-    assert app.running.oldest() is None
+    assert app.running.in_use() == NOTHING
 
 
 @pytest.mark.parametrize("method", ["HEAD", "OPTIONS"])
@@ -286,14 +289,14 @@ def test_answers_without_a_body_hold_nothing(app, method):
     put(app, "one", {"/x": resource(on_head=on_head, on_options=on_head)})
     answer = call(app, "/x", method)
     answer.read()
-    assert app.running.oldest() is None
+    assert app.running.in_use() == NOTHING
 
 
 def test_a_stream_that_moves_to_another_thread_is_released_there(app):
     put(app, "one", {"/x": streams(b"a")})
     answer = call(app, "/x")
     assert in_thread(answer.read).finish() == b"a"
-    assert app.running.oldest() is None
+    assert app.running.in_use() == NOTHING
 
 
 def test_plain_answers_stay_plain_lists(app):
@@ -308,40 +311,40 @@ def test_a_request_within_a_request_runs_in_the_current_table_and_the_outer_one_
     def outer(req, resp):
         put(app, "one", {"/inner": says("new")})
         resp.text = call(app, "/inner").read().decode()
-        resp.text += str(app.running.oldest() == number)
+        resp.text += str(app.running.in_use().generations == {number})
 
     number = put(app, "one", {"/outer": outer, "/inner": says("old")})
     assert call(app, "/outer").read() == b"newTrue"
-    assert app.running.oldest() is None
+    assert app.running.in_use() == NOTHING
 
 
 def test_a_request_within_a_request_that_fails_leaves_the_outer_one_its_table(app):
     def outer(req, resp):
         first = call(app, "/inner").status
         second = call(app, "/missing").status
-        resp.text = f"{first} {second} {app.running.oldest() == number}"
+        resp.text = f"{first} {second} {app.running.in_use().generations == {number}}"
 
     def inner(req, resp):
         raise SystemExit(1)
 
     number = put(app, "one", {"/outer": outer, "/inner": inner})
     assert call(app, "/outer").read() == b"500 404 True"
-    assert app.running.oldest() is None
+    assert app.running.in_use() == NOTHING
 
 
-def test_a_stream_of_a_request_within_a_request_holds_the_outer_table(app):
-    kept = []
+def test_a_stream_of_a_request_within_a_request_holds_its_own_generation(app):
+    kept, inner = [], []
 
     def outer(req, resp):
-        put(app, "one", {"/inner": streams(b"a")})
+        inner.append(put(app, "one", {"/inner": streams(b"a")}))
         kept.append(call(app, "/inner"))
         resp.text = "x"
 
-    number = put(app, "one", {"/outer": outer, "/inner": streams(b"a")})
+    put(app, "one", {"/outer": outer, "/inner": streams(b"a")})
     call(app, "/outer").read()
-    assert app.running.oldest() == number
+    assert app.running.in_use().generations == {*inner}
     assert kept[0].read() == b"a"
-    assert app.running.oldest() is None
+    assert app.running.in_use() == NOTHING
 
 
 def test_a_request_made_while_a_stream_is_read_runs_in_the_current_table(app):
@@ -349,7 +352,7 @@ def test_a_request_made_while_a_stream_is_read_runs_in_the_current_table(app):
     answer = call(app, "/x")
     put(app, "one", {"/y": says("new")})
     assert answer.read() == b"new"
-    assert app.running.oldest() is None
+    assert app.running.in_use() == NOTHING
 
 
 # --- what a plugin raises ------------------------------------------------------------------
@@ -369,8 +372,8 @@ def test_what_would_end_the_worker_is_a_500_problem(app, caplog, error, path):
     assert answer.status == 500
     assert answer.headers["content-type"] == "application/problem+json"
     assert problem["status"] == 500
-    assert app.running.oldest() is None
-    assert app.running.slot().table is None
+    assert app.running.in_use() == NOTHING
+    assert app.running.slot().at is None
     record = caplog.records[-1]
     assert record.levelname == "ERROR"
     assert problem["error_id"] in record.getMessage()
@@ -398,7 +401,7 @@ def test_an_exception_is_a_500_problem_that_names_the_plugin(app, caplog):
     assert "'one'" in problem["detail"]
     assert "secret" not in str(problem)
     assert problem["error_id"] in caplog.text
-    assert app.running.oldest() is None
+    assert app.running.in_use() == NOTHING
 
 
 def test_an_exception_whose_text_raises_is_a_500_all_the_same(app, quiet):
@@ -413,7 +416,7 @@ def test_an_exception_whose_text_raises_is_a_500_all_the_same(app, quiet):
 
     put(app, "one", {"/x": broken})
     assert call(app, "/x").status == 500
-    assert app.running.oldest() is None
+    assert app.running.in_use() == NOTHING
 
 
 def test_a_base_exception_whose_text_raises_is_a_500_all_the_same(app):
@@ -428,7 +431,7 @@ def test_a_base_exception_whose_text_raises_is_a_500_all_the_same(app):
 
     put(app, "one", {"/x": broken})
     assert call(app, "/x").status == 500
-    assert app.running.oldest() is None
+    assert app.running.in_use() == NOTHING
 
 
 def test_an_error_that_escapes_falcon_clears_the_slot(app):
@@ -440,20 +443,21 @@ def test_an_error_that_escapes_falcon_clears_the_slot(app):
     put(app, "one", {"/x": says("a")})
     with pytest.raises(Boom):
         app(falcon.testing.create_environ("/x"), start_response)
-    assert app.running.slot().table is None
-    assert app.running.oldest() is None
+    assert app.running.slot().at is None
+    assert app.running.in_use() == NOTHING
 
 
 def test_threads_that_are_gone_hold_nothing(app):
     put(app, "one", {"/x": says("a")})
     for _ in range(20):
         in_thread(lambda: call(app, "/x").read()).finish()
-    assert app.running.oldest() is None
+    assert app.running.in_use() == NOTHING
 
 
 def test_two_applications_do_not_share_slots():
     first, second = LiveApp(), LiveApp()
     number = put(first, "one", {"/x": streams(b"a")})
     answer = call(first, "/x")
-    assert (first.running.oldest(), second.running.oldest()) == (number, None)
+    assert first.running.in_use().generations == {number}
+    assert second.running.in_use() == NOTHING
     answer.close()

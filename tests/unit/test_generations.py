@@ -9,16 +9,22 @@ import weakref
 import pytest
 
 from app.serving.application import LiveApp
-from app.serving.generations import RunningRequests, Undertaker
+from app.serving.generations import InUse, RunningRequests, Slot, Undertaker
 from app.serving.layers import Layers
+from app.serving.registration import Route
 from app.serving.routes import RouteTable
-from tests.unit.conftest import call, collected, put
+from tests.unit.conftest import call, collected, put, resource
 
 WAIT = 10
+NOTHING = InUse(None, frozenset())
 
 
 def table(number: int) -> RouteTable:
     return RouteTable(number, *[Layers({})] * 4)
+
+
+def route(generation: str) -> Route:
+    return Route("one", "/one", resource(on_get=lambda req, resp: None), generation=generation)
 
 
 class Nothing:
@@ -28,8 +34,9 @@ class Nothing:
 class Generation:
     """A disposable that records its end."""
 
-    def __init__(self, label="one-g1", on_dispose=lambda: None):
+    def __init__(self, label="one-g1", on_dispose=lambda: None, key="none"):
         self.label = label
+        self.key = key
         self.loaded_at = time.monotonic()
         self.on_dispose = on_dispose
         self.disposed = 0
@@ -85,36 +92,101 @@ def test_a_thread_has_one_slot_and_no_other_thread_has_it(running):
     assert slots[2] is not slots[0]
 
 
-def test_the_oldest_table_is_that_of_slots_and_streams_together(running):
-    assert running.oldest() is None
-    running.slot().table = table(5)
-    assert running.oldest() == 5
-    first, second = running.hold(table(3)), running.hold(table(4))
-    assert running.oldest() == 3
+def test_what_slots_and_streams_run_in_is_told_together(running):
+    assert running.in_use() == NOTHING
+    running.slot().at = table(5)
+    assert running.in_use() == InUse(5, frozenset())
+    first, second = running.hold(table(3)), running.hold(route("one.g1"))
+    assert running.in_use() == InUse(3, frozenset({"one.g1"}))
     running.release(first)
     running.release(first)
-    assert running.oldest() == 4
+    assert running.in_use() == InUse(5, frozenset({"one.g1"}))
     running.release(second)
-    assert running.oldest() == 5
-    running.slot().table = None
-    assert running.oldest() is None
+    running.slot().at = route("two.g2")
+    assert running.in_use() == InUse(None, frozenset({"two.g2"}))
+    running.slot().at = None
+    assert running.in_use() == NOTHING
 
 
 def test_the_empty_table_with_number_zero_counts(running):
-    running.slot().table = RouteTable.empty()
-    assert running.oldest() == 0
-    running.slot().table = None
+    running.slot().at = RouteTable.empty()
+    assert running.in_use().oldest_table == 0
+    running.slot().at = None
 
 
 def test_the_slot_of_a_thread_that_ended_is_forgotten(running):
     def leave():
-        running.slot().table = table(1)
+        running.slot().at = table(1)
 
     thread = threading.Thread(target=leave)
     thread.start()
     thread.join(WAIT)
     del thread
-    until(lambda: running.oldest() is None)
+    until(lambda: running.in_use() == NOTHING)
+
+
+def test_a_request_that_hands_its_stream_over_meanwhile_is_seen(running):
+    """The interleaving is forced: the hand-over happens while the slots are looked at."""
+
+    class HandsOver(Slot):
+        def __init__(self):
+            super().__init__(memoryview(b""))
+
+        @property
+        def at(self):  # looked at before the hand-over, or after it
+            running.hold(route("one.g1"))
+            return None
+
+        @at.setter
+        def at(self, _value):
+            pass
+
+    slot = HandsOver()
+    running._slots.add(slot)
+    assert running.in_use().generations == {"one.g1"}
+
+
+def test_a_request_within_a_request_holds_its_own_and_leaves_the_outer_ones():
+    app, seen = LiveApp(), []
+
+    def inner(req, resp):
+        seen.append(app.running.in_use().generations)
+
+    def outer(req, resp):
+        call(app, "/inner").read()
+        seen.append(app.running.in_use().generations)
+
+    one, two = put(app, "one", {"/outer": outer}), put(app, "two", {"/inner": inner})
+    call(app, "/outer").read()
+    assert seen == [{one, two}, {one}]
+    assert app.running.in_use() == NOTHING
+
+
+def test_one_plugins_request_does_not_hold_back_the_others(undertake):
+    app = LiveApp()
+    undertaker = Undertaker(app.running)
+    undertaker.start()
+    inside, go_on = threading.Event(), threading.Event()
+
+    def slow(req, resp):
+        inside.set()
+        assert go_on.wait(WAIT)
+
+    slow_key, other_key = put(app, "slow", {"/slow": slow}), put(app, "other", {"/other": slow})
+    thread = threading.Thread(target=lambda: call(app, "/slow").read())
+    thread.start()
+    assert inside.wait(WAIT)
+    ends = {}
+    for name, key in (("slow", slow_key), ("other", other_key)):
+        put(app, name, {})
+        ends[name] = Generation(name, key=key)
+        undertaker.retire(ends[name], app.table.number)
+    assert ends["other"].gone.wait(WAIT)
+    assert ends["slow"].disposed == 0
+    go_on.set()
+    assert ends["slow"].gone.wait(WAIT)
+    thread.join(WAIT)
+    undertaker.stop(1)
 
 
 # --- cleaning up ---------------------------------------------------------------------------
@@ -332,6 +404,7 @@ class Plugin:
 
     def __init__(self, number, misuse):
         self.label = f"one-g{number}"
+        self.key = ""
         self.loaded_at = time.monotonic()
         self.number = number
         self.misuse = misuse
@@ -372,7 +445,7 @@ def test_no_generation_is_used_after_its_cleanup_and_none_goes_back(frantic, cap
     undertaker.start()
     misuse, backwards, failures = [], [], []
     plugins = [Plugin(0, misuse)]
-    put(app, "one", {"/x": plugins[0].on_get, "/s": plugins[0].on_stream})
+    plugins[0].key = put(app, "one", {"/x": plugins[0].on_get, "/s": plugins[0].on_stream})
     done = threading.Event()
 
     def request():
@@ -404,8 +477,8 @@ def test_no_generation_is_used_after_its_cleanup_and_none_goes_back(frantic, cap
     deadline = time.monotonic() + 3
     for number in range(1, 5_000):
         plugin = Plugin(number, misuse)
-        successor = put(app, "one", {"/x": plugin.on_get, "/s": plugin.on_stream})
-        undertaker.retire(plugins[-1], successor)
+        plugin.key = put(app, "one", {"/x": plugin.on_get, "/s": plugin.on_stream})
+        undertaker.retire(plugins[-1], app.table.number)
         plugins.append(plugin)
         if time.monotonic() > deadline:
             break
@@ -429,7 +502,7 @@ def test_slots_of_threads_that_come_and_go_never_break_the_look_at_them(running,
     def look():
         try:
             while not done.is_set():
-                running.oldest()
+                running.in_use()
         except BaseException as error:
             errors.append(error)
 

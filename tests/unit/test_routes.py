@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 
 from app.errors import ConflictError, LoadError
 from app.serving import layers
+from app.serving.application import SwappingRouter
+from app.serving.generations import RunningRequests
 from app.serving.registration import Route, RouteCollector
-from app.serving.routes import RESERVED_SEGMENTS, SERVER, RouteTable, SwappingRouter, find_conflict
+from app.serving.routes import RESERVED_SEGMENTS, SERVER, RouteTable, find_conflict
 from tests.unit.conftest import call, put, resource
 
 BOUNDED = settings(max_examples=400, derandomize=True, deadline=None)
@@ -50,7 +52,9 @@ def table_of(**owned):
 
 def find(table, path):
     """Find a path as the application does: exactly first, then by search."""
-    router = SwappingRouter()
+    running = RunningRequests()
+    running.slot()
+    router = SwappingRouter(running)
     router.table = table
     found = router.find(path, falcon.Request(falcon.testing.create_environ("/")))
     return None if found is None or found[0] is None else (found[0], found[2], found[3])
@@ -341,7 +345,7 @@ def snapshot(table):
         table.number,
         dict(table.owned),
         dict(table.segments),
-        {path: (entry[0], dict(entry[1]), entry[2]) for path, entry in table.exact.items()},
+        {path: (r.resource, dict(r.methods), r.template) for path, r in table.exact.items()},
         {key: (id(router), router.finder_src) for key, router in table.finders.items()},
     )
 
@@ -354,7 +358,7 @@ def test_a_refused_add_leaves_no_trace():
     after = builder.build()
     assert dict(after.owned) == dict(table.owned)
     assert dict(after.segments) == dict(table.segments)
-    assert {path: entry[2] for path, entry in after.exact.items()} == {"/b": "/b"}
+    assert {path: route.template for path, route in after.exact.items()} == {"/b": "/b"}
     for path in ("/c", "/c/1", "/z", "/a/1/ok"):
         assert find(after, path) is None
     assert find(after, "/a/1")[0] is find(table, "/a/1")[0]
