@@ -9,10 +9,12 @@ import socket
 import sys
 from dataclasses import replace
 
+from app.arbiter import Arbiter
 from app.database.connection import connection_options
 from app.database.embedded import EmbeddedPostgres
 from app.errors import BenanaError, SettingsError
 from app.server import create_app
+from app.serving.crashes import CrashedLoads
 from app.settings import Settings
 
 try:
@@ -28,7 +30,7 @@ bind = settings.bind
 workers = settings.workers
 threads = settings.threads
 keepalive = 15
-worker_class = "gthread"
+worker_class = "app.worker.Worker"  # gunicorn's "gthread", and what its master shows of it
 preload_app = False  # a thread that is started before the fork does not exist in a worker
 control_socket_disable = True  # two servers of one user would collide on it
 if sys.platform == "linux":
@@ -59,6 +61,7 @@ def on_starting(server):
             server.postgres.start()
         except BenanaError as error:
             sys.exit(f"benana: {error}")
+    Arbiter.look_after(server, CrashedLoads(settings.artifacts_dir))
     create_app(settings).manager.publish_at_start()
 
 
@@ -72,7 +75,12 @@ def post_worker_init(worker):
     """Load everything that is registered, before the worker accepts a request."""
     gc.collect()
     gc.freeze()  # what is here now stays: collections look at plugins alone
+    activity = getattr(worker, "activity", None)  # None with another worker class, `-k`
+    if activity is not None:
+        worker.wsgi.running.share(activity)
     worker.wsgi.manager.start(worker.notify, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    if activity is not None:
+        activity.begin_serving()
 
 
 def worker_exit(server, worker):

@@ -38,7 +38,8 @@ class PluginError(BenanaError):
     """A plugin is at fault: which one, in which phase, what was found and what was expected.
 
     `file` is relative to the plugin's folder, `line` counts from 1; both are None where a fault
-    has no place. `trace` is the traceback as text, for the log alone.
+    has no place. `trace` is the traceback as text, for the log alone. `transient` says that the
+    same may succeed in a moment, as where two processes create one table at once.
     """
 
     phase = "plugin"
@@ -52,6 +53,7 @@ class PluginError(BenanaError):
         file: str | None = None,
         line: int | None = None,
         trace: str = "",
+        transient: bool = False,
     ) -> None:
         super().__init__(message)
         self.plugin = plugin
@@ -60,6 +62,7 @@ class PluginError(BenanaError):
         self.file = file
         self.line = line
         self.trace = trace
+        self.transient = transient
 
     @property
     def place(self) -> str:
@@ -104,6 +107,10 @@ class LoadError(PluginError):
     """The plugin cannot be imported, breaks its contract, or fails in one of its methods."""
 
     phase = "load"
+
+
+class CrashedLoadError(LoadError):
+    """Loading this generation has ended a worker of this host; it is not loaded again."""
 
 
 class ConflictError(PluginError):

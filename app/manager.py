@@ -24,6 +24,7 @@ from app.records import (
 )
 from app.serving.application import LiveApp
 from app.serving.archive import generations_alive
+from app.serving.crashes import LoadMarker
 from app.serving.generations import Undertaker
 from app.serving.lastgood import LastGood
 from app.serving.loader import make_context_factory
@@ -36,6 +37,9 @@ log = logging.getLogger(__name__)
 
 STOP_SECONDS = 20.0
 """How long an ending worker waits for its last requests and cleanups; gunicorn kills it at 30 s."""
+
+SETTLE_SECONDS = 5.0
+"""How long a worker's start waits for generations whose load failed for a reason that passes."""
 
 CONVERGENCE_LOOK_SECONDS = 0.02
 
@@ -69,11 +73,13 @@ class PluginManager:
         self._undertaker = Undertaker(app.running, settings.drain_seconds)
         last_good = LastGood(settings.artifacts_dir)
         self._recorder = Recorder(self._workers, last_good, generations_alive)
+        self._marker = LoadMarker(settings.artifacts_dir)
         self._loading = Loading(
             self._repository,
             make_context_factory(settings.data_dir, self._plugin_database.connection),
             settings.artifacts_dir,
             lambda name: self._reconciler.mark([name]),
+            self._marker,
         )
         self._reconciler = Reconciler(
             self._repository,
@@ -128,6 +134,7 @@ class PluginManager:
         """
         if replace is not None:
             self._undertaker.replace_process(replace, self._settings.max_leaked)
+        self._marker.record_faults()
         self._undertaker.start()
         self._recorder.start()
         self._reconciler.start()
@@ -135,6 +142,7 @@ class PluginManager:
         try:
             while not self._reconciler.attempted.wait(1.0):
                 still_alive()
+            self._reconciler.settled.wait(SETTLE_SECONDS)
         finally:
             gc.enable()
         self._undertaker.freeze()
@@ -151,6 +159,7 @@ class PluginManager:
         self._reconciler.unload_all()
         self._undertaker.stop(min(STOP_SECONDS, self._settings.drain_seconds))
         self._recorder.stop()
+        self._marker.close()
         self._plugin_database.close()
         self._database.close()
 
@@ -247,4 +256,10 @@ class PluginManager:
     @property
     def ready(self) -> bool:
         """Whether what is registered is served, as far as this process can know it."""
-        return self._reconciler.complete.is_set() or self._reconciler.serves_last_good
+        complete = self._reconciler.complete.is_set() and not self._reconciler.lacking
+        return complete or self._reconciler.serves_last_good
+
+    @property
+    def lacking(self) -> dict[str, int]:
+        """The generations that other processes serve and this one, since its start, does not."""
+        return self._reconciler.lacking

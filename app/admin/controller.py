@@ -194,9 +194,12 @@ class HealthResource:
     def on_get_ready(self, _req: falcon.Request, resp: falcon.Response) -> None:
         """Answer 200 with `ready`, or with `degraded` while changes cannot reach this process."""
         if not self._manager.ready:
+            lacking = ", ".join(f"{n} (generation {g})" for n, g in self._manager.lacking.items())
             raise Problem(
                 503,
-                "Not everything that is registered is loaded yet.",
+                f"Other processes serve what this one cannot load: {lacking}."
+                if lacking
+                else "Not everything that is registered is loaded yet.",
                 headers={"Retry-After": "1"},
             )
         _answer(resp, {"status": "ready" if self._manager.listening else "degraded"})

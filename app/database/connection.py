@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import select
 import socket
 import threading
@@ -244,3 +245,35 @@ def _has_hung_up(connection: Connection) -> bool:
     except (ValueError, psycopg2.Error):
         return True
     return bool(poll.poll(0))
+
+
+_TRANSIENT = re.compile(
+    r"08...|40001|40P01|55P03|57P0.|53300"  # connections, conflicts, locks, shutdowns, a full house
+    r"|42P07|42710|42P06"  # `IF NOT EXISTS` that came a moment too late
+)
+_RACES = re.compile(r"tuple concurrently (updated|deleted)")
+
+
+def is_transient(error: BaseException) -> bool:
+    """Tell whether a plugin's error comes of PostgreSQL, and the same may succeed in a moment.
+
+    Two sessions that create one object at once, even with `IF NOT EXISTS`, end with an error in one
+    of them: 42P07, 42710, 42P06, or 23505 on an index of the catalogue, or XX000 (PostgreSQL's
+    documentation, appendix A; `heapam.c` for the last). Errors of a library that wraps psycopg2
+    count by their cause.
+    """
+    seen: set[int] = set()
+    found: BaseException | None = error
+    while found is not None and id(found) not in seen:
+        seen.add(id(found))
+        if isinstance(found, psycopg2.Error):
+            code = found.pgcode
+            if code is None:  # it never reached the server, or lost it
+                return isinstance(found, psycopg2.OperationalError)
+            if code == "23505":
+                return (found.diag.constraint_name or "").startswith("pg_")
+            if code == "XX000":
+                return bool(_RACES.search(str(found)))
+            return _TRANSIENT.fullmatch(code) is not None
+        found = found.__cause__ or found.__context__
+    return False

@@ -155,6 +155,14 @@ class Repository:
                 (_json(error), row.id, row.generation, _json(error)),
             )
 
+    def record_load_error(self, row: ServedRow, error: Mapping[str, Any]) -> None:
+        """Note why a generation cannot be loaded; the first process that does is heard."""
+        with statement(self._database) as cursor:
+            cursor.execute(
+                "UPDATE plugins SET error = %s WHERE id = %s AND generation = %s AND error IS NULL",
+                (_json(error), row.id, row.generation),
+            )
+
     def record_failure(self, name: str, source_path: str, error: Mapping[str, Any]) -> None:
         """Note why a folder is no valid plugin."""
         with statement(self._database) as cursor:

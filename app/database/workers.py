@@ -4,7 +4,7 @@ import json
 from collections.abc import Collection
 
 from app.database.connection import Database, statement, transaction
-from app.records import LoadRecord, WorkerLoad, WorkerRow
+from app.records import LoadRecord, ServedRow, WorkerLoad, WorkerRow
 
 HEARTBEAT_SECONDS = 2.0
 DEAD_AFTER_HEARTBEATS = 3
@@ -104,3 +104,14 @@ class WorkerRepository:
                 WorkerLoad(host, pid, LoadRecord(plugin, *load) if load[0] is not None else None)
                 for host, pid, *load in cursor.fetchall()
             ]
+
+    def served_names(self, rows: Collection[ServedRow]) -> set[str]:
+        """Return the names of the rows whose generation a live process serves."""
+        with statement(self._database) as cursor:
+            cursor.execute(
+                "SELECT DISTINCT l.plugin_name FROM plugin_workers w JOIN plugin_loads l"  # noqa: S608
+                " ON l.worker_id = w.id JOIN unnest(%s::text[], %s::bigint[]) AS r (id, generation)"
+                f" ON l.plugin_id = r.id AND l.generation = r.generation WHERE {_ALIVE}",
+                ([row.id for row in rows], [row.generation for row in rows]),
+            )
+            return {found[0] for found in cursor.fetchall()}

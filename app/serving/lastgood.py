@@ -58,6 +58,18 @@ class LastGood:
             del changed[name]
         self._complained = False
 
+    def write_one(self, name: str) -> None:
+        """Write what was noted of one plugin now: its next load may end the process."""
+        with self._lock:
+            if name not in self._changed:
+                return
+            row = self._changed.pop(name)
+        try:
+            self._write(name, row)
+        except OSError:
+            with self._lock:  # `write` tries again, and says so
+                self._changed.setdefault(name, row)
+
     def _write(self, name: str, row: ServedRow | None) -> None:
         path = self._folder / name
         if row is None:
@@ -75,12 +87,12 @@ class LastGood:
             names = sorted(p.name for p in self._folder.iterdir() if is_plugin_name(p.name))
         except OSError:
             return []
-        found = []
-        for name in names:
-            # A file that cannot be read costs one plugin its head start, and nothing else.
-            with suppress(OSError, ValueError, TypeError):
-                row_id, generation, binary_path, sha256 = json.loads(
-                    read_whole(self._folder / name)
-                )
-                found.append(ServedRow(row_id, name, generation, ACTIVE, binary_path, sha256))
-        return found
+        return [row for row in map(self.find, names) if row is not None]
+
+    def find(self, name: str) -> ServedRow | None:
+        """Return what was served last of a plugin, None if nothing is known."""
+        # A file that cannot be read costs one plugin its head start, and nothing else.
+        with suppress(OSError, ValueError, TypeError):
+            row_id, generation, binary_path, sha256 = json.loads(read_whole(self._folder / name))
+            return ServedRow(row_id, name, generation, ACTIVE, binary_path, sha256)
+        return None

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
 
+from app.database.connection import is_transient
 from app.errors import BenanaError, DatabaseUnavailableError, LoadError, PluginError
 from app.plugin import PluginContext, PluginInterface, PluginMetadata
 from app.records import Artifact
@@ -189,6 +190,7 @@ def _as_load_error(
         file=place[0] if place else None,
         line=place[1] if place else None,
         trace="".join(traceback.format_exception(error)),
+        transient=is_transient(error),
     )
 
 

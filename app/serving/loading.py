@@ -9,9 +9,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from app.database.repository import Repository
-from app.errors import ArtifactError, DatabaseUnavailableError, LoadError, PluginError
+from app.errors import (
+    ArtifactError,
+    CrashedLoadError,
+    DatabaseUnavailableError,
+    LoadError,
+    PluginError,
+)
 from app.records import Artifact, ServedRow, artifact_digest, artifact_name
 from app.serving.artifacts import read_archive, store_artifact
+from app.serving.crashes import Crash, CrashedLoads, LoadMarker
 from app.serving.loader import LoadedPlugin, MakeContext, load
 
 log = logging.getLogger(__name__)
@@ -22,13 +29,12 @@ PATIENCE_SECONDS = 0.2
 
 @dataclass(frozen=True, slots=True)
 class LoadResult:
-    """What came of loading a row: a plugin or an error; `passing` if it may do better soon."""
+    """What came of loading a row: a plugin or an error."""
 
     row: ServedRow
     milliseconds: float
     plugin: LoadedPlugin | None = None
     error: PluginError | None = None
-    passing: bool = False
 
 
 @dataclass(slots=True)
@@ -48,9 +54,20 @@ class Loading:
         make_context: MakeContext,
         artifacts_dir: Path,
         on_late: Callable[[str], None],
+        marker: LoadMarker | None = None,
     ) -> None:
-        """Make it; `on_late` is told the name of a plugin whose late result can be taken."""
+        """Make it.
+
+        Args:
+            repository: has the archives that this host has not.
+            make_context: makes the plugins' contexts.
+            artifacts_dir: this host's archives.
+            on_late: is told the name of a plugin whose late result can be taken.
+            marker: where others see what is being loaded; None for one of its own.
+        """
         self._repository = repository
+        self._marker = marker or LoadMarker(artifacts_dir)
+        self._crashed = CrashedLoads(artifacts_dir)
         self._make_context = make_context
         self._artifacts_dir = artifacts_dir
         self._on_late = on_late
@@ -109,20 +126,25 @@ class Loading:
         began = time.perf_counter()
         plugin: LoadedPlugin | None = None
         error: PluginError | None = None
-        passing = False
         try:
+            crash = self._crashed.find(row)
+            if crash is not None:
+                raise _crashed_error(row, crash)
             artifact = self._artifact(row)
-            plugin = load(artifact, self._make_context, row_id=row.id, generation=row.generation)
+            with self._marker.loading(row):
+                plugin = load(
+                    artifact, self._make_context, row_id=row.id, generation=row.generation
+                )
         except PluginError as found:
             error = found.with_traceback(None)
         except DatabaseUnavailableError as found:
-            error, passing = LoadError(row.name, str(found)), True
+            error = LoadError(row.name, str(found), transient=True)
         except Exception as found:
             # A fault of ours: it costs this plugin its newest generation, and the others nothing.
             log.exception("%s: loading failed", row.name)
             error = LoadError(row.name, f"{type(found).__name__}: {found}")
         milliseconds = (time.perf_counter() - began) * 1000
-        return LoadResult(row, milliseconds, plugin, error, passing)
+        return LoadResult(row, milliseconds, plugin, error)
 
     def _artifact(self, row: ServedRow) -> Artifact:
         """Return a row's archive from this host's folder, else from the database."""
@@ -153,3 +175,15 @@ class Loading:
         except ArtifactError as error:
             log.warning("%s", error)  # it is served from memory all the same
         return kept
+
+
+def _crashed_error(row: ServedRow, crash: Crash) -> CrashedLoadError:
+    # Without a process id or a time: all workers say the same, and one of them writes it down.
+    return CrashedLoadError(
+        row.name,
+        f"loading generation {row.generation} ended the worker ({crash.how}), though its trial "
+        "passed: does it look at context.trial? It is not loaded again; mend it and save it, or "
+        "reload it to try once more",
+        file=crash.file,
+        line=crash.line,
+    )

@@ -1,13 +1,14 @@
 """Makes what is loaded match the rows: `(id, generation)` here against `(id, generation)` there."""
 
 import logging
+import random
 import threading
 import time
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from app.database.repository import Repository
-from app.errors import ConflictError, DatabaseUnavailableError, PluginError
+from app.errors import ConflictError, CrashedLoadError, DatabaseUnavailableError, PluginError
 from app.records import ACTIVE, LoadRecord, ServedRow
 from app.serving.application import LiveApp
 from app.serving.generations import Undertaker
@@ -27,6 +28,10 @@ RETRY_SECONDS = 1.0
 FAILED_RETRY_SECONDS = 60.0
 """How long a generation that could not be loaded is left alone: its fault may pass."""
 
+TRANSIENT_RETRY_SECONDS = (0.1, 15.0)
+"""The first wait before a load whose fault passes is tried again, and the longest; each is twice
+the one before, less a random part, so that processes that disturb each other part."""
+
 MANY_NAMES = 8
 """From so many dirty names on, everything is compared: the notifications of one large transaction
 come in several reads, and its rows are to be served with one swap."""
@@ -39,6 +44,7 @@ class _Failed:
     row: ServedRow
     error: PluginError
     retry_at: float
+    attempts: int
 
 
 class Reconciler(OwnThread):
@@ -72,6 +78,10 @@ class Reconciler(OwnThread):
         """Set once all rows were compared."""
         self.serves_last_good = False
         """Whether it started with what this host served last, for want of a database."""
+        self.settled = threading.Event()
+        """Set once nothing is missing at the start that may still come."""
+        self.lacking: dict[str, int] = {}
+        """At the start: the generations that other processes serve and this one does not."""
 
     def mark(self, names: Iterable[str] | None) -> None:
         """Look at plugins again, at all with None; returns at once."""
@@ -120,6 +130,7 @@ class Reconciler(OwnThread):
                 self.reconcile(names)
                 if names is None:
                     self.complete.set()
+                self._look_what_is_lacking()
             except DatabaseUnavailableError as error:
                 log.debug("nothing compared: %s", error)
                 self._try_later(names)
@@ -129,10 +140,21 @@ class Reconciler(OwnThread):
                 self._try_later(None)
             self.attempted.set()
 
+    def _look_what_is_lacking(self) -> None:
+        """See, while the process starts, whether others serve what could not be loaded here."""
+        if self.settled.is_set():
+            return
+        failed = [found.row for found in self._failed.values()]
+        elsewhere = self._recorder.served_elsewhere(failed) if failed else set()
+        self.lacking = {row.name: row.generation for row in failed if row.name in elsewhere}
+        if not self.lacking and not any(f.error.transient for f in self._failed.values()):
+            self.settled.set()
+
     def _try_later(self, names: Collection[str] | None) -> None:
         if not self.attempted.is_set():
             self._serve_last_good()
             self.attempted.set()
+            self.settled.set()  # it serves what it can, and does not wait for the database
         with self._wake:
             # A mark cuts the wait short: the listener makes one when the database is back.
             self._wake.wait(RETRY_SECONDS)
@@ -160,6 +182,11 @@ class Reconciler(OwnThread):
         """
         rows = {row.name: row for row in self._repository.served_rows(names)}
         if names is None:
+            # After an outage, too: what failed for want of the database may go at once.
+            self._failed = {
+                name: replace(failed, retry_at=0.0) if failed.error.transient else failed
+                for name, failed in self._failed.items()
+            }
             names = self._loaded.keys() | self._failed.keys() | self._under_way.keys() | rows.keys()
         leaving: list[LoadedPlugin] = []
         wanted: list[ServedRow] = []
@@ -189,17 +216,33 @@ class Reconciler(OwnThread):
 
     def _apply(self, leaving: list[LoadedPlugin], wanted: list[ServedRow]) -> None:
         results = [self._load(row) for row in wanted]
-        arrived = {}
+        arrived: dict[str, LoadResult] = {}
+        failed: list[tuple[ServedRow, PluginError]] = []
         for result in results:
             if result is None:
                 continue
             if result.error is not None:
-                self._fail(result.row, result.error, result.passing)
+                failed.append((result.row, result.error))
+                before = self._load_before(result.row)
+                if before is not None:
+                    arrived[before.row.name] = before
             elif result.plugin is not None:
                 arrived[result.row.name] = result
         del results
         if leaving or arrived:
             self._swap(leaving, arrived)
+        for row, error in failed:
+            self._fail(row, error)
+
+    def _load_before(self, row: ServedRow) -> LoadResult | None:
+        """Load what this host served before a generation that failed, where nothing is served."""
+        before = self._last_good.find(row.name)
+        if row.name in self._loaded or before is None:
+            return None
+        if before.id != row.id or before.generation >= row.generation:
+            return None
+        result = self._loading.load(before, PATIENCE_SECONDS)
+        return result if result is not None and result.plugin is not None else None
 
     def _load(self, row: ServedRow) -> LoadResult | None:
         if row.name in self._under_way:
@@ -211,6 +254,7 @@ class Reconciler(OwnThread):
             del self._under_way[row.name]
             if done is not None:
                 return done
+        self._last_good.write_one(row.name)
         patience = PATIENCE_SECONDS if self.attempted.is_set() else FIRST_PATIENCE_SECONDS
         result = self._loading.load(row, patience)
         if result is None:
@@ -229,13 +273,22 @@ class Reconciler(OwnThread):
             if result.plugin is not None:
                 self._undertaker.retire(result.plugin, self._app.table.number)
 
-    def _fail(self, row: ServedRow, error: PluginError, passing: bool = False) -> None:
+    def _fail(self, row: ServedRow, error: PluginError) -> None:
         known = self._failed.get(row.name)
-        wait = RETRY_SECONDS if passing else FAILED_RETRY_SECONDS
-        self._failed[row.name] = _Failed(row, error, time.monotonic() + wait)
+        attempts = known.attempts + 1 if known is not None and known.row == row else 1
+        wait = FAILED_RETRY_SECONDS
+        if error.transient:
+            first, longest = TRANSIENT_RETRY_SECONDS
+            wait = min(first * 2.0**attempts, longest) * random.uniform(0.5, 1.0)  # noqa: S311
+        self._failed[row.name] = _Failed(row, error, time.monotonic() + wait, attempts)
         self._note(row, "failed", serving=self._loaded.get(row.name), error=error)
-        if known is None or known.row != row or known.error.message != error.message:
+        if attempts == 1 or (known is not None and known.error.message != error.message):
             log.error("%s; generation %d is not served", error, row.generation)
+        if isinstance(error, CrashedLoadError):
+            try:
+                self._repository.record_load_error(row, error.as_record())
+            except DatabaseUnavailableError as unavailable:
+                log.debug("%s: its error is not recorded: %s", row.name, unavailable)
 
     # --- swapping --------------------------------------------------------------------------
 

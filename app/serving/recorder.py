@@ -5,11 +5,11 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from app.database.workers import HEARTBEAT_SECONDS, WorkerRepository
 from app.errors import DatabaseUnavailableError
-from app.records import LoadRecord
+from app.records import LoadRecord, ServedRow
 from app.serving.lastgood import LastGood
 from app.threads import OwnThread
 
@@ -52,6 +52,14 @@ class Recorder(OwnThread):
                     self._changed.add(load.plugin)
             if self._changed:
                 self._wake.notify_all()
+
+    def served_elsewhere(self, rows: Collection[ServedRow]) -> set[str]:
+        """Return the names of the rows whose generation another process serves.
+
+        Raises:
+            DatabaseUnavailableError: it cannot be asked.
+        """
+        return self._workers.served_names(rows)
 
     def forget(self, plugin: str) -> None:
         """Keep no memory of a plugin whose row is gone."""

@@ -1,0 +1,260 @@
+"""Loads that ended their process: noted before they begin, found by whoever comes after.
+
+A trial does not see everything: a plugin may end its process only in a worker. What a process is
+loading therefore stands in a small file of its own, which is locked as long as the process lives
+(the kernel frees the lock, however the process ends) and survives it. Whoever finds the file of a
+dead process turns it into a crash of that plugin's generation, and no process of this host loads
+that generation again.
+"""
+
+import faulthandler
+import fcntl
+import json
+import logging
+import os
+import re
+import signal
+import threading
+import time
+import uuid
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from app.records import ServedRow, artifact_digest, is_plugin_name
+from app.serving.archive import source_label
+from app.serving.artifacts import write_whole
+
+log = logging.getLogger(__name__)
+
+ROUND_SECONDS = 2.0
+"""Processes that die within so many seconds of each other die of one cause."""
+
+_OWN_SIGNALS = frozenset(
+    signal.Signals[name].name
+    for name in ("SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGABRT", "SIGSYS", "SIGTRAP")
+    if name in signal.Signals.__members__
+)
+
+_FRAME = re.compile(r'^\s*File "(?P<file>[^"]+)", line (?P<line>\d+)', re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessEnd:
+    """How a process ended: `how` for a person; `by_itself` if nobody else can have ended it."""
+
+    how: str
+    by_itself: bool
+
+
+UNKNOWN_END = ProcessEnd("its end is not known", by_itself=False)
+
+
+def end_of(code: int) -> ProcessEnd:
+    """Return how a process ended, from its exit code, negative for a signal's number."""
+    if code >= 0:
+        return ProcessEnd(f"exit code {code}", by_itself=True)
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    return ProcessEnd(name, by_itself=name in _OWN_SIGNALS)
+
+
+@dataclass(frozen=True, slots=True)
+class Crash:
+    """A generation whose load ended its process.
+
+    `rounds` counts the occasions: a process that was killed from outside was perhaps only
+    unlucky, so that one counts for nothing yet.
+    """
+
+    id: str
+    generation: int
+    binary_path: str | None
+    how: str
+    rounds: int
+    last_at: float
+    proven: bool
+    file: str | None = None
+    line: int | None = None
+
+    def is_of(self, row: ServedRow) -> bool:
+        """Tell whether it is a row's generation that crashed."""
+        return (self.id, self.generation, self.binary_path) == (
+            row.id,
+            row.generation,
+            row.binary_path,
+        )
+
+    @property
+    def blocks(self) -> bool:
+        """Whether the generation is not to be loaded again."""
+        return self.proven or self.rounds > 1
+
+
+class LoadMarker:
+    """What this process is loading, where others find it should the process die of it."""
+
+    def __init__(self, artifacts_dir: Path) -> None:
+        self._folder = artifacts_dir / ".loading"
+        self._lock = threading.Lock()
+        self._loads: list[ServedRow] = []
+        self._file = -1
+        self._path: Path | None = None
+        self._complained = False
+
+    def record_faults(self) -> None:
+        """Have the interpreter write beside the marker where it was when it crashed."""
+        with self._lock, suppress(OSError):
+            path = self._open().with_suffix(".fault")
+            fault = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            faulthandler.enable(fault, all_threads=False)
+
+    @contextmanager
+    def loading(self, row: ServedRow) -> Iterator[None]:
+        """Mark that a row's generation is being loaded, for the length of a `with` block."""
+        self._change([row], [])
+        try:
+            yield
+        finally:
+            self._change([], [row])
+
+    def close(self) -> None:
+        """Take the marker away: this process ends, and not by a plugin."""
+        with self._lock:
+            if self._path is not None:
+                for path in (self._path.with_suffix(".fault"), self._path):
+                    path.unlink(missing_ok=True)
+                self._path = None
+
+    def _change(self, begun: list[ServedRow], ended: list[ServedRow]) -> None:
+        with self._lock:
+            self._loads = [row for row in self._loads if row not in ended] + begun
+            text = json.dumps({"pid": os.getpid(), "loads": [asdict(row) for row in self._loads]})
+            try:
+                self._open()
+                # One write, because it is made before every load; no fsync: the file is to
+                # survive the process and not the machine.
+                os.pwrite(self._file, text.encode().ljust(os.fstat(self._file).st_size), 0)
+            except OSError as error:
+                if not self._complained:
+                    log.warning(
+                        "%s cannot be written (%s): a plugin that ends its worker while it is "
+                        "loaded will be loaded again; make the folder writable",
+                        self._folder,
+                        error.strerror,
+                    )
+                self._complained = True
+
+    def _open(self) -> Path:
+        if self._path is None:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            # Under its name only once it is locked: who finds it unlocked takes us for dead.
+            path = self._folder / uuid.uuid4().hex
+            draft = path.with_suffix(".tmp")
+            self._file = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            # A lock of the process, which children do not inherit.
+            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            draft.rename(path)
+            self._path = path
+        return self._path
+
+
+class CrashedLoads:
+    """The generations that this host does not load again: one small file for each plugin."""
+
+    def __init__(self, artifacts_dir: Path) -> None:
+        self._markers = artifacts_dir / ".loading"
+        self._folder = artifacts_dir / ".crashed"
+
+    def find(self, row: ServedRow) -> Crash | None:
+        """Return the crash for which a row is not to be loaded, None if there is none."""
+        crash = self._read(row.name)
+        return crash if crash is not None and crash.is_of(row) and crash.blocks else None
+
+    def collect(
+        self, ends: Mapping[int, ProcessEnd] | None = None, later: Collection[int] = ()
+    ) -> list[str]:
+        """Turn the markers of dead processes into crashes.
+
+        Args:
+            ends: how processes ended, by process id, as far as it is known.
+            later: processes whose end, should they be dead already, will be known later.
+
+        Returns:
+            A sentence for each, for the log.
+        """
+        found = []
+        for path in self._dead():
+            try:
+                marker = json.loads(path.read_bytes())
+                loads = [ServedRow(**load) for load in marker["loads"]]
+                pid = int(marker["pid"])
+            except (OSError, ValueError, TypeError, KeyError):
+                loads, pid = [], 0  # it died while it wrote: nothing is known
+            if pid in later:
+                continue
+            end = (ends or {}).get(pid, UNKNOWN_END)
+            fault = path.with_suffix(".fault")
+            trace = fault.read_text(errors="replace") if fault.is_file() else ""
+            found += [self._record(row, end, trace) for row in loads]
+            path.unlink(missing_ok=True)
+            fault.unlink(missing_ok=True)
+        return found
+
+    def _dead(self) -> Iterable[Path]:
+        try:
+            paths = [path for path in self._markers.iterdir() if not path.suffix]
+        except OSError:
+            return
+        for path in paths:
+            with suppress(OSError), path.open("rb+") as file:
+                try:
+                    fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except OSError:
+                    continue  # its process lives
+                yield path
+
+    def _record(self, row: ServedRow, end: ProcessEnd, trace: str) -> str:
+        known = self._read(row.name)
+        now = time.time()
+        rounds, proven = 1, end.by_itself
+        if known is not None and known.is_of(row):
+            rounds = known.rounds + (now - known.last_at > ROUND_SECONDS)
+            if known.proven:
+                proven, end = True, ProcessEnd(known.how, by_itself=True)
+        file, line = _place_in(trace, row)
+        crash = Crash(
+            row.id, row.generation, row.binary_path, end.how, rounds, now, proven, file, line
+        )
+        consequence = "it is not loaded again" if crash.blocks else "it is tried once more"
+        try:
+            write_whole(self._folder / row.name, json.dumps(asdict(crash)).encode())
+        except OSError as error:
+            consequence = f"{self._folder} cannot be written ({error.strerror}): it is tried again"
+        place = f" at {file}:{line}" if file else ""
+        return (
+            f"{row.name}: loading generation {row.generation} ended a worker "
+            f"({end.how}{place}); {consequence}"
+        )
+
+    def _read(self, name: str) -> Crash | None:
+        if not is_plugin_name(name):
+            return None
+        try:
+            return Crash(**json.loads((self._folder / name).read_bytes()))
+        except (OSError, ValueError, TypeError):
+            return None  # none, or none that can be read: it costs one more crash
+
+
+def _place_in(trace: str, row: ServedRow) -> tuple[str | None, int | None]:
+    """Return the plugin's innermost file and line in what faulthandler wrote."""
+    digest = artifact_digest(row.name, row.binary_path or "")
+    if digest is not None:
+        label = source_label(row.name, digest)
+        for match in _FRAME.finditer(trace):
+            if match["file"].startswith(label):
+                return match["file"].removeprefix(label), int(match["line"])
+    return None, None

@@ -1,0 +1,198 @@
+"""However a plugin ends its worker, the server goes on, and says who it was."""
+
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.acceptance.server import Server, ask, source, wait_until
+
+ENDS = {
+    "exits_3": ("import os; os._exit(3)", "exit code 3"),
+    "exits_4": ("import os; os._exit(4)", "exit code 4"),
+    "exits_0": ("import os; os._exit(0)", "exit code 0"),
+    "exits_in_c": ("import ctypes; ctypes.CDLL(None)._exit(3)", "exit code 3"),
+    "segfaults": ("import ctypes; ctypes.string_at(0)", "SIGSEGV"),
+    "is_killed": ("import os; os.kill(os.getpid(), 9)", "SIGKILL"),
+}
+
+
+def ending(name: str, how: str, says: str = "ended") -> str:
+    """Return a plugin whose handler ends its process."""
+    return source(name, says).replace("    def get(self):", f"    def get(self):\n        {how}")
+
+
+def ending_at_load(name: str, how: str, says: str = "ended") -> str:
+    """Return a plugin that passes its trial, and ends the worker that loads it."""
+    return source(name, says).replace(
+        "        pass\n", f"        if not context.trial:\n            {how}\n", 1
+    )
+
+
+def status_of(server: Server, path: str) -> int | None:
+    """Return the status of a GET, None where the connection is lost."""
+    try:
+        return server.get(path).status
+    except OSError:
+        return None
+
+
+def error_of(server: Server, name: str) -> Any:
+    """Return a plugin's error, None where there is none or the worker that is asked ends."""
+    try:
+        return (server.plugin(name) or {}).get("error")
+    except OSError:
+        return None
+
+
+def all_up(server: Server) -> bool:
+    """Tell whether as many workers answer as there should be."""
+    try:
+        return len(server.ask_all("/whoami")) == int(server.environment["WEB_CONCURRENCY"])
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize("name", ENDS)
+def test_a_handler_that_ends_its_worker_costs_its_caller_and_is_named(
+    server: Server, name: str
+) -> None:
+    how, said = ENDS[name]
+    server.write(name, ending(name, how))
+    wait_until(lambda: server.plugin(name), name)
+    server.wait_everywhere("/whoami", lambda answer: answer.status == 200)
+    wait_until(lambda: f"{name}: serving" in server.log(), "it is served")
+    before = server.workers()
+    wait_until(lambda: status_of(server, f"/{name}") is None, "a worker is ended")
+    wait_until(lambda: all_up(server) and server.workers() != before, "another is started")
+    assert server.process is not None
+    assert server.process.poll() is None
+    assert len(server.workers() & before) == 1
+    line = next(line for line in server.log().splitlines() if f"{name} g1 /{name}" in line)
+    assert f"ended ({said}) while it answered" in line
+
+
+@pytest.mark.parametrize("name", ["exits_3", "exits_0", "segfaults"])
+def test_a_load_that_ends_its_worker_is_not_repeated_and_the_version_before_is_served(
+    server: Server, name: str
+) -> None:
+    how, said = ENDS[name]
+    plugin = f"load_{name}"
+    server.write(plugin, source(plugin, "good"))
+    server.wait_says(plugin, "good")
+    before = server.workers()
+    server.write(plugin, ending_at_load(plugin, how))
+    error = wait_until(lambda: error_of(server, plugin), "the row says it", 20.0)
+    assert "loading generation 2 ended the worker" in error["message"]
+    assert said in error["message"]
+    if name == "segfaults":
+        assert (error["file"], error["line"]) == ("main.py", 10)
+    wait_until(lambda: all_up(server), "all are up", 20.0)
+    assert server.workers() != before
+    server.wait_says(plugin, "good")
+    assert server.log().count(f"{plugin}: loading generation 2 ended a worker") <= 2
+    server.write(plugin, source(plugin, "mended"))
+    server.wait_says(plugin, "mended")
+    assert server.plugin(plugin)["error"] is None
+
+
+@pytest.mark.soak
+def test_a_first_version_that_ends_each_worker_leaves_the_server_starting(
+    make_server: Callable[..., Server],
+) -> None:
+    server = make_server(WEB_CONCURRENCY="2")
+    server.write("boom", ending_at_load("boom", "os._exit(3)"))
+    server.write("good", source("good", "good"))
+    server.start(wait=False)
+    wait_until(lambda: all_up(server), "the server is up", 30.0)
+    server.wait_says("good", "good")
+    server.kill()
+    server.start()
+    server.wait_says("good", "good")
+    server.write("boom", source("boom", "mended"))
+    server.wait_says("boom", "mended")
+
+
+def test_the_port_of_a_killed_master_is_free_at_once_and_the_request_ends(
+    make_server: Callable[..., Server],
+) -> None:
+    server = make_server().start()
+    gate = server.home / "gate"
+    waits = f"import time\n        while not os.path.exists({str(gate)!r}): time.sleep(0.01)"
+    server.write("slow", ending("slow", waits, "whole"))
+    server.wait_everywhere("/plugins/slow", lambda answer: answer.status == 200)
+    wait_until(lambda: "slow: serving" in server.log(), "it is served")
+    connection = server.connect()
+    connection.request("GET", "/slow")
+    assert server.process is not None
+    orphans = server.workers()
+    os.kill(server.process.pid, signal.SIGKILL)
+    server.process.wait()
+    killed_at = time.monotonic()
+    wait_until(lambda: _is_free(server.port), "the port is free", 3.0)
+    assert time.monotonic() - killed_at < 2.0
+    server.start()  # the next server, on the same port, while the request of the first runs
+    gate.touch()
+    response = connection.getresponse()
+    assert (response.status, b"whole" in response.read()) == (200, True)
+    connection.close()
+    wait_until(lambda: not any(_lives(pid) for pid in orphans), "the orphans end", 15.0)
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+CREATES = '''
+from app.plugin import PluginMetadata
+
+
+class Plugin:
+    def initialize(self, context):
+        with context.database() as connection, connection.cursor() as cursor:
+            cursor.execute("CREATE TABLE IF NOT EXISTS {name}_things (id serial PRIMARY KEY)")
+
+    def get_metadata(self):
+        return PluginMetadata(name="{name}", version="1")
+
+    def register_routes(self, server):
+        server.get("/{name}", self.get)
+
+    def cleanup(self, context):
+        pass
+
+    def get(self):
+        return {{"says": "made"}}
+
+
+new_plugin = Plugin
+'''
+
+
+def test_a_table_that_all_workers_create_at_once_is_there_for_each_of_them(server: Server) -> None:
+    names = [f"creates_{number}" for number in range(8)]
+    for name in names:
+        server.write(name, CREATES.format(name=name))
+    for name in names:
+        server.wait_says(name, "made", 10.0)
+    with server.each_worker() as connections:
+        for connection in connections.values():
+            assert ask(connection, "GET", "/health/ready").status == 200
