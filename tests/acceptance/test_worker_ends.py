@@ -161,7 +161,7 @@ def _lives(pid: int) -> bool:
     return True
 
 
-CREATES = '''
+CREATES = """
 from app.plugin import PluginMetadata
 
 
@@ -184,7 +184,7 @@ class Plugin:
 
 
 new_plugin = Plugin
-'''
+"""
 
 
 def test_a_table_that_all_workers_create_at_once_is_there_for_each_of_them(server: Server) -> None:
@@ -196,3 +196,32 @@ def test_a_table_that_all_workers_create_at_once_is_there_for_each_of_them(serve
     with server.each_worker() as connections:
         for connection in connections.values():
             assert ask(connection, "GET", "/health/ready").status == 200
+
+
+ONLY_ONCE = "if not context.trial:\n            os.close(os.open({path!r}, os.O_CREAT | os.O_EXCL))"
+
+
+def test_a_new_worker_without_what_others_serve_is_not_ready_and_says_which(
+    server: Server,
+) -> None:
+    taken = str(server.home / "taken")
+    once = source("once", "got it").replace(
+        "        pass\n", f"        {ONLY_ONCE.format(path=taken)}\n", 1
+    )
+    server.write("once", once)  # one worker gets the file, the other one fails
+    wait_until(lambda: "FileExistsError" in server.log(), "one has failed")
+    has_it = {p: a.status for p, a in server.ask_all("/once").items()}
+    assert sorted(has_it.values()) == [200, 404]
+    failed = next(pid for pid, status in has_it.items() if status == 404)
+    os.kill(failed, signal.SIGTERM)
+    wait_until(lambda: failed not in server.workers() and all_up(server), "another is there")
+    ready = server.ask_all("/health/ready")
+    new = next(pid for pid in ready if pid not in has_it)
+    assert ready.pop(new).status == 503
+    assert [answer.status for answer in ready.values()] == [200]
+    with server.each_worker() as connections:
+        detail = ask(connections[new], "GET", "/health/ready").json["detail"]
+    assert detail == "Other processes serve what this one cannot load: once (generation 1)."
+    server.write("once", source("once", "mended"))
+    server.wait_says("once", "mended")
+    server.wait_everywhere("/health/ready", lambda answer: answer.status == 200)

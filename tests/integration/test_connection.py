@@ -14,7 +14,7 @@ import psycopg2.extras
 import pytest
 
 from app.database import connection as connection_module
-from app.database.connection import Database
+from app.database.connection import Database, is_transient
 from app.database.repository import Repository
 from app.errors import DatabaseUnavailableError
 from tests.acceptance.server import wait_until
@@ -301,3 +301,52 @@ def test_a_pool_is_not_shared_with_a_forked_child_that_only_ends(
     assert done.returncode == 0, done.stderr
     assert pid_of(database) == pid
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+# --- what passes ----------------------------------------------------------------------------
+
+
+def _error_of(url: str, *statements: str) -> psycopg2.Error:
+    connection = psycopg2.connect(url)
+    try:
+        with pytest.raises(psycopg2.Error) as caught, connection.cursor() as cursor:
+            for statement in statements:
+                cursor.execute(statement)
+        return caught.value
+    finally:
+        connection.close()
+
+
+@pytest.mark.parametrize(
+    ("statements", "passes"),
+    [
+        (["CREATE TABLE pg_temp.t ()", "CREATE TABLE pg_temp.t ()"], True),
+        (["CREATE SCHEMA public"], True),
+        (["CREATE FUNCTION pg_temp.f() RETURNS int LANGUAGE sql AS 'SELECT 1'"] * 2, False),
+        (["INSERT INTO pg_class SELECT * FROM pg_class LIMIT 1"], True),
+        (["CREATE TEMP TABLE u (i int UNIQUE)", "INSERT INTO u VALUES (1), (1)"], False),
+        (["DO $$BEGIN RAISE 'x' USING ERRCODE = '40P01'; END$$"], True),
+        (["DO $$BEGIN RAISE 'x' USING ERRCODE = '57P03'; END$$"], True),
+        (["DO $$BEGIN RAISE 'x' USING ERRCODE = '53300'; END$$"], True),
+        (["DO $$BEGIN RAISE 'tuple concurrently updated' USING ERRCODE = 'XX000'; END$$"], True),
+        (["DO $$BEGIN RAISE 'cache lookup failed' USING ERRCODE = 'XX000'; END$$"], False),
+        (["SELECT * FROM no_such_table"], False),
+        (["SELEC"], False),
+        (["SELECT pg_terminate_backend(pg_backend_pid())"], True),
+    ],
+)
+def test_only_what_may_succeed_in_a_moment_passes(
+    url: str, statements: list[str], passes: bool
+) -> None:
+    error = _error_of(url, *statements)
+    assert is_transient(error) == passes
+    wrapped = RuntimeError("as a library does it")
+    wrapped.__cause__ = error
+    assert is_transient(wrapped) == passes
+
+
+def test_a_connection_that_is_refused_passes_and_an_error_of_another_kind_does_not() -> None:
+    with pytest.raises(psycopg2.OperationalError) as caught:
+        psycopg2.connect("postgresql://127.0.0.1:1/none")
+    assert is_transient(caught.value)
+    assert not is_transient(ValueError("x"))

@@ -1,0 +1,160 @@
+"""What a process was loading when it died is found, and blocks that generation alone."""
+
+import dataclasses
+import json
+import os
+import signal
+
+import pytest
+
+from app.records import ServedRow
+from app.serving.activity import CELL_BYTES, Activity, mark_of
+from app.serving.crashes import UNKNOWN_END, CrashedLoads, LoadMarker, end_of
+
+DIGEST = "0" * 32
+ROW = ServedRow("1", "one", 3, "active", f"/x/one-{DIGEST}.pyz", "f" * 64)
+NEXT = dataclasses.replace(ROW, generation=4)
+
+
+def die(folder, how):
+    """Load `ROW` in another process, which ends meanwhile; return its id and exit code."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            marker = LoadMarker(folder)
+            marker.record_faults()
+            with marker.loading(ROW):
+                how()
+        finally:
+            os._exit(99)
+    return pid, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+@pytest.fixture
+def crashed(tmp_path):
+    return CrashedLoads(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        (lambda: os._exit(3), "exit code 3"),
+        (lambda: os._exit(0), "exit code 0"),
+        (lambda: os.kill(os.getpid(), signal.SIGSEGV), "SIGSEGV"),
+    ],
+)
+def test_a_load_that_ended_its_process_blocks_its_generation_alone(tmp_path, crashed, how, said):
+    pid, code = die(tmp_path, how)
+    [sentence] = crashed.collect({pid: end_of(code)})
+    assert f"one: loading generation 3 ended a worker ({said}" in sentence
+    assert "it is not loaded again" in sentence
+    assert crashed.find(ROW).how == said
+    assert crashed.find(NEXT) is None
+    assert crashed.find(dataclasses.replace(ROW, id="2")) is None
+    assert crashed.collect() == [], "it is told once"
+
+
+@pytest.mark.parametrize("end", [end_of(-9), end_of(-15), UNKNOWN_END])
+def test_who_was_killed_from_outside_is_tried_once_more(tmp_path, crashed, monkeypatch, end):
+    moments = iter([100.0, 101.0, 200.0])
+    monkeypatch.setattr("app.serving.crashes.time.time", lambda: next(moments))
+    for blocks in (False, False, True):  # the second died together with the first
+        pid, _ = die(tmp_path, lambda: os._exit(9))
+        crashed.collect({pid: end})
+        assert (crashed.find(ROW) is not None) == blocks
+
+
+def test_a_process_that_lives_is_left_alone(tmp_path, crashed):
+    loading, looked = os.pipe(), os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        marker = LoadMarker(tmp_path)
+        with marker.loading(ROW):
+            os.write(loading[1], b"x")
+            os.read(looked[0], 1)
+        marker.close()
+        os._exit(0)
+    assert os.read(loading[0], 1) == b"x"
+    assert crashed.collect() == []
+    os.write(looked[1], b"x")
+    os.waitpid(pid, 0)
+    assert crashed.collect() == []
+    assert list((tmp_path / ".loading").iterdir()) == []
+    for end in (*loading, *looked):
+        os.close(end)
+
+
+def test_who_dies_between_two_loads_blocks_nothing(tmp_path, crashed):
+    pid, code = die(tmp_path, lambda: None)  # it leaves the block, and ends without `close`
+    assert crashed.collect({pid: end_of(code)}) == []
+    assert crashed.find(ROW) is None
+
+
+def test_a_process_whose_end_is_asked_for_later_is_left_until_then(tmp_path, crashed):
+    pid, code = die(tmp_path, lambda: os._exit(4))
+    assert crashed.collect(later=[pid]) == []
+    assert len(crashed.collect({pid: end_of(code)})) == 1
+
+
+def test_a_fork_of_a_loading_process_does_not_keep_it_alive(tmp_path, crashed):
+    reader, writer = os.pipe()
+
+    def fork_and_die():
+        if os.fork() == 0:
+            os.close(writer)
+            os.read(reader, 1)  # until this test has looked
+        os._exit(5)
+
+    pid, code = die(tmp_path, fork_and_die)
+    assert len(crashed.collect({pid: end_of(code)})) == 1
+    os.close(writer)
+    os.close(reader)
+
+
+@pytest.mark.parametrize("text", [b"", b"{", b"[]", b'{"pid": 1}', b'{"pid": "x", "loads": []}'])
+def test_a_marker_that_cannot_be_read_hurts_nobody(tmp_path, crashed, text):
+    (tmp_path / ".loading").mkdir()
+    (tmp_path / ".loading" / "torn").write_bytes(text)
+    assert crashed.collect() == []
+    (tmp_path / ".crashed").mkdir()
+    (tmp_path / ".crashed" / "one").write_bytes(text)
+    assert crashed.find(ROW) is None
+
+
+def test_a_row_whose_name_is_a_path_reads_no_other_file(tmp_path, crashed):
+    (tmp_path / ".crashed").mkdir()
+    (tmp_path / "evil").write_text(json.dumps({}))
+    assert crashed.find(dataclasses.replace(ROW, name="../evil")) is None
+
+
+def test_a_folder_that_cannot_be_written_is_said_once_and_the_load_goes_on(tmp_path, caplog):
+    (tmp_path / "file").write_text("")
+    marker = LoadMarker(tmp_path / "file")
+    for _ in range(2):
+        with marker.loading(ROW):
+            pass
+    assert caplog.text.count("cannot be written") == 1
+
+
+# --- what threads are doing ----------------------------------------------------------------
+
+
+def test_another_process_sees_what_a_dead_one_was_doing():
+    activity = Activity(2)
+    pid = os.fork()
+    if pid == 0:
+        first, second, third = activity.cell(), activity.cell(), activity.cell()
+        activity.begin_serving()
+        first[:] = mark_of("one g1 /one/{ä}")
+        second[:] = mark_of("two g2 /two")
+        third[:] = mark_of("of a thread beyond them")
+        second[0] = 0
+        os._exit(3)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 3
+    assert activity.serving
+    assert activity.marks() == ["one g1 /one/{ä}"]
+
+
+@pytest.mark.parametrize("text", ["", "x" * 1000, "ä" * 150])
+def test_a_mark_has_the_length_of_a_cell_whatever_its_text(text):
+    assert len(mark_of(text)) == CELL_BYTES
