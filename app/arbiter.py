@@ -80,7 +80,7 @@ class Arbiter(GunicornArbiter):  # type: ignore[misc]
         self._served = self._served or any(worker.activity.serving for worker in workers)
         early = False
         for pid, worker in sharing.items():
-            end, doing = ends[pid], "; ".join(worker.activity.marks())
+            end, doing = ends[pid], "; ".join(worker.activity.names())
             if doing:
                 self.log.error(
                     "Worker (pid:%s) ended (%s) while it answered: %s", pid, end.how, doing

@@ -4,49 +4,79 @@ A process that a plugin ends with `os._exit` or a crash cannot say any more what
 master can: it shares this memory with the worker (an anonymous mapping, made before the fork).
 """
 
+import itertools
 import mmap
+import struct
+import threading
 
-CELL_BYTES = 192
-_HEADER_BYTES = 64
+NAMES = 16_384
+"""How many names the memory has room for; the oldest makes room for the next."""
+
+_NAME_BYTES = 192
+_ENTRY = struct.Struct(f"Q{_NAME_BYTES - 8}s")
+_WORD = 8
 
 
-def mark_of(text: str) -> bytes:
-    """Return what is written into a thread's cell: a text, cut or filled to 192 bytes."""
-    return text.encode("utf-8", "replace")[:CELL_BYTES].ljust(CELL_BYTES, b"\0")
+class Name:
+    """What a thread does, as others read it; it gets its number when it is first done."""
+
+    __slots__ = ("number", "text")
+
+    def __init__(self, text: str) -> None:
+        self.text = " ".join(text.split())
+        self.number = 0
 
 
 class Activity:
-    """One cell of shared memory for each thread that answers requests.
+    """One word of shared memory for each thread that answers requests, and a table of names.
 
-    A thread writes a mark when its request has found its route, and a zero byte at the end.
+    A thread writes the number of a name when its request has found its route, and 0 at the end:
+    two machine words, because that is on every request's path.
     """
 
     def __init__(self, threads: int = 0) -> None:
-        """Make the memory; threads beyond `threads` get a cell that nobody else sees."""
-        self._memory = memoryview(mmap.mmap(-1, _HEADER_BYTES + threads * CELL_BYTES))
-        self._free = [
-            self._memory[start : start + CELL_BYTES]
-            for start in range(_HEADER_BYTES, len(self._memory), CELL_BYTES)
-        ]
+        """Make the memory; threads beyond `threads` get a word that nobody else sees."""
+        words = (1 + threads) * _WORD
+        # What is not touched of it costs nothing.
+        self._memory = memoryview(mmap.mmap(-1, words + (NAMES if threads else 1) * _NAME_BYTES))
+        self._names = self._memory[words:]
+        self._words = self._memory[:words].cast("Q")
+        self._free = [self._words[n : n + 1] for n in range(1, len(self._words))]
+        self._numbers = itertools.count(1)
+        self._lock = threading.Lock()
 
     def cell(self) -> memoryview:
-        """Return a cell for the calling thread."""
-        try:
-            return self._free.pop(0)
-        except IndexError:
-            return memoryview(bytearray(CELL_BYTES))
+        """Return the calling thread's word, as a sequence of one whole number."""
+        with self._lock:
+            return self._free.pop(0) if self._free else memoryview(bytearray(_WORD)).cast("Q")
+
+    def number(self, name: Name) -> int:
+        """Enter a name into the table, and return its number."""
+        with self._lock:
+            if not name.number:
+                number = next(self._numbers)
+                entry = number % (len(self._names) // _NAME_BYTES) * _NAME_BYTES
+                text = name.text.encode("utf-8", "replace")
+                _ENTRY.pack_into(self._names, entry, number, text)
+                name.number = number
+            return name.number
 
     @property
     def serving(self) -> bool:
         """Whether the process has come to serve."""
-        return bool(self._memory[0])
+        return bool(self._words[0])
 
     def begin_serving(self) -> None:
         """Note that the process serves from now on."""
-        self._memory[0] = 1
+        self._words[0] = 1
 
-    def marks(self) -> list[str]:
+    def names(self) -> list[str]:
         """Return what the threads are doing, or were at the end of their process."""
-        cells = bytes(self._memory[_HEADER_BYTES:])
-        found = (cells[n : n + CELL_BYTES] for n in range(0, len(cells), CELL_BYTES))
-        return [cell.rstrip(b"\0").decode("utf-8", "replace") for cell in found if cell[0]]
+        return [self._name(number) for number in self._words.tolist()[1:] if number]
+
+    def _name(self, number: int) -> str:
+        entry = number % (len(self._names) // _NAME_BYTES) * _NAME_BYTES
+        found, text = _ENTRY.unpack_from(self._names, entry)
+        if found != number:
+            return "a route whose name made room for others"
+        return str(text.rstrip(b"\0").decode("utf-8", "replace"))

@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, cast
 
 import falcon
+import falcon.responders
 from falcon.routing import CompiledRouter
 
 from app.serving.generations import RunningRequests, Slot
 from app.serving.registration import Route
-from app.serving.routes import SERVER, Found, RouteTable
+from app.serving.routes import SERVER, RouteTable
 
 log = logging.getLogger(__name__)
 
@@ -25,46 +26,14 @@ CRASH_BODY = (
 # Looked up once: `super()` costs each request a twentieth of its time.
 _answer = falcon.App.__call__
 _get_body = falcon.App._get_body
+_get_responder = falcon.App._get_responder
 
 
-class SwappingRouter:
-    """The router that a `falcon.App` keeps: it looks into the current table, and notes the route.
+class NoRouter:
+    """Stands for the router of a `falcon.App`, whose routes are in the current route table."""
 
-    `falcon.App` binds `find` when it is made, so the swap happens in here.
-    """
-
-    def __init__(self, running: RunningRequests) -> None:
-        self.table = RouteTable.empty()
-        self._running = running
-        self._threads = running.threads
-
-    def find(self, uri: str, req: falcon.Request) -> Found | None:
-        """Find a path in the current table."""
-        table = self.table
-        paths = table.paths
-        found: Found | None = None
-        if paths is not None:
-            route = paths.get(uri)
-            if route is not None:
-                slot = self._threads.slot
-                slot.at = route
-                slot.cell[:] = route.mark
-                return route.resource, route.methods, {}, route.template
-            try:
-                finder = table.routers.get(uri.split("/", 2)[1])
-            except IndexError:
-                finder = None  # a path without a slash, as of `OPTIONS *`
-            if finder is not None:
-                found = finder.find(uri)
-        if found is None:
-            found = table.search(uri)
-            if found is None:
-                return None
-        route = found[1].route
-        slot = self._threads.slot
-        slot.at = route
-        slot.cell[:] = route.mark
-        return found
+    def find(self, uri: str, req: object = None) -> None:
+        """Find nothing: what Falcon asks is in no table."""
 
     def add_route(self, uri_template: str, resource: object, **_: Any) -> None:
         """Refuse: routes are added by building a table."""
@@ -80,17 +49,40 @@ class LiveApp(falcon.App[falcon.Request, falcon.Response]):
     def __init__(self) -> None:
         self.running = RunningRequests()
         self._threads = self.running.threads
-        self.router = SwappingRouter(self.running)
-        super().__init__(router=cast(CompiledRouter, self.router))
-
-    @property
-    def table(self) -> RouteTable:
+        self.table = RouteTable.empty()
         """The current route table."""
-        return self.router.table
+        super().__init__(router=cast(CompiledRouter, NoRouter()))
 
     def swap(self, table: RouteTable) -> None:
         """Make a table current: one assignment."""
-        self.router.table = table
+        self.table = table
+
+    def _get_responder(self, req: falcon.Request) -> Any:
+        """Find a request's responder in the current table, and note its route.
+
+        Returns:
+            Falcon's four: responder, fields, resource, template.
+        """
+        path = req.path
+        table = self.table
+        paths = table.paths
+        fields: dict[str, Any] = {}
+        route = None if paths is None else paths.get(path)
+        if route is None:
+            finder = None
+            if paths is not None and "/" in path:  # it has none as of `OPTIONS *`
+                finder = table.routers.get(path.split("/", 2)[1])
+            found = None if finder is None else finder.find(path)
+            if found is None:
+                found = table.search(path)
+                if found is None:
+                    return _get_responder(self, req)  # Falcon's own 404
+            route, fields = found[1].route, found[2]
+        slot = self._threads.slot
+        slot.at = route
+        slot.cell[0] = route.name.number or self.running.number(route.name)
+        responder = route.methods.get(req.method, falcon.responders.bad_request)
+        return responder, fields, route.resource, route.template
 
     def __call__(self, env: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Answer a WSGI request."""
@@ -100,9 +92,9 @@ class LiveApp(falcon.App[falcon.Request, falcon.Response]):
             slot = self.running.slot()
         if slot.at is not None:
             return self._answer_nested(env, start_response)
-        # Noted first, and read again by the router: whatever table that finds, it is the noted one
+        # Noted first, and read again by `_get_responder`: whatever that finds is in the noted table
         # or a later one, and what is retired from either waits for the noted one to be left.
-        slot.at = self.router.table
+        slot.at = self.table
         streamed = False
         try:
             body = _answer(self, env, start_response)

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
-from app.serving.activity import Activity
+from app.serving.activity import Activity, Name
 from app.serving.collector import Collector
 from app.serving.registration import Route
 from app.serving.remains import holders_of
@@ -36,7 +36,7 @@ REPORT_SECONDS = 2.0
 class Slot:
     """Where one thread notes what its request runs in; None between requests.
 
-    `cell` is the thread's part of the process's `Activity`.
+    `cell` is the thread's word of the process's `Activity`.
     """
 
     __slots__ = ("__weakref__", "at", "cell")
@@ -44,6 +44,9 @@ class Slot:
     def __init__(self, cell: memoryview, at: RouteTable | Route | None = None) -> None:
         self.at = at
         self.cell = cell
+
+
+_NO_CELL = memoryview(bytearray(8)).cast("Q")
 
 
 class InUse(NamedTuple):
@@ -72,6 +75,10 @@ class RunningRequests:
         """Show what the threads do in a memory that others see; before the first request."""
         self._activity = activity
 
+    def number(self, name: Name) -> int:
+        """Return the number under which threads show what they do."""
+        return self._activity.number(name)
+
     def slot(self) -> Slot:
         """Return the calling thread's slot."""
         try:
@@ -98,7 +105,7 @@ class RunningRequests:
 
     def hold(self, at: RouteTable | Route | None) -> Slot:
         """Hold for a stream what its request ran in; give the slot to `release`."""
-        slot = Slot(memoryview(b""), at)
+        slot = Slot(_NO_CELL, at)
         with self._lock:
             self._streams.add(slot)
         return slot

@@ -13,7 +13,7 @@ from falcon.routing.util import SuffixedMethodNotFoundError
 
 from app.errors import LoadError
 from app.records import Endpoint
-from app.serving.activity import mark_of
+from app.serving.activity import Name
 from app.serving.handlers import HandlerError, Responder, describe, make_responder
 
 MAX_TEMPLATE_LENGTH = 500
@@ -31,7 +31,7 @@ class MethodMap(dict[str, Any]):
 class Route:
     """A URI template and the Falcon resource that answers it; `owner` is the plugin's name.
 
-    `generation` tells the routes of one loaded generation from those of all others; `mark` is what
+    `generation` tells the routes of one loaded generation from those of all others; `name` is what
     a thread shows while it answers the route (`serving/activity.py`).
 
     `methods` is Falcon's method map: what answers each method, those with 405 included. It is
@@ -47,7 +47,7 @@ class Route:
     responders: InitVar[Mapping[str, Responder] | None] = None
     generation: str = ""
     methods: MethodMap = field(init=False, repr=False, compare=False)
-    mark: bytes = field(init=False, repr=False, compare=False)
+    name: Name = field(init=False, repr=False, compare=False)
 
     def __post_init__(self, responders: Mapping[str, Responder] | None) -> None:
         """Make the method map."""
@@ -57,7 +57,7 @@ class Route:
         methods.route = self
         object.__setattr__(self, "methods", methods)
         shown = f"{self.owner} {self.generation.rpartition('.')[2]} {self.template}"
-        object.__setattr__(self, "mark", mark_of(" ".join(shown.split())))
+        object.__setattr__(self, "name", Name(shown))
 
 
 class HandlerResource:

@@ -74,7 +74,7 @@ class RouteTable:
         self.segments = segments
         self.exact = exact
         self.finders = finders
-        # For the router, which asks plain dicts as long as there are only such.
+        # For `LiveApp`, which asks plain dicts as long as there are only such.
         paths, routers = exact.whole, finders.whole
         self.paths = None if routers is None else paths
         self.routers = routers or {}

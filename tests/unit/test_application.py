@@ -124,10 +124,9 @@ def test_a_swap_between_noting_and_routing_is_noted(app):
         resp.text = "new"
 
     put(app, "one", {"/x": says("old")})
-    router = app.router
     reads = []
 
-    class Racing(type(router)):
+    class Racing(LiveApp):
         @property
         def table(self):
             reads.append(app.running.in_use())
@@ -137,8 +136,8 @@ def test_a_swap_between_noting_and_routing_is_noted(app):
     generation = put(app, "one", {"/x": new})
     later = app.table
     app.swap(table)
-    router.__dict__["now"], router.__dict__["later"] = router.__dict__.pop("table"), later
-    router.__class__ = Racing
+    app.__dict__["now"], app.__dict__["later"] = app.__dict__.pop("table"), later
+    app.__class__ = Racing
     assert call(app, "/x").read() == b"new"
     assert reads[1] == InUse(table.number, frozenset()), "until it has its route"
     assert noted == [InUse(None, frozenset({generation}))], "and where it runs from then on"

@@ -9,7 +9,7 @@ from gunicorn.errors import HaltServer
 
 from app import arbiter
 from app.arbiter import Arbiter
-from app.serving.activity import Activity
+from app.serving.activity import Activity, Name
 from app.serving.crashes import CrashedLoads, end_of
 
 
@@ -78,7 +78,7 @@ def test_once_a_worker_served_no_exit_code_ends_the_master(master, monkeypatch, 
 
 def test_what_a_worker_was_doing_is_said_when_it_has_ended(master, monkeypatch, caplog):
     ending = worker(serving=True)
-    ending.activity.cell()[:5] = b"one /"
+    ending.activity.cell()[0] = ending.activity.number(Name("one /"))
     master.WORKERS = {7: ending}
     end_with_code_3(master, monkeypatch, 7)
     assert "Worker (pid:7) ended (exit code 3) while it answered: one /" in caplog.text

@@ -8,7 +8,7 @@ import signal
 import pytest
 
 from app.records import ServedRow
-from app.serving.activity import CELL_BYTES, Activity, mark_of
+from app.serving.activity import Activity, Name
 from app.serving.crashes import UNKNOWN_END, CrashedLoads, LoadMarker, end_of
 
 DIGEST = "0" * 32
@@ -145,16 +145,33 @@ def test_another_process_sees_what_a_dead_one_was_doing():
     if pid == 0:
         first, second, third = activity.cell(), activity.cell(), activity.cell()
         activity.begin_serving()
-        first[:] = mark_of("one g1 /one/{ä}")
-        second[:] = mark_of("two g2 /two")
-        third[:] = mark_of("of a thread beyond them")
+        first[0] = activity.number(Name("one g1 /one/{ä}"))
+        second[0] = activity.number(Name("two g2 /two"))
+        third[0] = activity.number(Name("of a thread beyond them"))
         second[0] = 0
         os._exit(3)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 3
     assert activity.serving
-    assert activity.marks() == ["one g1 /one/{ä}"]
+    assert activity.names() == ["one g1 /one/{ä}"]
 
 
-@pytest.mark.parametrize("text", ["", "x" * 1000, "ä" * 150])
-def test_a_mark_has_the_length_of_a_cell_whatever_its_text(text):
-    assert len(mark_of(text)) == CELL_BYTES
+def test_a_name_is_one_line_of_bounded_length_and_keeps_its_number():
+    activity = Activity(1)
+    name = Name("one\n[INFO] " + "ä" * 1000)
+    cell = activity.cell()
+    cell[0] = activity.number(name)
+    assert activity.number(name) == name.number == 1
+    [shown] = activity.names()
+    assert shown.startswith("one [INFO] ää")
+    assert len(shown.encode()) < 200
+
+
+def test_a_name_that_made_room_for_others_is_not_taken_for_one_of_them(monkeypatch):
+    monkeypatch.setattr("app.serving.activity.NAMES", 4)
+    activity = Activity(1)
+    activity.cell()[0] = activity.number(Name("the first"))
+    for number in range(3):
+        activity.number(Name(f"another {number}"))
+    assert activity.names() == ["the first"]
+    activity.number(Name("one too many"))
+    assert activity.names() == ["a route whose name made room for others"]

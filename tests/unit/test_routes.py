@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 
 from app.errors import ConflictError, LoadError
 from app.serving import layers
-from app.serving.application import SwappingRouter
-from app.serving.generations import RunningRequests
+from app.serving.application import LiveApp
 from app.serving.registration import Route, RouteCollector
 from app.serving.routes import RESERVED_SEGMENTS, SERVER, RouteTable, find_conflict
 from tests.unit.conftest import call, put, resource
@@ -52,12 +51,13 @@ def table_of(**owned):
 
 def find(table, path):
     """Find a path as the application does: exactly first, then by search."""
-    running = RunningRequests()
-    running.slot()
-    router = SwappingRouter(running)
-    router.table = table
-    found = router.find(path, falcon.Request(falcon.testing.create_environ("/")))
-    return None if found is None or found[0] is None else (found[0], found[2], found[3])
+    app = LiveApp()
+    app.swap(table)
+    app.running.slot()
+    request = falcon.Request(falcon.testing.create_environ("/"))
+    request.path = path
+    _, fields, resource, template = app._get_responder(request)
+    return None if resource is None else (resource, fields, template)
 
 
 def plain_find(router, path):
