@@ -9,6 +9,7 @@ import psycopg2
 
 from app.database.connection import Database, statement, transaction
 from app.database.schema import apply_schema
+from app.errors import DatabaseUnavailableError
 from app.plugin import PluginMetadata
 from app.records import (
     Artifact,
@@ -44,13 +45,16 @@ _SERVED = """
     FROM plugins p LEFT JOIN plugin_versions v
     ON v.plugin_name = p.name AND v.source_digest = left(right(p.binary_path, 36), 32)
 """
+# For the triggers, which do for psql what a publish does itself.
+_BY_PUBLISH = "SET LOCAL benana.publishing = 'on'"
 _FORGET_FAILURE = "DELETE FROM plugin_failures WHERE name = %s"
 
 
 class Repository:
     """Reads and writes what is registered; every method is one transaction.
 
-    All methods raise DatabaseUnavailableError while the database is away or refuses.
+    All methods raise DatabaseUnavailableError while the database is away, and DatabaseRefusedError
+    where it refuses.
     """
 
     def __init__(self, database: Database) -> None:
@@ -233,12 +237,18 @@ class Publication:
         """Keep an archive, unless there is one of its digest.
 
         The first archive of a digest stays: bytecode is not deterministic, and other hosts may
-        serve it already.
+        serve it already. What is known of it is that of the last publish.
+
+        Args:
+            artifact: the archive.
+            report: what is recorded while it serves: its metadata completed from the manifest.
         """
         self._cursor.execute(
             "INSERT INTO plugin_versions"
             " (plugin_name, source_digest, archive, archive_sha256, metadata)"
-            " VALUES (%s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
+            " VALUES (%s, %s, %s, %s, %s) ON CONFLICT (plugin_name, source_digest)"
+            " DO UPDATE SET metadata = EXCLUDED.metadata"
+            " WHERE plugin_versions.metadata IS DISTINCT FROM EXCLUDED.metadata",
             (
                 artifact.plugin,
                 artifact.digest,
@@ -279,6 +289,9 @@ class Publication:
 
         Returns:
             The row's id and its new generation.
+
+        Raises:
+            DatabaseUnavailableError: somebody registered the plugin meanwhile; publish it again.
         """
         values = (
             _storable(metadata.description),
@@ -290,21 +303,27 @@ class Publication:
         )
         if row is None:
             self._cursor.execute(
-                f"{_FORGET_FAILURE};"  # noqa: S608 - a constant
+                f"{_FORGET_FAILURE}; {_BY_PUBLISH};"  # noqa: S608 - constants
                 " INSERT INTO plugins (name, type, status, description, version, author,"
                 " source_path, binary_path, source_digest)"
-                " VALUES (%s, 'dynamic', %s, %s, %s, %s, %s, %s, %s) RETURNING id, generation",
+                " VALUES (%s, 'dynamic', %s, %s, %s, %s, %s, %s, %s)"
+                " ON CONFLICT (name) DO NOTHING RETURNING id, generation",
                 (metadata.name, metadata.name, status, *values),
             )
         else:
             self._cursor.execute(
-                f"{_FORGET_FAILURE};"  # noqa: S608 - a constant
+                f"{_FORGET_FAILURE}; {_BY_PUBLISH};"  # noqa: S608 - constants
                 " UPDATE plugins SET type = 'dynamic', description = %s, version = %s, author = %s,"
                 " source_path = %s, binary_path = %s, source_digest = %s, error = NULL,"
                 " generation = generation + 1 WHERE id = %s RETURNING id, generation",
                 (metadata.name, *values, row.id),
             )
-        row_id, generation = self._cursor.fetchone()
+        saved = self._cursor.fetchone()
+        if saved is None:
+            raise DatabaseUnavailableError(
+                f"{metadata.name}: its row came or went while it was published; publish it again"
+            )
+        row_id, generation = saved
         wanted = tuple(
             Endpoint(e.method, _storable(e.path), _storable(e.handler)) for e in endpoints
         )
@@ -336,6 +355,7 @@ def _metadata(report: TrialReport) -> dict[str, Any]:
         "description": metadata.description,
         "author": metadata.author,
         "endpoints": [[e.method, e.path, e.handler] for e in report.endpoints],
+        "completed": True,
     }
 
 

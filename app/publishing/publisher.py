@@ -292,10 +292,11 @@ class Publisher:
             conflict = find_conflict(source.name, templates, others) if others else None
             if conflict is not None:
                 raise conflict
-            publication.keep_version(artifact, report)
+            metadata = _completed(report.metadata, source)
+            publication.keep_version(artifact, replace(report, metadata=metadata))
             _, generation = publication.save(
                 row,
-                _completed(report.metadata, source),
+                metadata,
                 report.endpoints,
                 source_path=str(source.folder),
                 binary_path=str(binary_path),

@@ -20,7 +20,12 @@ from app.database import repository as repository_module
 from app.database.connection import Database
 from app.database.embedded import EmbeddedPostgres
 from app.database.repository import KEPT_VERSIONS, Repository
-from app.errors import ConflictError, DatabaseUnavailableError, PluginError
+from app.errors import (
+    ConflictError,
+    DatabaseRefusedError,
+    DatabaseUnavailableError,
+    PluginError,
+)
 from app.plugin import PluginMetadata
 from app.records import ACTIVE, Artifact, Endpoint, TrialReport, artifact_name
 from app.serving.routes import find_conflict
@@ -351,11 +356,11 @@ def test_old_versions_are_dropped_but_never_the_one_in_use(
 
 @pytest.mark.parametrize(
     ("binary_path", "source_digest"),
-    [(f"/other/host/{artifact_name('one', digest(1))}", "else"), ("/b/one.so", digest(1))],
+    [(f"/other/host/{artifact_name('one', digest(1))}", "else"), (None, digest(1))],
     ids=["binary_path", "source_digest"],
 )
 def test_a_version_that_a_row_was_set_back_to_is_kept(
-    repository: Repository, sql: Session, binary_path: str, source_digest: str
+    repository: Repository, sql: Session, binary_path: str | None, source_digest: str
 ) -> None:
     for number in range(KEPT_VERSIONS + 1):
         publish(repository, "one", "/a", number=number)
@@ -392,7 +397,8 @@ def test_a_served_row_comes_with_the_hash_of_the_archive_that_its_path_names(
     sql("UPDATE plugins SET binary_path = %s WHERE name = 'one'", f"one-{digest(1)}.pyz")
     assert hashes()["one"] == artifact("one", 1).sha256
     for path in (f"/x/one-{digest(3)}.pyz", "short", "", None):
-        sql("UPDATE plugins SET binary_path = %s WHERE name = 'one'", path)
+        sql("DELETE FROM plugins WHERE name = 'one'")
+        sql("INSERT INTO plugins (name, binary_path) VALUES ('one', %s)", path)
         assert hashes()["one"] is None
 
 
@@ -471,6 +477,7 @@ def test_a_table_that_is_not_there_is_the_database_that_refuses(
     new_database: Callable[[], str],
 ) -> None:
     database = Database(new_database())
-    with pytest.raises(DatabaseUnavailableError, match="plugins"):
+    with pytest.raises(DatabaseRefusedError, match="plugins") as caught:
         Repository(database).list_rows()
+    assert caught.value.sqlstate == "42P01"
     database.close()
