@@ -9,7 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from app.database.repository import Repository
-from app.errors import ArtifactError, DatabaseUnavailableError, LoadError, PluginError
+from app.errors import (
+    ArtifactError,
+    DatabaseRefusedError,
+    DatabaseUnavailableError,
+    LoadError,
+    PluginError,
+)
 from app.records import Artifact, ServedRow, artifact_digest, artifact_name
 from app.serving.artifacts import read_archive, store_artifact
 from app.serving.loader import LoadedPlugin, MakeContext, load
@@ -117,6 +123,8 @@ class Loading:
             error = found.with_traceback(None)
         except DatabaseUnavailableError as found:
             error, passing = LoadError(row.name, str(found)), True
+        except DatabaseRefusedError as found:
+            error = LoadError(row.name, str(found))
         except Exception as found:
             # A fault of ours: it costs this plugin its newest generation, and the others nothing.
             log.exception("%s: loading failed", row.name)

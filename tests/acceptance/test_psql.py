@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from tests.acceptance.server import Server, source, wait_until
+from tests.acceptance.server import Server, ask, source, wait_until
 
 
 def psql(server: Server, script: str) -> str:
@@ -277,3 +277,48 @@ def test_two_workers_one_row_change_for_an_edit(server: Server) -> None:
     published(server, "once", "two")
     published(server, "other", f"fence {os.getpid()}")
     assert server.plugin("once")["generation"] == before + 1
+
+
+def test_a_generation_that_leaves_no_room_is_refused(server: Server) -> None:
+    """The plugin was stuck, and REST said that the database was away."""
+    published(server, "counting", "one")
+    for statement in (
+        "UPDATE plugins SET generation = 9223372036854775807 WHERE name = 'counting';",
+        "INSERT INTO plugins (name, generation) VALUES ('new', 9223372036854775807);",
+    ):
+        with pytest.raises(AssertionError, match="expected 4611686018427387904 at most"):
+            psql(server, statement)
+    psql(server, "UPDATE plugins SET generation = 4611686018427387904 WHERE name = 'counting';")
+    published(server, "counting", "two")
+    assert server.post("/plugins/counting/reload?wait=5").json["generation"] == 2**62 + 2
+
+
+def test_every_worker_tells_the_same_error_and_the_same_start(server: Server) -> None:
+    """Each knew of its own loads: `benana list` showed the error of whoever answered."""
+    published(server, "picky", "one")
+    watching = int((server.artifacts / ".watch.lock").read_text())
+    server.write(
+        "picky",
+        source("picky", "two").replace(
+            "def initialize(self, context):\n        pass",
+            "def initialize(self, context):\n        import os\n"
+            f"        if os.getpid() == {watching}:\n            raise ValueError('not in here')",
+        ),
+    )
+    wait_until(lambda: (server.plugin("picky") or {}).get("error"), "one worker cannot load it")
+    with server.each_worker() as connections:
+        assert len(connections) == 2
+        for connection in connections.values():
+            found = ask(connection, "GET", "/plugins/picky").json
+            (listed,) = [p for p in ask(connection, "GET", "/plugins").json if p["name"] == "picky"]
+            assert listed["error"] == found["error"]
+            assert "not in here" in found["error"]["message"]
+    assert [behind["pid"] for behind in server.get("/plugins/picky").json["workers"]["behind"]] == [
+        watching
+    ]
+    starts = {w["pid"]: w["started_at"] for w in server.get("/workers").json}
+    server.sql("DELETE FROM plugin_workers")
+    published(server, "picky", "three")
+    wait_until(lambda: len(server.get("/workers").json) == 2, "they are entered again")
+    assert {w["pid"]: w["started_at"] for w in server.get("/workers").json} == starts
+    assert server.plugin("picky")["error"] is None

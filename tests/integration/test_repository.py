@@ -17,7 +17,7 @@ import pytest
 
 from app.database import connection as connection_module
 from app.database import repository as repository_module
-from app.database.connection import Database
+from app.database.connection import Database, statement, transaction
 from app.database.embedded import EmbeddedPostgres
 from app.database.repository import KEPT_VERSIONS, Repository
 from app.errors import (
@@ -471,6 +471,64 @@ def test_nobody_there_is_said_within_seconds(url: str) -> None:
         with pytest.raises(DatabaseUnavailableError):
             repository.list_rows()
         assert time.monotonic() - began < connection_module.CONNECT_SECONDS + 3.0
+
+
+def raising(sqlstate: str) -> str:
+    return f"DO $$ BEGIN RAISE EXCEPTION 'not on fridays' USING ERRCODE = '{sqlstate}'; END $$"
+
+
+@pytest.mark.parametrize(
+    ("refused", "sqlstate"),
+    [
+        ("SELECT 1 / 0", "22012"),
+        ("SELECT 9223372036854775807 + 1", "22003"),
+        ("INSERT INTO plugins (name) VALUES (NULL)", "23502"),
+        ("INSERT INTO plugins (name, status) VALUES ('one', 'no')", "23514"),
+        ("SELECT FROM", "42601"),
+        ("SELECT * FROM nowhere", "42P01"),
+        (raising("42501"), "42501"),
+        (raising("P0001"), "P0001"),
+        (raising("0A000"), "0A000"),
+    ],
+)
+def test_what_the_database_refuses_is_no_outage(
+    database: Database, refused: str, sqlstate: str
+) -> None:
+    for begin in (statement, transaction):
+        with pytest.raises(DatabaseRefusedError) as caught, begin(database) as cursor:
+            cursor.execute(refused)
+        assert caught.value.sqlstate == sqlstate
+        assert str(caught.value).startswith("the database refuses: ")
+        assert "\n" not in str(caught.value)
+        with begin(database) as cursor:
+            cursor.execute("SELECT 1")
+
+
+@pytest.mark.parametrize(
+    "passing",
+    [
+        *map(raising, ("40001", "40P01", "53300", "53100", "57P01", "58030", "XX000", "08006")),
+        "SET TRANSACTION READ ONLY; INSERT INTO plugins (name) VALUES ('one')",
+        "SELECT pg_terminate_backend(pg_backend_pid())",
+    ],
+)
+def test_what_passes_is_an_outage(database: Database, passing: str) -> None:
+    with pytest.raises(DatabaseUnavailableError), transaction(database) as cursor:
+        cursor.execute(passing)
+
+
+def test_a_refusal_does_not_show_the_row(repository: Repository, sql: Session) -> None:
+    """PostgreSQL's detail does, whole: descriptions, paths and all."""
+    publish(repository, "one", "/a", description="hunter2")
+    sql("ALTER TABLE plugins ADD CONSTRAINT mine CHECK (status = 'active')")
+    try:
+        with pytest.raises(DatabaseRefusedError, match="mine") as caught:
+            repository.toggle("one")
+    finally:
+        sql("ALTER TABLE plugins DROP CONSTRAINT mine")
+    assert (caught.value.sqlstate, caught.value.constraint) == ("23514", "mine")
+    assert "hunter2" not in str(caught.value)
+    assert repository.toggle("one") is not None
 
 
 def test_a_table_that_is_not_there_is_the_database_that_refuses(

@@ -643,6 +643,59 @@ def test_a_higher_generation_is_taken_as_it_is(sql: Session) -> None:
     assert generation(sql, "one") == 1001
 
 
+MOST = 2**62
+"""What a generation may be set to; from there it is counted up."""
+
+
+@pytest.mark.parametrize("wanted", [MOST + 1, 9 * 10**18, 2**63 - 1])
+def test_a_generation_without_room_to_grow_is_refused(sql: Session, wanted: int) -> None:
+    sql("INSERT INTO plugins (name) VALUES ('one')")
+    for statement in (
+        "UPDATE plugins SET generation = %s",
+        "INSERT INTO plugins (name, generation) VALUES ('two', %s)",
+    ):
+        with pytest.raises(psycopg2.errors.CheckViolation, match=str(MOST)) as caught:
+            sql(statement, wanted)
+        assert caught.value.diag.constraint_name == "plugins_generation_check"
+    assert sql("SELECT name, generation FROM plugins") == [("one", 1)]
+    sql("UPDATE plugins SET status = 'inactive'")
+    assert generation(sql, "one") == 2
+
+
+def test_the_highest_generation_that_can_be_set_is_counted_up(sql: Session) -> None:
+    sql("INSERT INTO plugins (name, generation) VALUES ('one', %s)", MOST)
+    sql("INSERT INTO plugins (name) VALUES ('two')")
+    sql("UPDATE plugins SET generation = %s WHERE name = 'two'", MOST)
+    for change in ("status = 'inactive'", "generation = generation + 1", "generation = 3"):
+        sql(f"UPDATE plugins SET {change}")
+    assert generation(sql, "one") == generation(sql, "two") == MOST + 3
+
+
+def test_without_its_trigger_the_table_still_refuses(sql: Session) -> None:
+    sql("INSERT INTO plugins (name) VALUES ('one')")
+    sql("SET session_replication_role = replica")
+    with pytest.raises(psycopg2.errors.CheckViolation):
+        sql("UPDATE plugins SET generation = %s", 2**63 - 1)
+
+
+@pytest.mark.parametrize("stuck", [9 * 10**18 + 1, 2**63 - 1])
+def test_a_row_that_cannot_be_counted_up_is_given_room_by_the_schema(
+    database_url: str, stuck: int
+) -> None:
+    apply(database_url)
+    with session(database_url) as sql:
+        sql("ALTER TABLE plugins DROP CONSTRAINT plugins_generation_check")
+        sql("ALTER TABLE plugins DISABLE TRIGGER USER")
+        sql("INSERT INTO plugins (name, generation) VALUES ('stuck', %s), ('fine', 7)", stuck)
+        sql("ALTER TABLE plugins ENABLE TRIGGER USER; COMMENT ON TABLE plugins IS 'older'")
+        assert apply(database_url) is True
+        sql("UPDATE plugins SET status = 'inactive'")
+        assert sql("SELECT name, generation FROM plugins ORDER BY name") == [
+            ("fine", 8),
+            ("stuck", MOST + 1),
+        ]
+
+
 def test_an_upsert_raises_the_generation_too(sql: Session) -> None:
     for _ in range(3):
         sql(
