@@ -51,11 +51,20 @@ ALTER TABLE plugins DROP CONSTRAINT IF EXISTS plugins_status_check;
 ALTER TABLE plugins ADD CONSTRAINT plugins_status_check
     CHECK (status IN ('active', 'inactive')) NOT VALID;
 
+-- Far below the type's end, and no generation is set beyond 4611686018427387904 (below): what is
+-- counted up from there has room. A row of before that has none left is given some, see below.
+ALTER TABLE plugins DROP CONSTRAINT IF EXISTS plugins_generation_check;
+ALTER TABLE plugins ADD CONSTRAINT plugins_generation_check
+    CHECK (generation <= 9000000000000000000) NOT VALID;
+
 CREATE INDEX IF NOT EXISTS plugin_endpoints_plugin_id ON plugin_endpoints (plugin_id);
 CREATE INDEX IF NOT EXISTS plugin_endpoints_segment
     ON plugin_endpoints (split_part(ltrim(path, '/'), '/', 1));
 
 -- Every archive that may be served, so that a host without the source folder loads the same bytes.
+--   metadata    name, version, description, author and endpoints, [[method, path, handler], …], as
+--               they are recorded while this version serves. Without "completed" it is of an older
+--               Benana: a description or author that the manifest gave is missing in it.
 CREATE TABLE IF NOT EXISTS plugin_versions (
     plugin_name VARCHAR(255) NOT NULL,
     source_digest VARCHAR(32) NOT NULL,
@@ -104,7 +113,17 @@ CREATE INDEX IF NOT EXISTS plugin_loads_plugin_name ON plugin_loads (plugin_name
 -- Under the row's lock, so that no two changes get the same generation.
 CREATE OR REPLACE FUNCTION stamp_plugin_change() RETURNS TRIGGER AS $$
 BEGIN
-    IF OLD.* IS NOT DISTINCT FROM NEW.* THEN
+    IF NEW.generation > 4611686018427387904
+        AND (TG_OP = 'INSERT' OR NEW.generation > OLD.generation + 1)
+    THEN
+        RAISE EXCEPTION USING
+            ERRCODE = 'check_violation', CONSTRAINT = 'plugins_generation_check',
+            MESSAGE = format('the generation of the plugin %L is set to %s, expected '
+                '4611686018427387904 at most', NEW.name, NEW.generation),
+            HINT = format('This loads it again: UPDATE plugins SET generation = generation + 1 '
+                'WHERE name = %L;', NEW.name);
+    END IF;
+    IF TG_OP = 'INSERT' OR OLD.* IS NOT DISTINCT FROM NEW.* THEN
         RETURN NEW;
     END IF;
     -- A status of the Go design's own: the CHECK would refuse every change of its row.
@@ -129,11 +148,176 @@ BEGIN
 END;
 $$ LANGUAGE plpgsql;
 
+-- The source digest that a row's binary_path names, NULL if it names no archive of the plugin, as
+-- `records.artifact_digest` reads it: only the last part counts.
+CREATE OR REPLACE FUNCTION plugin_digest(plugin TEXT, path TEXT) RETURNS TEXT AS $$
+    SELECT CASE
+        WHEN substring(path FROM '[^/]*$') = plugin || '-' || left(right(path, 36), 32) || '.pyz'
+        THEN substring(path FROM '-([0-9a-f]{32})\.pyz$')
+    END;
+$$ LANGUAGE sql IMMUTABLE;
+
+-- Whether Falcon's router refuses two templates beside each other: they are the same, or the first
+-- segments in which they differ have their fields at the same places. (Before the first difference
+-- they have to be the same; after it they are on branches of their own.)
+CREATE OR REPLACE FUNCTION uri_templates_exclude(one TEXT, other TEXT) RETURNS BOOLEAN AS $$
+DECLARE
+    field CONSTANT TEXT := '\{[^}]*\}';
+    ours TEXT[] := regexp_split_to_array(ltrim(one, '/'), '/');
+    theirs TEXT[] := regexp_split_to_array(ltrim(other, '/'), '/');
+BEGIN
+    FOR i IN 1 .. least(cardinality(ours), cardinality(theirs)) LOOP
+        IF ours[i] <> theirs[i] THEN
+            RETURN ours[i] ~ field AND theirs[i] ~ field
+                AND regexp_replace(ours[i], field, 'v', 'g')
+                    = regexp_replace(theirs[i], field, 'v', 'g');
+        END IF;
+    END LOOP;
+    RETURN cardinality(ours) = cardinality(theirs);
+END;
+$$ LANGUAGE plpgsql IMMUTABLE;
+
+-- The record is of the version that is served: who sets binary_path in psql sets a row to a version
+-- that is kept, and this sets what is known of it. A publish writes all of that itself, and says so
+-- by the setting benana.publishing.
+CREATE OR REPLACE FUNCTION describe_plugin_version() RETURNS TRIGGER AS $$
+DECLARE
+    digest CONSTANT TEXT := plugin_digest(NEW.name, NEW.binary_path);
+    kept JSONB;
+BEGIN
+    SELECT v.metadata INTO kept FROM plugin_versions v
+        WHERE v.plugin_name = NEW.name AND v.source_digest = digest
+        FOR KEY SHARE;
+    IF NOT FOUND THEN
+        IF NEW.binary_path IS NOT DISTINCT FROM OLD.binary_path THEN
+            RETURN NEW;  -- renamed: a worker finds no archive of this name, and the row says so
+        END IF;
+        RAISE EXCEPTION USING
+            ERRCODE = CASE WHEN digest IS NULL THEN 'check_violation'
+                ELSE 'foreign_key_violation' END,
+            CONSTRAINT = 'plugins_binary_path_kept',
+            MESSAGE = CASE WHEN digest IS NULL
+                THEN format('binary_path of the plugin %L is %L, expected the path of one of its '
+                    'archives, %s-<digest>.pyz', NEW.name, NEW.binary_path, NEW.name)
+                ELSE format('the version %s of the plugin %L is not kept', digest, NEW.name) END,
+            HINT = format('The versions that are: SELECT source_digest, '
+                'metadata->>''version'' AS version, created_at FROM plugin_versions '
+                'WHERE plugin_name = %L ORDER BY created_at DESC;', NEW.name);
+    END IF;
+    NEW.version := COALESCE(kept->>'version', NEW.version);
+    IF kept ? 'completed' OR kept->>'description' <> '' THEN
+        NEW.description := kept->>'description';
+    END IF;
+    IF kept ? 'completed' OR kept->>'author' <> '' THEN
+        NEW.author := kept->>'author';
+    END IF;
+    RETURN NEW;
+END;
+$$ LANGUAGE plpgsql SECURITY DEFINER;
+
+-- The same for plugin_endpoints, once all rows of the statement are as they shall be: so two plugins
+-- can change their routes with each other. It holds the rows and then takes the lock of a publish.
+-- What it cannot judge is left to the workers, whose error the row then shows: a segment that
+-- became the server's own since the version was published.
+CREATE OR REPLACE FUNCTION record_plugin_routes() RETURNS TRIGGER AS $$
+DECLARE
+    changed TEXT[];
+    clash RECORD;
+BEGIN
+    IF TG_OP = 'INSERT' THEN
+        -- A row without a version is a person's; a publish or a restored dump knows it.
+        WITH described AS (
+            UPDATE plugins p SET version = v.metadata->>'version',
+                description = COALESCE(p.description, v.metadata->>'description'),
+                author = COALESCE(p.author, v.metadata->>'author'),
+                source_digest = COALESCE(p.source_digest, v.source_digest)
+            FROM new_rows n JOIN plugin_versions v ON v.plugin_name = n.name
+                AND v.source_digest = plugin_digest(n.name, n.binary_path)
+            WHERE p.id = n.id AND n.version = ''
+            RETURNING p.id
+        ) SELECT array_agg(id) INTO changed FROM described;
+    ELSE
+        SELECT array_agg(c.id) INTO changed FROM (
+            SELECT id, name, binary_path FROM new_rows
+            EXCEPT SELECT id, name, binary_path FROM old_rows) c
+        JOIN plugin_versions v ON v.plugin_name = c.name
+            AND v.source_digest = plugin_digest(c.name, c.binary_path)
+        WHERE jsonb_typeof(v.metadata->'endpoints') = 'array';
+    END IF;
+    IF changed IS NULL THEN
+        RETURN NULL;
+    END IF;
+    IF current_setting('transaction_isolation') IN ('repeatable read', 'serializable') THEN
+        RAISE EXCEPTION USING
+            ERRCODE = 'object_not_in_prerequisite_state',
+            MESSAGE = format('binary_path is set in a transaction that is %s: it would not see a '
+                'route that is published meanwhile', current_setting('transaction_isolation')),
+            HINT = 'Use a transaction that is READ COMMITTED.';
+    END IF;
+    PERFORM pg_advisory_xact_lock(108187783097954);  -- 0x62656E616E62, as in repository.py
+
+    DELETE FROM plugin_endpoints WHERE plugin_id = ANY(changed);
+    INSERT INTO plugin_endpoints (plugin_id, method, path, handler)
+        SELECT p.id, e.endpoint->>0, e.endpoint->>1, e.endpoint->>2
+        FROM plugins p JOIN plugin_versions v ON v.plugin_name = p.name
+            AND v.source_digest = plugin_digest(p.name, p.binary_path)
+        CROSS JOIN jsonb_array_elements(v.metadata->'endpoints') WITH ORDINALITY e (endpoint, n)
+        WHERE p.id = ANY(changed)
+        ORDER BY p.id, e.n;
+
+    SELECT p.name, p.version, found.path, other.name AS owner, found.other_path INTO clash
+    FROM (
+        SELECT mine.plugin_id, mine.path, theirs.plugin_id AS other_id, theirs.path AS other_path
+        FROM plugin_endpoints mine JOIN plugin_endpoints theirs
+            ON split_part(ltrim(theirs.path, '/'), '/', 1)
+                = split_part(ltrim(mine.path, '/'), '/', 1)
+        WHERE mine.plugin_id = ANY(changed)
+        UNION ALL
+        SELECT mine.plugin_id, mine.path, theirs.plugin_id, theirs.path
+        FROM plugin_endpoints mine JOIN plugin_endpoints theirs
+            ON split_part(ltrim(theirs.path, '/'), '/', 1) LIKE '%{%'
+        WHERE mine.plugin_id = ANY(changed)
+            AND split_part(ltrim(mine.path, '/'), '/', 1) LIKE '%{%'
+    ) found
+    JOIN plugins p ON p.id = found.plugin_id
+    JOIN plugins other ON other.id = found.other_id
+    WHERE found.plugin_id <> found.other_id
+        AND uri_templates_exclude(found.path, found.other_path)
+    LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION USING
+            ERRCODE = 'exclusion_violation', CONSTRAINT = 'plugin_endpoints_owner',
+            MESSAGE = CASE WHEN ltrim(clash.path, '/') = ltrim(clash.other_path, '/')
+                THEN format('the route %s of the plugin %L is owned by the plugin %L',
+                    clash.path, clash.name, clash.owner)
+                ELSE format('the route %s of the plugin %L excludes the route %s of the plugin %L',
+                    clash.path, clash.name, clash.other_path, clash.owner) END,
+            DETAIL = format('The version %s of the plugin %L has it.', clash.version, clash.name),
+            HINT = format('Choose a version without it, or take it from the plugin %L first; an '
+                'inactive plugin keeps its routes.', clash.owner);
+    END IF;
+    RETURN NULL;
+END;
+$$ LANGUAGE plpgsql SECURITY DEFINER;
+
+-- These two do their work for roles that may change plugins alone. So they see only the tables
+-- beside plugins, and nobody else may make triggers of them.
+REVOKE ALL ON FUNCTION describe_plugin_version(), record_plugin_routes() FROM PUBLIC;
+DO $$
+DECLARE
+    home NAME := (SELECT nspname FROM pg_namespace n JOIN pg_class c ON c.relnamespace = n.oid
+        WHERE c.oid = 'plugins'::regclass);
+BEGIN
+    EXECUTE format('ALTER FUNCTION describe_plugin_version() SET search_path = %I, pg_temp', home);
+    EXECUTE format('ALTER FUNCTION record_plugin_routes() SET search_path = %I, pg_temp', home);
+END;
+$$;
+
 -- The payload is a hint: every process re-reads the row. A payload of 8,000 bytes or more would
 -- fail the statement of whoever changes the row, so `new_data` is null where it would be too long.
 CREATE OR REPLACE FUNCTION notify_plugin_change() RETURNS TRIGGER AS $$
 DECLARE
-    changed plugins;
+    changed RECORD;  -- and not `plugins`: that would be looked up in the caller's search_path
     payload TEXT;
 BEGIN
     IF TG_OP = 'TRUNCATE' THEN
@@ -176,15 +360,33 @@ BEGIN
         SELECT tgname, tgrelid::regclass AS relation FROM pg_trigger
         WHERE NOT tgisinternal
             AND tgrelid IN ('plugins'::regclass, 'plugin_endpoints'::regclass)
-            AND tgfoid IN ('notify_plugin_change'::regproc, 'stamp_plugin_change'::regproc)
+            AND tgfoid IN ('notify_plugin_change'::regproc, 'stamp_plugin_change'::regproc,
+                'describe_plugin_version'::regproc, 'record_plugin_routes'::regproc)
     LOOP
         EXECUTE format('DROP TRIGGER %I ON %s', found.tgname, found.relation);
     END LOOP;
 END;
 $$;
 
-CREATE TRIGGER plugins_stamp BEFORE UPDATE ON plugins
+-- While there is no trigger: a row that no trigger can count up any more.
+UPDATE plugins SET generation = 4611686018427387904 WHERE generation > 9000000000000000000;
+
+-- Triggers of one event run in the order of their names.
+CREATE TRIGGER plugins_stamp BEFORE INSERT OR UPDATE ON plugins
     FOR EACH ROW EXECUTE FUNCTION stamp_plugin_change();
+CREATE TRIGGER plugins_version BEFORE UPDATE ON plugins
+    FOR EACH ROW WHEN (NEW.binary_path IS NOT NULL
+        AND (NEW.name, NEW.binary_path) IS DISTINCT FROM (OLD.name, OLD.binary_path)
+        AND current_setting('benana.publishing', true) IS DISTINCT FROM 'on')
+    EXECUTE FUNCTION describe_plugin_version();
+CREATE TRIGGER plugins_routes_insert AFTER INSERT ON plugins
+    REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT
+    WHEN (current_setting('benana.publishing', true) IS DISTINCT FROM 'on')
+    EXECUTE FUNCTION record_plugin_routes();
+CREATE TRIGGER plugins_routes_update AFTER UPDATE ON plugins
+    REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT
+    WHEN (current_setting('benana.publishing', true) IS DISTINCT FROM 'on')
+    EXECUTE FUNCTION record_plugin_routes();
 CREATE TRIGGER plugins_notify_row AFTER INSERT OR DELETE ON plugins
     FOR EACH ROW EXECUTE FUNCTION notify_plugin_change();
 CREATE TRIGGER plugins_notify_update AFTER UPDATE ON plugins

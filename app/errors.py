@@ -18,8 +18,38 @@ class EmbeddedDatabaseError(BenanaError):
     """The embedded PostgreSQL cannot be started."""
 
 
-class DatabaseUnavailableError(BenanaError):
+class DatabaseError(BenanaError):
+    """The database does not do what it was asked for."""
+
+
+class DatabaseUnavailableError(DatabaseError):
     """The database cannot be reached now; what was asked for can be tried again."""
+
+
+class DatabaseRefusedError(DatabaseError):
+    """The database is there and says no: asked for the same again, it says so again.
+
+    `sqlstate` is PostgreSQL's code of five characters, empty where the driver itself refused;
+    `constraint` the name of the broken one, None if it was none; `plugin` the plugin concerned,
+    None where that is not known.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        sqlstate: str,
+        constraint: str | None = None,
+        plugin: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.sqlstate = sqlstate
+        self.constraint = constraint
+        self.plugin = plugin
+
+    def __str__(self) -> str:
+        return self.message if self.plugin is None else f"{self.plugin}: {self.message}"
 
 
 class SupersededError(BenanaError):

@@ -3,14 +3,15 @@
 import gc
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from app.database.connection import Database
 from app.database.embedded import EmbeddedPostgres
 from app.database.events import ChangeListener
 from app.database.repository import Repository
 from app.database.workers import WorkerRepository
-from app.errors import DatabaseUnavailableError, UnknownPluginError
+from app.errors import DatabaseError, UnknownPluginError
 from app.publishing.publisher import Publisher
 from app.publishing.trial import TrialRunner
 from app.publishing.watcher import SourceWatcher
@@ -110,7 +111,7 @@ class PluginManager:
                 self._publisher.scan(at_start=True)
             else:
                 self._repository.apply_schema()
-        except DatabaseUnavailableError as error:
+        except DatabaseError as error:
             log.error("%s; starting without it, and trying again", error)
         except OSError as error:
             log.error(
@@ -243,10 +244,13 @@ class PluginManager:
         """Return the live processes of all hosts."""
         return self._workers.list_workers()
 
-    def load_error(self, name: str) -> dict[str, object] | None:
-        """Return why this process does not serve a plugin's newest generation, None if it does."""
-        error = self._reconciler.load_error(name)
-        return None if error is None else error.as_record()
+    def load_errors(self, name: str | None = None) -> dict[tuple[str, int], Mapping[str, Any]]:
+        """Return what keeps live processes from serving rows, by the rows' id and generation.
+
+        Args:
+            name: the plugin to ask for, all with None.
+        """
+        return self._workers.load_errors(name)
 
     @property
     def listening(self) -> bool:

@@ -2,6 +2,7 @@
 
 import datetime
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import falcon
@@ -58,7 +59,8 @@ class PluginsResource:
             _answer(resp, [_show_failure(found) for found in self._manager.list_failures()])
             return
         rows = self._manager.list_plugins()
-        _answer(resp, [self._show(row) for row in rows if status in {None, row.status}])
+        errors = self._manager.load_errors()
+        _answer(resp, [_show(row, errors) for row in rows if status in {None, row.status}])
 
     def on_get_named(self, req: falcon.Request, resp: falcon.Response, name: str) -> None:
         """Show one plugin, or why its folder is none."""
@@ -66,7 +68,7 @@ class PluginsResource:
         row = self._manager.find_plugin(_checked(name))
         if row is not None:
             workers = _show_convergence(self._manager.convergence(row.served))
-            _answer(resp, {**self._show(row), "workers": workers})
+            _answer(resp, {**_show(row, self._manager.load_errors(name)), "workers": workers})
             return
         failure = self._manager.find_failure(name)
         if failure is None:
@@ -130,30 +132,6 @@ class PluginsResource:
             "workers": workers,
         }
 
-    def _show(self, row: PluginRow) -> dict[str, Any]:
-        error = row.error
-        if error is None and row.status == ACTIVE:
-            error = self._manager.load_error(row.name)
-        return {
-            "id": row.id,
-            "name": row.name,
-            "description": row.description,
-            "version": row.version,
-            "author": row.author,
-            "type": row.type,
-            "status": row.status,
-            "source_path": row.source_path,
-            "binary_path": row.binary_path,
-            "created_at": _show_time(row.created_at),
-            "updated_at": _show_time(row.updated_at),
-            "generation": row.generation,
-            "error": error,
-            "endpoints": [
-                {"method": found.method, "path": found.path, "handler": found.handler}
-                for found in row.endpoints
-            ],
-        }
-
 
 class WorkersResource:
     """`/workers`: the processes that serve, on all hosts."""
@@ -203,6 +181,33 @@ class HealthResource:
                 headers={"Retry-After": "1"},
             )
         _answer(resp, {"status": "ready" if self._manager.listening else "degraded"})
+
+
+def _show(
+    row: PluginRow, load_errors: Mapping[tuple[str, int], Mapping[str, Any]]
+) -> dict[str, Any]:
+    error = row.error
+    if error is None and row.status == ACTIVE:
+        error = load_errors.get((row.id, row.generation))
+    return {
+        "id": row.id,
+        "name": row.name,
+        "description": row.description,
+        "version": row.version,
+        "author": row.author,
+        "type": row.type,
+        "status": row.status,
+        "source_path": row.source_path,
+        "binary_path": row.binary_path,
+        "created_at": _show_time(row.created_at),
+        "updated_at": _show_time(row.updated_at),
+        "generation": row.generation,
+        "error": error,
+        "endpoints": [
+            {"method": found.method, "path": found.path, "handler": found.handler}
+            for found in row.endpoints
+        ],
+    }
 
 
 def _wait_of(req: falcon.Request) -> float | None:

@@ -11,6 +11,7 @@ import falcon
 
 from app.errors import (
     BenanaError,
+    DatabaseRefusedError,
     DatabaseUnavailableError,
     PluginError,
     UnknownPluginError,
@@ -23,6 +24,9 @@ log = logging.getLogger(__name__)
 
 MEDIA_PROBLEM = "application/problem+json"
 RETRY_AFTER_SECONDS = 1
+
+# By the class of PostgreSQL's code: what stands against it is another row, a value, or its set-up.
+_REFUSED = {"22": 422, "23": 409, "P0": 422}
 
 
 class Problem(falcon.HTTPError):
@@ -58,7 +62,7 @@ def install(app: LiveApp) -> None:
     def ours(
         req: falcon.Request, resp: falcon.Response, error: BenanaError, params: dict[str, Any]
     ) -> None:
-        _raise_ours(error)
+        _raise_ours(error, params.get("name"))
         unexpected(req, resp, error, params)
 
     app.add_error_handler(Exception, unexpected)
@@ -87,8 +91,8 @@ def _serialize(req: falcon.Request, resp: falcon.Response, error: falcon.HTTPErr
     resp.data = json.dumps(body, ensure_ascii=False).encode("utf-8", "backslashreplace")
 
 
-def _raise_ours(error: BenanaError) -> None:
-    """Raise the problem that stands for an error of ours, if one does."""
+def _raise_ours(error: BenanaError, plugin: str | None) -> None:
+    """Raise the problem that stands for an error of ours, if one does; `plugin` was asked for."""
     if isinstance(error, UnknownPluginError):
         raise Problem(404, str(error))
     if isinstance(error, DatabaseUnavailableError):
@@ -96,6 +100,20 @@ def _raise_ours(error: BenanaError) -> None:
             503,
             "The database is away; what is loaded is served on. Try again in a moment.",
             headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
+        ) from error
+    if isinstance(error, DatabaseRefusedError):
+        status = _REFUSED.get(error.sqlstate[:2], 500)
+        if status == 500:
+            log.error("%s", error)
+        members = {
+            "plugin": error.plugin or plugin,
+            "sqlstate": error.sqlstate,
+            "constraint": error.constraint,
+        }
+        raise Problem(
+            status,
+            f"{error}.",
+            members={key: value for key, value in members.items() if value},
         ) from error
     if isinstance(error, PluginError):
         raise Problem(422, str(error), members={"plugin": error.plugin, "error": error.as_record()})

@@ -12,7 +12,12 @@ from typing import Any
 import psycopg2
 import psycopg2.extensions
 
-from app.errors import DatabaseUnavailableError, SettingsError
+from app.errors import (
+    DatabaseError,
+    DatabaseRefusedError,
+    DatabaseUnavailableError,
+    SettingsError,
+)
 
 Connection = psycopg2.extensions.connection
 
@@ -21,6 +26,16 @@ WAIT_SECONDS = 10.0
 
 _IDLE = psycopg2.extensions.TRANSACTION_STATUS_IDLE
 _READ_COMMITTED = psycopg2.extensions.ISOLATION_LEVEL_READ_COMMITTED
+
+# What is wrong with a statement, its values or who makes it, as psycopg2 sorts SQLSTATEs; and what
+# a trigger raises in words of its own (class P0). Everything else passes, or may.
+_REFUSALS = (
+    psycopg2.DataError,
+    psycopg2.IntegrityError,
+    psycopg2.NotSupportedError,
+    psycopg2.ProgrammingError,
+)
+_RAISED_CLASS = "P0"
 
 # A silently dropped TCP connection would be noticed after two hours otherwise.
 _KEEPALIVE: dict[str, Any] = {
@@ -173,7 +188,8 @@ def transaction(database: Database) -> Iterator[Any]:
     """Give a cursor for one transaction of the server's own.
 
     Raises:
-        DatabaseUnavailableError: the database is away, or refuses a statement.
+        DatabaseUnavailableError: the database is away, or cannot do it now.
+        DatabaseRefusedError: it refuses a statement.
     """
     with _cursor(database, autocommit=False) as cursor:
         yield cursor
@@ -186,7 +202,8 @@ def statement(database: Database) -> Iterator[Any]:
     The connection stays as it is then, because setting it back costs time and the GIL.
 
     Raises:
-        DatabaseUnavailableError: the database is away, or refuses the statement.
+        DatabaseUnavailableError: the database is away, or cannot do it now.
+        DatabaseRefusedError: it refuses the statement.
     """
     with _cursor(database, autocommit=True) as cursor:
         yield cursor
@@ -201,8 +218,7 @@ def _cursor(database: Database, *, autocommit: bool) -> Iterator[Any]:
         ):
             yield cursor
     except psycopg2.Error as error:
-        reason = " ".join(str(error).split())
-        raise DatabaseUnavailableError(f"the database refuses: {reason}") from error
+        raise error_of(error) from error
 
 
 def _reset(connection: Connection) -> bool:
@@ -230,6 +246,24 @@ def connect(options: dict[str, Any]) -> Connection:
         return connection
     except psycopg2.OperationalError as error:
         raise _unavailable(error) from None
+
+
+def error_of(error: psycopg2.Error, what: str = "the database refuses") -> DatabaseError:
+    """Return our error for one of the driver's, over a connection that is still there.
+
+    Args:
+        error: the driver's.
+        what: how the sentence begins, to which PostgreSQL's own is added.
+    """
+    code = error.pgcode or ""
+    if not isinstance(error, _REFUSALS) and code[:2] != _RAISED_CLASS:
+        return DatabaseUnavailableError(f"{what}: {' '.join(str(error).split())}")
+    # Without the detail: of a constraint it is the whole row.
+    said = [error.diag.message_primary or str(error), error.diag.message_hint or ""]
+    reason = "; ".join(" ".join(text.split()) for text in said if text)
+    return DatabaseRefusedError(
+        f"{what}: {reason}", sqlstate=code, constraint=error.diag.constraint_name
+    )
 
 
 def _unavailable(error: psycopg2.Error) -> DatabaseUnavailableError:

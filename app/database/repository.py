@@ -1,7 +1,6 @@
 """All SQL on plugins, their endpoints, versions and failures."""
 
 import contextlib
-import json
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
@@ -9,6 +8,8 @@ import psycopg2
 
 from app.database.connection import Database, statement, transaction
 from app.database.schema import apply_schema
+from app.database.texts import as_json, storable
+from app.errors import DatabaseUnavailableError
 from app.plugin import PluginMetadata
 from app.records import (
     Artifact,
@@ -44,13 +45,16 @@ _SERVED = """
     FROM plugins p LEFT JOIN plugin_versions v
     ON v.plugin_name = p.name AND v.source_digest = left(right(p.binary_path, 36), 32)
 """
+# For the triggers, which do for psql what a publish does itself.
+_BY_PUBLISH = "SET LOCAL benana.publishing = 'on'"
 _FORGET_FAILURE = "DELETE FROM plugin_failures WHERE name = %s"
 
 
 class Repository:
     """Reads and writes what is registered; every method is one transaction.
 
-    All methods raise DatabaseUnavailableError while the database is away or refuses.
+    All methods raise DatabaseUnavailableError while the database is away, and DatabaseRefusedError
+    where it refuses.
     """
 
     def __init__(self, database: Database) -> None:
@@ -72,7 +76,7 @@ class Repository:
     def find_row(self, name: str) -> PluginRow | None:
         """Return a plugin's row with its endpoints, None if there is none."""
         with statement(self._database) as cursor:
-            cursor.execute(f"{_ROWS} WHERE p.name = %s", (_storable(name),))
+            cursor.execute(f"{_ROWS} WHERE p.name = %s", (storable(name),))
             found = cursor.fetchone()
             return _row(found) if found else None
 
@@ -89,7 +93,7 @@ class Repository:
         with statement(self._database) as cursor:
             cursor.execute(
                 "SELECT name FROM plugins WHERE source_path = %s OR starts_with(source_path, %s)",
-                (_storable(folder), _storable(f"{folder}/")),
+                (storable(folder), storable(f"{folder}/")),
             )
             return [found[0] for found in cursor.fetchall()]
 
@@ -152,7 +156,7 @@ class Repository:
             cursor.execute(
                 "UPDATE plugins SET error = %s WHERE id = %s AND generation = %s"
                 " AND error IS DISTINCT FROM %s AND name ~ '^[a-z][a-z0-9_]{0,62}$'",
-                (_json(error), row.id, row.generation, _json(error)),
+                (as_json(error), row.id, row.generation, as_json(error)),
             )
 
     def record_load_error(self, row: ServedRow, error: Mapping[str, Any]) -> None:
@@ -160,7 +164,7 @@ class Repository:
         with statement(self._database) as cursor:
             cursor.execute(
                 "UPDATE plugins SET error = %s WHERE id = %s AND generation = %s AND error IS NULL",
-                (_json(error), row.id, row.generation),
+                (as_json(error), row.id, row.generation),
             )
 
     def record_failure(self, name: str, source_path: str, error: Mapping[str, Any]) -> None:
@@ -170,13 +174,13 @@ class Repository:
                 "INSERT INTO plugin_failures (name, source_path, error) VALUES (%s, %s, %s)"
                 " ON CONFLICT (name) DO UPDATE SET source_path = EXCLUDED.source_path,"
                 " error = EXCLUDED.error, updated_at = clock_timestamp()",
-                (_storable(name)[:255], _storable(source_path), _json(error)),
+                (storable(name)[:255], storable(source_path), as_json(error)),
             )
 
     def forget_failure(self, name: str) -> None:
         """Forget that a folder was no valid plugin."""
         with statement(self._database) as cursor:
-            cursor.execute(_FORGET_FAILURE, (_storable(name)[:255],))
+            cursor.execute(_FORGET_FAILURE, (storable(name)[:255],))
 
     def unregister(self, name: str, source_path: str) -> bool:
         """Delete the row of a plugin whose source folder is gone; return whether there was one."""
@@ -241,18 +245,24 @@ class Publication:
         """Keep an archive, unless there is one of its digest.
 
         The first archive of a digest stays: bytecode is not deterministic, and other hosts may
-        serve it already.
+        serve it already. What is known of it is that of the last publish.
+
+        Args:
+            artifact: the archive.
+            report: what is recorded while it serves: its metadata completed from the manifest.
         """
         self._cursor.execute(
             "INSERT INTO plugin_versions"
             " (plugin_name, source_digest, archive, archive_sha256, metadata)"
-            " VALUES (%s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
+            " VALUES (%s, %s, %s, %s, %s) ON CONFLICT (plugin_name, source_digest)"
+            " DO UPDATE SET metadata = EXCLUDED.metadata"
+            " WHERE plugin_versions.metadata IS DISTINCT FROM EXCLUDED.metadata",
             (
                 artifact.plugin,
                 artifact.digest,
                 psycopg2.Binary(artifact.archive),
                 artifact.sha256,
-                _json(_metadata(report)),
+                as_json(_metadata(report)),
             ),
         )
 
@@ -287,35 +297,42 @@ class Publication:
 
         Returns:
             The row's id and its new generation.
+
+        Raises:
+            DatabaseUnavailableError: somebody registered the plugin meanwhile; publish it again.
         """
         values = (
-            _storable(metadata.description),
-            _storable(metadata.version),
-            _storable(metadata.author),
+            storable(metadata.description),
+            storable(metadata.version),
+            storable(metadata.author),
             source_path,
             binary_path,
             source_digest,
         )
         if row is None:
             self._cursor.execute(
-                f"{_FORGET_FAILURE};"  # noqa: S608 - a constant
+                f"{_FORGET_FAILURE}; {_BY_PUBLISH};"  # noqa: S608 - constants
                 " INSERT INTO plugins (name, type, status, description, version, author,"
                 " source_path, binary_path, source_digest)"
-                " VALUES (%s, 'dynamic', %s, %s, %s, %s, %s, %s, %s) RETURNING id, generation",
+                " VALUES (%s, 'dynamic', %s, %s, %s, %s, %s, %s, %s)"
+                " ON CONFLICT (name) DO NOTHING RETURNING id, generation",
                 (metadata.name, metadata.name, status, *values),
             )
         else:
             self._cursor.execute(
-                f"{_FORGET_FAILURE};"  # noqa: S608 - a constant
+                f"{_FORGET_FAILURE}; {_BY_PUBLISH};"  # noqa: S608 - constants
                 " UPDATE plugins SET type = 'dynamic', description = %s, version = %s, author = %s,"
                 " source_path = %s, binary_path = %s, source_digest = %s, error = NULL,"
                 " generation = generation + 1 WHERE id = %s RETURNING id, generation",
                 (metadata.name, *values, row.id),
             )
-        row_id, generation = self._cursor.fetchone()
-        wanted = tuple(
-            Endpoint(e.method, _storable(e.path), _storable(e.handler)) for e in endpoints
-        )
+        saved = self._cursor.fetchone()
+        if saved is None:
+            raise DatabaseUnavailableError(
+                f"{metadata.name}: its row came or went while it was published; publish it again"
+            )
+        row_id, generation = saved
+        wanted = tuple(Endpoint(e.method, storable(e.path), storable(e.handler)) for e in endpoints)
         if row is None or row.endpoints != wanted:
             self._cursor.execute(
                 "DELETE FROM plugin_endpoints WHERE plugin_id = %s;"
@@ -344,19 +361,5 @@ def _metadata(report: TrialReport) -> dict[str, Any]:
         "description": metadata.description,
         "author": metadata.author,
         "endpoints": [[e.method, e.path, e.handler] for e in report.endpoints],
+        "completed": True,
     }
-
-
-def _json(value: Mapping[str, Any] | None) -> str | None:
-    return None if value is None else json.dumps(_storable(value))
-
-
-def _storable(value: Any) -> Any:
-    """Return a value whose texts PostgreSQL can hold: without NUL and lone surrogates."""
-    if isinstance(value, str):
-        return value.replace("\0", "�").encode("utf-8", "backslashreplace").decode()
-    if isinstance(value, Mapping):
-        return {_storable(key): _storable(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_storable(item) for item in value]
-    return value

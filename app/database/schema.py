@@ -5,8 +5,7 @@ from pathlib import Path
 
 import psycopg2
 
-from app.database.connection import Connection
-from app.errors import DatabaseUnavailableError
+from app.database.connection import Connection, error_of
 
 SCHEMA_FILE = Path(__file__).parents[2] / "schema.sql"
 
@@ -16,8 +15,9 @@ _LOCK = 0x62656E616E61
 _IS_CURRENT = """
     SELECT coalesce(obj_description(to_regclass('plugins'), 'pg_class') = %s, false)
         AND (SELECT count(*) FROM pg_trigger WHERE tgrelid = to_regclass('plugins')
-             AND tgname IN ('plugins_stamp', 'plugins_notify_row', 'plugins_notify_update',
-                            'plugins_notify_truncate')) = 4
+             AND tgname IN ('plugins_stamp', 'plugins_version', 'plugins_routes_insert',
+                            'plugins_routes_update', 'plugins_notify_row',
+                            'plugins_notify_update', 'plugins_notify_truncate')) = 7
 """
 
 
@@ -34,7 +34,8 @@ def apply_schema(connection: Connection) -> bool:
         Whether anything was applied.
 
     Raises:
-        DatabaseUnavailableError: the database refuses, or another session holds a table's lock.
+        DatabaseUnavailableError: the database is away, or another session holds a table's lock.
+        DatabaseRefusedError: the database refuses, as for want of rights.
     """
     text = SCHEMA_FILE.read_text()
     mark = f"benana {hashlib.sha256(text.encode()).hexdigest()[:16]}"
@@ -49,5 +50,4 @@ def apply_schema(connection: Connection) -> bool:
             cursor.execute("COMMENT ON TABLE plugins IS %s", (mark,))
             return True
     except psycopg2.Error as error:
-        reason = " ".join(str(error).split())
-        raise DatabaseUnavailableError(f"schema.sql cannot be applied: {reason}") from error
+        raise error_of(error, "schema.sql cannot be applied") from error

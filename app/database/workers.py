@@ -1,9 +1,11 @@
 """All SQL on the processes that serve, and on what each of them runs."""
 
-import json
-from collections.abc import Collection
+import datetime
+from collections.abc import Collection, Mapping
+from typing import Any
 
 from app.database.connection import Database, statement, transaction
+from app.database.texts import as_json
 from app.records import LoadRecord, ServedRow, WorkerLoad, WorkerRow
 
 HEARTBEAT_SECONDS = 2.0
@@ -20,20 +22,28 @@ _DEAD = f"SELECT id FROM plugin_workers WHERE NOT {_ALIVE} FOR UPDATE SKIP LOCKE
 class WorkerRepository:
     """Reads and writes `plugin_workers` and `plugin_loads`.
 
-    All methods raise DatabaseUnavailableError while the database is away or refuses.
+    All methods raise DatabaseUnavailableError while the database is away, and DatabaseRefusedError
+    where it refuses.
     """
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def register(self, worker: str, host: str, pid: int, generations_alive: int) -> None:
+    def register(
+        self,
+        worker: str,
+        host: str,
+        pid: int,
+        generations_alive: int,
+        started_at: datetime.datetime,
+    ) -> None:
         """Enter a process, without any load."""
         with transaction(self._database) as cursor:
             cursor.execute("DELETE FROM plugin_workers WHERE id = %s", (worker,))
             cursor.execute(
-                "INSERT INTO plugin_workers (id, host, pid, generations_alive)"
-                " VALUES (%s, %s, %s, %s)",
-                (worker, host[:255], pid, generations_alive),
+                "INSERT INTO plugin_workers (id, host, pid, generations_alive, started_at)"
+                " VALUES (%s, %s, %s, %s, %s)",
+                (worker, host[:255], pid, generations_alive, started_at),
             )
 
     def heartbeat(self, worker: str, generations_alive: int) -> bool:
@@ -48,14 +58,16 @@ class WorkerRepository:
             cursor.execute(f"DELETE FROM plugin_workers WHERE id IN ({_DEAD})")  # noqa: S608
             return known
 
-    def record(self, worker: str, loads: Collection[LoadRecord]) -> None:
-        """Note what a process runs of some plugins."""
+    def record(self, worker: str, loads: Collection[LoadRecord]) -> bool:
+        """Note what a process runs of some plugins; return whether it is entered at all."""
         with statement(self._database) as cursor:
             cursor.execute(
                 "INSERT INTO plugin_loads (worker_id, plugin_name, plugin_id, generation,"
                 " reconciled, state, error, milliseconds)"
-                " SELECT %s, * FROM unnest(%s::text[], %s::text[], %s::bigint[], %s::bigint[],"
-                " %s::text[], %s::jsonb[], %s::float8[])"
+                " SELECT w.id, l.*"
+                " FROM (SELECT id FROM plugin_workers WHERE id = %s FOR KEY SHARE) w,"
+                " unnest(%s::text[], %s::text[], %s::bigint[], %s::bigint[], %s::text[],"
+                " %s::jsonb[], %s::float8[]) l"
                 " ON CONFLICT (worker_id, plugin_name) DO UPDATE SET"
                 " plugin_id = EXCLUDED.plugin_id, generation = EXCLUDED.generation,"
                 " reconciled = EXCLUDED.reconciled, state = EXCLUDED.state,"
@@ -68,10 +80,11 @@ class WorkerRepository:
                     [load.generation for load in loads],
                     [load.reconciled for load in loads],
                     [load.state for load in loads],
-                    [None if load.error is None else json.dumps(load.error) for load in loads],
+                    [as_json(load.error) for load in loads],
                     [load.milliseconds for load in loads],
                 ),
             )
+            return bool(cursor.rowcount)
 
     def leave(self, worker: str) -> None:
         """Drop a process that ends, and the dead: nobody may be left who would drop them."""
@@ -89,6 +102,27 @@ class WorkerRepository:
                 f" FROM plugin_workers WHERE {_ALIVE} ORDER BY host, pid"
             )
             return [WorkerRow(*found) for found in cursor.fetchall()]
+
+    def load_errors(self, plugin: str | None = None) -> dict[tuple[str, int], Mapping[str, Any]]:
+        """Return why live processes do not serve what the rows of plugins say, if they do not.
+
+        Args:
+            plugin: the plugin to ask for, all with None.
+
+        Returns:
+            An error for each row's id and generation that one of them could not load: that of the
+            first of them, by host and process id, so that everybody is told the same.
+        """
+        with statement(self._database) as cursor:
+            cursor.execute(
+                "SELECT DISTINCT ON (l.plugin_id, l.reconciled) l.plugin_id, l.reconciled, l.error"  # noqa: S608
+                " FROM plugin_loads l JOIN plugin_workers w ON w.id = l.worker_id"
+                f" WHERE l.error IS NOT NULL AND {_ALIVE}"
+                " AND (%s::text IS NULL OR l.plugin_name = %s)"
+                " ORDER BY l.plugin_id, l.reconciled, w.host, w.pid",
+                (plugin, plugin),
+            )
+            return {(row, generation): error for row, generation, error in cursor.fetchall()}
 
     def loads_of(self, plugin: str) -> list[WorkerLoad]:
         """Return what every live process runs of a plugin."""

@@ -12,6 +12,8 @@ from pathlib import Path
 from app.database.repository import Repository
 from app.errors import (
     ArtifactError,
+    DatabaseError,
+    DatabaseRefusedError,
     DatabaseUnavailableError,
     DiscoveryError,
     PluginError,
@@ -75,6 +77,7 @@ class Publisher:
             PluginError: the source cannot be published; the error is recorded beside the row, and
                 what was served is served on.
             DatabaseUnavailableError: nothing was recorded; publish again later.
+            DatabaseRefusedError: the row cannot be written; recorded, if the database takes that.
         """
         self._publish(name, self._repository.find_row(name), force=True)
 
@@ -88,6 +91,7 @@ class Publisher:
         Raises:
             PluginError: as `publish`.
             DatabaseUnavailableError: as `publish`.
+            DatabaseRefusedError: as `publish`.
             SupersededError: nothing was recorded, because the folder changed again.
         """
         row = self._repository.find_row(name)
@@ -125,7 +129,7 @@ class Publisher:
 
         Raises:
             OSError: the plugins' root is gone or unreadable; nothing was unregistered.
-            DatabaseUnavailableError: the scan is not complete.
+            DatabaseError: the scan is not complete.
         """
         restore = self._seen.begin_start() if at_start else self._seen.start_is_pending()
         self._repository.apply_schema()
@@ -148,7 +152,7 @@ class Publisher:
     def _scan_one(self, name: str, row: PluginRow | None, restore: bool) -> bool:
         try:
             return self._publish(name, row, restore=restore)
-        except PluginError as error:
+        except (PluginError, DatabaseRefusedError) as error:
             log.warning("%s", error)
         except SupersededError:
             log.debug("%s changes while it is looked at", name)  # its event is on the way
@@ -207,6 +211,10 @@ class Publisher:
             raise
         except (DatabaseUnavailableError, SupersededError):
             self._failed.pop(name, None)  # it was not tried to the end
+            raise
+        except DatabaseRefusedError as error:
+            error.plugin = name
+            self._record(name, row, folder, PluginError(name, error.message, phase="save"))
             raise
         log.info(
             "%s: published generation %d, version %s (%s), in %.0f ms",
@@ -292,10 +300,11 @@ class Publisher:
             conflict = find_conflict(source.name, templates, others) if others else None
             if conflict is not None:
                 raise conflict
-            publication.keep_version(artifact, report)
+            metadata = _completed(report.metadata, source)
+            publication.keep_version(artifact, replace(report, metadata=metadata))
             _, generation = publication.save(
                 row,
-                _completed(report.metadata, source),
+                metadata,
                 report.endpoints,
                 source_path=str(source.folder),
                 binary_path=str(binary_path),
@@ -315,7 +324,7 @@ class Publisher:
         binary_path = store_artifact(artifact, self._artifacts_dir)
         try:
             yield binary_path
-        except (PluginError, SupersededError, DatabaseUnavailableError):
+        except (PluginError, SupersededError, DatabaseError):
             if not known:  # should it be registered after all, it is fetched from the database
                 self._drop_archives([artifact.file_name])
             raise
@@ -333,9 +342,9 @@ class Publisher:
                 self._repository.record_error(row, error.as_record())
             else:
                 self._repository.record_failure(name, str(folder), error.as_record())
-        except DatabaseUnavailableError:
+        except DatabaseError:
             self._failed.pop(name, None)
-            log.warning("%s", error)  # it would be lost otherwise: what is raised is the outage
+            log.warning("%s", error)  # it would be lost otherwise: what is raised is the database's
             raise
 
 

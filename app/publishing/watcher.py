@@ -14,7 +14,12 @@ from pathlib import Path
 
 from watchdog.events import EVENT_TYPE_CLOSED, EVENT_TYPE_MODIFIED
 
-from app.errors import DatabaseUnavailableError, PluginError, SupersededError
+from app.errors import (
+    DatabaseRefusedError,
+    DatabaseUnavailableError,
+    PluginError,
+    SupersededError,
+)
 from app.publishing.discovery import folder_stamp, list_folders
 from app.publishing.look import QUIET_SECONDS, Look
 from app.publishing.observer import BLIND_SCAN_SECONDS, FolderObserver
@@ -163,8 +168,10 @@ class SourceWatcher(OwnThread):
                 self._watch(observer)
             except DatabaseUnavailableError:
                 self._pause()  # the listener reports the outage
-            except OSError as error:
-                reason = f"the plugins' root {self._root}: {error.strerror or error}"
+            except (OSError, DatabaseRefusedError) as error:
+                reason = str(error)
+                if isinstance(error, OSError):
+                    reason = f"the plugins' root {self._root}: {error.strerror or error}"
                 if reason != complained:
                     log.error("nothing is published or unregistered: %s", reason)
                 complained = reason
@@ -230,6 +237,9 @@ class SourceWatcher(OwnThread):
                 pass  # the folder is marked again
             except DatabaseUnavailableError:
                 settled = False  # the listener reports the outage; the folder stays marked
+            except DatabaseRefusedError as error:
+                # Its stamp stays as it was, so the next comparison marks the folder again.
+                log.error("%s: not published: %s", folder, error.message)
             except Exception:
                 # A fault of ours: say so, and keep the thread for the other plugins.
                 log.exception("%s: publishing failed", folder)

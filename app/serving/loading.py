@@ -12,6 +12,7 @@ from app.database.repository import Repository
 from app.errors import (
     ArtifactError,
     CrashedLoadError,
+    DatabaseRefusedError,
     DatabaseUnavailableError,
     LoadError,
     PluginError,
@@ -139,6 +140,8 @@ class Loading:
             error = found.with_traceback(None)
         except DatabaseUnavailableError as found:
             error = LoadError(row.name, str(found), transient=True)
+        except DatabaseRefusedError as found:
+            error = LoadError(row.name, str(found))
         except Exception as found:
             # A fault of ours: it costs this plugin its newest generation, and the others nothing.
             log.exception("%s: loading failed", row.name)

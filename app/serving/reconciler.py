@@ -8,7 +8,14 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 
 from app.database.repository import Repository
-from app.errors import ConflictError, CrashedLoadError, DatabaseUnavailableError, PluginError
+from app.errors import (
+    ConflictError,
+    CrashedLoadError,
+    DatabaseError,
+    DatabaseRefusedError,
+    DatabaseUnavailableError,
+    PluginError,
+)
 from app.records import ACTIVE, LoadRecord, ServedRow
 from app.serving.application import LiveApp
 from app.serving.generations import Undertaker
@@ -72,6 +79,8 @@ class Reconciler(OwnThread):
         """The rows whose load takes long, in a thread of their own."""
         self._dirty: set[str] = set()
         self._all_dirty = True
+        self._complaint = ""
+        """What the database said last when it refused."""
         self.attempted = threading.Event()
         """Set after the first pass, whether the database could be reached or not."""
         self.complete = threading.Event()
@@ -91,11 +100,6 @@ class Reconciler(OwnThread):
             else:
                 self._dirty.update(names)
             self._wake.notify_all()
-
-    def load_error(self, name: str) -> PluginError | None:
-        """Return why this process could not load a plugin's newest generation, None if it did."""
-        failed = self._failed.get(name)
-        return failed.error if failed else None
 
     def unload_all(self) -> None:
         """Take all plugins out of the table and retire them; for the end of the process."""
@@ -128,11 +132,17 @@ class Reconciler(OwnThread):
                 if not self.complete.is_set():
                     self._repository.apply_schema()
                 self.reconcile(names)
+                self._complaint = ""
                 if names is None:
                     self.complete.set()
                 self._look_what_is_lacking()
             except DatabaseUnavailableError as error:
                 log.debug("nothing compared: %s", error)
+                self._try_later(names)
+            except DatabaseRefusedError as error:
+                if str(error) != self._complaint:
+                    log.error("%s; serving what is loaded, trying again", error)
+                self._complaint = str(error)
                 self._try_later(names)
             except Exception:
                 # A fault of ours must not end the thread: what is loaded goes on being served.
@@ -178,7 +188,7 @@ class Reconciler(OwnThread):
             names: the plugins to compare; None for all.
 
         Raises:
-            DatabaseUnavailableError: nothing was changed.
+            DatabaseError: nothing was changed.
         """
         rows = {row.name: row for row in self._repository.served_rows(names)}
         if names is None:
@@ -287,8 +297,8 @@ class Reconciler(OwnThread):
         if isinstance(error, CrashedLoadError):
             try:
                 self._repository.record_load_error(row, error.as_record())
-            except DatabaseUnavailableError as unavailable:
-                log.debug("%s: its error is not recorded: %s", row.name, unavailable)
+            except DatabaseError as found:
+                log.debug("%s: its error is not recorded: %s", row.name, found)
 
     # --- swapping --------------------------------------------------------------------------
 

@@ -1,5 +1,6 @@
 """Reports what this process runs, to the database and to its host; never in anybody's way."""
 
+import datetime
 import logging
 import os
 import socket
@@ -8,7 +9,7 @@ import uuid
 from collections.abc import Callable, Collection, Iterable
 
 from app.database.workers import HEARTBEAT_SECONDS, WorkerRepository
-from app.errors import DatabaseUnavailableError
+from app.errors import DatabaseError, DatabaseRefusedError
 from app.records import LoadRecord, ServedRow
 from app.serving.lastgood import LastGood
 from app.threads import OwnThread
@@ -42,6 +43,8 @@ class Recorder(OwnThread):
         self._loads: dict[str, LoadRecord] = {}
         self._changed: set[str] = set()
         self._registered = False
+        self._complaint = ""
+        """What the database said last when it refused."""
 
     def note(self, loads: Iterable[LoadRecord]) -> None:
         """Report what this process runs of some plugins, soon; returns at once."""
@@ -68,6 +71,7 @@ class Recorder(OwnThread):
             self._changed.discard(plugin)
 
     def _run(self) -> None:
+        self._started_at = datetime.datetime.now(datetime.UTC)  # of this process: it may be a fork
         beat_at = 0.0
         while not self._stopped:
             try:
@@ -79,8 +83,8 @@ class Recorder(OwnThread):
                 self._wait(lambda: self._stopped or self._changed, beat_at - time.monotonic())
                 if self._changed:
                     self._wait(lambda: self._stopped, GATHER_SECONDS)
-            except DatabaseUnavailableError as error:
-                log.debug("nothing recorded: %s", error)
+            except DatabaseError as error:
+                self._complain(error)
                 self._registered = False  # all of it is told again when the database is back
                 beat_at = 0.0
                 self._wait(lambda: self._stopped, RETRY_SECONDS)
@@ -88,15 +92,23 @@ class Recorder(OwnThread):
         if self._registered:
             try:
                 self._workers.leave(self._id)
-            except DatabaseUnavailableError as error:
+            except DatabaseError as error:
                 log.debug("not taken off the list: %s", error)
+
+    def _complain(self, error: DatabaseError) -> None:
+        said = str(error) if isinstance(error, DatabaseRefusedError) else ""
+        if said and said != self._complaint:
+            log.error("what this process runs is not recorded: %s; trying again", said)
+            self._complaint = said
+        else:
+            log.debug("nothing recorded: %s", error)
 
     def _beat(self) -> None:
         alive = self._generations_alive()
         if self._registered and self._workers.heartbeat(self._id, alive):
             return
         self._registered = False
-        self._workers.register(self._id, socket.gethostname(), os.getpid(), alive)
+        self._workers.register(self._id, socket.gethostname(), os.getpid(), alive, self._started_at)
         self._registered = True
         with self._wake:
             self._changed.update(self._loads)
@@ -107,12 +119,17 @@ class Recorder(OwnThread):
             self._changed.clear()
         if not loads:
             return
+        recorded = False
         try:
-            self._workers.record(self._id, loads)
-        except DatabaseUnavailableError:
-            with self._wake:
-                self._changed.update(load.plugin for load in loads if load.plugin in self._loads)
-            raise
+            recorded = self._workers.record(self._id, loads)
+        finally:
+            if not recorded:
+                with self._wake:
+                    self._changed.update(x.plugin for x in loads if x.plugin in self._loads)
+        if recorded:
+            self._complaint = ""
+        else:
+            self._beat()  # it was thought dead, and dropped
 
     def _wait(self, over: Callable[[], object], seconds: float) -> None:
         with self._wake:

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from tests.acceptance.server import Server, source, wait_until
+from tests.acceptance.server import Server, ask, source, wait_until
 
 
 def psql(server: Server, script: str) -> str:
@@ -74,15 +74,60 @@ def test_binary_path_sets_a_plugin_back_and_it_stays_so(server: Server) -> None:
     published(server, "rolled", "three")
 
 
-def test_a_binary_path_that_is_no_archive_keeps_the_old_version(server: Server) -> None:
+def test_what_is_recorded_of_a_plugin_goes_back_with_it(server: Server) -> None:
+    """A route that is served again is not free: who took it failed in every worker."""
+    name = "record"
+    server.write(name, "description: from the manifest\nauthor: Ada\n", "plugin.yaml")
+    server.write(name, source(name, "one", "1.0.0"))
+    server.wait_says(name, "one")
+    first = server.plugin(name)
+    server.write(name, "description: newer\n", "plugin.yaml")
+    server.write(name, source(name, "two", "2.0.0").replace(f'"/{name}"', f'"/{name}/new"'))
+    server.wait_everywhere(f"/{name}/new", lambda answer: answer.says == "two")
+    psql(server, f"UPDATE plugins SET binary_path = '{first['binary_path']}' WHERE name = '{name}'")
+    server.wait_says(name, "one", 1.0)
+    now = server.plugin(name)
+    for key in ("version", "description", "author", "endpoints", "binary_path", "error"):
+        assert now[key] == first[key], key
+    server.write("taker", source("taker").replace('"/taker"', f'"/{name}"'))
+    answer = wait_until(
+        lambda: server.get("/plugins/taker").json.get("error"), "its publish is refused"
+    )
+    assert (
+        f"the route /{name} of the plugin 'taker' is owned by the plugin '{name}'"
+        in (answer["message"])
+    )
+    server.write("taker", source("taker").replace('"/taker"', f'"/{name}/new"'))
+    server.wait_everywhere(f"/{name}/new", lambda answer: answer.says == "one")
+    newest = server.sql(
+        "SELECT source_digest FROM plugin_versions WHERE plugin_name = %s"
+        " AND metadata->>'version' = '2.0.0'",
+        name,
+    )[0][0]
+    with pytest.raises(AssertionError, match=f"{name}/new .* is owned by the plugin 'taker'"):
+        psql(
+            server,
+            f"UPDATE plugins SET binary_path = '{name}-{newest}.pyz' WHERE name = '{name}';",
+        )
+    server.wait_says(name, "one")
+    assert server.plugin(name) == now
+
+
+def test_a_binary_path_that_is_no_archive_is_refused(server: Server) -> None:
     published(server, "badly")
-    good = server.plugin("badly")["binary_path"]
+    good = server.plugin("badly")
     for bad in ("/etc/passwd", "/tmp/badly-" + "0" * 32 + ".pyz", "../x.pyz", ""):
-        psql(server, f"UPDATE plugins SET binary_path = '{bad}' WHERE name = 'badly';")
-        wait_until(lambda: server.plugin("badly")["error"], "the error is shown")
-        server.wait_says("badly", "one")
-    psql(server, f"UPDATE plugins SET binary_path = '{good}' WHERE name = 'badly';")
-    wait_until(lambda: server.plugin("badly")["error"] is None, "all is well again")
+        with pytest.raises(AssertionError, match="The versions that are: SELECT"):
+            psql(server, f"UPDATE plugins SET binary_path = '{bad}' WHERE name = 'badly';")
+    assert server.plugin("badly") == good
+    server.wait_says("badly", "one")
+
+
+def test_a_row_without_an_archive_says_so(server: Server) -> None:
+    psql(server, "INSERT INTO plugins (name, binary_path) VALUES ('none', '/etc/passwd');")
+    error = wait_until(lambda: server.plugin("none")["error"], "the error is shown")
+    assert "none-<digest>.pyz" in error["message"]
+    psql(server, "DELETE FROM plugins WHERE name = 'none';")
 
 
 def test_a_damaged_archive_is_fetched_anew(server: Server) -> None:
@@ -232,3 +277,48 @@ def test_two_workers_one_row_change_for_an_edit(server: Server) -> None:
     published(server, "once", "two")
     published(server, "other", f"fence {os.getpid()}")
     assert server.plugin("once")["generation"] == before + 1
+
+
+def test_a_generation_that_leaves_no_room_is_refused(server: Server) -> None:
+    """The plugin was stuck, and REST said that the database was away."""
+    published(server, "counting", "one")
+    for statement in (
+        "UPDATE plugins SET generation = 9223372036854775807 WHERE name = 'counting';",
+        "INSERT INTO plugins (name, generation) VALUES ('new', 9223372036854775807);",
+    ):
+        with pytest.raises(AssertionError, match="expected 4611686018427387904 at most"):
+            psql(server, statement)
+    psql(server, "UPDATE plugins SET generation = 4611686018427387904 WHERE name = 'counting';")
+    published(server, "counting", "two")
+    assert server.post("/plugins/counting/reload?wait=5").json["generation"] == 2**62 + 2
+
+
+def test_every_worker_tells_the_same_error_and_the_same_start(server: Server) -> None:
+    """Each knew of its own loads: `benana list` showed the error of whoever answered."""
+    published(server, "picky", "one")
+    watching = int((server.artifacts / ".watch.lock").read_text())
+    server.write(
+        "picky",
+        source("picky", "two").replace(
+            "def initialize(self, context):\n        pass",
+            "def initialize(self, context):\n        import os\n"
+            f"        if os.getpid() == {watching}:\n            raise ValueError('not in here')",
+        ),
+    )
+    wait_until(lambda: (server.plugin("picky") or {}).get("error"), "one worker cannot load it")
+    with server.each_worker() as connections:
+        assert len(connections) == 2
+        for connection in connections.values():
+            found = ask(connection, "GET", "/plugins/picky").json
+            (listed,) = [p for p in ask(connection, "GET", "/plugins").json if p["name"] == "picky"]
+            assert listed["error"] == found["error"]
+            assert "not in here" in found["error"]["message"]
+    assert [behind["pid"] for behind in server.get("/plugins/picky").json["workers"]["behind"]] == [
+        watching
+    ]
+    starts = {w["pid"]: w["started_at"] for w in server.get("/workers").json}
+    server.sql("DELETE FROM plugin_workers")
+    published(server, "picky", "three")
+    wait_until(lambda: len(server.get("/workers").json) == 2, "they are entered again")
+    assert {w["pid"]: w["started_at"] for w in server.get("/workers").json} == starts
+    assert server.plugin("picky")["error"] is None

@@ -17,7 +17,9 @@ from urllib.parse import quote
 import psycopg2
 import pytest
 
+from app.publishing import watcher
 from app.server import BenanaApp, create_app
+from app.serving import reconciler
 from app.settings import Settings
 from app.testing import webtest
 from tests.acceptance.server import source, wait_until
@@ -409,6 +411,101 @@ def test_the_list_can_be_asked_for_a_status(live: Live) -> None:
     assert (failure["error"]["file"], failure["error"]["line"]) == ("main.py", 1)
     assert "not today" in failure["error"]["message"]
     assert "unfit" not in {p["name"] for p in everyone}
+
+
+@pytest.mark.parametrize(
+    ("guard", "sqlstate", "status"),
+    [
+        ("CHECK (status = 'active' OR name <> 'stuck')", "23514", 409),
+        ("RAISE EXCEPTION 'not on fridays' USING HINT = 'try on mondays'", "P0001", 422),
+        ("PERFORM 9223372036854775807 + 1", "22003", 422),
+        ("PERFORM FROM nowhere", "42P01", 500),
+    ],
+)
+def test_what_the_database_refuses_is_answered_with_its_words(
+    live: Live, guard: str, sqlstate: str, status: int
+) -> None:
+    """It was "The database is away", and try again."""
+    live.add("stuck")
+    with session(live.settings.database_url or "") as sql:
+        if guard.startswith("CHECK"):
+            sql(f"ALTER TABLE plugins ADD CONSTRAINT mine {guard}")
+        else:
+            sql(
+                "CREATE FUNCTION refuse() RETURNS TRIGGER LANGUAGE plpgsql AS"
+                f" $$ BEGIN IF NEW.status <> OLD.status THEN {guard}; END IF;"
+                " RETURN NEW; END $$"
+            )
+            sql("CREATE TRIGGER mine BEFORE UPDATE ON plugins FOR EACH ROW"
+                " WHEN (OLD.name = 'stuck') EXECUTE FUNCTION refuse()")  # fmt: skip
+        try:
+            answer = live.client.post("/plugins/stuck/toggle", status=status)
+        finally:
+            sql("ALTER TABLE plugins DROP CONSTRAINT IF EXISTS mine;"
+                " DROP FUNCTION IF EXISTS refuse CASCADE")  # fmt: skip
+    body = check_problem(answer, status)
+    assert (body["sqlstate"], body["plugin"]) == (sqlstate, "stuck")
+    assert "refuses" in body["detail"]
+    if sqlstate == "P0001":
+        assert "not on fridays; try on mondays" in body["detail"]
+    assert "Retry-After" not in answer.headers
+    assert live.plugin("stuck")["status"] == "active"
+    live.client.post("/plugins/stuck/toggle", status=200)
+    live.client.post("/plugins/stuck/toggle", status=200)
+
+
+def test_a_database_that_refuses_to_be_read_is_named_once_and_served_on(
+    new_database: Callable[[], str],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(reconciler, "RETRY_SECONDS", 0.02)
+    monkeypatch.setattr(watcher, "SCAN_SECONDS", 0.2)
+    settings = settings_for(tmp_path, new_database())
+    (settings.plugins_dir / "hello").mkdir(parents=True)
+    (settings.plugins_dir / "hello" / "main.py").write_text(HELLO)
+    with running(settings) as live, session(settings.database_url or "") as sql:
+        live.serves("hello")
+        sql("ALTER TABLE plugins RENAME COLUMN status TO gone")
+        try:
+            sql("NOTIFY plugin_changes")
+            wait_until(lambda: "serving what is loaded, trying again" in caplog.text, "it is said")
+            live.write("hello", HELLO.replace('"hello"}', '"changed"}'))
+            body = check_problem(live.client.get("/plugins", status=500), 500)
+            assert (body["sqlstate"], "status" in body["detail"]) == ("42703", True)
+            assert live.client.get("/hello").json == {"says": "hello"}
+            wait_until(lambda: "hello: not published" in caplog.text, "the watcher says it")
+        finally:
+            sql("ALTER TABLE plugins RENAME COLUMN gone TO status")
+        sql("NOTIFY plugin_changes")
+        wait_until(lambda: live.client.get("/hello").json == {"says": "changed"}, "it follows")
+    said = [found.getMessage() for found in caplog.records]
+    assert sum("serving what is loaded, trying again" in text for text in said) == 1
+
+
+def test_an_error_of_another_process_is_shown_by_every_one(
+    live: Live, guarded: Callable[..., Any]
+) -> None:
+    """Each knew of its own loads alone: the list showed an error now and then."""
+    live.add("shared")
+    live.write("shared", source("shared", "two").replace(
+        "def initialize(self, context):\n        pass",
+        "def initialize(self, context):\n        assert context.trial, 'only in a trial'",
+    ))  # fmt: skip
+    error = wait_until(lambda: live.plugin("shared")["error"], "it is not loaded")
+    assert "only in a trial" in error["message"]
+    other = guarded()  # it serves nothing, and has loaded nothing
+    assert other.get("/plugins/shared").json["error"] == error
+    (listed,) = [p for p in other.get("/plugins").json if p["name"] == "shared"]
+    assert listed["error"] == error
+    live.client.post("/plugins/shared/toggle", status=200)
+    assert other.get("/plugins/shared").json["error"] is None, "it is not to be served"
+    live.write("shared", source("shared", "three"))
+    live.client.post("/plugins/shared/toggle", status=200)
+    wait_until(lambda: live.plugin("shared")["error"] is None, "all is well again")
+    wait_until(lambda: live.client.get("/shared", status="*").status_code == 200, "it is served")
+    assert other.get("/plugins/shared").json["error"] is None
 
 
 @pytest.mark.parametrize("status", ["Active", "all", "x" * 5_000, "%00", "%0a", "%F0%9F%8D%8C", ""])

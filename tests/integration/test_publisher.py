@@ -11,7 +11,7 @@ import pytest
 
 from app.database.connection import Database
 from app.database.repository import Repository
-from app.errors import ConflictError, PluginError, SupersededError
+from app.errors import ConflictError, DatabaseRefusedError, PluginError, SupersededError
 from app.publishing.look import Look
 from app.publishing.publisher import Publisher
 from app.publishing.trial import TrialRunner
@@ -218,3 +218,47 @@ def test_an_unmounted_root_unregisters_nothing(
     shutil.rmtree(root / "fine")
     publisher.scan()
     assert repository.list_rows() == []
+
+
+def test_what_the_database_refuses_is_recorded_beside_the_row(
+    repository: Repository, sql: Session, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It was taken for an outage, and tried again each second without a word."""
+    publisher = publisher_on(tmp_path, repository)
+    publisher.publish("fine")
+    sql("ALTER TABLE plugin_endpoints ADD CONSTRAINT mine CHECK (path <> '/new')")
+    try:
+        refusing = publisher_on(tmp_path, repository, fine=report("fine", "/new"))
+        (tmp_path / "plugins" / "fine" / "main.py").write_text("new_plugin = dict\n")
+        with pytest.raises(DatabaseRefusedError, match=r"^fine: the database refuses: .*mine"):
+            refusing.follow("fine", Look())
+        refusing.follow("fine", Look())  # not tried again as long as it stays as it is
+        with pytest.raises(DatabaseRefusedError):
+            refusing.publish("fine")
+    finally:
+        sql("ALTER TABLE plugin_endpoints DROP CONSTRAINT mine")
+    row = repository.find_row("fine")
+    assert row is not None
+    assert row.error is not None
+    assert row.error["phase"] == "save"
+    assert "mine" in row.error["message"]
+    assert (row.generation, [e.path for e in row.endpoints]) == (1, ["/fine"])
+    refusing.publish("fine")
+    row = repository.find_row("fine")
+    assert row is not None
+    assert (row.error, [e.path for e in row.endpoints]) == (None, ["/new"])
+
+
+def test_a_scan_goes_on_past_a_row_that_the_database_refuses(
+    repository: Repository, sql: Session, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    publisher = publisher_on(tmp_path, repository, bad=report("bad", "/bad"))
+    sql("ALTER TABLE plugins ADD CONSTRAINT mine CHECK (name <> 'bad')")
+    try:
+        publisher.scan(at_start=True)
+    finally:
+        sql("ALTER TABLE plugins DROP CONSTRAINT mine")
+    assert [row.name for row in repository.list_rows()] == ["fine"]
+    (failure,) = repository.list_failures()
+    assert (failure.name, failure.error["phase"]) == ("bad", "save")
+    assert "bad: the database refuses" in caplog.text

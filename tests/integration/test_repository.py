@@ -17,10 +17,15 @@ import pytest
 
 from app.database import connection as connection_module
 from app.database import repository as repository_module
-from app.database.connection import Database
+from app.database.connection import Database, statement, transaction
 from app.database.embedded import EmbeddedPostgres
 from app.database.repository import KEPT_VERSIONS, Repository
-from app.errors import ConflictError, DatabaseUnavailableError, PluginError
+from app.errors import (
+    ConflictError,
+    DatabaseRefusedError,
+    DatabaseUnavailableError,
+    PluginError,
+)
 from app.plugin import PluginMetadata
 from app.records import ACTIVE, Artifact, Endpoint, TrialReport, artifact_name
 from app.serving.routes import find_conflict
@@ -351,11 +356,11 @@ def test_old_versions_are_dropped_but_never_the_one_in_use(
 
 @pytest.mark.parametrize(
     ("binary_path", "source_digest"),
-    [(f"/other/host/{artifact_name('one', digest(1))}", "else"), ("/b/one.so", digest(1))],
+    [(f"/other/host/{artifact_name('one', digest(1))}", "else"), (None, digest(1))],
     ids=["binary_path", "source_digest"],
 )
 def test_a_version_that_a_row_was_set_back_to_is_kept(
-    repository: Repository, sql: Session, binary_path: str, source_digest: str
+    repository: Repository, sql: Session, binary_path: str | None, source_digest: str
 ) -> None:
     for number in range(KEPT_VERSIONS + 1):
         publish(repository, "one", "/a", number=number)
@@ -392,7 +397,8 @@ def test_a_served_row_comes_with_the_hash_of_the_archive_that_its_path_names(
     sql("UPDATE plugins SET binary_path = %s WHERE name = 'one'", f"one-{digest(1)}.pyz")
     assert hashes()["one"] == artifact("one", 1).sha256
     for path in (f"/x/one-{digest(3)}.pyz", "short", "", None):
-        sql("UPDATE plugins SET binary_path = %s WHERE name = 'one'", path)
+        sql("DELETE FROM plugins WHERE name = 'one'")
+        sql("INSERT INTO plugins (name, binary_path) VALUES ('one', %s)", path)
         assert hashes()["one"] is None
 
 
@@ -467,10 +473,69 @@ def test_nobody_there_is_said_within_seconds(url: str) -> None:
         assert time.monotonic() - began < connection_module.CONNECT_SECONDS + 3.0
 
 
+def raising(sqlstate: str) -> str:
+    return f"DO $$ BEGIN RAISE EXCEPTION 'not on fridays' USING ERRCODE = '{sqlstate}'; END $$"
+
+
+@pytest.mark.parametrize(
+    ("refused", "sqlstate"),
+    [
+        ("SELECT 1 / 0", "22012"),
+        ("SELECT 9223372036854775807 + 1", "22003"),
+        ("INSERT INTO plugins (name) VALUES (NULL)", "23502"),
+        ("INSERT INTO plugins (name, status) VALUES ('one', 'no')", "23514"),
+        ("SELECT FROM", "42601"),
+        ("SELECT * FROM nowhere", "42P01"),
+        (raising("42501"), "42501"),
+        (raising("P0001"), "P0001"),
+        (raising("0A000"), "0A000"),
+    ],
+)
+def test_what_the_database_refuses_is_no_outage(
+    database: Database, refused: str, sqlstate: str
+) -> None:
+    for begin in (statement, transaction):
+        with pytest.raises(DatabaseRefusedError) as caught, begin(database) as cursor:
+            cursor.execute(refused)
+        assert caught.value.sqlstate == sqlstate
+        assert str(caught.value).startswith("the database refuses: ")
+        assert "\n" not in str(caught.value)
+        with begin(database) as cursor:
+            cursor.execute("SELECT 1")
+
+
+@pytest.mark.parametrize(
+    "passing",
+    [
+        *map(raising, ("40001", "40P01", "53300", "53100", "57P01", "58030", "XX000", "08006")),
+        "SET TRANSACTION READ ONLY; INSERT INTO plugins (name) VALUES ('one')",
+        "SELECT pg_terminate_backend(pg_backend_pid())",
+    ],
+)
+def test_what_passes_is_an_outage(database: Database, passing: str) -> None:
+    with pytest.raises(DatabaseUnavailableError), transaction(database) as cursor:
+        cursor.execute(passing)
+
+
+def test_a_refusal_does_not_show_the_row(repository: Repository, sql: Session) -> None:
+    """PostgreSQL's detail does, whole: descriptions, paths and all."""
+    publish(repository, "one", "/a", description="hunter2")
+    sql("ALTER TABLE plugins ADD CONSTRAINT mine CHECK (status = 'active')")
+    try:
+        with pytest.raises(DatabaseRefusedError, match="mine") as caught:
+            repository.toggle("one")
+    finally:
+        sql("ALTER TABLE plugins DROP CONSTRAINT mine")
+    assert (caught.value.sqlstate, caught.value.constraint) == ("23514", "mine")
+    assert "hunter2" not in str(caught.value)
+    assert repository.toggle("one") is not None
+
+
 def test_a_table_that_is_not_there_is_the_database_that_refuses(
     new_database: Callable[[], str],
 ) -> None:
     database = Database(new_database())
-    with pytest.raises(DatabaseUnavailableError, match="plugins"):
+    with pytest.raises(DatabaseRefusedError, match="plugins") as caught:
         Repository(database).list_rows()
+    assert caught.value.sqlstate == "42P01"
     database.close()

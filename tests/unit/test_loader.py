@@ -8,10 +8,16 @@ import weakref
 
 import pytest
 
-from app.errors import ArtifactError, DatabaseUnavailableError, LoadError
+from app.errors import (
+    ArtifactError,
+    DatabaseRefusedError,
+    DatabaseUnavailableError,
+    LoadError,
+)
 from app.plugin import PluginInterface, PluginMetadata
-from app.records import Artifact
+from app.records import ACTIVE, Artifact, ServedRow
 from app.serving.loader import contract_faults, load, make_context_factory
+from app.serving.loading import Loading
 from app.serving.routes import RouteTable
 from tests.unit.conftest import (
     PLUGIN,
@@ -623,3 +629,26 @@ def test_a_generation_waits_for_nobody_to_be_loaded_twice(load_plugin):
         thread.join(20)
     assert errors == []
     assert not [name for name in sys.modules if name.startswith("_plugins.sample.g")]
+
+
+@pytest.mark.parametrize(
+    ("error", "passing"),
+    [
+        (DatabaseRefusedError("the database refuses: permission denied", sqlstate="42501"), False),
+        (DatabaseUnavailableError("the database is away"), True),
+    ],
+)
+def test_an_archive_that_the_database_does_not_give_is_told_with_its_words(
+    tmp_path, caplog, error, passing
+):
+    class Database:
+        def find_artifact(self, plugin, digest):
+            raise error
+
+    loading = Loading(Database(), None, tmp_path, print)
+    row = ServedRow("1", "sample", 1, ACTIVE, f"/b/sample-{'0' * 32}.pyz", "0" * 64)
+    result = loading.load(row, 5.0)
+    loading.close()
+    assert result.error.message == str(error)
+    assert result.passing is passing
+    assert not caplog.records, "it is no fault of ours"
