@@ -22,6 +22,13 @@ class DatabaseUnavailableError(BenanaError):
     """The database cannot be reached now; what was asked for can be tried again."""
 
 
+class DatabaseBusyError(DatabaseUnavailableError):
+    """The database answers, but somebody keeps what is needed: a lock, or all connections.
+
+    The message says who.
+    """
+
+
 class SupersededError(BenanaError):
     """A publish was given up because its source changed again meanwhile."""
 

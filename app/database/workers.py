@@ -3,7 +3,7 @@
 import json
 from collections.abc import Collection
 
-from app.database.connection import Database, statement, transaction
+from app.database.statements import Lender, statement, transaction
 from app.records import LoadRecord, WorkerLoad, WorkerRow
 
 HEARTBEAT_SECONDS = 2.0
@@ -23,7 +23,7 @@ class WorkerRepository:
     All methods raise DatabaseUnavailableError while the database is away or refuses.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Lender) -> None:
         self._database = database
 
     def register(self, worker: str, host: str, pid: int, generations_alive: int) -> None:

@@ -158,7 +158,7 @@ class SourceWatcher(OwnThread):
             try:
                 observer.open()
                 self._stamps = {n: folder_stamp(self._root / n) for n in list_folders(self._root)}
-                self._publisher.scan()
+                self.mark(self._publisher.scan())
                 complained = ""
                 self._watch(observer)
             except DatabaseUnavailableError:

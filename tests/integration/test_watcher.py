@@ -23,6 +23,7 @@ class Looks:
         self.seen: list[tuple[str, str | None]] = []
         self.scans = 0
         self.unavailable = False
+        self.locked: list[str] = []
         self.asked: list[str] = []
         self.begun = 0
         self.superseded = 0
@@ -36,10 +37,11 @@ class Looks:
     def unpublished(self) -> list[str]:
         return self.asked
 
-    def scan(self) -> None:
+    def scan(self) -> list[str]:
         if not self.root.is_dir():
             raise FileNotFoundError(2, "No such file or directory", str(self.root))
         self.scans += 1
+        return self.locked
 
     def follow(self, name: str, look: Look) -> None:
         if self.unavailable:

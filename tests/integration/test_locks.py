@@ -1,0 +1,296 @@
+"""Locks of somebody else's: nobody waits long, the others go ahead, the holder is named."""
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+import pytest
+
+from app.database import schema as schema_module
+from app.database.connection import Database
+from app.database.locks import PUBLISH_LOCK, SCHEMA_LOCK
+from app.database.repository import KEPT_VERSIONS, Repository
+from app.database.statements import statement, transaction
+from app.database.timeouts import Timeouts
+from app.errors import DatabaseBusyError, DatabaseUnavailableError, PluginError
+from app.publishing.look import Look
+from tests.acceptance.server import wait_until
+from tests.integration.test_publisher import publisher_on
+from tests.integration.test_repository import artifact, digest, publish, report
+from tests.integration.test_schema import Session
+
+LOCK_SECONDS = 0.15
+
+ROW = "UPDATE plugins SET description = 'mine' WHERE name = 'one'"
+NEW_ROW = "INSERT INTO plugins (name) VALUES ('fresh')"
+FAILURE = "UPDATE plugin_failures SET updated_at = now() WHERE name = 'one'"
+PUBLISHING = f"SELECT pg_advisory_xact_lock({PUBLISH_LOCK})"
+LOCK_TABLE = "LOCK TABLE plugins IN ACCESS EXCLUSIVE MODE"
+
+
+@pytest.fixture
+def impatient(url: str, sql: Session) -> Iterator[Repository]:
+    """A repository that does not wait long for a lock, with a plugin `one`."""
+    database = Database(url, max_connections=4, timeouts=Timeouts(lock_seconds=LOCK_SECONDS))
+    repository = Repository(database)
+    publish(repository, "one", "/one")
+    repository.record_failure("one", "/p/one", {"message": "broken"})
+    yield repository
+    database.close()
+
+
+@contextlib.contextmanager
+def holding(url: str, statement: str) -> Iterator[int]:
+    """Hold a lock as a person in psql does, who went for lunch; give the process id."""
+    psql = psycopg2.connect(url, application_name="lunch")
+    with contextlib.closing(psql), psql.cursor() as cursor:
+        cursor.execute(statement)
+        yield psql.info.backend_pid
+
+
+KINDS: dict[str, tuple[str, Callable[[Repository], Any], str]] = {
+    "table": (LOCK_TABLE, lambda r: r.list_rows(), "the table plugins"),
+    "row": (ROW, lambda r: r.toggle("one"), "a row of plugins"),
+    "row of a publish": (ROW, lambda r: publish(r, "one", "/one"), "a row of plugins"),
+    "new row": (NEW_ROW, lambda r: publish(r, "fresh", "/fresh"), "a row"),
+    "publishing": (PUBLISHING, lambda r: publish(r, "one", "/one"), "the lock of publishing"),
+    "endpoints": (
+        "LOCK TABLE plugin_endpoints IN SHARE MODE",
+        lambda r: publish(r, "one", "/other"),
+        "the table plugin_endpoints",
+    ),
+    "failure": (FAILURE, lambda r: publish(r, "one", "/one"), "a row of plugin_failures"),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_who_holds_a_lock_is_named_and_the_call_goes_through_when_it_is_gone(
+    impatient: Repository, url: str, caplog: pytest.LogCaptureFixture, kind: str
+) -> None:
+    held, call, what = KINDS[kind]
+    caplog.set_level(logging.WARNING)
+    with holding(url, held) as pid:
+        for _ in range(2):
+            began = time.monotonic()
+            with pytest.raises(DatabaseBusyError) as caught:
+                call(impatient)
+            assert time.monotonic() - began < LOCK_SECONDS + 1.0
+        assert f"{what} is locked by pid {pid} (lunch, idle in transaction since" in str(
+            caught.value
+        )
+        assert f"pg_terminate_backend({pid})" in str(caught.value)
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert f"pid {pid} (lunch" in line
+    assert held in line, "the log tells what the session ran"
+    call(impatient)
+
+
+def test_who_waits_in_front_is_named_too(impatient: Repository, url: str) -> None:
+    """`ALTER TABLE` waits for a reader, and everybody else waits for `ALTER TABLE`."""
+    pool = ThreadPoolExecutor(1)
+    with holding(url, "SELECT * FROM plugins") as reader:
+        altering = psycopg2.connect(url, application_name="alter")
+        with contextlib.closing(altering), altering.cursor() as cursor:
+            done = pool.submit(cursor.execute, LOCK_TABLE)
+            wait_until(lambda: holders_wait(url, altering.info.backend_pid), "it waits")
+            with pytest.raises(DatabaseBusyError, match=f"pid {altering.info.backend_pid} "):
+                impatient.list_rows()
+            altering.cancel()
+            with pytest.raises(psycopg2.Error):
+                done.result(10)
+        assert reader
+        assert len(impatient.list_rows()) == 1
+    pool.shutdown()
+
+
+def holders_wait(url: str, pid: int) -> bool:
+    with contextlib.closing(psycopg2.connect(url)) as looking, looking.cursor() as cursor:
+        cursor.execute("SELECT 1 FROM pg_locks WHERE pid = %s AND NOT granted", (pid,))
+        return cursor.fetchone() is not None
+
+
+@pytest.mark.parametrize("held", [ROW, NEW_ROW, FAILURE], ids=["row", "new row", "failure"])
+def test_what_one_plugin_waits_for_does_not_hold_up_the_publishes_of_others(
+    sql: Session, url: str, held: str
+) -> None:
+    """Each waits at most as long as a publish may hold the lock that all of them need."""
+    database = Database(url, timeouts=Timeouts(lock_seconds=0.5))
+    repository = Repository(database)
+    publish(repository, "one", "/one")
+    repository.record_failure("one", "/p/one", {"message": "broken"})
+    name = "fresh" if held == NEW_ROW else "one"
+    began, took = threading.Event(), []
+
+    def attempt() -> None:
+        began.set()
+        with pytest.raises(DatabaseBusyError):
+            publish(repository, name, f"/{name}", number=2)
+
+    with ThreadPoolExecutor(2) as pool, holding(url, held):
+        waiting = [pool.submit(attempt) for _ in range(2)]
+        assert began.wait(10)
+        while not all(future.done() for future in waiting):
+            at = time.monotonic()
+            publish(repository, "two", "/two", number=len(took))
+            took.append(time.monotonic() - at)
+        for future in waiting:
+            future.result(10)
+    assert max(took) < 0.4, took
+    publish(repository, name, f"/{name}", number=2)
+    database.close()
+
+
+def test_two_publishers_of_one_new_plugin_both_end(repository: Repository, sql: Session) -> None:
+    for same in (True, False):
+        for _ in range(10):
+            sql("TRUNCATE plugins, plugin_versions CASCADE")
+            numbers = (1, 1) if same else (1, 2)
+            with ThreadPoolExecutor(2) as pool:
+                found = list(
+                    pool.map(lambda n: publish(repository, "one", "/one", number=n), numbers)
+                )
+            assert sorted(generation for _, generation in found) == [1, 2]
+            assert sql("SELECT count(*) FROM plugin_versions") == [(len(set(numbers)),)]
+
+
+def test_a_version_that_is_being_published_again_is_not_dropped_as_too_old(
+    repository: Repository, sql: Session
+) -> None:
+    for number in range(1, KEPT_VERSIONS + 1):
+        publish(repository, "one", "/one", number=number)
+    with repository.publishing() as publication:
+        publication.keep_version(artifact("one", 1), report("one", "/one"))
+        publish(repository, "one", "/one", number=KEPT_VERSIONS + 1)
+        row = publication.lock_row("one")
+        publication.save(
+            row,
+            report("one").metadata,
+            (),
+            source_path="/p/one",
+            binary_path=f"/b/one-{digest(1)}.pyz",
+            source_digest=digest(1),
+            status="active",
+        )
+    assert repository.find_artifact("one", digest(1)) is not None
+    publish(repository, "one", "/one", number=KEPT_VERSIONS + 2)
+    kept = {found[0] for found in sql("SELECT source_digest FROM plugin_versions")}
+    assert digest(2) not in kept, "the honest old one goes"
+    assert len(kept) <= KEPT_VERSIONS + 1
+
+
+# --- the publisher -----------------------------------------------------------------------------
+
+
+def test_a_locked_row_keeps_a_scan_from_nothing_else(
+    impatient: Repository, url: str, tmp_path: Path
+) -> None:
+    publisher = publisher_on(tmp_path, impatient, one=report("one", "/one"))
+    with holding(url, ROW):
+        assert publisher.scan(at_start=True) == ["one"]
+        assert {row.name: row.version for row in impatient.list_rows()}.keys() == {"one", "fine"}
+    assert publisher.scan() == []
+    row = impatient.find_row("one")
+    assert row is not None
+    assert row.source_path == str(tmp_path / "plugins" / "one")
+
+
+def test_a_folder_that_goes_while_its_row_is_locked_is_looked_at_again(
+    impatient: Repository, url: str, tmp_path: Path
+) -> None:
+    publisher = publisher_on(tmp_path, impatient, one=report("one", "/one"))
+    publisher.scan(at_start=True)
+    (tmp_path / "plugins/one/main.py").unlink()
+    (tmp_path / "plugins/one").rmdir()
+    with holding(url, ROW):
+        assert publisher.scan() == ["one"]
+        assert impatient.find_row("one") is not None
+    publisher.follow("one", Look())
+    assert impatient.find_row("one") is None
+
+
+def test_an_error_that_cannot_be_recorded_is_logged_once(
+    impatient: Repository, url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    publisher = publisher_on(tmp_path, impatient, one=PluginError("one", "is broken"))
+    with holding(url, ROW):
+        for _ in range(3):
+            with pytest.raises(DatabaseBusyError):
+                publisher.follow("one", Look())
+    assert caplog.text.count("is broken") == 1
+    with pytest.raises(PluginError, match="is broken"):
+        publisher.follow("one", Look())
+    row = impatient.find_row("one")
+    assert row is not None
+    assert row.error is not None
+
+
+# --- how long a statement may take -------------------------------------------------------------
+
+
+@pytest.fixture
+def brief(url: str) -> Iterator[Database]:
+    database = Database(url, timeouts=Timeouts(lock_seconds=0.2, statement_seconds=0.2))
+    yield database
+    database.close()
+
+
+def test_a_statement_that_takes_too_long_is_given_up(brief: Database) -> None:
+    with pytest.raises(DatabaseBusyError, match="gave a statement up"), statement(brief) as cursor:
+        cursor.execute("SELECT pg_sleep(5)")
+    with statement(brief) as cursor:
+        cursor.execute("SELECT 1")
+
+
+def test_a_transaction_that_is_left_idle_gives_its_locks_back(
+    brief: Database, sql: Session
+) -> None:
+    """A worker that is stopped in the middle of a publish must not stop all publishes."""
+    with pytest.raises(DatabaseUnavailableError), Repository(brief).publishing() as publication:
+        publication.lock_row("one")
+        free = f"SELECT pg_try_advisory_xact_lock({PUBLISH_LOCK})"
+        assert sql(free) == [(False,)]
+        wait_until(lambda: sql(free) == [(True,)], "the lock is free")
+
+
+@pytest.mark.parametrize("options", ["", "-c lock_timeout=0 -c statement_timeout=0"])
+def test_the_bounds_hold_in_every_transaction_and_reach_nobody_else(url: str, options: str) -> None:
+    """Options of a database URL replace what a startup packet says."""
+    url = f"{url}&options={options.replace(' ', '%20').replace('=', '%3D')}" if options else url
+    database = Database(url, max_connections=1, timeouts=Timeouts(1.5, 20))
+    show = (
+        "SELECT current_setting('lock_timeout'), current_setting('statement_timeout'),"
+        " current_setting('idle_in_transaction_session_timeout')"
+    )
+    for _ in range(2):
+        for opened, pace, limit in (
+            (statement, "brief", "2s"),
+            (statement, "normal", "20s"),
+            (transaction, "normal", "20s"),
+            (transaction, "bulk", "0"),
+        ):
+            with opened(database, pace=pace) as cursor:
+                cursor.execute(show)
+                idle = "0" if pace == "bulk" else "20s"
+                assert cursor.fetchone() == ("1500ms", limit, idle)
+        with database.connection() as connection, connection.cursor() as cursor:
+            cursor.execute(show)
+            assert cursor.fetchone() == ("0", "0", "0")
+    database.close()
+
+
+def test_the_schema_does_not_wait_without_an_end(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schema_module, "LOCK_PATIENCE", "100ms")
+    database = Database(url)
+    with (
+        holding(url, f"SELECT pg_advisory_xact_lock({SCHEMA_LOCK})") as pid,
+        pytest.raises(DatabaseBusyError, match=f"the lock of the schema is locked by pid {pid}"),
+    ):
+        Repository(database).apply_schema()
+    assert Repository(database).apply_schema() is False
+    database.close()
