@@ -29,16 +29,22 @@ SHOWN_HOLDERS = 3
 SHOWN_CHARACTERS = 80
 REMEMBERED = 1000
 
-# A row is waited for by its last writer's transaction; the lock on its tuple tells the table.
+# Who waits for one that waits itself is told of the first in the line: the others get on when that
+# one does. A row is waited for by its last writer's transaction; the lock on its tuple, which who
+# waits has, tells the table.
 _HOLDERS = """
+    WITH RECURSIVE line(waiter, holder) AS (
+        SELECT %(pid)s, unnest(pg_blocking_pids(%(pid)s))
+        UNION
+        SELECT holder, unnest(pg_blocking_pids(holder)) FROM line)
     SELECT w.locktype, coalesce(w.relation, (
             SELECT t.relation FROM pg_locks t
             WHERE t.pid = w.pid AND t.locktype = 'tuple' LIMIT 1))::regclass::text,
         (w.classid::bigint << 32) | w.objid::bigint,
-        b.pid, a.application_name, a.state, a.xact_start, a.query
-    FROM pg_locks w CROSS JOIN LATERAL unnest(pg_blocking_pids(w.pid)) AS b(pid)
-    LEFT JOIN pg_stat_activity a ON a.pid = b.pid
-    WHERE w.pid = %s AND NOT w.granted
+        line.holder, a.application_name, a.state, a.xact_start, a.query
+    FROM line JOIN pg_locks w ON w.pid = line.waiter AND NOT w.granted
+    LEFT JOIN pg_stat_activity a ON a.pid = line.holder
+    WHERE cardinality(pg_blocking_pids(line.holder)) = 0
 """
 
 
@@ -130,7 +136,7 @@ def _watch(asking: Any, waiting: Any, query: bytes) -> tuple[str, list[Holder]]:
         try:
             while time.monotonic() < deadline:
                 ended = _step(waiting)
-                ask.execute(_HOLDERS, (pid,))
+                ask.execute(_HOLDERS, {"pid": pid})
                 found = ask.fetchall()
                 if found or ended:
                     return _read(found)
@@ -150,7 +156,7 @@ def _read(found: list[tuple[Any, ...]]) -> tuple[str, list[Holder]]:
         what = f"the table {table}"
     else:
         what = f"a row of {table}" if table else "a row"
-    return what, [Holder(*row[3:]) for row in found]
+    return what, list({row[3]: Holder(*row[3:]) for row in found}.values())
 
 
 def _finish(connection: Any, deadline: float) -> None:

@@ -204,20 +204,27 @@ class Publication:
         self._cursor = cursor
         self._timeouts = timeouts
 
-    def keep_version(self, artifact: Artifact, report: TrialReport) -> None:
-        """Keep an archive, unless there is one of its digest.
+    def keep_version(self, artifact: Artifact, report: TrialReport, *, wait: bool = True) -> bool:
+        """Keep an archive, unless there is one of its digest; return whether there is one now.
 
         The first archive of a digest stays: bytecode is not deterministic, and other hosts may
-        serve it already. This comes before `lock_row`, because over a slow link it takes its time.
+        serve it already. Over a slow link it takes its time, so it is done before `lock_row`.
+
+        Args:
+            artifact: what to keep.
+            report: what its trial found.
+            wait: whether to wait for another publish that is just keeping the same.
         """
         # Locked where it is there, so that no publish of another digest drops it as too old.
         self._cursor.execute(
-            "SELECT 1 FROM plugin_versions WHERE plugin_name = %s AND source_digest = %s"
-            " FOR KEY SHARE",
-            (artifact.plugin, artifact.digest),
+            "SELECT (SELECT true FROM plugin_versions WHERE plugin_name = %s"
+            " AND source_digest = %s FOR KEY SHARE),"
+            " pg_try_advisory_xact_lock(hashtext(%s), hashtext(%s))",
+            (artifact.plugin, artifact.digest, artifact.plugin, artifact.digest),
         )
-        if self._cursor.fetchone() is not None:
-            return
+        kept, alone = self._cursor.fetchone()
+        if kept or not (alone or wait):
+            return bool(kept)
         self._cursor.execute(
             "INSERT INTO plugin_versions"
             " (plugin_name, source_digest, archive, archive_sha256, metadata)"
@@ -230,6 +237,7 @@ class Publication:
                 _json(_metadata(report)),
             ),
         )
+        return True
 
     def lock_row(self, name: str) -> PluginRow | None:
         """Return a plugin's row, locked to the end of the publish; all publishes come in turns.

@@ -91,25 +91,43 @@ def test_who_holds_a_lock_is_named_and_the_call_goes_through_when_it_is_gone(
     call(impatient)
 
 
-def test_who_waits_in_front_is_named_too(impatient: Repository, url: str) -> None:
+def test_the_first_of_a_line_is_named(impatient: Repository, url: str) -> None:
     """`ALTER TABLE` waits for a reader, and everybody else waits for `ALTER TABLE`."""
-    pool = ThreadPoolExecutor(1)
-    with holding(url, "SELECT * FROM plugins") as reader:
-        altering = psycopg2.connect(url, application_name="alter")
-        with contextlib.closing(altering), altering.cursor() as cursor:
-            done = pool.submit(cursor.execute, LOCK_TABLE)
-            wait_until(lambda: holders_wait(url, altering.info.backend_pid), "it waits")
-            with pytest.raises(DatabaseBusyError, match=f"pid {altering.info.backend_pid} "):
-                impatient.list_rows()
-            altering.cancel()
-            with pytest.raises(psycopg2.Error):
-                done.result(10)
-        assert reader
+    altering = psycopg2.connect(url, application_name="alter")
+    with (
+        ThreadPoolExecutor(1) as pool,
+        contextlib.closing(altering),
+        altering.cursor() as cursor,
+        holding(url, "SELECT * FROM plugins") as reader,
+    ):
+        done = pool.submit(cursor.execute, LOCK_TABLE)
+        wait_until(lambda: waits(url, altering.info.backend_pid), "it waits")
+        with pytest.raises(DatabaseBusyError, match=f"table plugins is locked by pid {reader} "):
+            impatient.list_rows()
+        altering.cancel()
+        with pytest.raises(psycopg2.Error):
+            done.result(10)
         assert len(impatient.list_rows()) == 1
-    pool.shutdown()
 
 
-def holders_wait(url: str, pid: int) -> bool:
+def test_of_several_who_wait_for_one_row_each_is_told_in_time(
+    impatient: Repository, url: str
+) -> None:
+    """Each waits for its turn, and then for the holder."""
+
+    def attempt(_: int) -> tuple[float, str]:
+        began = time.monotonic()
+        with pytest.raises(DatabaseBusyError) as caught:
+            impatient.toggle("one")
+        return time.monotonic() - began, str(caught.value)
+
+    with ThreadPoolExecutor(4) as pool, holding(url, ROW) as pid:
+        found = list(pool.map(attempt, range(4)))
+    assert all(f"a row of plugins is locked by pid {pid} (lunch" in text for _, text in found)
+    assert max(seconds for seconds, _ in found) < LOCK_SECONDS + 1.5
+
+
+def waits(url: str, pid: int) -> bool:
     with contextlib.closing(psycopg2.connect(url)) as looking, looking.cursor() as cursor:
         cursor.execute("SELECT 1 FROM pg_locks WHERE pid = %s AND NOT granted", (pid,))
         return cursor.fetchone() is not None
@@ -182,6 +200,20 @@ def test_a_version_that_is_being_published_again_is_not_dropped_as_too_old(
     kept = {found[0] for found in sql("SELECT source_digest FROM plugin_versions")}
     assert digest(2) not in kept, "the honest old one goes"
     assert len(kept) <= KEPT_VERSIONS + 1
+
+
+def test_who_publishes_the_same_version_does_not_wait_for_its_archive(
+    repository: Repository, sql: Session
+) -> None:
+    found = report("one", "/one")
+    with repository.publishing() as later:
+        with contextlib.suppress(RuntimeError), repository.publishing() as first:
+            assert first.keep_version(artifact("one", 1), found, wait=False)
+            assert not later.keep_version(artifact("one", 1), found, wait=False)
+            raise RuntimeError  # the first gives up
+        later.lock_row("one")
+        assert later.keep_version(artifact("one", 1), found)
+    assert repository.find_artifact("one", digest(1)) is not None
 
 
 # --- the publisher -----------------------------------------------------------------------------
