@@ -117,17 +117,19 @@ class Database:
         return self
 
     def share(
-        self, holder: str, places: int, *, patience: float = PATIENCE_SECONDS, advice: str = ""
+        self, holder: str, places: int, *, patience: float | None = None, advice: str = ""
     ) -> Share:
         """Return the part of the pool that one holder may have at once.
 
         Args:
             holder: whose it is; what is lent to one name is counted together.
             places: how many connections.
-            patience: how long to wait for one, in seconds, while none of them comes back. Who
-                comes later than that is refused at once.
+            patience: how long to wait for one, in seconds, while none of them comes back; 5 by
+                default. Who comes later than that is refused at once.
             advice: what to do about it, for the error.
         """
+        if patience is None:
+            patience = PATIENCE_SECONDS
         return Share(self, holder, places, patience, advice or "try again in a moment")
 
     def connection(

@@ -2,6 +2,8 @@
 
 import contextlib
 import logging
+import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -326,3 +328,57 @@ def test_the_schema_does_not_wait_without_an_end(url: str, monkeypatch: pytest.M
         Repository(database).apply_schema()
     assert Repository(database).apply_schema() is False
     database.close()
+
+
+class SlowLink:
+    """A link to the database that carries so many bytes a second each way."""
+
+    def __init__(self, url: str, bytes_a_second: int) -> None:
+        dsn = psycopg2.extensions.parse_dsn(url)
+        host, port = dsn.get("host", "127.0.0.1"), dsn.get("port", "5432")
+        self._target = f"{host}/.s.PGSQL.{port}" if host.startswith("/") else (host, int(port))
+        self._pace = bytes_a_second
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        port = str(self._listening.getsockname()[1])
+        self.url = psycopg2.extensions.make_dsn(url, host="127.0.0.1", port=port)
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self._listening.accept()
+                family = socket.AF_UNIX if isinstance(self._target, str) else socket.AF_INET
+                server = socket.socket(family)
+                server.connect(self._target)
+                for ends in ((client, server), (server, client)):
+                    threading.Thread(target=self._carry, args=ends, daemon=True).start()
+
+    def _carry(self, source: socket.socket, target: socket.socket) -> None:
+        source.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)
+        with contextlib.suppress(OSError):
+            while part := source.recv(16384):
+                target.sendall(part)
+                time.sleep(len(part) / self._pace)
+        for end in (source, target):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        self._listening.close()
+
+
+def test_a_large_archive_over_a_slow_link_takes_its_time(url: str, sql: Session) -> None:
+    """PostgreSQL counts a transaction as idle while a statement comes in, and a statement as
+    running while its answer goes out."""
+    link = SlowLink(url, 1_500_000)
+    database = Database(link.url, timeouts=Timeouts(lock_seconds=2.0, statement_seconds=0.3))
+    repository = Repository(database)
+    archive = os.urandom(600_000)  # in hexadecimal on the way: 0.8 s
+    with repository.publishing() as publication:
+        assert publication.keep_version(artifact("big", 1, archive), report("big", "/big"))
+        publication.lock_row("big")
+    found = repository.find_artifact("big", digest(1))
+    assert found is not None
+    assert found.archive == archive
+    database.close()
+    link.close()
