@@ -107,7 +107,8 @@ class Database:
         self._moved: dict[str, float] = {}
         """When a connection of each holder was last lent or came back, in monotonic seconds."""
         self._complained: dict[str, float] = {}
-        self._lock = threading.Lock()
+        # Reentrant: the collector may give back what a plugin has lost, in whatever thread it runs.
+        self._lock = threading.RLock()
         self._returned = threading.Condition(self._lock)
         self._closed = False
 
@@ -170,12 +171,14 @@ class Database:
                 raise
         finally:
             loan.connection = None
-            if connection is not None:
-                self._give_back(connection)
-            with self._returned:
-                self._loans.remove(loan)
-                self._moved[loan.holder] = time.monotonic()
-                self._returned.notify_all()
+            try:
+                if connection is not None:
+                    self._give_back(connection)
+            finally:
+                with self._returned:
+                    self._loans.remove(loan)
+                    self._moved[loan.holder] = time.monotonic()
+                    self._returned.notify_all()
 
     def _enter(self, loan: Loan, share: Share | None) -> None:
         """Wait for a place in the pool, and in the share.
@@ -190,7 +193,7 @@ class Database:
                 deadline = deadline or now + WAIT_SECONDS
                 until = deadline
                 if share is not None:
-                    moved = self._moved.values() if taken == "" else [self._moved[taken]]
+                    moved = list(self._moved.values()) if taken == "" else [self._moved[taken]]
                     until = min(until, max(moved) + share.patience)
                 if until <= now:
                     raise self._busy(share, taken)
@@ -201,21 +204,22 @@ class Database:
     def _taken(self, share: Share | None) -> str | None:
         """Return who has taken what is asked for: a share's holder, "" for many, None if nobody."""
         if share is not None:
-            held = sum(loan.holder == share.holder for loan in self._loans)
+            held = sum(loan.holder == share.holder for loan in list(self._loans))
             if held >= share.places:
                 return share.holder
         return "" if len(self._loans) >= self._max_connections else None
 
     def _busy(self, share: Share | None, taken: str) -> DatabaseBusyError:
         """Return the error that says who has the connections; the log says it now and then."""
+        loans = list(self._loans)
         if share is not None and taken:
             text = (
-                f"{describe(taken, self._loans)}; that is all of the {share.places} database "
+                f"{describe(taken, loans)}; that is all of the {share.places} database "
                 f"connections that it may hold at once: {share.advice}"
             )
         else:
-            holders = sorted({loan.holder for loan in self._loans})
-            shown = ", and ".join(describe(holder, self._loans) for holder in holders)
+            holders = sorted({loan.holder for loan in loans})
+            shown = ", and ".join(describe(holder, loans) for holder in holders)
             text = (
                 f"all {self._max_connections} connections of {self._name} are lent: {shown}; "
                 "try again in a moment"
@@ -232,7 +236,7 @@ class Database:
         For a database that does not answer: libpq would wait for it without end.
         """
         with self._lock:
-            lent = [loan.connection for loan in self._loans]
+            lent = [loan.connection for loan in list(self._loans)]
             idle, self._idle = self._idle, []
         for connection in [*filter(None, lent), *idle]:
             with contextlib.suppress(OSError, psycopg2.Error):

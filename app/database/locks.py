@@ -25,6 +25,9 @@ LOOK_SECONDS = 0.5
 """How long a statement may wait once more, while it is looked who holds it up."""
 
 STEP_SECONDS = 0.01
+MAX_QUERY_BYTES = 1_000_000
+"""An archive is not sent a second time."""
+
 SHOWN_HOLDERS = 3
 SHOWN_CHARACTERS = 80
 REMEMBERED = 1000
@@ -83,7 +86,9 @@ class LockReport:
         Args:
             query: the statement, as it was sent.
         """
-        what, holders = find_holders(self._options, query) if query else ("", [])
+        if not query or len(query) > MAX_QUERY_BYTES:
+            return None
+        what, holders = find_holders(self._options, query)
         if not holders:
             return None
         shown = " and ".join(str(holder) for holder in holders[:SHOWN_HOLDERS])

@@ -58,6 +58,8 @@ class Share:
 def describe(holder: str, loans: Collection[Loan]) -> str:
     """Say how many connections a holder has, since when, and where the oldest was taken."""
     mine = [loan for loan in loans if loan.holder == holder]
+    if not mine:
+        return f"{holder} has just given back"
     oldest = min(mine, key=lambda loan: loan.since)
     text = f"{holder} holds {len(mine)}, the oldest for {time.monotonic() - oldest.since:.1f} s"
     if oldest.place is not None:

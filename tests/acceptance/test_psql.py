@@ -253,6 +253,7 @@ def lunch(server: Server, statement: str) -> Iterator[int]:
         yield held.info.backend_pid
 
 
+@pytest.mark.soak
 def test_a_locked_table_stops_no_plugin_and_admin_calls_say_who_holds_it(server: Server) -> None:
     published(server, "served")
     wait_until(lambda: server.plugin("served"), "it is shown")

@@ -27,7 +27,7 @@ from tests.integration.test_publisher import publisher_on
 from tests.integration.test_repository import artifact, digest, publish, report
 from tests.integration.test_schema import Session
 
-LOCK_SECONDS = 0.15
+LOCK_SECONDS = 0.1
 
 ROW = "UPDATE plugins SET description = 'mine' WHERE name = 'one'"
 NEW_ROW = "INSERT INTO plugins (name) VALUES ('fresh')"
@@ -71,7 +71,13 @@ KINDS: dict[str, tuple[str, Callable[[Repository], Any], str]] = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
+QUICK = ("table", "row", "publishing")
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [kind if kind in QUICK else pytest.param(kind, marks=pytest.mark.soak) for kind in KINDS],
+)
 def test_who_holds_a_lock_is_named_and_the_call_goes_through_when_it_is_gone(
     impatient: Repository, url: str, caplog: pytest.LogCaptureFixture, kind: str
 ) -> None:
@@ -135,7 +141,14 @@ def waits(url: str, pid: int) -> bool:
         return cursor.fetchone() is not None
 
 
-@pytest.mark.parametrize("held", [ROW, NEW_ROW, FAILURE], ids=["row", "new row", "failure"])
+@pytest.mark.parametrize(
+    "held",
+    [
+        pytest.param(ROW, id="row"),
+        pytest.param(NEW_ROW, id="new row", marks=pytest.mark.soak),
+        pytest.param(FAILURE, id="failure", marks=pytest.mark.soak),
+    ],
+)
 def test_what_one_plugin_waits_for_does_not_hold_up_the_publishes_of_others(
     sql: Session, url: str, held: str
 ) -> None:
@@ -168,7 +181,7 @@ def test_what_one_plugin_waits_for_does_not_hold_up_the_publishes_of_others(
 
 def test_two_publishers_of_one_new_plugin_both_end(repository: Repository, sql: Session) -> None:
     for same in (True, False):
-        for _ in range(10):
+        for _ in range(4):
             sql("TRUNCATE plugins, plugin_versions CASCADE")
             numbers = (1, 1) if same else (1, 2)
             with ThreadPoolExecutor(2) as pool:
@@ -179,6 +192,7 @@ def test_two_publishers_of_one_new_plugin_both_end(repository: Repository, sql: 
             assert sql("SELECT count(*) FROM plugin_versions") == [(len(set(numbers)),)]
 
 
+@pytest.mark.soak
 def test_a_version_that_is_being_published_again_is_not_dropped_as_too_old(
     repository: Repository, sql: Session
 ) -> None:
@@ -253,7 +267,7 @@ def test_an_error_that_cannot_be_recorded_is_logged_once(
 ) -> None:
     publisher = publisher_on(tmp_path, impatient, one=PluginError("one", "is broken"))
     with holding(url, ROW):
-        for _ in range(3):
+        for _ in range(2):
             with pytest.raises(DatabaseBusyError):
                 publisher.follow("one", Look())
     assert caplog.text.count("is broken") == 1
@@ -367,6 +381,7 @@ class SlowLink:
         self._listening.close()
 
 
+@pytest.mark.soak
 def test_a_large_archive_over_a_slow_link_takes_its_time(url: str, sql: Session) -> None:
     """PostgreSQL counts a transaction as idle while a statement comes in, and a statement as
     running while its answer goes out."""

@@ -14,7 +14,7 @@ from app.database.shares import Share
 from app.errors import DatabaseBusyError
 from tests.acceptance.server import wait_until
 
-PATIENCE = 0.2
+PATIENCE = 0.1
 
 
 @pytest.fixture
@@ -72,11 +72,11 @@ def test_as_long_as_connections_come_back_everybody_gets_one(pool: Database) -> 
 
     def work(_: int) -> int:
         with busy() as connection, connection.cursor() as cursor:
-            cursor.execute("SELECT pg_sleep(0.02)")
+            cursor.execute("SELECT pg_sleep(0.01)")
             return connection.info.backend_pid
 
     with ThreadPoolExecutor(8) as threads:
-        assert len(set(threads.map(work, range(40)))) <= 2
+        assert len(set(threads.map(work, range(24)))) <= 2
 
 
 def test_a_block_within_a_block_of_one_thread_is_called_so(pool: Database) -> None:
@@ -138,7 +138,7 @@ def test_many_threads_of_many_plugins_never_have_more_than_their_part(pool: Data
             assert len(pool._loans) <= 4
 
     with ThreadPoolExecutor(12) as threads:
-        list(threads.map(work, range(300)))
+        list(threads.map(work, range(150)))
     assert max(most) <= 2
     wait_until(lambda: not pool._loans, "all came back")
 
