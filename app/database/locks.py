@@ -3,6 +3,7 @@
 import datetime
 import logging
 import select
+import threading
 import time
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -68,8 +69,15 @@ class Holder:
         if self.state:
             about.append(self.state)
         if self.since:
-            about[-1] += f" since {self.since.astimezone(datetime.UTC):%H:%M:%S} UTC"
+            about[-1] += f" since {self.since.astimezone(datetime.UTC):%Y-%m-%d %H:%M:%S} UTC"
         return f"pid {self.pid} ({', '.join(about)})"
+
+    @property
+    def advice(self) -> str:
+        """What a person can do about it."""
+        if self.pid == 0:
+            return "commit it or roll it back"
+        return f"end its transaction, or run SELECT pg_terminate_backend({self.pid})"
 
 
 class LockReport:
@@ -79,6 +87,7 @@ class LockReport:
         """Make a report for sessions with these options of psycopg2."""
         self._options = options
         self._told: set[tuple[object, ...]] = set()
+        self._lock = threading.Lock()
 
     def sentence(self, query: bytes | None) -> str | None:
         """Say what a statement waited for, and who holds it; None if nobody does any more.
@@ -96,17 +105,22 @@ class LockReport:
             shown += f" and {len(holders) - SHOWN_HOLDERS} more"
         found = f"{what} is locked by {shown}"
         key = (what, *((holder.pid, holder.since) for holder in holders))
-        if key not in self._told:
-            if len(self._told) >= REMEMBERED:
-                self._told.clear()
-            self._told.add(key)
+        if self._is_new(key):
             log.warning(
                 "%s; what needs it is tried again. It runs, or ran last: %s",
                 found,
                 " | ".join(_shown(holder.query) or "unknown" for holder in holders[:SHOWN_HOLDERS]),
             )
-        pid = holders[0].pid
-        return f"{found}; end its transaction, or run SELECT pg_terminate_backend({pid})"
+        return f"{found}; {holders[0].advice}"
+
+    def _is_new(self, key: tuple[object, ...]) -> bool:
+        with self._lock:
+            if key in self._told:
+                return False
+            if len(self._told) >= REMEMBERED:
+                self._told.clear()
+            self._told.add(key)
+            return True
 
 
 def find_holders(options: dict[str, Any], query: bytes) -> tuple[str, list[Holder]]:

@@ -76,6 +76,16 @@ class Repository:
             found = cursor.fetchone()
             return _row(found) if found else None
 
+    def is_locked(self, row: PluginRow) -> bool:
+        """Tell, without waiting, whether somebody else holds a plugin's row."""
+        with statement(self._database) as cursor:
+            cursor.execute(
+                "SELECT EXISTS (SELECT 1 FROM plugins WHERE id = %s) AND NOT EXISTS (SELECT 1"
+                " FROM (SELECT 1 FROM plugins WHERE id = %s FOR UPDATE SKIP LOCKED) free)",
+                (row.id, row.id),
+            )
+            return bool(cursor.fetchone()[0])
+
     def unpublished_names(self) -> list[str]:
         """Return the names of the rows whose source is not published yet."""
         with statement(self._database) as cursor:

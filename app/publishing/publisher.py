@@ -94,6 +94,8 @@ class Publisher:
             SupersededError: nothing was recorded, because the folder changed again.
         """
         row = self._repository.find_row(name)
+        if row is not None and not look.patient and self._repository.is_locked(row):
+            raise DatabaseBusyError(f"the row of {name} is still locked")
         if not self._folder_is_gone(name, row):
             self._publish(name, row, look)
         elif not self._seen.is_unmounted(self._root):

@@ -1,6 +1,7 @@
 """Locks of somebody else's: nobody waits long, the others go ahead, the holder is named."""
 
 import contextlib
+import datetime
 import logging
 import os
 import socket
@@ -16,7 +17,7 @@ import pytest
 
 from app.database import schema as schema_module
 from app.database.connection import Database
-from app.database.locks import PUBLISH_LOCK, SCHEMA_LOCK
+from app.database.locks import PUBLISH_LOCK, SCHEMA_LOCK, Holder
 from app.database.repository import KEPT_VERSIONS, Repository
 from app.database.statements import statement, transaction
 from app.database.timeouts import Timeouts
@@ -97,6 +98,22 @@ def test_who_holds_a_lock_is_named_and_the_call_goes_through_when_it_is_gone(
     assert f"pid {pid} (lunch" in line
     assert held in line, "the log tells what the session ran"
     call(impatient)
+
+
+def test_a_holder_is_named_as_far_as_this_role_may_see_it() -> None:
+    since = datetime.datetime(2026, 11, 26, 10, 30, tzinfo=datetime.UTC)
+    assert str(Holder(7, "psql", "idle in transaction", since, "UPDATE")) == (
+        "pid 7 (psql, idle in transaction since 2026-11-26 10:30:00 UTC)"
+    )
+    assert str(Holder(7, "psql", None, None, None)) == "pid 7 (psql)"
+    assert str(Holder(7, None, None, None, None)) == "pid 7 (an unnamed application)"
+    forged = Holder(7, "psql\n[INFO] all is well", None, None, None)
+    assert str(forged) == "pid 7 (psql [INFO] all is well)"
+    prepared = Holder(0, None, None, None, None)
+    assert (str(prepared), prepared.advice) == (
+        "a prepared transaction (see pg_prepared_xacts)",
+        "commit it or roll it back",
+    )
 
 
 def test_the_first_of_a_line_is_named(impatient: Repository, url: str) -> None:
@@ -260,6 +277,28 @@ def test_a_folder_that_goes_while_its_row_is_locked_is_looked_at_again(
         assert impatient.find_row("one") is not None
     publisher.follow("one", Look())
     assert impatient.find_row("one") is None
+
+
+def test_a_row_that_was_locked_before_is_not_waited_for_again(
+    impatient: Repository, url: str, tmp_path: Path
+) -> None:
+    """Of a checkout under a lock on all rows, each folder would hold a thread for 2 s and more."""
+    publisher = publisher_on(tmp_path, impatient, one=report("one", "/one"))
+    trials: list[str] = []
+    run = publisher._trial.run
+    publisher._trial.run = lambda artifact, *rest: (  # type: ignore[method-assign]
+        trials.append(artifact.plugin) or run(artifact, *rest)
+    )
+    with holding(url, ROW):
+        with pytest.raises(DatabaseBusyError, match="a row of plugins is locked by pid"):
+            publisher.follow("one", Look())
+        trials.clear()
+        with pytest.raises(DatabaseBusyError, match="the row of one is still locked"):
+            publisher.follow("one", Look(patient=False))
+        assert trials == [], "nothing is tried for a row that cannot be written"
+        publisher.follow("fine", Look(patient=False))
+    publisher.follow("one", Look(patient=False))
+    assert trials == ["fine", "one"]
 
 
 def test_an_error_that_cannot_be_recorded_is_logged_once(
