@@ -52,6 +52,13 @@ class DatabaseRefusedError(DatabaseError):
         return self.message if self.plugin is None else f"{self.plugin}: {self.message}"
 
 
+class DatabaseBusyError(DatabaseUnavailableError):
+    """The database answers, but somebody keeps what is needed: a lock, or all connections.
+
+    The message says who.
+    """
+
+
 class SupersededError(BenanaError):
     """A publish was given up because its source changed again meanwhile."""
 

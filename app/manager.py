@@ -10,6 +10,8 @@ from app.database.connection import Database
 from app.database.embedded import EmbeddedPostgres
 from app.database.events import ChangeListener
 from app.database.repository import Repository
+from app.database.shares import Share
+from app.database.timeouts import Timeouts, plugin_bounds
 from app.database.workers import WorkerRepository
 from app.errors import DatabaseError, UnknownPluginError
 from app.publishing.publisher import Publisher
@@ -44,10 +46,26 @@ SETTLE_SECONDS = 5.0
 
 CONVERGENCE_LOOK_SECONDS = 0.02
 
+ADMIN_PATIENCE_SECONDS = 0.25
+"""How long an admin call waits while none of the others gets on with the database: those that
+wait hold threads that plugins need."""
+
 
 def database_url_of(settings: Settings) -> str:
     """Return where the database is: what the environment says, else the embedded one."""
     return settings.database_url or EmbeddedPostgres(settings.data_dir).uri
+
+
+def _plugin_pool(url: str, settings: Settings) -> Database:
+    """Return the pool that plugins borrow from; no single plugin gets all of it."""
+    seconds = settings.plugin_statement_seconds
+    return Database(
+        url,
+        max_connections=max(settings.threads + 4, 2 * settings.plugin_connections),
+        reset=True,
+        session="" if seconds is None else plugin_bounds(seconds),
+        name="the plugins",
+    )
 
 
 class PluginManager:
@@ -62,10 +80,20 @@ class PluginManager:
         url = database_url_of(settings)
         self._settings = settings
         # Two pools: a plugin that keeps its connections must not hold up the server's own work.
-        self._database = Database(url, max_connections=settings.threads + 8)
-        self._plugin_database = Database(url, max_connections=settings.threads + 4, reset=True)
+        self._database = Database(
+            url,
+            max_connections=settings.threads + 8,
+            timeouts=Timeouts(settings.lock_seconds, settings.statement_seconds),
+            name="the server",
+        )
+        self._plugin_database = _plugin_pool(url, settings)
         self._repository = Repository(self._database)
         self._workers = WorkerRepository(self._database)
+        admin = self._database.share(
+            "the admin API", max(1, settings.threads // 2), patience=ADMIN_PATIENCE_SECONDS
+        )
+        self._admin = Repository(admin)
+        self._admin_workers = WorkerRepository(admin)
         self._trial = TrialRunner(url)
         self._publisher = Publisher(
             settings.plugins_dir, settings.artifacts_dir, self._repository, self._trial
@@ -77,7 +105,7 @@ class PluginManager:
         self._marker = LoadMarker(settings.artifacts_dir)
         self._loading = Loading(
             self._repository,
-            make_context_factory(settings.data_dir, self._plugin_database.connection),
+            make_context_factory(settings.data_dir, self._share_of),
             settings.artifacts_dir,
             lambda name: self._reconciler.mark([name]),
             self._marker,
@@ -164,6 +192,15 @@ class PluginManager:
         self._plugin_database.close()
         self._database.close()
 
+    def _share_of(self, plugin: str) -> Share:
+        """Return the part of the plugins' pool that one plugin may have."""
+        return self._plugin_database.share(
+            plugin,
+            self._settings.plugin_connections,
+            advice="end a with block of context.database() sooner, or set "
+            "BENANA_PLUGIN_CONNECTIONS to more",
+        )
+
     def _changed(self, names: frozenset[str] | None) -> None:
         self._reconciler.mark(names)
         self._watcher.rows_changed()
@@ -172,19 +209,19 @@ class PluginManager:
 
     def list_plugins(self) -> list[PluginRow]:
         """Return all registered plugins, by name."""
-        return self._repository.list_rows()
+        return self._admin.list_rows()
 
     def list_failures(self) -> list[PluginFailure]:
         """Return the folders that never were valid plugins, by name."""
-        return self._repository.list_failures()
+        return self._admin.list_failures()
 
     def find_plugin(self, name: str) -> PluginRow | None:
         """Return a registered plugin, None if there is none of this name."""
-        return self._repository.find_row(name)
+        return self._admin.find_row(name)
 
     def find_failure(self, name: str) -> PluginFailure | None:
         """Return why a folder is no valid plugin, None if nothing is known."""
-        return self._repository.find_failure(name)
+        return self._admin.find_failure(name)
 
     def reload(self, name: str) -> ServedRow:
         """Compile, try and publish a plugin again, also if its source did not change.
@@ -200,9 +237,9 @@ class PluginManager:
         """
         if self._publisher.has_folder(name):
             self._publisher.publish(name)
-            row = next(iter(self._repository.served_rows([name])), None)
+            row = next(iter(self._admin.served_rows([name])), None)
         else:
-            row = self._repository.raise_generation(name)
+            row = self._admin.raise_generation(name)
         if row is None:
             raise UnknownPluginError(name)
         return row
@@ -213,14 +250,14 @@ class PluginManager:
         Raises:
             UnknownPluginError: there is no such row.
         """
-        row = self._repository.toggle(name)
+        row = self._admin.toggle(name)
         if row is None:
             raise UnknownPluginError(name)
         return row
 
     def convergence(self, row: ServedRow) -> Convergence:
         """Return how many of the live processes run what a row says, and which do not."""
-        return convergence_of(row, self._workers.loads_of(row.name))
+        return convergence_of(row, self._admin_workers.loads_of(row.name))
 
     def wait_for_convergence(self, row: ServedRow, seconds: float) -> Convergence:
         """Wait until every live process runs a row's generation or a later one.
@@ -242,7 +279,7 @@ class PluginManager:
 
     def list_workers(self) -> list[WorkerRow]:
         """Return the live processes of all hosts."""
-        return self._workers.list_workers()
+        return self._admin_workers.list_workers()
 
     def load_errors(self, name: str | None = None) -> dict[tuple[str, int], Mapping[str, Any]]:
         """Return what keeps live processes from serving rows, by the rows' id and generation.

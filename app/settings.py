@@ -5,9 +5,11 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
 from app.errors import SettingsError
+
+T = TypeVar("T", int, None)
 
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -17,6 +19,7 @@ class Settings:
     """What the environment says, checked. All folders are absolute.
 
     `database_url` is None for the embedded PostgreSQL; `bind` is `host:port` or `unix:path`.
+    `plugin_statement_seconds` is None for no limit.
     """
 
     plugins_dir: Path
@@ -33,6 +36,10 @@ class Settings:
     heartbeat_seconds: int = 5
     drain_seconds: int = 30
     max_leaked: int = 100
+    lock_seconds: int = 2
+    statement_seconds: int = 30
+    plugin_connections: int = 6
+    plugin_statement_seconds: int | None = None
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Self:
@@ -47,6 +54,7 @@ class Settings:
         if token and not token.isprintable():
             raise SettingsError("BENANA_ADMIN_TOKEN holds a control character; expected one line.")
         hosts = environ.get("BENANA_ADMIN_HOSTS", "").replace(",", " ").split()
+        threads = _count(environ, "BENANA_THREADS", 8)
         return cls(
             plugins_dir=_folder(environ, "BENANA_PLUGINS_DIR", "plugins"),
             artifacts_dir=_folder(environ, "BENANA_ARTIFACTS_DIR", "bin/plugins"),
@@ -55,13 +63,17 @@ class Settings:
             listen_database_url=environ.get("BENANA_LISTEN_DATABASE_URL") or None,
             bind=bind,
             workers=_count(environ, "WEB_CONCURRENCY", 2),
-            threads=_count(environ, "BENANA_THREADS", 8),
+            threads=threads,
             admin_token=token,
             admin_hosts=frozenset(host.lower() for host in hosts),
             watch=_switch(environ, "BENANA_WATCH", default=True),
             heartbeat_seconds=_count(environ, "BENANA_HEARTBEAT_SECONDS", 5),
             drain_seconds=_count(environ, "BENANA_DRAIN_SECONDS", 30),
             max_leaked=_count(environ, "BENANA_MAX_LEAKED_GENERATIONS", 100),
+            lock_seconds=_count(environ, "BENANA_LOCK_SECONDS", 2),
+            statement_seconds=_count(environ, "BENANA_STATEMENT_SECONDS", 30),
+            plugin_connections=_count(environ, "BENANA_PLUGIN_CONNECTIONS", threads // 2 + 2),
+            plugin_statement_seconds=_count(environ, "BENANA_PLUGIN_STATEMENT_SECONDS", None),
         )
 
     @property
@@ -83,7 +95,7 @@ def _folder(environ: Mapping[str, str], variable: str, default: str) -> Path:
         raise SettingsError(f"{variable} is {environ[variable]!r}: {error}") from None
 
 
-def _count(environ: Mapping[str, str], variable: str, default: int) -> int:
+def _count(environ: Mapping[str, str], variable: str, default: T) -> int | T:
     text = environ.get(variable, "").strip()
     if not text:
         return default

@@ -112,7 +112,7 @@ def load_plugin(
             connect = stack.enter_context(
                 contextlib.closing(Database(database_url, reset=True))
             ).connection
-        loaded = load(artifact, make_context_factory(Path(data_dir), connect))
+        loaded = load(artifact, make_context_factory(Path(data_dir), lambda _: connect))
         try:
             yield _under_test(loaded)
         except BaseException as error:

@@ -11,6 +11,7 @@ import falcon
 
 from app.errors import (
     BenanaError,
+    DatabaseBusyError,
     DatabaseRefusedError,
     DatabaseUnavailableError,
     PluginError,
@@ -96,9 +97,12 @@ def _raise_ours(error: BenanaError, plugin: str | None) -> None:
     if isinstance(error, UnknownPluginError):
         raise Problem(404, str(error))
     if isinstance(error, DatabaseUnavailableError):
+        busy = isinstance(error, DatabaseBusyError)
         raise Problem(
             503,
-            "The database is away; what is loaded is served on. Try again in a moment.",
+            f"The database is busy: {error}."
+            if busy
+            else "The database is away; what is loaded is served on. Try again in a moment.",
             headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
         ) from error
     if isinstance(error, DatabaseRefusedError):

@@ -1,18 +1,24 @@
 """The psycopg2 pool; driver errors become ours here, once."""
 
 import contextlib
+import logging
 import os
 import re
 import select
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import psycopg2
 import psycopg2.extensions
 
+from app.database.locks import LockReport
+from app.database.shares import Loan, Share, describe
+from app.database.timeouts import Timeouts
 from app.errors import (
+    DatabaseBusyError,
     DatabaseError,
     DatabaseRefusedError,
     DatabaseUnavailableError,
@@ -21,8 +27,13 @@ from app.errors import (
 
 Connection = psycopg2.extensions.connection
 
+log = logging.getLogger(__name__)
+
 CONNECT_SECONDS = 3
 WAIT_SECONDS = 10.0
+PATIENCE_SECONDS = 5.0
+COMPLAINT_SECONDS = 10.0
+"""How often the log says again that one holder has all of its connections."""
 
 _IDLE = psycopg2.extensions.TRANSACTION_STATUS_IDLE
 _READ_COMMITTED = psycopg2.extensions.ISOLATION_LEVEL_READ_COMMITTED
@@ -76,7 +87,16 @@ class Database:
     away; one that the server has closed meanwhile is noticed before it is handed out.
     """
 
-    def __init__(self, url: str, max_connections: int = 16, *, reset: bool = False) -> None:
+    def __init__(
+        self,
+        url: str,
+        max_connections: int = 16,
+        *,
+        reset: bool = False,
+        session: str = "",
+        timeouts: Timeouts | None = None,
+        name: str = "the pool",
+    ) -> None:
         """Make a pool.
 
         Args:
@@ -84,39 +104,73 @@ class Database:
             max_connections: how many may be lent at once.
             reset: whether a connection that comes back is made as new: for borrowers who set what
                 they like on it. It costs a round trip.
+            session: a statement to run on each new connection, and after each reset.
+            timeouts: what bounds `statement` and `transaction`.
+            name: whose pool it is, for errors.
 
         Raises:
             SettingsError: the URL cannot be read.
         """
         self.url = url
+        self.timeouts = timeouts or Timeouts()
+        self._name = name
+        self._max_connections = max_connections
         self._reset = reset
+        self._session = session
         self._options = connection_options(url)
+        self.locks = LockReport(self._options)
         self._idle: list[Connection] = []
-        self._lent: set[Connection] = set()
-        self._lock = threading.Lock()
-        self._places = threading.BoundedSemaphore(max_connections)
+        self._loans: set[Loan] = set()
+        self._moved: dict[str, float] = {}
+        """When a connection of each holder was last lent or came back, in monotonic seconds."""
+        self._complained: dict[str, float] = {}
+        # Reentrant: the collector may give back what a plugin has lost, in whatever thread it runs.
+        self._lock = threading.RLock()
+        self._returned = threading.Condition(self._lock)
         self._closed = False
 
-    @contextlib.contextmanager
-    def connection(self, *, autocommit: bool = False) -> Iterator[Connection]:
+    @property
+    def pool(self) -> "Database":
+        """The pool itself, as of a `Share`."""
+        return self
+
+    def share(
+        self, holder: str, places: int, *, patience: float | None = None, advice: str = ""
+    ) -> Share:
+        """Return the part of the pool that one holder may have at once.
+
+        Args:
+            holder: whose it is; what is lent to one name is counted together.
+            places: how many connections.
+            patience: how long to wait for one, in seconds, while none of them comes back; 5 by
+                default. Who comes later than that is refused at once.
+            advice: what to do about it, for the error.
+        """
+        if patience is None:
+            patience = PATIENCE_SECONDS
+        return Share(self, holder, places, patience, advice or "try again in a moment")
+
+    def connection(
+        self, *, autocommit: bool = False
+    ) -> contextlib.AbstractContextManager[Connection]:
         """Lend a connection for one transaction: committed at the end, rolled back on an error.
 
         Args:
             autocommit: whether each statement is a transaction of its own instead.
 
         Raises:
-            DatabaseUnavailableError: the database cannot be reached, or went away meanwhile, or
-                no connection became free within 10 s.
+            DatabaseBusyError: no connection became free within 10 s.
+            DatabaseUnavailableError: the database cannot be reached, or went away meanwhile.
         """
-        if not self._places.acquire(timeout=WAIT_SECONDS):
-            raise DatabaseUnavailableError(
-                f"no database connection became free within {WAIT_SECONDS:.0f} s"
-            )
+        return self.lend(Loan("the server"), None, autocommit=autocommit)
+
+    @contextlib.contextmanager
+    def lend(self, loan: Loan, share: Share | None, *, autocommit: bool) -> Iterator[Connection]:
+        """Lend a connection, as a part of a share or of the whole; see `connection`."""
+        self._enter(loan, share)
         connection = None
         try:
-            connection = self._take()
-            with self._lock:
-                self._lent.add(connection)
+            loan.connection = connection = self._take()
             try:
                 if connection.autocommit != autocommit:
                     # Without a level psycopg2 leaves the server's alone: no statement of its own.
@@ -133,11 +187,65 @@ class Database:
                     raise _unavailable(error) from error
                 raise
         finally:
-            if connection is not None:
-                with self._lock:
-                    self._lent.discard(connection)
-                self._give_back(connection)
-            self._places.release()
+            loan.connection = None
+            try:
+                if connection is not None:
+                    self._give_back(connection)
+            finally:
+                with self._returned:
+                    self._loans.remove(loan)
+                    self._moved[loan.holder] = time.monotonic()
+                    self._returned.notify_all()
+
+    def _enter(self, loan: Loan, share: Share | None) -> None:
+        """Wait for a place in the pool, and in the share.
+
+        Raises:
+            DatabaseBusyError: there is none.
+        """
+        with self._returned:
+            deadline = 0.0
+            while (taken := self._taken(share)) is not None:
+                now = time.monotonic()
+                deadline = deadline or now + WAIT_SECONDS
+                until = deadline
+                if share is not None:
+                    moved = list(self._moved.values()) if taken == "" else [self._moved[taken]]
+                    until = min(until, max(moved) + share.patience)
+                if until <= now:
+                    raise self._busy(share, taken)
+                self._returned.wait(until - now)
+            self._loans.add(loan)
+            self._moved[loan.holder] = loan.since = time.monotonic()
+
+    def _taken(self, share: Share | None) -> str | None:
+        """Return who has taken what is asked for: a share's holder, "" for many, None if nobody."""
+        if share is not None:
+            held = sum(loan.holder == share.holder for loan in list(self._loans))
+            if held >= share.places:
+                return share.holder
+        return "" if len(self._loans) >= self._max_connections else None
+
+    def _busy(self, share: Share | None, taken: str) -> DatabaseBusyError:
+        """Return the error that says who has the connections; the log says it now and then."""
+        loans = list(self._loans)
+        if share is not None and taken:
+            text = (
+                f"{describe(taken, loans)}; that is all of the {share.places} database "
+                f"connections that it may hold at once: {share.advice}"
+            )
+        else:
+            holders = sorted({loan.holder for loan in loans})
+            shown = ", and ".join(describe(holder, loans) for holder in holders)
+            text = (
+                f"all {self._max_connections} connections of {self._name} are lent: {shown}; "
+                "try again in a moment"
+            )
+        now = time.monotonic()
+        if now - self._complained.get(taken, -COMPLAINT_SECONDS) >= COMPLAINT_SECONDS:
+            self._complained[taken] = now
+            log.warning("%s", text)
+        return DatabaseBusyError(text)
 
     def cut(self) -> None:
         """End every lent connection from outside: who waits for the database gets an error.
@@ -145,9 +253,9 @@ class Database:
         For a database that does not answer: libpq would wait for it without end.
         """
         with self._lock:
-            lent = list(self._lent)
+            lent = [loan.connection for loan in list(self._loans)]
             idle, self._idle = self._idle, []
-        for connection in [*lent, *idle]:
+        for connection in [*filter(None, lent), *idle]:
             with contextlib.suppress(OSError, psycopg2.Error):
                 duplicate = socket.socket(fileno=os.dup(connection.fileno()))
                 with duplicate:
@@ -170,12 +278,16 @@ class Database:
             if not _has_hung_up(connection):
                 return connection
             connection.close()
-        return connect(self._options)
+        connection = connect(self._options)
+        if self._session and not _set_up(connection, self._session):
+            connection.close()
+            raise DatabaseUnavailableError(f"the database refuses {self._session!r}")
+        return connection
 
     def _give_back(self, connection: Connection) -> None:
         if connection.closed == 0:
             idle = connection.get_transaction_status() == _IDLE
-            fit = idle and (not self._reset or _reset(connection))
+            fit = idle and (not self._reset or _set_up(connection, "DISCARD ALL", self._session))
             with self._lock:
                 if fit and not self._closed:
                     self._idle.append(connection)
@@ -183,51 +295,17 @@ class Database:
         connection.close()
 
 
-@contextlib.contextmanager
-def transaction(database: Database) -> Iterator[Any]:
-    """Give a cursor for one transaction of the server's own.
+def _set_up(connection: Connection, *statements: str) -> bool:
+    """Make a connection as the next who gets it expects one; return whether that went well.
 
-    Raises:
-        DatabaseUnavailableError: the database is away, or cannot do it now.
-        DatabaseRefusedError: it refuses a statement.
+    What was set on it is undone by `DISCARD ALL`, which does not run in a transaction.
     """
-    with _cursor(database, autocommit=False) as cursor:
-        yield cursor
-
-
-@contextlib.contextmanager
-def statement(database: Database) -> Iterator[Any]:
-    """Give a cursor for one statement, a transaction of its own: one round trip and not three.
-
-    The connection stays as it is then, because setting it back costs time and the GIL.
-
-    Raises:
-        DatabaseUnavailableError: the database is away, or cannot do it now.
-        DatabaseRefusedError: it refuses the statement.
-    """
-    with _cursor(database, autocommit=True) as cursor:
-        yield cursor
-
-
-@contextlib.contextmanager
-def _cursor(database: Database, *, autocommit: bool) -> Iterator[Any]:
-    try:
-        with (
-            database.connection(autocommit=autocommit) as connection,
-            connection.cursor() as cursor,
-        ):
-            yield cursor
-    except psycopg2.Error as error:
-        raise error_of(error) from error
-
-
-def _reset(connection: Connection) -> bool:
-    """Undo what was set on a connection: the next who gets it expects one as it was made."""
     try:
         connection.cursor_factory = psycopg2.extensions.cursor
-        connection.autocommit = True  # DISCARD ALL does not run in a transaction
+        connection.autocommit = True
         with connection.cursor() as cursor:
-            cursor.execute("DISCARD ALL")
+            for text in filter(None, statements):
+                cursor.execute(text)
         connection.set_session(_READ_COMMITTED, "default", "default", False)
     except psycopg2.Error:
         return False

@@ -6,9 +6,11 @@ from typing import Any
 
 import psycopg2
 
-from app.database.connection import Database, statement, transaction
+from app.database.locks import PUBLISH_LOCK
 from app.database.schema import apply_schema
+from app.database.statements import Lender, statement, transaction
 from app.database.texts import as_json, storable
+from app.database.timeouts import Timeouts
 from app.errors import DatabaseUnavailableError
 from app.plugin import PluginMetadata
 from app.records import (
@@ -20,14 +22,11 @@ from app.records import (
     TrialReport,
 )
 
-ROW_PATIENCE = "3s"
-"""How long a publish or an operator's change waits for a row that somebody else holds."""
-
 KEPT_VERSIONS = 20
 """How many versions of a plugin are kept, so that a row can be set back to one of them."""
 
-_PUBLISH_LOCK = 0x62656E616E62
-"""The advisory lock under which one publish at a time compares its routes with the others'."""
+LOCKED_MILLISECONDS = 100
+"""How long a publish waits for anybody while it holds the lock that all publishes need."""
 
 _ROW = """
     p.id, p.name, p.description, p.version, p.author, p.type, p.status, p.source_path,
@@ -53,17 +52,17 @@ _FORGET_FAILURE = "DELETE FROM plugin_failures WHERE name = %s"
 class Repository:
     """Reads and writes what is registered; every method is one transaction.
 
-    All methods raise DatabaseUnavailableError while the database is away, and DatabaseRefusedError
-    where it refuses.
+    All methods raise DatabaseUnavailableError while the database is away, DatabaseBusyError while
+    somebody keeps a lock or all connections, and DatabaseRefusedError where it refuses.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Lender) -> None:
         self._database = database
 
     def apply_schema(self) -> bool:
         """Bring the database to the schema; return whether anything was applied."""
         with self._database.connection() as connection:
-            return apply_schema(connection)
+            return apply_schema(connection, self._database.pool.locks)
 
     # --- reading ---------------------------------------------------------------------------
 
@@ -79,6 +78,16 @@ class Repository:
             cursor.execute(f"{_ROWS} WHERE p.name = %s", (storable(name),))
             found = cursor.fetchone()
             return _row(found) if found else None
+
+    def is_locked(self, row: PluginRow) -> bool:
+        """Tell, without waiting, whether somebody else holds a plugin's row."""
+        with statement(self._database) as cursor:
+            cursor.execute(
+                "SELECT EXISTS (SELECT 1 FROM plugins WHERE id = %s) AND NOT EXISTS (SELECT 1"
+                " FROM (SELECT 1 FROM plugins WHERE id = %s FOR UPDATE SKIP LOCKED) free)",
+                (row.id, row.id),
+            )
+            return bool(cursor.fetchone()[0])
 
     def unpublished_names(self) -> list[str]:
         """Return the names of the rows whose source is not published yet."""
@@ -111,7 +120,7 @@ class Repository:
 
     def find_artifact(self, plugin: str, digest: str) -> Artifact | None:
         """Return a version with its archive, None if there is none."""
-        with statement(self._database) as cursor:
+        with statement(self._database, pace="bulk") as cursor:
             cursor.execute(
                 "SELECT archive_sha256, archive FROM plugin_versions"
                 " WHERE plugin_name = %s AND source_digest = %s",
@@ -142,17 +151,13 @@ class Repository:
 
     @contextlib.contextmanager
     def publishing(self) -> Iterator["Publication"]:
-        """Open the transaction of one publish; publishes of all hosts come one after the other."""
-        with transaction(self._database) as cursor:
-            cursor.execute(
-                "SELECT pg_advisory_xact_lock(%s); SET LOCAL lock_timeout = %s",
-                (_PUBLISH_LOCK, ROW_PATIENCE),
-            )
-            yield Publication(cursor)
+        """Open the transaction of one publish; nobody is held up before `lock_row`."""
+        with transaction(self._database, pace="bulk") as cursor:
+            yield Publication(cursor, self._database.pool.timeouts)
 
     def record_error(self, row: PluginRow, error: Mapping[str, Any] | None) -> None:
         """Note what is wrong with a plugin's newest source, if its row is still the given one."""
-        with statement(self._database) as cursor:
+        with statement(self._database, pace="brief") as cursor:
             cursor.execute(
                 "UPDATE plugins SET error = %s WHERE id = %s AND generation = %s"
                 " AND error IS DISTINCT FROM %s AND name ~ '^[a-z][a-z0-9_]{0,62}$'",
@@ -169,7 +174,7 @@ class Repository:
 
     def record_failure(self, name: str, source_path: str, error: Mapping[str, Any]) -> None:
         """Note why a folder is no valid plugin."""
-        with statement(self._database) as cursor:
+        with statement(self._database, pace="brief") as cursor:
             cursor.execute(
                 "INSERT INTO plugin_failures (name, source_path, error) VALUES (%s, %s, %s)"
                 " ON CONFLICT (name) DO UPDATE SET source_path = EXCLUDED.source_path,"
@@ -179,12 +184,12 @@ class Repository:
 
     def forget_failure(self, name: str) -> None:
         """Forget that a folder was no valid plugin."""
-        with statement(self._database) as cursor:
+        with statement(self._database, pace="brief") as cursor:
             cursor.execute(_FORGET_FAILURE, (storable(name)[:255],))
 
     def unregister(self, name: str, source_path: str) -> bool:
         """Delete the row of a plugin whose source folder is gone; return whether there was one."""
-        with statement(self._database) as cursor:
+        with statement(self._database, pace="brief") as cursor:
             cursor.execute(
                 "DELETE FROM plugins WHERE name = %s AND source_path = %s", (name, source_path)
             )
@@ -203,12 +208,11 @@ class Repository:
         return self._change("generation = generation + 1", name)
 
     def _change(self, assignment: str, name: str) -> ServedRow | None:
-        with transaction(self._database) as cursor:
+        with transaction(self._database, pace="brief") as cursor:
             cursor.execute(
-                f"SET LOCAL lock_timeout = %s; UPDATE plugins SET {assignment}"  # noqa: S608 - constants
-                " WHERE name = %s"
+                f"UPDATE plugins SET {assignment} WHERE name = %s"  # noqa: S608 - a constant
                 " RETURNING id, name, generation, status, binary_path",
-                (ROW_PATIENCE, name),
+                (name,),
             )
             found = cursor.fetchone()
             return ServedRow(*found) if found else None
@@ -217,12 +221,67 @@ class Repository:
 class Publication:
     """One publish in the making: what it reads and writes stands or falls together."""
 
-    def __init__(self, cursor: Any) -> None:
+    def __init__(self, cursor: Any, timeouts: Timeouts) -> None:
         self._cursor = cursor
+        self._timeouts = timeouts
+
+    def keep_version(self, artifact: Artifact, report: TrialReport, *, wait: bool = True) -> bool:
+        """Keep an archive, unless there is one of its digest; return whether there is one now.
+
+        The first archive of a digest stays: bytecode is not deterministic, and other hosts may
+        serve it already. Over a slow link it takes its time, so it is done before `lock_row`.
+
+        Args:
+            artifact: what to keep.
+            report: what is recorded while it serves: its metadata completed from the manifest.
+            wait: whether to wait for another publish that is just keeping the same.
+        """
+        # Locked where it is there, so that no publish of another digest drops it as too old.
+        self._cursor.execute(
+            "SELECT (SELECT metadata FROM plugin_versions WHERE plugin_name = %s"
+            " AND source_digest = %s FOR KEY SHARE),"
+            " pg_try_advisory_xact_lock(hashtext(%s), hashtext(%s))",
+            (artifact.plugin, artifact.digest, artifact.plugin, artifact.digest),
+        )
+        kept, alone = self._cursor.fetchone()
+        metadata = _metadata(report)
+        if kept is not None and kept != storable(metadata):
+            self._cursor.execute(
+                "UPDATE plugin_versions SET metadata = %s"
+                " WHERE plugin_name = %s AND source_digest = %s",
+                (as_json(metadata), artifact.plugin, artifact.digest),
+            )
+        if kept is not None or not (alone or wait):
+            return kept is not None
+        self._cursor.execute(
+            "INSERT INTO plugin_versions"
+            " (plugin_name, source_digest, archive, archive_sha256, metadata)"
+            " VALUES (%s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
+            (
+                artifact.plugin,
+                artifact.digest,
+                psycopg2.Binary(artifact.archive),
+                artifact.sha256,
+                as_json(metadata),
+            ),
+        )
+        return True
 
     def lock_row(self, name: str) -> PluginRow | None:
-        """Return a plugin's row, locked to the end of the publish."""
-        self._cursor.execute(f"{_ROWS} WHERE p.name = %s FOR UPDATE OF p", (name,))
+        """Return a plugin's row, locked to the end of the publish; all publishes come in turns.
+
+        The row first: who waits for it, for as long as somebody holds it, must not hold up the
+        publishes of others. After that nobody is waited for longer than 100 ms.
+        """
+        # One statement for both locks: so one timeout bounds the whole wait.
+        self._cursor.execute(
+            f"{self._timeouts.bounds('brief')}"  # noqa: S608 - all parts are constants
+            " WITH locked AS MATERIALIZED (SELECT 1 FROM plugins WHERE name = %s FOR UPDATE)"
+            f" SELECT pg_advisory_xact_lock({PUBLISH_LOCK} + 0 * (SELECT count(*) FROM locked));"
+            f"{self._timeouts.bounds()} SET LOCAL lock_timeout = {LOCKED_MILLISECONDS};"
+            f" {_ROWS} WHERE p.name = %s FOR UPDATE OF p",
+            (name, name),
+        )
         found = self._cursor.fetchone()
         return _row(found) if found else None
 
@@ -241,42 +300,21 @@ class Publication:
             templates_by_plugin.setdefault(plugin, []).append(path)
         return templates_by_plugin
 
-    def keep_version(self, artifact: Artifact, report: TrialReport) -> None:
-        """Keep an archive, unless there is one of its digest.
-
-        The first archive of a digest stays: bytecode is not deterministic, and other hosts may
-        serve it already. What is known of it is that of the last publish.
-
-        Args:
-            artifact: the archive.
-            report: what is recorded while it serves: its metadata completed from the manifest.
-        """
-        self._cursor.execute(
-            "INSERT INTO plugin_versions"
-            " (plugin_name, source_digest, archive, archive_sha256, metadata)"
-            " VALUES (%s, %s, %s, %s, %s) ON CONFLICT (plugin_name, source_digest)"
-            " DO UPDATE SET metadata = EXCLUDED.metadata"
-            " WHERE plugin_versions.metadata IS DISTINCT FROM EXCLUDED.metadata",
-            (
-                artifact.plugin,
-                artifact.digest,
-                psycopg2.Binary(artifact.archive),
-                artifact.sha256,
-                as_json(_metadata(report)),
-            ),
-        )
-
     def prune_versions(self, plugin: str) -> list[str]:
         """Drop a plugin's oldest versions and return their digests."""
+        # Whom another publish needs just now is left to the next: nobody waits here.
         self._cursor.execute(
-            "DELETE FROM plugin_versions v WHERE plugin_name = %s AND source_digest IN ("
-            " SELECT source_digest FROM plugin_versions WHERE plugin_name = %s"
-            " ORDER BY created_at DESC OFFSET %s)"
+            "WITH old AS (SELECT v.source_digest FROM plugin_versions v WHERE v.plugin_name = %s"
+            " AND v.source_digest IN (SELECT source_digest FROM plugin_versions"
+            " WHERE plugin_name = %s ORDER BY created_at DESC OFFSET %s)"
             " AND NOT EXISTS (SELECT 1 FROM plugins p WHERE p.name = v.plugin_name"
             " AND (p.source_digest = v.source_digest"
             " OR p.binary_path LIKE '%%-' || v.source_digest || '.pyz'))"
-            " RETURNING source_digest",
-            (plugin, plugin, KEPT_VERSIONS),
+            " FOR UPDATE SKIP LOCKED)"
+            " DELETE FROM plugin_versions v USING old"
+            " WHERE v.plugin_name = %s AND v.source_digest = old.source_digest"
+            " RETURNING v.source_digest",
+            (plugin, plugin, KEPT_VERSIONS, plugin),
         )
         return [found[0] for found in self._cursor.fetchall()]
 

@@ -4,7 +4,7 @@ import datetime
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from app.database.connection import Database, statement, transaction
+from app.database.statements import Lender, statement, transaction
 from app.database.texts import as_json
 from app.records import LoadRecord, ServedRow, WorkerLoad, WorkerRow
 
@@ -26,7 +26,7 @@ class WorkerRepository:
     where it refuses.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Lender) -> None:
         self._database = database
 
     def register(

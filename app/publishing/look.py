@@ -14,11 +14,13 @@ class Look:
     quiet period: compile and trial run during it, and what they found counts after it.
     """
 
-    def __init__(self, *, eager: bool = False) -> None:
+    def __init__(self, *, eager: bool = False, patient: bool = True) -> None:
         self.superseded = threading.Event()
         """Set when the folder has changed again meanwhile."""
         self.stamp: tuple[object, ...] = ()
         """The folder's stamp when the look began."""
+        self.patient = patient
+        """Whether to wait for a lock on the plugin's row: not again, where that was in vain."""
         self.began = time.monotonic()
         self._eager = eager
 

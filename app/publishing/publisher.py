@@ -12,6 +12,7 @@ from pathlib import Path
 from app.database.repository import Repository
 from app.errors import (
     ArtifactError,
+    DatabaseBusyError,
     DatabaseError,
     DatabaseRefusedError,
     DatabaseUnavailableError,
@@ -57,6 +58,8 @@ class Publisher:
         self._seen = SeenSources(artifacts_dir)
         self._failed: dict[str, str] = {}
         """The digests of the sources that this process tried last and in vain, by plugin."""
+        self._unrecorded: dict[str, str] = {}
+        """The errors that could not be recorded, by plugin: the log says each once."""
 
     def has_folder(self, name: str) -> bool:
         """Tell whether a plugin has its source folder on this host."""
@@ -95,6 +98,8 @@ class Publisher:
             SupersededError: nothing was recorded, because the folder changed again.
         """
         row = self._repository.find_row(name)
+        if row is not None and not look.patient and self._repository.is_locked(row):
+            raise DatabaseBusyError(f"the row of {name} is still locked")
         if not self._folder_is_gone(name, row):
             self._publish(name, row, look)
         elif not self._seen.is_unmounted(self._root):
@@ -121,11 +126,15 @@ class Publisher:
         """Return the plugins whose row asks for a source to be compiled."""
         return self._repository.unpublished_names()
 
-    def scan(self, *, at_start: bool = False) -> None:
+    def scan(self, *, at_start: bool = False) -> list[str]:
         """Look at every folder and every row once, and publish what wants it.
 
         At the server's start, plugins whose row was deleted are registered again; a scan that
         could not be completed then is made up for by the next one.
+
+        Returns:
+            The plugins that somebody's lock keeps from following their folder: they are to be
+            looked at again.
 
         Raises:
             OSError: the plugins' root is gone or unreadable; nothing was unregistered.
@@ -139,23 +148,35 @@ class Publisher:
         names = {sources.get(str(self._root / folder), folder) for folder in folders}
         names |= {name for name, row in rows.items() if row.unpublished}
         with ThreadPoolExecutor(SCAN_THREADS, thread_name_prefix="benana-scan") as pool:
-            found = pool.map(lambda name: self._scan_one(name, rows.get(name), restore), names)
-            published = sum(found)
+            found = dict(
+                zip(
+                    names,
+                    pool.map(lambda name: self._scan_one(name, rows.get(name), restore), names),
+                    strict=True,
+                )
+            )
+        locked = [name for name, published in found.items() if published is None]
         if not self._seen.is_unmounted(self._root):
-            self._forget_missing(set(folders))
+            locked += self._forget_missing(set(folders))
         if folders:
             self._seen.record_root(self._root)
-        self._seen.end_start()
+        if not locked:
+            self._seen.end_start()
+        published = sum(map(bool, found.values()))
         if published:
             log.info("published %d of %d plugins", published, len(names))
+        return locked
 
-    def _scan_one(self, name: str, row: PluginRow | None, restore: bool) -> bool:
+    def _scan_one(self, name: str, row: PluginRow | None, restore: bool) -> bool | None:
+        """Publish a plugin if it wants it; return whether, or None if somebody's lock is there."""
         try:
             return self._publish(name, row, restore=restore)
         except (PluginError, DatabaseRefusedError) as error:
             log.warning("%s", error)
         except SupersededError:
             log.debug("%s changes while it is looked at", name)  # its event is on the way
+        except DatabaseBusyError:
+            return None
         except DatabaseUnavailableError:
             raise
         except Exception:
@@ -163,15 +184,24 @@ class Publisher:
             log.exception("%s: publishing failed", name)
         return False
 
-    def _forget_missing(self, folders: set[str]) -> None:
+    def _forget_missing(self, folders: set[str]) -> list[str]:
+        """Forget the folders that are gone; return the plugins that somebody's lock keeps."""
+        locked = []
         for name in self._seen.plugins() - folders:
-            row = self._repository.find_row(name)
-            if self._folder_is_gone(name, row):
-                self._remove(name)
+            try:
+                row = self._repository.find_row(name)
+                if self._folder_is_gone(name, row):
+                    self._remove(name)
+            except DatabaseBusyError:
+                locked.append(name)
         for failure in self._repository.list_failures():
             folder = Path(failure.source_path)
             if folder.parent == self._root and not folder.is_dir():
-                self._repository.forget_failure(failure.name)
+                try:
+                    self._repository.forget_failure(failure.name)
+                except DatabaseBusyError:
+                    locked.append(failure.name)
+        return locked
 
     def _publish(
         self,
@@ -290,21 +320,25 @@ class Publisher:
                     f"the path {str(path)[:60]}… has {len(str(path))} characters, expected "
                     f"{MAX_PATH_LENGTH} at most",
                 )
+        report = replace(report, metadata=_completed(report.metadata, source))
         templates = list(dict.fromkeys(endpoint.path for endpoint in report.endpoints))
         with self._repository.publishing() as publication:
+            kept = publication.keep_version(artifact, report, wait=False)
+            if not look.settle():
+                raise SupersededError("the source changed while it was tried")
             row = publication.lock_row(source.name)
             if not force and row is not None and row.source_digest == source.digest:
                 return row.generation  # another process published the same meanwhile
+            if not kept:  # another process was about to, and did not
+                publication.keep_version(artifact, report)
             others = publication.other_templates(source.name, templates)
             # By themselves they were compared in the trial.
             conflict = find_conflict(source.name, templates, others) if others else None
             if conflict is not None:
                 raise conflict
-            metadata = _completed(report.metadata, source)
-            publication.keep_version(artifact, replace(report, metadata=metadata))
             _, generation = publication.save(
                 row,
-                metadata,
+                report.metadata,
                 report.endpoints,
                 source_path=str(source.folder),
                 binary_path=str(binary_path),
@@ -312,8 +346,6 @@ class Publisher:
                 status=ACTIVE if source.manifest.enabled else INACTIVE,
             )
             pruned = publication.prune_versions(source.name)
-            if not look.settle():
-                raise SupersededError("the source changed while it was tried")
         self._drop_archives(artifact_name(source.name, digest) for digest in pruned)
         return generation
 
@@ -342,9 +374,12 @@ class Publisher:
                 self._repository.record_error(row, error.as_record())
             else:
                 self._repository.record_failure(name, str(folder), error.as_record())
+            self._unrecorded.pop(name, None)
         except DatabaseError:
             self._failed.pop(name, None)
-            log.warning("%s", error)  # it would be lost otherwise: what is raised is the database's
+            if self._unrecorded.get(name) != str(error):
+                self._unrecorded[name] = str(error)
+                log.warning("%s", error)  # it would be lost: what is raised is the database's
             raise
 
 

@@ -241,7 +241,7 @@ def _limit(seconds: float) -> None:
 
 def _try(artifact: Artifact, request: dict[str, Any], steps: Steps) -> dict[str, Any]:
     database = _trial_database(request["database_url"])
-    make_context = make_context_factory(Path(request["data_dir"]), database, trial=True)
+    make_context = make_context_factory(Path(request["data_dir"]), lambda _: database, trial=True)
     try:
         loaded = load(artifact, make_context, steps=steps)
         conflict = find_conflict(artifact.plugin, [r.template for r in loaded.routes], {})

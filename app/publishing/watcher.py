@@ -15,6 +15,7 @@ from pathlib import Path
 from watchdog.events import EVENT_TYPE_CLOSED, EVENT_TYPE_MODIFIED
 
 from app.errors import (
+    DatabaseBusyError,
     DatabaseRefusedError,
     DatabaseUnavailableError,
     PluginError,
@@ -58,6 +59,8 @@ class SourceWatcher(OwnThread):
         self._busy: dict[str, Look] = {}
         self._changed_at: dict[str, float] = {}
         """When the last event of a folder came, in monotonic seconds."""
+        self._locked: set[str] = set()
+        """The folders whose last look somebody's lock ended."""
         self._rows_changed = False
         self._stamps: dict[str, tuple[object, ...]] = {}
         self.holds = False
@@ -163,7 +166,7 @@ class SourceWatcher(OwnThread):
             try:
                 observer.open()
                 self._stamps = {n: folder_stamp(self._root / n) for n in list_folders(self._root)}
-                self._publisher.scan()
+                self.mark(self._publisher.scan())
                 complained = ""
                 self._watch(observer)
             except DatabaseUnavailableError:
@@ -233,8 +236,12 @@ class SourceWatcher(OwnThread):
             settled = True
             try:
                 self._look(folder, self._busy[folder])
+                self._locked.discard(folder)
             except SupersededError:
                 pass  # the folder is marked again
+            except DatabaseBusyError:
+                settled = False  # who holds the lock is logged; the folder stays marked
+                self._locked.add(folder)
             except DatabaseUnavailableError:
                 settled = False  # the listener reports the outage; the folder stays marked
             except DatabaseRefusedError as error:
@@ -258,7 +265,9 @@ class SourceWatcher(OwnThread):
                 now = time.monotonic()
                 if due is not None and due <= now:
                     pending = self._pending.pop(folder)
-                    self._busy[folder] = Look(eager=pending.eager)
+                    self._busy[folder] = Look(
+                        eager=pending.eager, patient=folder not in self._locked
+                    )
                     return folder
                 self._marked.wait(None if due is None else due - now)
             return None

@@ -157,7 +157,7 @@ def guarded(
     try:
         return function(*arguments)
     except DatabaseUnavailableError as error:
-        raise DatabaseUnavailableError(f"{plugin}: {phase} failed: {error}") from None
+        raise type(error)(f"{plugin}: {phase} failed: {error}") from None
     except PluginError as error:
         error.plugin = plugin
         raise
@@ -312,13 +312,13 @@ def _is_utf8(text: str) -> bool:
 
 
 def make_context_factory(
-    data_dir: Path, database: Callable[[], Any], *, trial: bool = False
+    data_dir: Path, database_of: Callable[[str], Callable[[], Any]], *, trial: bool = False
 ) -> MakeContext:
     """Return how contexts are made in this process.
 
     Args:
         data_dir: the server's data folder; each plugin gets `plugins/<name>` in it.
-        database: opens a pooled connection for a `with` block.
+        database_of: gives, for a plugin's name, what opens a pooled connection for a `with` block.
         trial: whether plugins are only tried here.
     """
 
@@ -338,7 +338,7 @@ def make_context_factory(
             name=name,
             config=config,
             logger=logging.getLogger(f"benana.plugins.{name}"),
-            database=database,
+            database=database_of(name),
             data_dir=folder,
             trial=trial,
         )

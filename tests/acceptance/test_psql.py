@@ -1,12 +1,18 @@
 """Whatever is committed to the tables has its effect on every worker."""
 
+import contextlib
 import os
 import shutil
 import subprocess
+import threading
+import time
+from collections.abc import Iterator
 
+import psycopg2
 import pytest
 
-from tests.acceptance.server import Server, ask, source, wait_until
+from app.database.locks import PUBLISH_LOCK
+from tests.acceptance.server import Answer, Server, ask, source, wait_until
 
 
 def psql(server: Server, script: str) -> str:
@@ -322,3 +328,83 @@ def test_every_worker_tells_the_same_error_and_the_same_start(server: Server) ->
     wait_until(lambda: len(server.get("/workers").json) == 2, "they are entered again")
     assert {w["pid"]: w["started_at"] for w in server.get("/workers").json} == starts
     assert server.plugin("picky")["error"] is None
+
+
+# --- a session that locks and goes for lunch ---------------------------------------------------
+
+
+@contextlib.contextmanager
+def lunch(server: Server, statement: str) -> Iterator[int]:
+    """Hold a lock in a transaction that is left open; give the process id."""
+    assert server.database_url is not None
+    held = psycopg2.connect(server.database_url, application_name="psql")
+    with contextlib.closing(held), held.cursor() as cursor:
+        cursor.execute(statement)
+        yield held.info.backend_pid
+
+
+@pytest.mark.soak
+def test_a_locked_table_stops_no_plugin_and_admin_calls_say_who_holds_it(server: Server) -> None:
+    published(server, "served")
+    wait_until(lambda: server.plugin("served"), "it is shown")
+    ended: list[tuple[float, Answer]] = []
+
+    def ask_admin() -> None:
+        began = time.monotonic()
+        answer = server.get("/plugins")
+        ended.append((time.monotonic() - began, answer))
+
+    with lunch(server, "LOCK TABLE plugins IN ACCESS EXCLUSIVE MODE") as pid:
+        asking = [threading.Thread(target=ask_admin) for _ in range(30)]
+        for thread in asking:
+            thread.start()
+        slowest = 0.0
+        while any(thread.is_alive() for thread in asking):
+            began = time.monotonic()
+            assert server.get("/served").says == "one"
+            slowest = max(slowest, time.monotonic() - began)
+        assert slowest < 1.0, "a plugin waited for the admin API"
+        server.write("served", source("served", "two"))
+        for thread in asking:
+            thread.join()
+    assert {answer.status for _, answer in ended} == {503}
+    assert max(seconds for seconds, _ in ended) < 3.0
+    told = [a.json["detail"] for _, a in ended if "is locked" in a.json["detail"]]
+    assert told
+    assert all(f"the table plugins is locked by pid {pid} (psql, idle in" in t for t in told)
+    server.wait_says("served", "two", 5.0)
+    assert server.get("/plugins").status == 200
+    lines = [line for line in server.log().splitlines() if f"is locked by pid {pid} " in line]
+    assert 1 <= len(lines) <= 2, "once a process"
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize(
+    ("statement", "what"),
+    [
+        (f"SELECT pg_advisory_xact_lock({PUBLISH_LOCK})", "the lock of publishing"),
+        ("UPDATE plugins SET description = 'mine' WHERE name = 'edited'", "a row of plugins"),
+    ],
+    ids=["publishing", "row"],
+)
+def test_an_edit_that_a_lock_stops_follows_by_itself(
+    server: Server, statement: str, what: str
+) -> None:
+    published(server, "edited")
+    published(server, "bystander")
+    with lunch(server, statement) as pid:
+        server.write("edited", source("edited", "two"))
+        began = time.monotonic()
+        reload = server.post("/plugins/edited/reload")
+        assert time.monotonic() - began < 4.0  # a trial, and then the lock
+        assert reload.status == 503
+        assert f"{what} is locked by pid {pid} (psql, idle in transaction" in reload.json["detail"]
+        wait_until(lambda: f"is locked by pid {pid} " in server.log(), "it is logged")
+        if "row" in what:  # one row keeps nobody else waiting, and that again and again
+            for number in range(8):
+                server.write("bystander", source("bystander", f"{number}"))
+                assert server.wait_says("bystander", f"{number}") < 1.5
+        assert server.get("/edited").says == "one"
+    server.wait_says("edited", "two", 3.0)
+    lines = [line for line in server.log().splitlines() if f"is locked by pid {pid} " in line]
+    assert 1 <= len(lines) <= 2, "once a process"

@@ -45,7 +45,7 @@ class Worker:
         repository = Repository(database)
         self._loading = Loading(
             repository,
-            make_context_factory(data, database.connection),
+            make_context_factory(data, lambda _: database.connection),
             artifacts,
             lambda name: self._reconciler.mark([name]),
         )

@@ -6,6 +6,7 @@ import pytest
 
 from app.database.connection import Database
 from app.database.repository import Repository
+from app.database.timeouts import Timeouts
 from tests.integration.test_schema import Session, session
 
 PLACES = 4
@@ -35,8 +36,8 @@ def sql(url: str) -> Iterator[Session]:
 
 @pytest.fixture
 def database(url: str) -> Iterator[Database]:
-    """A small pool, closed at the end."""
-    database = Database(url, max_connections=PLACES)
+    """A small pool, closed at the end; its statements do not wait long for a lock."""
+    database = Database(url, max_connections=PLACES, timeouts=Timeouts(lock_seconds=0.5))
     yield database
     database.close()
 

@@ -17,6 +17,7 @@ from urllib.parse import quote
 import psycopg2
 import pytest
 
+from app.database import connection as connection_module
 from app.publishing import watcher
 from app.server import BenanaApp, create_app
 from app.serving import reconciler
@@ -1130,3 +1131,61 @@ def test_a_database_that_refuses_the_schema_does_not_end_the_start(
     settings = settings_for(tmp_path, url)
     settings.plugins_dir.mkdir()
     create_app(settings).manager.publish_at_start()
+
+
+GREEDY = """
+import contextlib
+
+import falcon
+
+from app.plugin import PluginMetadata
+
+
+class Plugin:
+    def initialize(self, context):
+        self.database = context.database
+
+    def get_metadata(self):
+        return PluginMetadata("NAME", "1")
+
+    def register_routes(self, server):
+        server.get("/NAME/{count:int}", self.get)
+
+    def cleanup(self, context):
+        pass
+
+    def get(self, count: int):
+        with contextlib.ExitStack() as stack:
+            for _ in range(count):
+                connection = stack.enter_context(self.database())
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT 1")
+                return {"found": cursor.fetchone()[0]}
+
+
+new_plugin = Plugin
+"""
+
+
+def test_a_plugin_that_wants_too_many_connections_is_told_so_and_the_others_get_theirs(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection_module, "PATIENCE_SECONDS", 0.1)
+    for name in ("greedy", "modest"):
+        live.write(name, GREEDY.replace("NAME", name))
+    limit = live.settings.plugin_connections
+
+    def found(name: str, count: int) -> bool:
+        return live.client.get(f"/{name}/{count}", status="*").json == {"found": 1}
+
+    wait_until(lambda: found("greedy", limit) and found("modest", 1), "both are served")
+    answer = live.client.get(f"/greedy/{limit + 1}", status=503)
+    detail = check_problem(answer, 503)["detail"]
+    assert detail.startswith(f"The database is busy: greedy holds {limit}, the oldest for ")
+    assert re.search(r"\(taken at greedy-[0-9a-f]+\.pyz/main\.py:25\)", detail)
+    assert f"{limit} of them in the very thread" in detail
+    assert "set BENANA_PLUGIN_CONNECTIONS to more" in detail
+    assert "away" not in detail
+    assert answer.headers["Retry-After"] == "1"
+    assert found("modest", 1)
+    assert found("greedy", limit)

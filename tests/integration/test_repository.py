@@ -16,10 +16,10 @@ import psycopg2.extras
 import pytest
 
 from app.database import connection as connection_module
-from app.database import repository as repository_module
-from app.database.connection import Database, statement, transaction
+from app.database.connection import Database
 from app.database.embedded import EmbeddedPostgres
 from app.database.repository import KEPT_VERSIONS, Repository
+from app.database.statements import statement, transaction
 from app.errors import (
     ConflictError,
     DatabaseRefusedError,
@@ -115,6 +115,7 @@ def test_publishes_serialise_whatever_isolation_the_database_defaults_to(
 
     def first() -> None:
         with repository.publishing() as publication:
+            assert publication.lock_row("one") is None
             holding.set()
             go_on.wait(10)
             found = report("one", "/a")
@@ -204,10 +205,9 @@ def test_an_inactive_plugin_stays_so_when_it_is_published(repository: Repository
 
 
 def test_a_session_that_holds_one_row_does_not_stop_the_publish_of_another(
-    repository: Repository, sql: Session, url: str, monkeypatch: pytest.MonkeyPatch
+    repository: Repository, sql: Session, url: str
 ) -> None:
     """Somebody ran `BEGIN; UPDATE plugins …` in psql and went for lunch."""
-    monkeypatch.setattr(repository_module, "ROW_PATIENCE", "500ms")
     publish(repository, "held", "/held")
     psql = psycopg2.connect(url)
     pool = ThreadPoolExecutor(2)
@@ -225,11 +225,8 @@ def test_a_session_that_holds_one_row_does_not_stop_the_publish_of_another(
         held.result()
 
 
-def test_a_toggle_of_a_row_that_somebody_holds_gives_up(
-    repository: Repository, url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_toggle_of_a_row_that_somebody_holds_gives_up(repository: Repository, url: str) -> None:
     """It would hold a request's thread for as long as psql stays open."""
-    monkeypatch.setattr(repository_module, "ROW_PATIENCE", "500ms")
     publish(repository, "held", "/held")
     psql = psycopg2.connect(url)
     pool = ThreadPoolExecutor(1)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from app.errors import DatabaseUnavailableError, SupersededError
+from app.errors import DatabaseBusyError, DatabaseUnavailableError, SupersededError
 from app.publishing import look, observer, watcher
 from app.publishing.look import Look
 from app.publishing.observer import FolderObserver
@@ -23,6 +23,9 @@ class Looks:
         self.seen: list[tuple[str, str | None]] = []
         self.scans = 0
         self.unavailable = False
+        self.locked: list[str] = []
+        self.locked_row = False
+        self.patient: list[bool] = []
         self.asked: list[str] = []
         self.begun = 0
         self.superseded = 0
@@ -36,12 +39,16 @@ class Looks:
     def unpublished(self) -> list[str]:
         return self.asked
 
-    def scan(self) -> None:
+    def scan(self) -> list[str]:
         if not self.root.is_dir():
             raise FileNotFoundError(2, "No such file or directory", str(self.root))
         self.scans += 1
+        return self.locked
 
     def follow(self, name: str, look: Look) -> None:
+        self.patient.append(look.patient)
+        if self.locked_row:
+            raise DatabaseBusyError("locked")
         if self.unavailable:
             self.refused += 1
             raise DatabaseUnavailableError("away")
@@ -160,6 +167,36 @@ def test_a_folder_stays_marked_while_the_database_is_away(
     assert not looks.seen
     looks.unavailable = False
     wait_until(lambda: looks.saw("patient", "one"), "it is looked at", 3.0)
+
+
+def test_a_folder_whose_row_is_locked_waits_for_it_once_and_follows_by_itself(
+    root: Path, looks: Looks, watching: SourceWatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watcher, "RETRY_SECONDS", 0.05)
+    looks.locked_row = True
+    write(root, "held", "one")
+    wait_until(lambda: len(looks.patient) >= 3, "it is tried again and again", 2.0)
+    looks.locked_row = False
+    wait_until(lambda: looks.saw("held", "one"), "it is looked at", 2.0)
+    assert looks.patient[0]
+    assert not any(looks.patient[1:3])
+    looks.patient.clear()
+    write(root, "held", "two")
+    wait_until(lambda: looks.saw("held", "two"), "it is looked at", 2.0)
+    assert all(looks.patient)
+
+
+def test_what_a_scan_could_not_publish_is_looked_at_again(
+    root: Path, looks: Looks, tmp_path: Path
+) -> None:
+    write(root, "held", "one")
+    looks.locked = ["held"]
+    running = SourceWatcher(root, tmp_path / "bin", looks)  # type: ignore[arg-type]
+    running.start()
+    try:
+        wait_until(lambda: looks.saw("held", "one"), "it is looked at", 3.0)
+    finally:
+        running.stop()
 
 
 def test_a_row_that_asks_is_looked_at(root: Path, looks: Looks, watching: SourceWatcher) -> None:

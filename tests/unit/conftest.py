@@ -150,7 +150,7 @@ def load_plugin(tmp_path: Path) -> Iterator[Callable[..., LoadedPlugin]]:
         artifact = files if isinstance(files, Artifact) else artifact_of(files, name, **manifest)
         plugin = load(
             artifact,
-            make_context_factory(tmp_path / "data", database),
+            make_context_factory(tmp_path / "data", lambda _: database),
             generation=next(numbers) if generation is None else generation,
         )
         if keep:

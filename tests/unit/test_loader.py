@@ -122,7 +122,7 @@ def test_steps_are_told_in_their_order(tmp_path):
         def reached(self, phase):
             phases.append(phase)
 
-    context = make_context_factory(tmp_path, no_database)
+    context = make_context_factory(tmp_path, lambda _: no_database)
     plugin = load(artifact_of({"main.py": PLUGIN}), context, steps=Steps())
     plugin.dispose()
     assert phases == ["import", "get_metadata", "initialize", "register_routes"]
@@ -414,7 +414,10 @@ def test_the_faults_of_routes_are_named_with_the_line_of_the_first(refusal):
 def test_a_data_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(LoadError, match="BENANA_DATA_DIR"):
-        load(artifact_of({"main.py": PLUGIN}), make_context_factory(tmp_path / "file", no_database))
+        load(
+            artifact_of({"main.py": PLUGIN}),
+            make_context_factory(tmp_path / "file", lambda _: no_database),
+        )
     assert not [name for name in sys.modules if name.startswith("_plugins.sample.g")]
 
 
@@ -422,7 +425,7 @@ def test_a_damaged_archive_is_never_imported(tmp_path):
     good = artifact_of({"main.py": "import app.ran_anyway"})
     bad = Artifact(good.plugin, good.digest, "0" * 64, good.archive)
     with pytest.raises(ArtifactError, match="reload"):
-        load(bad, make_context_factory(tmp_path, no_database))
+        load(bad, make_context_factory(tmp_path, lambda _: no_database))
 
 
 # --- cleanup after a failure ---------------------------------------------------------------

@@ -24,6 +24,8 @@ def test_an_empty_environment_gives_the_documented_defaults():
     assert settings.admin_token is None
     assert settings.admin_hosts == frozenset()
     assert settings.watch is True
+    assert (settings.lock_seconds, settings.statement_seconds) == (2, 30)
+    assert (settings.plugin_connections, settings.plugin_statement_seconds) == (6, None)
 
 
 def test_an_empty_variable_counts_as_not_set():
@@ -38,6 +40,10 @@ def test_an_empty_variable_counts_as_not_set():
         "BENANA_THREADS",
         "BENANA_ADMIN_TOKEN",
         "BENANA_WATCH",
+        "BENANA_LOCK_SECONDS",
+        "BENANA_STATEMENT_SECONDS",
+        "BENANA_PLUGIN_CONNECTIONS",
+        "BENANA_PLUGIN_STATEMENT_SECONDS",
     ]
     assert read(**dict.fromkeys(names, "")) == read()
 
@@ -172,3 +178,25 @@ def test_settings_cannot_be_changed():
 def test_the_environment_itself_is_read_by_default(monkeypatch):
     monkeypatch.setenv("BENANA_THREADS", "5")
     assert Settings.from_environment().threads == 5
+
+
+def test_what_a_plugin_may_have_of_the_database_follows_the_threads_unless_it_is_set():
+    assert read(BENANA_THREADS="20").plugin_connections == 12
+    assert read(BENANA_THREADS="1").plugin_connections == 2
+    assert read(BENANA_THREADS="20", BENANA_PLUGIN_CONNECTIONS="3").plugin_connections == 3
+    assert read(BENANA_PLUGIN_STATEMENT_SECONDS="60").plugin_statement_seconds == 60
+
+
+@pytest.mark.parametrize(
+    "variable",
+    [
+        "BENANA_LOCK_SECONDS",
+        "BENANA_STATEMENT_SECONDS",
+        "BENANA_PLUGIN_CONNECTIONS",
+        "BENANA_PLUGIN_STATEMENT_SECONDS",
+    ],
+)
+@pytest.mark.parametrize("value", ["0", "-1", "1.5", "never", "5000"])
+def test_a_limit_that_is_no_whole_number_is_refused(variable, value):
+    with pytest.raises(SettingsError, match=f"{variable} is '{value}'; expected a whole number"):
+        read(**{variable: value})

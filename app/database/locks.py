@@ -1,0 +1,202 @@
+"""Who holds the lock that one of the server's own statements waited for in vain."""
+
+import datetime
+import logging
+import select
+import threading
+import time
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg2
+import psycopg2.extensions
+
+log = logging.getLogger(__name__)
+
+PUBLISH_LOCK = 0x62656E616E62
+"""The advisory lock under which one publish at a time compares its routes with the others'."""
+
+SCHEMA_LOCK = 0x62656E616E61
+"""The advisory lock under which one process at a time applies the schema: "benana" in ASCII."""
+
+_ADVISORY = {PUBLISH_LOCK: "the lock of publishing", SCHEMA_LOCK: "the lock of the schema"}
+
+LOOK_SECONDS = 0.5
+"""How long a statement may wait once more, while it is looked who holds it up."""
+
+STEP_SECONDS = 0.01
+MAX_QUERY_BYTES = 1_000_000
+"""An archive is not sent a second time."""
+
+SHOWN_HOLDERS = 3
+SHOWN_CHARACTERS = 80
+REMEMBERED = 1000
+
+# Who waits for one that waits itself is told of the first in the line: the others get on when that
+# one does. A row is waited for by its last writer's transaction; the lock on its tuple, which who
+# waits has, tells the table.
+_HOLDERS = """
+    WITH RECURSIVE line(waiter, holder) AS (
+        SELECT %(pid)s, unnest(pg_blocking_pids(%(pid)s))
+        UNION
+        SELECT holder, unnest(pg_blocking_pids(holder)) FROM line)
+    SELECT w.locktype, coalesce(w.relation, (
+            SELECT t.relation FROM pg_locks t
+            WHERE t.pid = w.pid AND t.locktype = 'tuple' LIMIT 1))::regclass::text,
+        (w.classid::bigint << 32) | w.objid::bigint,
+        line.holder, a.application_name, a.state, a.xact_start, a.query
+    FROM line JOIN pg_locks w ON w.pid = line.waiter AND NOT w.granted
+    LEFT JOIN pg_stat_activity a ON a.pid = line.holder
+    WHERE cardinality(pg_blocking_pids(line.holder)) = 0
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """A session that holds a lock; what this role may not see of it is None."""
+
+    pid: int
+    application: str | None
+    state: str | None
+    since: datetime.datetime | None
+    query: str | None
+
+    def __str__(self) -> str:
+        if self.pid == 0:
+            return "a prepared transaction (see pg_prepared_xacts)"
+        about = [_shown(self.application) or "an unnamed application"]
+        if self.state:
+            about.append(self.state)
+        if self.since:
+            about[-1] += f" since {self.since.astimezone(datetime.UTC):%Y-%m-%d %H:%M:%S} UTC"
+        return f"pid {self.pid} ({', '.join(about)})"
+
+    @property
+    def advice(self) -> str:
+        """What a person can do about it."""
+        if self.pid == 0:
+            return "commit it or roll it back"
+        return f"end its transaction, or run SELECT pg_terminate_backend({self.pid})"
+
+
+class LockReport:
+    """Finds who holds a lock and says it: to the caller each time, in the log once a holder."""
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        """Make a report for sessions with these options of psycopg2."""
+        self._options = options
+        self._told: set[tuple[object, ...]] = set()
+        self._lock = threading.Lock()
+
+    def sentence(self, query: bytes | None) -> str | None:
+        """Say what a statement waited for, and who holds it; None if nobody does any more.
+
+        Args:
+            query: the statement, as it was sent.
+        """
+        if not query or len(query) > MAX_QUERY_BYTES:
+            return None
+        what, holders = find_holders(self._options, query)
+        if not holders:
+            return None
+        shown = " and ".join(str(holder) for holder in holders[:SHOWN_HOLDERS])
+        if len(holders) > SHOWN_HOLDERS:
+            shown += f" and {len(holders) - SHOWN_HOLDERS} more"
+        found = f"{what} is locked by {shown}"
+        key = (what, *((holder.pid, holder.since) for holder in holders))
+        if self._is_new(key):
+            log.warning(
+                "%s; what needs it is tried again. It runs, or ran last: %s",
+                found,
+                " | ".join(_shown(holder.query) or "unknown" for holder in holders[:SHOWN_HOLDERS]),
+            )
+        return f"{found}; {holders[0].advice}"
+
+    def _is_new(self, key: tuple[object, ...]) -> bool:
+        with self._lock:
+            if key in self._told:
+                return False
+            if len(self._told) >= REMEMBERED:
+                self._told.clear()
+            self._told.add(key)
+            return True
+
+
+def find_holders(options: dict[str, Any], query: bytes) -> tuple[str, list[Holder]]:
+    """Find who holds what a statement waits for, by letting it wait once more.
+
+    It runs in a session of its own, in a transaction that is rolled back, while another session
+    asks `pg_blocking_pids`: that knows of waiters alone, and of every kind of lock.
+
+    Returns:
+        What is locked, and the holders; none where the lock is free by now or that cannot be told.
+    """
+    try:
+        with (
+            closing(psycopg2.connect(**options)) as asking,
+            closing(psycopg2.connect(**options, async_=True)) as waiting,
+        ):
+            asking.autocommit = True
+            return _watch(asking, waiting, query)
+    except psycopg2.Error as error:
+        log.debug("who holds a lock cannot be told: %s", error)
+        return "", []
+
+
+def _watch(asking: Any, waiting: Any, query: bytes) -> tuple[str, list[Holder]]:
+    deadline = time.monotonic() + LOOK_SECONDS
+    _finish(waiting, deadline)
+    with asking.cursor() as ask, waiting.cursor() as wait:
+        wait.execute("BEGIN; SELECT pg_backend_pid()")
+        _finish(waiting, deadline)
+        (pid,) = wait.fetchone()
+        wait.execute(query)
+        try:
+            while time.monotonic() < deadline:
+                ended = _step(waiting)
+                ask.execute(_HOLDERS, {"pid": pid})
+                found = ask.fetchall()
+                if found or ended:
+                    return _read(found)
+        finally:
+            with suppress(psycopg2.Error):
+                ask.execute("SELECT pg_cancel_backend(%s)", (pid,))
+    return "", []
+
+
+def _read(found: list[tuple[Any, ...]]) -> tuple[str, list[Holder]]:
+    if not found:
+        return "", []
+    kind, table, key = found[0][:3]
+    if kind == "advisory":
+        what = _ADVISORY.get(key, "an advisory lock")
+    elif kind == "relation" and table:
+        what = f"the table {table}"
+    else:
+        what = f"a row of {table}" if table else "a row"
+    return what, list({row[3]: Holder(*row[3:]) for row in found}.values())
+
+
+def _finish(connection: Any, deadline: float) -> None:
+    while not _step(connection):
+        if time.monotonic() >= deadline:
+            raise psycopg2.OperationalError("no answer in time")
+
+
+def _step(connection: Any) -> bool:
+    """Wait for a moment; return whether an asynchronous connection is done with what it does."""
+    state = connection.poll()
+    if state == psycopg2.extensions.POLL_OK:
+        return True
+    poll = select.poll()
+    writing = state == psycopg2.extensions.POLL_WRITE
+    poll.register(connection, select.POLLOUT if writing else select.POLLIN)
+    poll.poll(STEP_SECONDS * 1000)
+    return False
+
+
+def _shown(text: str | None) -> str:
+    text = " ".join((text or "").split())
+    text = "".join(c if c.isprintable() else "?" for c in text)
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}…"

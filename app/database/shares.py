@@ -1,0 +1,73 @@
+"""Who holds how many connections of a pool, since when, and where they were taken."""
+
+import sys
+import threading
+import time
+from collections.abc import Collection
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from app.database.connection import Connection, Database
+
+
+@dataclass(eq=False, slots=True)
+class Loan:
+    """One connection of a pool in somebody's hands; `place` is the file and line that took it."""
+
+    holder: str
+    place: tuple[str, int] | None = None
+    since: float = field(default_factory=time.monotonic)
+    thread: int = field(default_factory=threading.get_ident)
+    connection: Any = None
+
+
+class Share:
+    """The part of a pool that one holder may have at once; it lends as the pool itself does.
+
+    Called without arguments, it notes the place of the call: for a plugin's `context.database`.
+    """
+
+    def __init__(
+        self, pool: "Database", holder: str, places: int, patience: float, advice: str
+    ) -> None:
+        """Make a share; `Database.share` does."""
+        self.pool = pool
+        self.holder = holder
+        self.places = places
+        self.patience = patience
+        self.advice = advice
+
+    def connection(self, *, autocommit: bool = False) -> "AbstractContextManager[Connection]":
+        """Lend a connection as `Database.connection` does.
+
+        Raises:
+            DatabaseBusyError: the holder has all its places, or the pool is lent out.
+            DatabaseUnavailableError: as `Database.connection`.
+        """
+        return self.pool.lend(Loan(self.holder), self, autocommit=autocommit)
+
+    def __call__(self) -> "AbstractContextManager[Connection]":
+        """Lend a connection as `connection` does, and remember who asked for it."""
+        frame = sys._getframe(1)
+        place = (frame.f_code.co_filename, frame.f_lineno)
+        return self.pool.lend(Loan(self.holder, place), self, autocommit=False)
+
+
+def describe(holder: str, loans: Collection[Loan]) -> str:
+    """Say how many connections a holder has, since when, and where the oldest was taken."""
+    mine = [loan for loan in loans if loan.holder == holder]
+    if not mine:
+        return f"{holder} has just given back"
+    oldest = min(mine, key=lambda loan: loan.since)
+    text = f"{holder} holds {len(mine)}, the oldest for {time.monotonic() - oldest.since:.1f} s"
+    if oldest.place is not None:
+        text += f" (taken at {oldest.place[0]}:{oldest.place[1]})"
+    own = sum(loan.thread == threading.get_ident() for loan in mine)
+    if own:
+        text += (
+            f"; {own} of them in the very thread that asks for one more: inside of a with block, "
+            "use its connection"
+        )
+    return text
