@@ -1,21 +1,29 @@
 """Who may call the admin API.
 
-The dangers are a server that is reachable from elsewhere, and a browser on this machine that a
-foreign page makes call us (cross-site requests, DNS rebinding). There are no cookies and no CORS.
+The dangers are a server that is reachable from elsewhere, if only through a proxy that says
+nothing of it, and a browser on this machine that a foreign page makes call us (cross-site
+requests, DNS rebinding). There are no cookies and no CORS.
 """
 
 import hmac
 import ipaddress
+import os
 import socket
+import sys
 from urllib.parse import urlsplit
 
 import falcon
 
+from app.admin.peer import is_own_user, uid_of_peer
 from app.admin.problems import Problem
 from app.serving.handlers import read_body
 from app.settings import LOOPBACK_HOSTS, Settings
 
 MAX_BODY_BYTES = 64 * 1024
+
+_ADVICE = (
+    "Set BENANA_ADMIN_TOKEN for the server, and send 'Authorization: Bearer TOKEN' with its value."
+)
 
 _PROXY_HEADERS = ("X-Forwarded-For", "X-Forwarded-Host", "X-Real-Ip", "Forwarded", "Via")
 
@@ -44,14 +52,16 @@ class Guard:
             raise Problem(
                 403,
                 "Admin writes are off: this server can be reached from other machines and has no "
-                "token. Set BENANA_ADMIN_TOKEN, or bind to a loopback address.",
+                f"token. {_ADVICE} Or bind to a loopback address.",
             )
         elif any(req.get_header(name) for name in _PROXY_HEADERS):
             raise Problem(
                 403,
                 "Admin writes through a proxy need a token, because the proxy can be reached from "
-                "elsewhere. Set BENANA_ADMIN_TOKEN.",
+                f"elsewhere. {_ADVICE}",
             )
+        elif sys.platform == "linux":
+            _check_peer(req)
         read_body(req, MAX_BODY_BYTES)
 
     def _check_host(self, req: falcon.Request) -> None:
@@ -89,6 +99,24 @@ class Guard:
                 "value of BENANA_ADMIN_TOKEN.",
                 headers={"WWW-Authenticate": 'Bearer realm="benana"'},
             )
+
+
+def _check_peer(req: falcon.Request) -> None:
+    # "From this machine" is no proof: a proxy here passes on what comes from elsewhere.
+    uid = uid_of_peer(req.env.get("gunicorn.socket"))
+    if uid is not None and is_own_user(uid):
+        return
+    found = (
+        "it cannot be told whose process made this call (it has closed its connection, or runs "
+        "in another container)"
+        if uid is None
+        else f"this call was made by a process of the user {uid}"
+    )
+    raise Problem(
+        403,
+        "Without a token, admin writes are taken from processes of the server's own user "
+        f"({os.geteuid()}) and of root alone, and {found}. {_ADVICE}",
+    )
 
 
 def _host_of(header: str) -> str | None:
