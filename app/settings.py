@@ -16,7 +16,8 @@ LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 class Settings:
     """What the environment says, checked. All folders are absolute.
 
-    `database_url` is None for the embedded PostgreSQL; `bind` is `host:port` or `unix:path`.
+    `database_url` is None for the embedded PostgreSQL; `bind` is `host:port` or `unix:path`;
+    with `admin_read_open`, what changes nothing in the admin API needs no token.
     """
 
     plugins_dir: Path
@@ -28,6 +29,7 @@ class Settings:
     workers: int = 2
     threads: int = 8
     admin_token: str | None = None
+    admin_read_open: bool = False
     admin_hosts: frozenset[str] = frozenset()
     watch: bool = True
     heartbeat_seconds: int = 5
@@ -57,6 +59,7 @@ class Settings:
             workers=_count(environ, "WEB_CONCURRENCY", 2),
             threads=_count(environ, "BENANA_THREADS", 8),
             admin_token=token,
+            admin_read_open=_read_is_open(environ),
             admin_hosts=frozenset(host.lower() for host in hosts),
             watch=_switch(environ, "BENANA_WATCH", default=True),
             heartbeat_seconds=_count(environ, "BENANA_HEARTBEAT_SECONDS", 5),
@@ -101,6 +104,16 @@ def _switch(environ: Mapping[str, str], variable: str, *, default: bool) -> bool
     if text in {"off", "false", "no", "0"}:
         return False
     raise SettingsError(f"{variable} is {text!r}; expected on or off.")
+
+
+def _read_is_open(environ: Mapping[str, str]) -> bool:
+    text = environ.get("BENANA_ADMIN_READ", "").strip().lower()
+    if text not in {"", "token", "open"}:
+        raise SettingsError(
+            f"BENANA_ADMIN_READ is {text[:40]!r}; expected open (to everybody) or token (to who "
+            "sends BENANA_ADMIN_TOKEN, if one is set)."
+        )
+    return text == "open"
 
 
 def _check_bind(bind: str) -> None:

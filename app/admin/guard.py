@@ -33,14 +33,17 @@ class Guard:
 
     def __init__(self, settings: Settings) -> None:
         self._token = settings.admin_token.encode() if settings.admin_token else None
+        self._reads_need_token = self._token is not None and not settings.admin_read_open
         self._local = settings.bind_is_local
         bound = settings.bind.rpartition(":")[0].strip("[]").lower()
         self._hosts = LOOPBACK_HOSTS | settings.admin_hosts | {bound, socket.gethostname().lower()}
 
     def check_read(self, req: falcon.Request) -> None:
-        """Check a request that changes nothing."""
+        """Check a request that changes nothing: it shows paths, processes and exceptions' texts."""
         self._check_host(req)
         self._check_origin(req)
+        if self._reads_need_token:
+            self._check_token(req)
 
     def check_write(self, req: falcon.Request) -> None:
         """Check a request that changes something."""

@@ -730,6 +730,40 @@ def test_no_token_or_a_wrong_one_is_a_401(guarded: Callable[..., Any], header: s
         assert TOKEN not in json.dumps(body)
 
 
+READS = ["/plugins", "/plugins?status=failed", "/plugins/hello", "/plugins/nobody", "/workers"]
+
+
+@pytest.mark.parametrize("path", READS)
+def test_with_a_token_reads_want_it_too(guarded: Callable[..., Any], path: str) -> None:
+    """They show paths, processes and exceptions' texts."""
+    client = guarded(admin_token=TOKEN)
+    body = check_problem(client.get(path, status=401), 401)
+    assert "BENANA_ADMIN_TOKEN" in body["detail"]
+    assert client.head(path, status="*").status_code in {401, 405}
+    client.get(path, headers={"Authorization": "Bearer wrong"}, status=401)
+    found = client.get(path, headers={"Authorization": f"Bearer {TOKEN}"}, status="*")
+    assert found.status_code == (404 if path.endswith("nobody") else 200)
+
+
+@pytest.mark.parametrize("path", READS)
+def test_reads_can_be_kept_open(guarded: Callable[..., Any], path: str) -> None:
+    for client in (guarded(admin_token=TOKEN, admin_read_open=True), guarded()):
+        expected = 404 if path.endswith("nobody") else 200
+        assert client.get(path, status="*").status_code == expected
+    client = guarded(admin_token=TOKEN, admin_read_open=True)
+    for write in WRITES:
+        check_problem(client.post(write, status=401), 401)
+
+
+def test_health_is_open_with_a_token_and_says_no_more_than_it_must(
+    guarded: Callable[..., Any],
+) -> None:
+    client = guarded(admin_token=TOKEN)
+    assert client.get("/health/live").json == {"status": "live"}
+    body = check_problem(client.get("/health/ready", status=503), 503)
+    assert body.keys() == {"type", "title", "status", "detail", "instance"}
+
+
 def test_a_token_that_is_not_ascii_is_compared_by_its_bytes(guarded: Callable[..., Any]) -> None:
     client = guarded(admin_token="schlüssel🍌")
     sent = "Bearer " + "schlüssel🍌".encode().decode("latin-1")  # as a WSGI server hands it over

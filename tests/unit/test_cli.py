@@ -526,6 +526,11 @@ def test_a_token_is_sent_as_the_bytes_that_the_server_compares(run, api):
     assert sent.encode("latin-1").decode() == "Bearer gehé€im"
 
 
+def test_the_list_sends_the_token_with_each_of_its_calls(run, api):
+    run("list", BENANA_ADMIN_TOKEN="s3cret")
+    assert [asked[2]["authorization"] for asked in api.asked] == ["Bearer s3cret"] * 2
+
+
 def test_without_a_token_none_is_sent(run, api):
     run("list")
     assert "authorization" not in api.asked[-1][2]

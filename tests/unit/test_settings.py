@@ -156,6 +156,19 @@ def test_the_database_and_the_token_are_taken_as_they_are():
     assert settings.admin_token == "s3cret"
 
 
+@pytest.mark.parametrize(
+    ("text", "is_open"), [("", False), ("token", False), ("open", True), (" OPEN ", True)]
+)
+def test_admin_reads_can_be_open(text, is_open):
+    assert read(BENANA_ADMIN_READ=text).admin_read_open is is_open
+
+
+@pytest.mark.parametrize("text", ["on", "true", "closed", "open\x00", "öffentlich"])
+def test_an_admin_read_that_is_neither_is_refused_by_name(text):
+    with pytest.raises(SettingsError, match=r"BENANA_ADMIN_READ.*expected open.*token"):
+        read(BENANA_ADMIN_READ=text)
+
+
 def test_admin_hosts_are_split_at_commas_and_spaces_and_lowered():
     assert read(BENANA_ADMIN_HOSTS="A.example, b.Example  c,").admin_hosts == {
         "a.example",
