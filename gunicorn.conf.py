@@ -51,6 +51,7 @@ def on_starting(server):
     """Start the database, publish what changed; the port opens afterwards."""
     global settings
     os.environ["BENANA_BIND"] = _bind_of(server)  # where `--bind` says otherwise, it counts
+    os.environ["FORWARDED_ALLOW_IPS"] = ",".join(server.cfg.forwarded_allow_ips)  # likewise
     settings = Settings.from_environment()
     _refuse_busy_port()
     server.postgres = None

@@ -24,6 +24,7 @@ from app.records import (
 )
 from app.serving.application import LiveApp
 from app.serving.archive import generations_alive
+from app.serving.callers import Surroundings
 from app.serving.generations import Undertaker
 from app.serving.lastgood import LastGood
 from app.serving.loader import make_context_factory
@@ -74,6 +75,7 @@ class PluginManager:
             make_context_factory(settings.data_dir, self._plugin_database.connection),
             settings.artifacts_dir,
             lambda name: self._reconciler.mark([name]),
+            Surroundings(settings.known_hosts, settings.trusted_proxies),
         )
         self._reconciler = Reconciler(
             self._repository,

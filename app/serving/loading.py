@@ -12,6 +12,7 @@ from app.database.repository import Repository
 from app.errors import ArtifactError, DatabaseUnavailableError, LoadError, PluginError
 from app.records import Artifact, ServedRow, artifact_digest, artifact_name
 from app.serving.artifacts import read_archive, store_artifact
+from app.serving.callers import Surroundings
 from app.serving.loader import LoadedPlugin, MakeContext, load
 
 log = logging.getLogger(__name__)
@@ -48,8 +49,14 @@ class Loading:
         make_context: MakeContext,
         artifacts_dir: Path,
         on_late: Callable[[str], None],
+        surroundings: Surroundings | None = None,
     ) -> None:
-        """Make it; `on_late` is told the name of a plugin whose late result can be taken."""
+        """Make it.
+
+        `on_late` is told the name of a plugin whose late result can be taken; `surroundings` are
+        what plugins that have their callers checked go by.
+        """
+        self._surroundings = surroundings
         self._repository = repository
         self._make_context = make_context
         self._artifacts_dir = artifacts_dir
@@ -112,7 +119,13 @@ class Loading:
         passing = False
         try:
             artifact = self._artifact(row)
-            plugin = load(artifact, self._make_context, row_id=row.id, generation=row.generation)
+            plugin = load(
+                artifact,
+                self._make_context,
+                row_id=row.id,
+                generation=row.generation,
+                surroundings=self._surroundings,
+            )
         except PluginError as found:
             error = found.with_traceback(None)
         except DatabaseUnavailableError as found:

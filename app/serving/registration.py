@@ -13,6 +13,7 @@ from falcon.routing.util import SuffixedMethodNotFoundError
 
 from app.errors import LoadError
 from app.records import Endpoint
+from app.serving.callers import CallerCheck
 from app.serving.handlers import HandlerError, Responder, describe, make_responder
 
 MAX_TEMPLATE_LENGTH = 500
@@ -41,6 +42,11 @@ class Route:
         methods: dict[str, Any] = dict(known)
         set_default_responders(methods)
         object.__setattr__(self, "methods", methods)
+
+    def put_behind(self, check: CallerCheck) -> None:
+        """Have a plugin's callers checked before each of its responders, before it is routed."""
+        for method, responder in self.methods.items():
+            self.methods[method] = check.before(responder)
 
 
 class HandlerResource:

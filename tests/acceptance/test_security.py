@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.server import Server
+from tests.acceptance.server import Server, source, wait_until
 from tests.conftest import open_folder
 
 STRANGER = 12345
@@ -87,6 +87,37 @@ def test_a_stranger_who_closes_at_once_writes_nothing(doors: Doors) -> None:
     # One after the other, in their order: ours comes after whatever they have begun.
     assert doors.server.post("/plugins/whoami/reload").status == 202
     assert doors.generation() == before + 1
+
+
+POST = (
+    source("{name}")
+    .replace('server.get("/{name}", self.get)', 'server.post("/{name}", self.post)')
+    .replace("def get(self):", "def post(self, body):")
+)
+
+
+def test_a_plugin_that_says_so_takes_no_calls_of_foreign_pages(doors: Doors) -> None:
+    server = doors.server
+    server.write("open_one", POST.replace("{name}", "open_one"))
+    server.write("same", "origins: same\nhosts: [app.example.com]\n", "plugin.yaml")
+    server.write("same", POST.replace("{name}", "same"))
+    for name in ("open_one", "same"):
+        wait_until(lambda n=name: server.post(f"/{n}", {}).status == 200, f"{name} is served")
+    port = server.port
+    foreign = {"Origin": "https://evil.example", "Content-Type": "text/plain"}
+    rebound = {"Origin": f"http://evil.example:{port}", "Host": f"evil.example:{port}"}
+    for headers in (foreign, rebound, {"Sec-Fetch-Site": "cross-site"}):
+        assert server.call("POST", "/same", b"{}", headers).status == 403
+        assert server.call("POST", "/open_one", b"{}", headers).status == 200
+    for headers in (
+        {"Origin": f"http://127.0.0.1:{port}"},
+        {"Origin": "https://app.example.com", "Host": "app.example.com"},
+        {"Origin": "https://app.example.com", "X-Forwarded-Host": "app.example.com"},
+    ):
+        assert server.call("POST", "/same", b"{}", headers).status == 200
+    through = ("--unix-socket", str(doors.path), "-d", "{}", "http://localhost/same")
+    assert curl(*through, "-H", "Origin: http://localhost")[0] == 200
+    assert curl(*through, "-H", "Origin: https://evil.example")[0] == 403
 
 
 @as_root

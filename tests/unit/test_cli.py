@@ -254,6 +254,15 @@ def test_a_new_plugin_passes_its_check_and_answers(run, tmp_path, name):
         assert loaded.client.get(f"/{name}").json == {"message": f"Ahoy from {name}!"}
 
 
+def test_a_new_plugin_takes_no_calls_of_other_sites_pages(run, tmp_path):
+    run("new", "shop")
+    with load_plugin(tmp_path / "plugins" / "shop") as loaded:
+        foreign = {"Origin": "https://evil.example", "Content-Type": "text/plain"}
+        loaded.client.post("/shop", "{}", headers=foreign, status=403)
+        own = {"Origin": "http://localhost:80", "Host": "localhost:80"}
+        loaded.client.post("/shop", "{}", headers=own, status=200)
+
+
 def test_new_says_what_to_call(run, tmp_path):
     result = run("new", "shop", BENANA_BIND="0.0.0.0:8000")
     assert str(tmp_path / "plugins" / "shop") in result.stdout
