@@ -9,6 +9,7 @@ import socket
 import sys
 from dataclasses import replace
 
+from app import logs
 from app.database.connection import connection_options
 from app.database.embedded import EmbeddedPostgres
 from app.errors import BenanaError, SettingsError
@@ -36,11 +37,7 @@ if sys.platform == "linux":
     worker_tmp_dir = "/dev/shm"  # noqa: S108 - a heartbeat shall not wait for a disk
 
 # Not gunicorn's `logconfig_dict`: with it every request pays for a line of an access log.
-logging.basicConfig(
-    level=logging.INFO,
-    format="[%(asctime)s] [%(process)d] [%(levelname)s] %(message)s",
-    datefmt="%Y-%m-%d %H:%M:%S %z",
-)
+logs.configure()
 log = logging.getLogger("benana")
 
 
@@ -50,6 +47,7 @@ log = logging.getLogger("benana")
 def on_starting(server):
     """Start the database, publish what changed; the port opens afterwards."""
     global settings
+    logs.protect_gunicorn()
     os.environ["BENANA_BIND"] = _bind_of(server)  # where `--bind` says otherwise, it counts
     os.environ["FORWARDED_ALLOW_IPS"] = ",".join(server.cfg.forwarded_allow_ips)  # likewise
     settings = Settings.from_environment()
@@ -62,6 +60,11 @@ def on_starting(server):
         except BenanaError as error:
             sys.exit(f"benana: {error}")
     create_app(settings).manager.publish_at_start()
+
+
+def on_reload(server):
+    """Take the log in hand again: HUP has set it up anew."""
+    logs.protect_gunicorn()
 
 
 def when_ready(server):

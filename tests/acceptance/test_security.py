@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -118,6 +120,54 @@ def test_a_plugin_that_says_so_takes_no_calls_of_foreign_pages(doors: Doors) -> 
     through = ("--unix-socket", str(doors.path), "-d", "{}", "http://localhost/same")
     assert curl(*through, "-H", "Origin: http://localhost")[0] == 200
     assert curl(*through, "-H", "Origin: https://evil.example")[0] == 403
+
+
+BOOM = """
+from app.plugin import PluginMetadata
+
+
+class Boom:
+    def initialize(self, context):
+        self.log = context.logger
+
+    def get_metadata(self):
+        return PluginMetadata("boom", "1")
+
+    def register_routes(self, server):
+        server.get("/boom/{what}", self.get)
+        server.get("/boom/exit/{what}", self.exit)
+
+    def cleanup(self, context):
+        pass
+
+    def get(self, what):
+        self.log.warning("asked for %s", what)
+        raise ValueError(what)
+
+    def exit(self, what):
+        raise SystemExit(what)
+
+
+new_plugin = Boom
+"""
+
+
+def test_no_client_writes_a_line_of_the_log(doors: Doors) -> None:
+    server = doors.server
+    server.write("boom", BOOM)
+    wait_until(lambda: server.get("/boom/x").status == 500, "boom is served")
+    forged = "[2026-01-01 00:00:00 +0000] [1] [INFO] all is well"
+    for end in ("%0a", "%0d", "%c2%85", "%e2%80%a8", "%1b[2J%0a"):
+        for path in ("/boom/a", "/boom/exit/a"):
+            assert server.get(f"{path}{end}{quote(forged)}").status == 500
+    written = server.log_file.read_text(encoding="utf-8")
+    lines = written.splitlines()
+    assert sum(forged in line for line in lines) >= 25  # request, message and traceback
+    event = re.compile(r"(\[[^]]+\] \[\d+\] \[[A-Z]+\] )|    ")
+    assert [line for line in lines if not event.match(line)] == []
+    assert not any(line.startswith(forged) for line in lines)
+    assert "\n    Traceback (most recent call last):\n" in written
+    assert "\x1b" not in written
 
 
 @as_root
