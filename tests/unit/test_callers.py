@@ -9,9 +9,8 @@ from ipaddress import ip_network
 
 import pytest
 
-from app.records import Artifact
 from app.serving.callers import Surroundings, is_own_origin, parse_host, parse_origin
-from app.serving.loader import load, make_context_factory
+from app.serving.loader import LoadedPlugin, load, make_context_factory
 from tests.unit.conftest import artifact_of, call, no_database, plugin_text, sha256
 
 PLUGIN = plugin_text(
@@ -40,9 +39,17 @@ PLUGIN = plugin_text(
 )
 
 
-@functools.cache
-def artifact(**manifest) -> Artifact:
-    return artifact_of({"main.py": PLUGIN}, **manifest)
+@pytest.fixture(scope="module")
+def loaded_plugin(tmp_path_factory):
+    """Gives the plugin with a manifest, on a server with names and proxies; loaded once each."""
+    make_context = make_context_factory(tmp_path_factory.mktemp("data"), no_database)
+
+    @functools.cache
+    def give(surroundings: Surroundings | None, **manifest) -> LoadedPlugin:
+        artifact = artifact_of({"main.py": PLUGIN}, **manifest)
+        return load(artifact, make_context, surroundings=surroundings)
+
+    return give
 
 
 OWN = {"HTTP_HOST": "127.0.0.1:9999", "REMOTE_ADDR": "192.0.2.1"}
@@ -55,12 +62,12 @@ def h(**headers: str) -> dict[str, str]:
 
 
 @pytest.fixture
-def serve(app, load_plugin, tmp_path):
-    """Serve a plugin whose manifest says something, on a server with names and proxies."""
+def serve(app, loaded_plugin):
+    """Serve it, and nothing that it was told before."""
 
     def make(surroundings: Surroundings | None = None, **manifest):
-        make_context = make_context_factory(tmp_path, no_database)
-        loaded = load(artifact(**manifest), make_context, surroundings=surroundings)
+        loaded = loaded_plugin(surroundings, **manifest)
+        loaded.instance.written.clear()
         builder = app.table.builder()
         builder.remove("sample")
         builder.add("sample", loaded.routes)
@@ -199,9 +206,10 @@ def test_a_call_of_ones_own_pages_or_of_no_page_passes(serve, method, headers):
     assert serve(origins=())(method, **headers).status in {200, 400}
 
 
-@pytest.mark.parametrize("headers", [*REFUSED, *PASSED, h(host="evil.example"), h(host="")])
-def test_a_plugin_that_says_nothing_is_open_as_in_falcon(serve, headers):
-    assert serve()(**headers).status == 200
+def test_a_plugin_that_says_nothing_is_open_as_in_falcon(serve):
+    ask = serve()
+    for headers in (*REFUSED, *PASSED, h(host="evil.example"), h(host="")):
+        assert ask(**headers).status == 200
 
 
 def test_a_link_on_a_foreign_page_can_be_followed_and_nothing_else(serve):

@@ -115,7 +115,7 @@ def test_another_user_is_told_apart(kind, open_path):
 @as_root
 def test_a_stranger_who_closes_at_once_never_passes():
     """It is seen before, while or after it closes."""
-    times = 40
+    times = 20
     with listener(*V4) as door:
         door.settimeout(10)
         there = f"/dev/tcp/127.0.0.1/{door.getsockname()[1]}"
