@@ -9,6 +9,7 @@ import socket
 import sys
 from dataclasses import replace
 
+from app import logs
 from app.arbiter import Arbiter
 from app.database.connection import connection_options
 from app.database.embedded import EmbeddedPostgres
@@ -32,16 +33,13 @@ threads = settings.threads
 keepalive = 15
 worker_class = "app.worker.Worker"  # gunicorn's "gthread", and what its master shows of it
 preload_app = False  # a thread that is started before the fork does not exist in a worker
+umask = 0o007  # of a unix socket: 0770, for the user and the group that gunicorn's `group` names
 control_socket_disable = True  # two servers of one user would collide on it
 if sys.platform == "linux":
     worker_tmp_dir = "/dev/shm"  # noqa: S108 - a heartbeat shall not wait for a disk
 
 # Not gunicorn's `logconfig_dict`: with it every request pays for a line of an access log.
-logging.basicConfig(
-    level=logging.INFO,
-    format="[%(asctime)s] [%(process)d] [%(levelname)s] %(message)s",
-    datefmt="%Y-%m-%d %H:%M:%S %z",
-)
+logs.configure()
 log = logging.getLogger("benana")
 
 
@@ -51,7 +49,9 @@ log = logging.getLogger("benana")
 def on_starting(server):
     """Start the database, publish what changed; the port opens afterwards."""
     global settings
+    logs.protect_gunicorn()
     os.environ["BENANA_BIND"] = _bind_of(server)  # where `--bind` says otherwise, it counts
+    os.environ["FORWARDED_ALLOW_IPS"] = ",".join(server.cfg.forwarded_allow_ips)  # likewise
     settings = Settings.from_environment()
     _refuse_busy_port()
     server.postgres = None
@@ -63,6 +63,11 @@ def on_starting(server):
             sys.exit(f"benana: {error}")
     Arbiter.look_after(server, CrashedLoads(settings.artifacts_dir))
     create_app(settings).manager.publish_at_start()
+
+
+def on_reload(server):
+    """Take the log in hand again: HUP has set it up anew."""
+    logs.protect_gunicorn()
 
 
 def when_ready(server):

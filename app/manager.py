@@ -27,6 +27,7 @@ from app.records import (
 )
 from app.serving.application import LiveApp
 from app.serving.archive import generations_alive
+from app.serving.callers import Surroundings
 from app.serving.crashes import LoadMarker
 from app.serving.generations import Undertaker
 from app.serving.lastgood import LastGood
@@ -109,6 +110,7 @@ class PluginManager:
             settings.artifacts_dir,
             lambda name: self._reconciler.mark([name]),
             self._marker,
+            Surroundings(settings.known_hosts, settings.trusted_proxies),
         )
         self._reconciler = Reconciler(
             self._repository,

@@ -23,7 +23,11 @@ def is_plugin_name(text: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What `plugin.yaml` says; every field may be left out there."""
+    """What `plugin.yaml` says; every field may be left out there.
+
+    `origins` are those of the pages that may call the plugin beside its own, None if all may;
+    `hosts` are the names under which it may be called beside the server's.
+    """
 
     entry: str = "main:new_plugin"
     name: str | None = None
@@ -32,6 +36,8 @@ class Manifest:
     author: str | None = None
     enabled: bool = True
     config: Mapping[str, Any] = field(default_factory=dict)
+    origins: tuple[str, ...] | None = None
+    hosts: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

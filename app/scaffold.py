@@ -40,6 +40,7 @@ def new_plugin() -> PluginInterface:
 
 _MANIFEST = """\
 description: Says hello
+origins: same # pages of other sites may not call it; a list lets some in: [https://app.example.com]
 config: # main.py finds it in context.config
   greeting: Hello
 """

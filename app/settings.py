@@ -2,6 +2,7 @@
 
 import ipaddress
 import os
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,16 +11,23 @@ from typing import Self, TypeVar
 from app.errors import SettingsError
 
 T = TypeVar("T", int, None)
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
+LOOPBACK_NETWORKS: tuple[Network, ...] = (
+    ipaddress.ip_network("127.0.0.1"),
+    ipaddress.ip_network("::1"),
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
     """What the environment says, checked. All folders are absolute.
 
-    `database_url` is None for the embedded PostgreSQL; `bind` is `host:port` or `unix:path`.
-    `plugin_statement_seconds` is None for no limit.
+    `database_url` is None for the embedded PostgreSQL; `bind` is `host:port` or `unix:path`;
+    with `admin_read_open`, what changes nothing in the admin API needs no token; `trusted_proxies`
+    are the addresses whose word on the host that was called counts; `plugin_statement_seconds` is
+    None for no limit.
     """
 
     plugins_dir: Path
@@ -31,7 +39,9 @@ class Settings:
     workers: int = 2
     threads: int = 8
     admin_token: str | None = None
+    admin_read_open: bool = False
     admin_hosts: frozenset[str] = frozenset()
+    trusted_proxies: tuple[Network, ...] = LOOPBACK_NETWORKS
     watch: bool = True
     heartbeat_seconds: int = 5
     drain_seconds: int = 30
@@ -65,7 +75,9 @@ class Settings:
             workers=_count(environ, "WEB_CONCURRENCY", 2),
             threads=threads,
             admin_token=token,
-            admin_hosts=frozenset(host.lower() for host in hosts),
+            admin_read_open=_read_is_open(environ),
+            admin_hosts=frozenset(host.lower().removesuffix(".") for host in hosts),
+            trusted_proxies=_networks(environ),
             watch=_switch(environ, "BENANA_WATCH", default=True),
             heartbeat_seconds=_count(environ, "BENANA_HEARTBEAT_SECONDS", 5),
             drain_seconds=_count(environ, "BENANA_DRAIN_SECONDS", 30),
@@ -75,6 +87,13 @@ class Settings:
             plugin_connections=_count(environ, "BENANA_PLUGIN_CONNECTIONS", threads // 2 + 2),
             plugin_statement_seconds=_count(environ, "BENANA_PLUGIN_STATEMENT_SECONDS", None),
         )
+
+    @property
+    def known_hosts(self) -> frozenset[str]:
+        """The names, in lower case, under which this server may be called beside addresses."""
+        bound = self.bind.rpartition(":")[0].strip("[]")
+        own = {name.lower().removesuffix(".") for name in (bound, socket.gethostname())}
+        return LOOPBACK_HOSTS | self.admin_hosts | own
 
     @property
     def bind_is_local(self) -> bool:
@@ -113,6 +132,33 @@ def _switch(environ: Mapping[str, str], variable: str, *, default: bool) -> bool
     if text in {"off", "false", "no", "0"}:
         return False
     raise SettingsError(f"{variable} is {text!r}; expected on or off.")
+
+
+def _networks(environ: Mapping[str, str]) -> tuple[Network, ...]:
+    """Return gunicorn's own setting: whose `X-Forwarded-…` headers count."""
+    text = environ.get("FORWARDED_ALLOW_IPS")
+    if text is None:
+        return LOOPBACK_NETWORKS
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if "*" in parts:
+        parts = ["0.0.0.0/0", "::/0"]
+    try:
+        return tuple(ipaddress.ip_network(part, strict=False) for part in parts)
+    except ValueError as error:
+        raise SettingsError(
+            f"FORWARDED_ALLOW_IPS is {text[:100]!r} ({error}); expected the addresses or networks "
+            "of your proxies with commas between them, or *."
+        ) from None
+
+
+def _read_is_open(environ: Mapping[str, str]) -> bool:
+    text = environ.get("BENANA_ADMIN_READ", "").strip().lower()
+    if text not in {"", "token", "open"}:
+        raise SettingsError(
+            f"BENANA_ADMIN_READ is {text[:40]!r}; expected open (to everybody) or token (to who "
+            "sends BENANA_ADMIN_TOKEN, if one is set)."
+        )
+    return text == "open"
 
 
 def _check_bind(bind: str) -> None:

@@ -1,21 +1,27 @@
 """Who may call the admin API.
 
-The dangers are a server that is reachable from elsewhere, and a browser on this machine that a
-foreign page makes call us (cross-site requests, DNS rebinding). There are no cookies and no CORS.
+The dangers are a server that is reachable from elsewhere, if only through a proxy that says
+nothing of it, and a browser on this machine that a foreign page makes call us (cross-site
+requests, DNS rebinding). There are no cookies and no CORS.
 """
 
 import hmac
-import ipaddress
-import socket
-from urllib.parse import urlsplit
+import os
+import sys
 
 import falcon
 
+from app.admin.peer import is_own_user, uid_of_peer
 from app.admin.problems import Problem
+from app.serving.callers import is_address, is_own_origin, parse_host, parse_origin
 from app.serving.handlers import read_body
-from app.settings import LOOPBACK_HOSTS, Settings
+from app.settings import Settings
 
 MAX_BODY_BYTES = 64 * 1024
+
+_ADVICE = (
+    "Set BENANA_ADMIN_TOKEN for the server, and send 'Authorization: Bearer TOKEN' with its value."
+)
 
 _PROXY_HEADERS = ("X-Forwarded-For", "X-Forwarded-Host", "X-Real-Ip", "Forwarded", "Via")
 
@@ -25,14 +31,16 @@ class Guard:
 
     def __init__(self, settings: Settings) -> None:
         self._token = settings.admin_token.encode() if settings.admin_token else None
+        self._reads_need_token = self._token is not None and not settings.admin_read_open
         self._local = settings.bind_is_local
-        bound = settings.bind.rpartition(":")[0].strip("[]").lower()
-        self._hosts = LOOPBACK_HOSTS | settings.admin_hosts | {bound, socket.gethostname().lower()}
+        self._hosts = settings.known_hosts
 
     def check_read(self, req: falcon.Request) -> None:
-        """Check a request that changes nothing."""
+        """Check a request that changes nothing: it shows paths, processes and exceptions' texts."""
         self._check_host(req)
         self._check_origin(req)
+        if self._reads_need_token:
+            self._check_token(req)
 
     def check_write(self, req: falcon.Request) -> None:
         """Check a request that changes something."""
@@ -44,22 +52,24 @@ class Guard:
             raise Problem(
                 403,
                 "Admin writes are off: this server can be reached from other machines and has no "
-                "token. Set BENANA_ADMIN_TOKEN, or bind to a loopback address.",
+                f"token. {_ADVICE} Or bind to a loopback address.",
             )
         elif any(req.get_header(name) for name in _PROXY_HEADERS):
             raise Problem(
                 403,
                 "Admin writes through a proxy need a token, because the proxy can be reached from "
-                "elsewhere. Set BENANA_ADMIN_TOKEN.",
+                f"elsewhere. {_ADVICE}",
             )
+        elif sys.platform == "linux":
+            _check_peer(req)
         read_body(req, MAX_BODY_BYTES)
 
     def _check_host(self, req: falcon.Request) -> None:
-        given = req.env.get("HTTP_HOST", "")
-        host = _host_of(given)
-        if host is None:
+        called = parse_host(req.env.get("HTTP_HOST", ""))
+        if called is None:
             raise Problem(400, "The Host header is missing or malformed.")
-        if host not in self._hosts and not _is_address(host):
+        host = called[0]
+        if host not in self._hosts and not is_address(host):
             raise Problem(
                 403,
                 f"The host {host[:100]!r} is not known to the admin API. Add it to "
@@ -69,13 +79,10 @@ class Guard:
     def _check_origin(self, req: falcon.Request) -> None:
         if req.get_header("Sec-Fetch-Site") in {"cross-site", "same-site"}:
             raise Problem(403, "The admin API does not answer calls of other sites' pages.")
-        origin = req.get_header("Origin")
-        if origin is not None:
-            try:
-                foreign = urlsplit(origin).netloc.lower() != req.env.get("HTTP_HOST", "").lower()
-            except ValueError:
-                foreign = True
-            if foreign:
+        said = req.get_header("Origin")
+        if said is not None:
+            origin, host = parse_origin(said), req.env.get("HTTP_HOST", "")
+            if origin is None or not is_own_origin(origin, host, req.env["wsgi.url_scheme"]):
                 raise Problem(403, "The admin API does not answer calls of a foreign Origin.")
 
     def _check_token(self, req: falcon.Request) -> None:
@@ -91,22 +98,19 @@ class Guard:
             )
 
 
-def _host_of(header: str) -> str | None:
-    """Return the host of a Host header in lower case, without its port; None if malformed."""
-    try:
-        parts = urlsplit(f"//{header}")
-        host, _ = parts.hostname, parts.port
-    except ValueError:
-        return None
-    if not host or parts.username is not None or parts.path or parts.query or parts.fragment:
-        return None
-    return host
-
-
-def _is_address(host: str) -> bool:
-    # A page of a foreign site comes under a name: DNS rebinding cannot make it an address.
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
+def _check_peer(req: falcon.Request) -> None:
+    # "From this machine" is no proof: a proxy here passes on what comes from elsewhere.
+    uid = uid_of_peer(req.env.get("gunicorn.socket"))
+    if uid is not None and is_own_user(uid):
+        return
+    found = (
+        "it cannot be told whose process made this call (it has closed its connection, or runs "
+        "in another container)"
+        if uid is None
+        else f"this call was made by a process of the user {uid}"
+    )
+    raise Problem(
+        403,
+        "Without a token, admin writes are taken from processes of the server's own user "
+        f"({os.geteuid()}) and of root alone, and {found}. {_ADVICE}",
+    )

@@ -55,6 +55,8 @@ def _pack(source: PluginSource, codes: dict[str, CodeType]) -> bytes:
         "digest": source.digest,
         "entry": source.manifest.entry,
         "config": dict(source.manifest.config),
+        "origins": source.manifest.origins,
+        "hosts": source.manifest.hosts,
         "magic": importlib.util.MAGIC_NUMBER.hex(),
     }
     buffer = io.BytesIO()

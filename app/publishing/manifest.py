@@ -8,13 +8,16 @@ import yaml
 
 from app.errors import DiscoveryError
 from app.records import Manifest
+from app.serving.callers import parse_host, parse_origin
 
 FILE_NAME = "plugin.yaml"
 MAX_BYTES = 64 * 1024
 MAX_DEPTH = 32
 
 _TEXTS = {"entry": 200, "name": 63, "description": 65536, "version": 100, "author": 255}
-_KEYS = (*_TEXTS, "enabled", "config")
+_LISTS = ("origins", "hosts")
+_KEYS = (*_TEXTS, "enabled", *_LISTS, "config")
+MAX_NAMES = 200
 _ENTRY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
 _MAP_TAG = "tag:yaml.org,2002:map"
 _NULL_TAG = "tag:yaml.org,2002:null"
@@ -156,6 +159,8 @@ def _value(key: str, node: yaml.Node) -> Any:
         if key == "entry" and not _ENTRY.fullmatch(text):
             raise ValueError(f"{text!r}, expected module:function, as main:new_plugin")
         return text
+    if key in _LISTS:
+        return _names(key, node)
     found = _construct(node)
     if key == "enabled" and node.tag != _BOOL_TAG:
         raise ValueError(f"{found!r}, expected true or false")
@@ -167,6 +172,50 @@ def _value(key: str, node: yaml.Node) -> Any:
         except (TypeError, ValueError) as error:
             raise ValueError(f"not JSON ({error}), expected JSON's types") from None
     return found
+
+
+_EXPECTED_NAMES = {
+    "origins": "same, or a list of origins, as [https://app.example.com]",
+    "hosts": "a list of host names, as [app.example.com]",
+}
+
+
+def _names(key: str, node: yaml.Node) -> tuple[str, ...]:
+    """Return a list of origins or hosts, each as it is compared; none for `origins: same`.
+
+    Raises:
+        ValueError: with all that are none.
+    """
+    if key == "origins" and isinstance(node, yaml.ScalarNode) and node.value == "same":
+        return ()
+    if not isinstance(node, yaml.SequenceNode):
+        found = repr(node.value[:40]) if isinstance(node, yaml.ScalarNode) else "a mapping"
+        advice = "; without the key, pages of every origin may call" if key == "origins" else ""
+        raise ValueError(f"{found}, expected {_EXPECTED_NAMES[key]}{advice}")  # noqa: TRY004
+    if len(node.value) > MAX_NAMES:
+        raise ValueError(f"a list of {len(node.value):,}, expected {MAX_NAMES} at most")
+    read = _origin if key == "origins" else _host
+    names = [
+        (item.value, read(item.value)) if item.tag == _STR_TAG else (_construct(item), None)
+        for item in node.value
+    ]
+    wrong = [repr(written)[:80] for written, name in names if name is None]
+    if wrong:
+        expected = "https://app.example.com" if key == "origins" else "app.example.com"
+        raise ValueError(
+            f"a list with {', '.join(wrong[:10])}, expected {key} as {expected}, in full"
+        )
+    return tuple(name for _, name in names if name is not None)
+
+
+def _origin(text: str) -> str | None:
+    origin = parse_origin(text.removesuffix("/")) if text.isascii() else None
+    return None if origin is None or "*" in origin.host else str(origin)
+
+
+def _host(text: str) -> str | None:
+    called = parse_host(text) if text.isascii() else None
+    return None if called is None or called[1] is not None or "*" in text else called[0]
 
 
 def _construct(node: yaml.Node) -> Any:

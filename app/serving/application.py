@@ -1,7 +1,6 @@
 """The Falcon application whose requests each run in one route table from start to last byte."""
 
 import logging
-import traceback
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, cast
@@ -177,13 +176,13 @@ def _crashed(
 ) -> list[bytes]:
     error_id = uuid.uuid4().hex[:12]
     log.error(
-        "%s: %s %s raised %s [error %s]\n%s",
+        "%s: %s %s raised %s [error %s]",
         at.owner if isinstance(at, Route) else SERVER,
         env.get("REQUEST_METHOD"),
         env.get("PATH_INFO"),
         type(error).__name__,
         error_id,
-        "".join(traceback.format_exception(error)),
+        exc_info=error,
     )
     body = CRASH_BODY % error_id.encode()
     headers = [

@@ -54,6 +54,9 @@ class Archive:
         self.digest = artifact.digest
         self.entry: str = meta["entry"]
         self.config: Mapping[str, Any] = meta["config"]
+        # An archive that was made before there were these keys is open, as it was then.
+        self.origins: Sequence[str] | None = meta.get("origins")
+        self.hosts: Sequence[str] | None = meta.get("hosts")
         self.label = source_label(self.plugin, self.digest)
         self._magic = bytes.fromhex(meta["magic"])
 

@@ -19,6 +19,7 @@ from app.errors import BenanaError, DatabaseUnavailableError, LoadError, PluginE
 from app.plugin import PluginContext, PluginInterface, PluginMetadata
 from app.records import Artifact
 from app.serving.archive import Archive, GenerationPackage
+from app.serving.callers import Surroundings, check_of
 from app.serving.registration import Route, RouteCollector
 
 log = logging.getLogger(__name__)
@@ -90,8 +91,12 @@ def load(
     row_id: str = "",
     generation: int = 0,
     steps: Steps | None = None,
+    surroundings: Surroundings | None = None,
 ) -> LoadedPlugin:
     """Load an artifact as one generation of its plugin.
+
+    With `surroundings` the server says by which names it is called, for a plugin that has its
+    callers checked; without them, by those of this machine.
 
     On failure nothing stays behind: the modules are forgotten, and `cleanup` has run if
     `initialize` had succeeded.
@@ -102,11 +107,17 @@ def load(
         DatabaseUnavailableError: the plugin needed the database and it was away.
     """
     try:
-        return _load(artifact, make_context, row_id, generation, steps or Steps())
+        loaded = _load(artifact, make_context, row_id, generation, steps or Steps())
     except BenanaError as error:
         # Whoever keeps the error shall not keep the plugin's frames with it.
         error.__context__ = error.__cause__ = None
         raise error.with_traceback(None) from None
+    archive = loaded.package.archive
+    check = check_of(archive.plugin, archive.origins, archive.hosts, surroundings)
+    if check is not None:
+        for route in loaded.routes:
+            route.put_behind(check)
+    return loaded
 
 
 def _load(

@@ -19,6 +19,7 @@ from app.errors import (
 )
 from app.records import Artifact, ServedRow, artifact_digest, artifact_name
 from app.serving.artifacts import read_archive, store_artifact
+from app.serving.callers import Surroundings
 from app.serving.crashes import Crash, CrashedLoads, LoadMarker
 from app.serving.loader import LoadedPlugin, MakeContext, load
 
@@ -56,6 +57,7 @@ class Loading:
         artifacts_dir: Path,
         on_late: Callable[[str], None],
         marker: LoadMarker | None = None,
+        surroundings: Surroundings | None = None,
     ) -> None:
         """Make it.
 
@@ -65,7 +67,9 @@ class Loading:
             artifacts_dir: this host's archives.
             on_late: is told the name of a plugin whose late result can be taken.
             marker: where others see what is being loaded; None for one of its own.
+            surroundings: what plugins that have their callers checked go by.
         """
+        self._surroundings = surroundings
         self._repository = repository
         self._marker = marker or LoadMarker(artifacts_dir)
         self._crashed = CrashedLoads(artifacts_dir)
@@ -134,7 +138,11 @@ class Loading:
             artifact = self._artifact(row)
             with self._marker.loading(row):
                 plugin = load(
-                    artifact, self._make_context, row_id=row.id, generation=row.generation
+                    artifact,
+                    self._make_context,
+                    row_id=row.id,
+                    generation=row.generation,
+                    surroundings=self._surroundings,
                 )
         except PluginError as found:
             error = found.with_traceback(None)

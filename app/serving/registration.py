@@ -14,6 +14,7 @@ from falcon.routing.util import SuffixedMethodNotFoundError
 from app.errors import LoadError
 from app.records import Endpoint
 from app.serving.activity import Name
+from app.serving.callers import CallerCheck
 from app.serving.handlers import HandlerError, Responder, describe, make_responder
 
 MAX_TEMPLATE_LENGTH = 500
@@ -58,6 +59,11 @@ class Route:
         object.__setattr__(self, "methods", methods)
         shown = f"{self.owner} {self.generation.rpartition('.')[2]} {self.template}"
         object.__setattr__(self, "name", Name(shown))
+
+    def put_behind(self, check: CallerCheck) -> None:
+        """Have a plugin's callers checked before each of its responders, before it is routed."""
+        for method, responder in self.methods.items():
+            self.methods[method] = check.before(responder)
 
 
 class HandlerResource:

@@ -5,6 +5,8 @@ import io
 import json
 import logging
 import re
+import socket
+import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -159,6 +161,22 @@ new_plugin = Faulty
 """
 
 
+# gunicorn hands the connection over; the other end of this one belongs to this process.
+CONNECTION, OTHER_END = socket.socketpair()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def closed_connection() -> Iterator[None]:
+    yield
+    CONNECTION.close()
+    OTHER_END.close()
+
+
+def client_of(app: BenanaApp) -> Any:
+    """Return a client whose calls come from a process of the server's own user."""
+    return webtest.TestApp(app, extra_environ={"gunicorn.socket": CONNECTION})
+
+
 @dataclass
 class Live:
     """A running application with its folders and its database."""
@@ -214,7 +232,7 @@ def running(settings: Settings) -> Iterator[Live]:
     app = create_app(settings)
     app.manager.start(lambda: None)
     try:
-        yield Live(app, settings, webtest.TestApp(app))
+        yield Live(app, settings, client_of(app))
     finally:
         app.manager.stop()
 
@@ -239,7 +257,7 @@ def away(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A client of an application whose database is away: whatever needs it answers 503."""
     settings = settings_for(tmp_path_factory.mktemp("away"), "postgresql:///x?host=/nowhere")
     app = create_app(settings)
-    yield webtest.TestApp(app)
+    yield client_of(app)
     app.manager.stop()
 
 
@@ -251,7 +269,7 @@ def guarded(live: Live) -> Iterator[Callable[..., Any]]:
     def make(**changes: Any) -> Any:
         app = create_app(replace(live.settings, watch=False, **changes))
         apps.append(app)
-        return webtest.TestApp(app)
+        return client_of(app)
 
     yield make
     for app in apps:
@@ -271,6 +289,7 @@ def call(
         "SERVER_PORT": "9999",
         "SERVER_PROTOCOL": "HTTP/1.1",
         "REMOTE_ADDR": "127.0.0.1",
+        "gunicorn.socket": CONNECTION,
         "HTTP_HOST": "127.0.0.1:9999",
         "wsgi.version": (1, 0),
         "wsgi.url_scheme": "http",
@@ -809,6 +828,40 @@ def test_no_token_or_a_wrong_one_is_a_401(guarded: Callable[..., Any], header: s
         assert TOKEN not in json.dumps(body)
 
 
+READS = ["/plugins", "/plugins?status=failed", "/plugins/hello", "/plugins/nobody", "/workers"]
+
+
+@pytest.mark.parametrize("path", READS)
+def test_with_a_token_reads_want_it_too(guarded: Callable[..., Any], path: str) -> None:
+    """They show paths, processes and exceptions' texts."""
+    client = guarded(admin_token=TOKEN)
+    body = check_problem(client.get(path, status=401), 401)
+    assert "BENANA_ADMIN_TOKEN" in body["detail"]
+    assert client.head(path, status="*").status_code in {401, 405}
+    client.get(path, headers={"Authorization": "Bearer wrong"}, status=401)
+    found = client.get(path, headers={"Authorization": f"Bearer {TOKEN}"}, status="*")
+    assert found.status_code == (404 if path.endswith("nobody") else 200)
+
+
+@pytest.mark.parametrize("path", READS)
+def test_reads_can_be_kept_open(guarded: Callable[..., Any], path: str) -> None:
+    for client in (guarded(admin_token=TOKEN, admin_read_open=True), guarded()):
+        expected = 404 if path.endswith("nobody") else 200
+        assert client.get(path, status="*").status_code == expected
+    client = guarded(admin_token=TOKEN, admin_read_open=True)
+    for write in WRITES:
+        check_problem(client.post(write, status=401), 401)
+
+
+def test_health_is_open_with_a_token_and_says_no_more_than_it_must(
+    guarded: Callable[..., Any],
+) -> None:
+    client = guarded(admin_token=TOKEN)
+    assert client.get("/health/live").json == {"status": "live"}
+    body = check_problem(client.get("/health/ready", status=503), 503)
+    assert body.keys() == {"type", "title", "status", "detail", "instance"}
+
+
 def test_a_token_that_is_not_ascii_is_compared_by_its_bytes(guarded: Callable[..., Any]) -> None:
     client = guarded(admin_token="schlüssel🍌")
     sent = "Bearer " + "schlüssel🍌".encode().decode("latin-1")  # as a WSGI server hands it over
@@ -856,6 +909,25 @@ def test_a_name_that_looks_like_loopback_is_not_local(
     guarded: Callable[..., Any], bind: str
 ) -> None:
     check_problem(guarded(bind=bind).post(WRITES[0], status=403), 403)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells whose process it is")
+def test_a_write_of_nobody_knows_whom_needs_a_token(guarded: Callable[..., Any]) -> None:
+    """Its other end is closed, or on the other side of a network namespace."""
+    with socket.create_server(("127.0.0.1", 0)) as door:
+        ours = socket.create_connection(door.getsockname())
+        theirs, _ = door.accept()
+        with theirs:
+            ours.close()
+            for connection in (theirs, None):
+                unknown = {"gunicorn.socket": connection}
+                status, headers, raw = call(guarded().app, "POST", WRITES[0], **unknown)
+                detail = check_problem_body(headers["content-type"], raw, 403)["detail"]
+                assert "BENANA_ADMIN_TOKEN" in detail
+                assert call(guarded().app, "GET", "/plugins", **unknown)[0] == 200
+                unknown["HTTP_AUTHORIZATION"] = f"Bearer {TOKEN}"
+                status = call(guarded(admin_token=TOKEN).app, "POST", WRITES[0], **unknown)[0]
+                assert status == 404
 
 
 @pytest.mark.parametrize(

@@ -106,6 +106,31 @@ def read_days() -> list[dict[str, Any]]:
 DAYS = read_days()
 
 
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "https://evil.example"},
+        {"Origin": "null"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {
+            "Host": "evil.example",
+            "Origin": "http://evil.example",
+        },  # its name was made to point here
+    ],
+)
+def test_no_page_of_another_site_reads_or_writes(client: Client, headers: dict[str, str]) -> None:
+    make(client, "mine", x="text")
+    foreign = {**headers, "Content-Type": "text/plain"}
+    client.put("/powertable/theirs", '{"columns": []}', headers=foreign, status=403)
+    client.post("/powertable/mine/rows", '{"x": "y"}', headers=foreign, status=403)
+    client.post("/powertable/t/import?create=true", "x\n1\n", headers=foreign, status=403)
+    client.delete("/powertable/mine", headers=foreign, status=403)
+    client.get("/powertable/mine/rows", headers=foreign, status=403)
+    own = {"Origin": "http://localhost:80", "Host": "localhost:80"}
+    found = client.get("/powertable", headers=own).json["tables"]
+    assert [(table["name"], table["rows"]) for table in found] == [("mine", 0)]
+
+
 def import_csv(client: Client, table: str, body: bytes, status: int = 200, **query: str) -> Any:
     return client.post(
         f"/powertable/{table}/import?{urlencode(query)}",

@@ -254,6 +254,15 @@ def test_a_new_plugin_passes_its_check_and_answers(run, tmp_path, name):
         assert loaded.client.get(f"/{name}").json == {"message": f"Ahoy from {name}!"}
 
 
+def test_a_new_plugin_takes_no_calls_of_other_sites_pages(run, tmp_path):
+    run("new", "shop")
+    with load_plugin(tmp_path / "plugins" / "shop") as loaded:
+        foreign = {"Origin": "https://evil.example", "Content-Type": "text/plain"}
+        loaded.client.post("/shop", "{}", headers=foreign, status=403)
+        own = {"Origin": "http://localhost:80", "Host": "localhost:80"}
+        loaded.client.post("/shop", "{}", headers=own, status=200)
+
+
 def test_new_says_what_to_call(run, tmp_path):
     result = run("new", "shop", BENANA_BIND="0.0.0.0:8000")
     assert str(tmp_path / "plugins" / "shop") in result.stdout
@@ -524,6 +533,11 @@ def test_a_token_is_sent_as_the_bytes_that_the_server_compares(run, api):
     run("reload", "hello", BENANA_ADMIN_TOKEN="gehé€im")
     sent = api.asked[-1][2]["authorization"]
     assert sent.encode("latin-1").decode() == "Bearer gehé€im"
+
+
+def test_the_list_sends_the_token_with_each_of_its_calls(run, api):
+    run("list", BENANA_ADMIN_TOKEN="s3cret")
+    assert [asked[2]["authorization"] for asked in api.asked] == ["Bearer s3cret"] * 2
 
 
 def test_without_a_token_none_is_sent(run, api):

@@ -34,7 +34,8 @@ def test_an_empty_manifest_gives_the_defaults(raw):
 def test_every_key_is_read():
     found = parse(
         "name: sample\ndescription: Does it\nversion: 1.2.3\nauthor: Ann\n"
-        "entry: pkg.mod:make\nenabled: false\nconfig:\n  a: [1, 2.5, x, true, null]\n  b: {c: d}\n"
+        "entry: pkg.mod:make\nenabled: false\norigins: same\nhosts: [a.example]\n"
+        "config:\n  a: [1, 2.5, x, true, null]\n  b: {c: d}\n"
     )
     assert found == Manifest(
         entry="pkg.mod:make",
@@ -43,6 +44,8 @@ def test_every_key_is_read():
         version="1.2.3",
         author="Ann",
         enabled=False,
+        origins=(),
+        hosts=("a.example",),
         config={"a": [1, 2.5, "x", True, None], "b": {"c": "d"}},
     )
 
@@ -80,6 +83,84 @@ def test_enabled_that_is_no_boolean_is_refused(value):
     error = refusal(f"version: 1\nenabled: {value}\n")
     assert "enabled" in error.message
     assert error.line == 2
+
+
+@pytest.mark.parametrize(
+    ("written", "origins"),
+    [
+        ("same", ()),
+        ("'same'", ()),
+        ("[]", ()),
+        ("", None),
+        ("[https://app.example.com]", ("https://app.example.com",)),
+        ("[HTTPS://App.Example.com:443/]", ("https://app.example.com",)),
+        ("[http://x:8080, capacitor://localhost]", ("http://x:8080", "capacitor://localhost")),
+        ("\n- http://[::1]:9999\n- https://10.0.0.1", ("http://[::1]:9999", "https://10.0.0.1")),
+    ],
+)
+def test_origins_are_same_or_a_list(written, origins):
+    assert parse(f"origins: {written}").origins == origins
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        *("https://app.example.com", "any", "'*'", "true", "7", "{a: b}", "Same", "[same]"),
+        *("['*']", "['null']", "[null]", "[app.example.com]", "['https://*.example.com']"),
+        *("[https://x/path]", "[https://x:99999]", "[[https://x]]", "[{a: b}]", "['https://ü']"),
+    ],
+)
+def test_origins_that_are_none_are_refused_with_what_is_expected(written):
+    error = refusal(f"version: 1\norigins: {written}")
+    assert "origins is" in error.message
+    assert "https://app.example.com" in error.message
+    assert error.line == 2
+
+
+@pytest.mark.parametrize(
+    ("written", "hosts"),
+    [
+        ("[]", ()),
+        ("", None),
+        ("[App.Example.com, b.example.]", ("app.example.com", "b.example")),
+        ("[10.0.0.1, '[::1]', localhost]", ("10.0.0.1", "::1", "localhost")),
+    ],
+)
+def test_hosts_are_a_list_of_names(written, hosts):
+    assert parse(f"hosts: {written}").hosts == hosts
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        *(
+            "app.example.com",
+            "same",
+            "{a: b}",
+            "[app.example.com:8080]",
+            "[https://app.example.com]",
+        ),
+        *("['*']", "['*.example.com']", "['']", "[a/b]", "[[a]]", "['bücher.example']", "[null]"),
+    ],
+)
+def test_hosts_that_are_none_are_refused_with_what_is_expected(written):
+    error = refusal(f"version: 1\nhosts: {written}")
+    assert "hosts is" in error.message
+    assert "app.example.com" in error.message
+    assert error.line == 2
+
+
+def test_all_that_is_wrong_in_both_lists_is_named_at_once():
+    error = refusal("origins: [https://fine.example, one, two]\nhosts: [three:1, fine, '*']\n")
+    for word in ("'one'", "'two'", "'three:1'", "'*'"):
+        assert word in error.message
+    assert "fine" not in error.message
+
+
+def test_a_list_of_names_has_a_limit():
+    assert len(parse(f"hosts: [{', '.join(f'h{n}' for n in range(200))}]").hosts) == 200
+    error = refusal(f"hosts: [{', '.join(f'h{n}' for n in range(201))}]")
+    assert "a list of 201, expected 200 at most" in error.message
 
 
 def test_all_unknown_keys_are_named_at_once_with_the_line_of_the_first():

@@ -1,5 +1,6 @@
 """Settings: what the environment says, checked."""
 
+import socket
 from pathlib import Path
 
 import pytest
@@ -160,6 +161,46 @@ def test_the_database_and_the_token_are_taken_as_they_are():
     assert settings.database_url == "postgresql://a:b@c/d"
     assert settings.listen_database_url == "host=x"
     assert settings.admin_token == "s3cret"
+
+
+@pytest.mark.parametrize(
+    ("text", "is_open"), [("", False), ("token", False), ("open", True), (" OPEN ", True)]
+)
+def test_admin_reads_can_be_open(text, is_open):
+    assert read(BENANA_ADMIN_READ=text).admin_read_open is is_open
+
+
+@pytest.mark.parametrize("text", ["on", "true", "closed", "open\x00", "öffentlich"])
+def test_an_admin_read_that_is_neither_is_refused_by_name(text):
+    with pytest.raises(SettingsError, match=r"BENANA_ADMIN_READ.*expected open.*token"):
+        read(BENANA_ADMIN_READ=text)
+
+
+@pytest.mark.parametrize(
+    ("text", "networks"),
+    [
+        (None, ["127.0.0.1/32", "::1/128"]),
+        ("", []),
+        ("10.0.0.7", ["10.0.0.7/32"]),
+        (" 10.1.2.3/8, ::1 ,", ["10.0.0.0/8", "::1/128"]),
+        ("*", ["0.0.0.0/0", "::/0"]),
+    ],
+)
+def test_proxies_are_trusted_as_gunicorn_trusts_them(text, networks):
+    found = read(**({} if text is None else {"FORWARDED_ALLOW_IPS": text}))
+    assert [str(network) for network in found.trusted_proxies] == networks
+
+
+@pytest.mark.parametrize("text", ["proxy.example", "10.0.0.0/33", "10.0.0.1 10.0.0.2"])
+def test_proxies_that_are_no_addresses_are_refused_by_name(text):
+    with pytest.raises(SettingsError, match="FORWARDED_ALLOW_IPS"):
+        read(FORWARDED_ALLOW_IPS=text)
+
+
+def test_the_server_knows_its_own_names():
+    known = read(BENANA_BIND="Plugins.Example.:80", BENANA_ADMIN_HOSTS="A.example.").known_hosts
+    own = socket.gethostname().lower()
+    assert known == {"localhost", "127.0.0.1", "::1", "plugins.example", "a.example", own}
 
 
 def test_admin_hosts_are_split_at_commas_and_spaces_and_lowered():

@@ -113,6 +113,16 @@ def test_the_manifests_config_is_what_the_context_holds(tmp_path):
         assert plugin.context.config == {"colour": "green", "size": 3}
 
 
+def test_callers_are_checked_as_by_a_server(tmp_path):
+    folder = write(tmp_path, plugin="origins: same\nhosts: [shop.example]\n")
+    with load_plugin(folder) as plugin:
+        assert plugin.client.get("/shop/a").status_code == 200
+        assert plugin.client.get("/shop/a", headers={"Host": "shop.example"}).status_code == 200
+        for headers in ({"Origin": "https://evil.example"}, {"Host": "evil.example"}):
+            answer = plugin.client.get("/shop/a", headers=headers, status=403)
+            assert answer.content_type == "application/problem+json"
+
+
 def test_a_given_config_takes_the_place_of_the_manifests(tmp_path):
     folder = write(tmp_path, plugin="config: {colour: green, size: 3}\n")
     with load_plugin(folder, config={"colour": "red"}) as plugin:
