@@ -186,7 +186,7 @@ def _shallow(parse: Callable[[str], Any], text: str) -> Any:
 
 def _is_deep(value: Any) -> bool:
     level: list[Any] = [value]
-    for _ in range(MAX_JSON_LEVELS + 1):
+    for _ in range(MAX_JSON_LEVELS):
         level = [part for item in level for part in _parts(item) if type(part) in (dict, list)]
         if not level:
             return False

@@ -301,6 +301,8 @@ class Message:
         """Take the first answer of `raw`; `rest` is what follows it."""
         head, _, rest = raw.partition(b"\r\n\r\n")
         self.line, *lines = head.decode("latin-1").split("\r\n")
+        # A cookie that is unset expires a second ago.
+        lines = [re.sub(r"expires=[^;]+", "expires=…", line) for line in lines]
         self.headers = [line for line in lines if not line.startswith(("Date:", "Server:"))]
         lengths = re.findall(rb"(?im)^content-length: (\d+)", head)
         assert len(lengths) <= 1, raw
@@ -402,16 +404,29 @@ def is_up(port: int) -> bool:
     return False
 
 
-@pytest.mark.parametrize("name", REQUESTS)
-def test_a_request_is_answered_as_by_plain_falcon(pair, name):
-    ours, plain = messages(pair.ours[name]), messages(pair.plain[name])
+def differs(ours: list[Message], plain: list[Message], name: str) -> bool:
+    """Tell whether two answers to a request differ, and not as `DIFFERENCES` says."""
     if len(ours) == len(plain):
         pairs = zip(ours, plain, strict=True)
         if all(is_same(a, b) or is_same_problem(a, b) for a, b in pairs):
-            return
+            return False
     expected = [status for names, (_, status) in DIFFERENCES.items() if re.fullmatch(names, name)]
-    assert expected, (pair.ours[name], pair.plain[name])
-    assert [message.status for message in ours] == expected, (pair.ours[name], pair.plain[name])
+    return not expected or [message.status for message in ours] != expected
+
+
+def test_every_request_is_answered_as_by_plain_falcon(pair):
+    # One test for them all: several hundred would take a second more.
+    wrong = {
+        name: (pair.ours[name], pair.plain[name])
+        for name in REQUESTS
+        if differs(messages(pair.ours[name]), messages(pair.plain[name]), name)
+    }
+    assert not wrong
+
+
+def test_every_listed_difference_is_one_of_a_request():
+    for names in DIFFERENCES:
+        assert any(re.fullmatch(names, name) for name in REQUESTS), names
 
 
 @pytest.mark.parametrize("how", ["bounded", "pieces", "streamed", "twice"])
