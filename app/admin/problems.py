@@ -1,6 +1,5 @@
 """Errors as answers: RFC 9457 problems, never with a traceback."""
 
-import json
 import logging
 import uuid
 from collections.abc import Mapping
@@ -17,7 +16,9 @@ from app.errors import (
     PluginError,
     UnknownPluginError,
 )
+from app.serving.answers import BadAnswerError, PluginExitError
 from app.serving.application import LiveApp
+from app.serving.handlers import to_json
 from app.serving.registration import Route
 from app.serving.routes import SERVER
 
@@ -54,11 +55,15 @@ def install(app: LiveApp) -> None:
     """Make every error of an application a problem."""
     app.set_error_serializer(_serialize)
 
+    def owner() -> str:
+        at = app.running.slot().at
+        return at.owner if isinstance(at, Route) else SERVER
+
     def unexpected(
         req: falcon.Request, _resp: falcon.Response, error: Exception, _params: dict[str, Any]
     ) -> None:
-        at = app.running.slot().at
-        _raise_unexpected(req, error, at.owner if isinstance(at, Route) else SERVER)
+        detail = f"An error in {_called(owner())}; the log says more under the error id."
+        _raise_logged(req, owner(), f"raised {type(error).__name__}", detail, error)
 
     def ours(
         req: falcon.Request, resp: falcon.Response, error: BenanaError, params: dict[str, Any]
@@ -66,30 +71,52 @@ def install(app: LiveApp) -> None:
         _raise_ours(error, params.get("name"))
         unexpected(req, resp, error, params)
 
+    def exits(
+        req: falcon.Request, _resp: falcon.Response, error: PluginExitError, _params: dict[str, Any]
+    ) -> None:
+        raised = error.__cause__
+        detail = "The plugin tried to end the server; the log says more under the error id."
+        _raise_logged(req, owner(), f"raised {type(raised).__name__}", detail, raised)
+
+    def bad(
+        req: falcon.Request, _resp: falcon.Response, error: BadAnswerError, _params: dict[str, Any]
+    ) -> None:
+        detail = f"{_called(owner())} gave an answer that cannot be sent; the log says more."
+        _raise_logged(req, owner(), str(error), detail[0].upper() + detail[1:], None)
+
     app.add_error_handler(Exception, unexpected)
     app.add_error_handler(BenanaError, ours)
+    app.add_error_handler(PluginExitError, exits)
+    app.add_error_handler(BadAnswerError, bad)
+
+
+def _called(owner: str) -> str:
+    return owner if owner == SERVER else f"the plugin {owner!r}"
 
 
 def _serialize(req: falcon.Request, resp: falcon.Response, error: falcon.HTTPError) -> None:
-    status = falcon.http_status_to_code(error.status)
+    if type(error).to_json is not falcon.HTTPError.to_json:
+        # As Falcon's own serializer does: the plugin's error says how it looks.
+        resp.content_type = falcon.MEDIA_JSON
+        resp.data = error.to_json()
+        return
+    line = falcon.code_to_http_status(error.status)
+    members = dict(error.to_dict())  # a plugin's error may have members of its own
+    title, detail = members.pop("title", None), members.pop("description", None)
     body: dict[str, Any] = {
         "type": "about:blank",
-        "title": error.title or HTTPStatus(status).phrase,
-        "status": status,
+        # Falcon's own default is the whole line.
+        "title": line.partition(" ")[2] if title in (None, "", line) else title,
+        "status": falcon.http_status_to_code(error.status),
     }
-    if error.title == error.status:  # Falcon's own default
-        body["title"] = error.status.partition(" ")[2]
-    if error.description:
-        body["detail"] = error.description
+    if detail:
+        body["detail"] = detail
     body["instance"] = req.path
-    if error.code is not None:
-        body["code"] = error.code
-    if error.link is not None:
-        body["link"] = error.link
+    body.update(members)
     if isinstance(error, Problem):
         body.update(error.members)
     resp.content_type = MEDIA_PROBLEM
-    resp.data = json.dumps(body, ensure_ascii=False).encode("utf-8", "backslashreplace")
+    resp.data = to_json(body)
 
 
 def _raise_ours(error: BenanaError, plugin: str | None) -> None:
@@ -123,21 +150,12 @@ def _raise_ours(error: BenanaError, plugin: str | None) -> None:
         raise Problem(422, str(error), members={"plugin": error.plugin, "error": error.as_record()})
 
 
-def _raise_unexpected(req: falcon.Request, error: Exception, owner: str) -> None:
+def _raise_logged(
+    req: falcon.Request, owner: str, what: str, detail: str, error: BaseException | None
+) -> None:
     """Answer 500 with an error id that ties the answer to the log."""
     error_id = uuid.uuid4().hex[:12]
     log.error(
-        "%s: %s %s raised %s [error %s]",
-        owner,
-        req.method,
-        req.path,
-        type(error).__name__,
-        error_id,
-        exc_info=error,
+        "%s: %s %s %s [error %s]", owner, req.method, req.path, what, error_id, exc_info=error
     )
-    whose = owner if owner == SERVER else f"the plugin {owner!r}"
-    raise Problem(
-        500,
-        f"An error in {whose}; the log says more under the error id.",
-        members={"error_id": error_id},
-    )
+    raise Problem(500, detail, members={"error_id": error_id})

@@ -1,31 +1,24 @@
 """The Falcon application whose requests each run in one route table from start to last byte."""
 
-import logging
-import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any, cast
 
 import falcon
 import falcon.responders
 from falcon.routing import CompiledRouter
 
-from app.serving.generations import RunningRequests, Slot
+from app.serving import answers, bodies
+from app.serving.answers import OK, PLAIN_TYPES, BadAnswerError, UnanswerableError
+from app.serving.bodies import LiveRequest
+from app.serving.generations import RunningRequests
 from app.serving.registration import Route
-from app.serving.routes import SERVER, RouteTable
-
-log = logging.getLogger(__name__)
-
-CRASH_BODY = (
-    b'{"type":"about:blank","title":"Internal Server Error","status":500,'
-    b'"detail":"The plugin tried to end the server; the log says more under the error id.",'
-    b'"error_id":"%s"}'
-)
-
+from app.serving.routes import RouteTable
 
 # Looked up once: `super()` costs each request a twentieth of its time.
 _answer = falcon.App.__call__
 _get_body = falcon.App._get_body
 _get_responder = falcon.App._get_responder
+_handle_exception = falcon.App._handle_exception
 
 
 class NoRouter:
@@ -42,7 +35,7 @@ class NoRouter:
         )
 
 
-class LiveApp(falcon.App[falcon.Request, falcon.Response]):
+class LiveApp(falcon.App[LiveRequest, falcon.Response]):
     """A `falcon.App` that notes, for each request, the table that it began with and its route."""
 
     def __init__(self) -> None:
@@ -50,13 +43,15 @@ class LiveApp(falcon.App[falcon.Request, falcon.Response]):
         self._threads = self.running.threads
         self.table = RouteTable.empty()
         """The current route table."""
-        super().__init__(router=cast(CompiledRouter, NoRouter()))
+        super().__init__(router=cast(CompiledRouter, NoRouter()), request_type=LiveRequest)
+        for options in (self.req_options, self.resp_options):
+            options.media_handlers.update(bodies.media_handlers())
 
     def swap(self, table: RouteTable) -> None:
         """Make a table current: one assignment."""
         self.table = table
 
-    def _get_responder(self, req: falcon.Request) -> Any:
+    def _get_responder(self, req: LiveRequest) -> Any:
         """Find a request's responder in the current table, and note its route.
 
         Returns:
@@ -95,15 +90,17 @@ class LiveApp(falcon.App[falcon.Request, falcon.Response]):
         # or a later one, and what is retired from either waits for the noted one to be left.
         slot.at = self.table
         streamed = False
+        if "CONTENT_LENGTH" in env or "HTTP_TRANSFER_ENCODING" in env:
+            bodies.wrap_input(env)
         try:
             body = _answer(self, env, start_response)
             if type(body) is not list:
-                body = _Stream(body, self.running, slot)
+                body = answers.make_stream(body, env.get("wsgi.file_wrapper"), self.running, slot)
                 streamed = True
-            elif body and type(body[0]) is not bytes:
-                raise TypeError(f"the body is a {type(body[0]).__qualname__}, expected bytes")
+        except Exception:
+            raise  # out of `start_response`, which must not be called again
         except BaseException as error:  # noqa: BLE001 - SystemExit would end the worker
-            return _crashed(error, slot.at, env, start_response)
+            return self._answer_failure(error, env, start_response)
         finally:
             slot.at = None
             if not streamed:
@@ -120,75 +117,73 @@ class LiveApp(falcon.App[falcon.Request, falcon.Response]):
         finally:
             self._threads.slot = outer
 
+    # --- an answer is complete before it is started -----------------------------------------
+
     def _get_body(self, resp: falcon.Response, wsgi_file_wrapper: Any = None) -> Any:
+        # Falcon's own, and the checks: with the usual answer this costs a request nothing.
         try:
-            return _get_body(self, resp, wsgi_file_wrapper)
-        except Exception as error:
-            raise _UnrenderableError from error
-
-
-class _UnrenderableError(BaseException):
-    """An answer cannot be rendered; no Exception, because Falcon would answer without a body."""
-
-
-class _Stream:
-    """A streamed body that holds its generation until it is closed, and raises only Exception."""
-
-    def __init__(self, body: Iterable[bytes], running: RunningRequests, slot: Slot) -> None:
-        self._body = body
-        self._running = running
-        self._parts: Iterator[bytes] | None = None
-        self._cell = slot.cell
-        self._held = running.hold(slot.at)
-
-    def __iter__(self) -> Iterator[bytes]:
-        return self
-
-    def __next__(self) -> bytes:
-        try:
-            if self._parts is None:
-                self._parts = iter(self._body)  # here, so that `close` follows if it raises
-            return next(self._parts)
-        except Exception:
-            raise
+            data = resp.render_body()
+            if type(data) is not bytes:
+                return self._get_other_body(resp, data, wsgi_file_wrapper)
+            headers = resp._headers
+            if (
+                len(headers) != 1
+                or headers.get("content-type") not in PLAIN_TYPES
+                or resp.status is not OK
+                or resp._extra_headers
+                or resp._cookies
+            ):
+                answers.check_start(resp)
+            return [data], len(data)
+        except BadAnswerError as error:
+            raise UnanswerableError from error
         except BaseException as error:
-            raise RuntimeError(f"a streamed body raised {type(error).__name__}") from error
+            raise UnanswerableError(resp) from error
 
-    def close(self) -> None:
-        """Close the body, as a WSGI server does after the last byte or a lost client."""
+    def _get_other_body(self, resp: falcon.Response, data: Any, wsgi_file_wrapper: Any) -> Any:
+        answers.check_start(resp)
+        if data is not None:
+            data = answers.check_data(resp, data)
+            return [data], len(data)
+        body, length = _get_body(self, resp, wsgi_file_wrapper)
+        if length is None:
+            answers.check_stream(resp, body)
+        return body, length
+
+    def _handle_exception(
+        self, req: LiveRequest, resp: falcon.Response, ex: Exception, params: dict[str, Any]
+    ) -> bool:
         try:
-            close = getattr(self._body, "close", None)
-            if close is not None:
-                close()
-        except BaseException:
-            # SystemExit included: it would end the worker.
-            log.exception("a streamed body raised in its close()")
-        finally:
-            self._running.release(self._held)
-            self._cell[0] = 0  # the thread that streams is, under gunicorn, the one that answered
+            return _handle_exception(self, req, resp, ex, params)
+        except BaseException as error:
+            raise UnanswerableError from error
 
+    def _answer_failure(
+        self, failed: BaseException, env: dict[str, Any], start_response: Callable[..., Any]
+    ) -> list[bytes]:
+        """Answer a request whose own answer failed before it was started."""
+        req = LiveRequest(env, options=self.req_options)
+        at = self.running.slot().at
+        req.uri_template = at.template if isinstance(at, Route) else None
+        resp = failed.resp if isinstance(failed, UnanswerableError) else None
+        try:
+            return self._answer_error(req, resp, answers.cause_of(failed), start_response)
+        except UnanswerableError as again:
+            # The error that a plugin raised cannot be sent either: now one of ours.
+            return self._answer_error(req, None, answers.cause_of(again), start_response)
 
-def _crashed(
-    error: BaseException,
-    at: RouteTable | Route,
-    env: dict[str, Any],
-    start_response: Callable[..., Any],
-) -> list[bytes]:
-    error_id = uuid.uuid4().hex[:12]
-    log.error(
-        "%s: %s %s raised %s [error %s]",
-        at.owner if isinstance(at, Route) else SERVER,
-        env.get("REQUEST_METHOD"),
-        env.get("PATH_INFO"),
-        type(error).__name__,
-        error_id,
-        exc_info=error,
-    )
-    body = CRASH_BODY % error_id.encode()
-    headers = [
-        ("content-type", "application/problem+json"),
-        ("content-length", str(len(body))),
-    ]
-    exc_info = (type(error), error, error.__traceback__)
-    start_response("500 Internal Server Error", headers, exc_info)
-    return [body]
+    def _answer_error(
+        self,
+        req: LiveRequest,
+        resp: falcon.Response | None,
+        error: Exception,
+        start_response: Callable[..., Any],
+    ) -> list[bytes]:
+        if resp is None:
+            resp = self._response_type(options=self.resp_options)
+        resp.stream = None
+        self._handle_exception(req, resp, error, {})
+        body, length = self._get_body(resp)
+        resp.content_length = length
+        start_response(falcon.code_to_http_status(resp.status), resp._wsgi_headers())
+        return [] if req.method == "HEAD" else body

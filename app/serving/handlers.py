@@ -21,6 +21,8 @@ from typing import Any
 
 import falcon
 
+from app.serving.bodies import parse_json, to_utf8
+
 MAX_BODY_BYTES = 16 * 1024 * 1024
 """The largest JSON body that is read for a handler's `body`; larger ones come in as a stream."""
 
@@ -122,13 +124,74 @@ def _responder(
         for name, provider in provide:
             fields[name] = provider(req, resp)
         answer = handler(**fields)
+        if type(answer) is tuple and _has_status(answer):
+            answer = _take_status(resp, *answer)
+            if answer is None:
+                return
         if answer is not None:
-            resp.content_type = falcon.MEDIA_JSON
-            resp.data = to_json(answer)
+            if owns_response and resp.content_type is not None:
+                _answer_as(resp, resp.content_type, answer)
+            else:
+                resp.content_type = falcon.MEDIA_JSON
+                resp.data = to_json(answer)
         elif not owns_response:
             resp.status = falcon.HTTP_204
 
     return respond
+
+
+_STATUS_LINES = frozenset(
+    line for name, line in vars(falcon.status_codes).items() if name.startswith("HTTP_")
+)
+
+
+def _has_status(answer: tuple[Any, ...]) -> bool:
+    """Tell whether a plain tuple is an answer with its status, and maybe headers.
+
+    By its types and not by its values, so that it does not depend on the data: `items, 7` is no
+    array either, while two numbers are.
+    """
+    if len(answer) not in (2, 3) or isinstance(answer[0], (int, float)):
+        return False
+    if len(answer) == 3 and not isinstance(answer[2], collections.abc.Mapping):
+        return False
+    status = answer[1]
+    if isinstance(status, str):
+        return status in _STATUS_LINES
+    return isinstance(status, int) and not isinstance(status, bool)
+
+
+def _take_status(
+    resp: falcon.Response,
+    answer: Any,
+    status: int | str,
+    headers: collections.abc.Mapping[str, str] | None = None,
+) -> Any:
+    if isinstance(status, int) and not 200 <= status <= 599:
+        raise ValueError(
+            f"a handler answered with a tuple of something and {int(status)}: expected (answer, "
+            "status) with a status from 200 to 599, or a list, which is sent as an array"
+        )
+    resp.status = status
+    if headers:
+        resp.set_headers(dict(headers))
+    return answer
+
+
+def _answer_as(resp: falcon.Response, content_type: str, answer: Any) -> None:
+    """Answer with a content type that the handler has set itself."""
+    kind = content_type.partition(";")[0].strip().lower()
+    if isinstance(answer, bytes):
+        resp.data = answer
+    elif kind.endswith(("/json", "+json")):
+        resp.data = to_json(answer)
+    elif isinstance(answer, str):
+        resp.text = answer
+    else:
+        raise TypeError(
+            f"a handler set the content type {content_type!r} and answered with a "
+            f"{type(answer).__qualname__}, expected text or bytes"
+        )
 
 
 def to_json(answer: Any) -> bytes:
@@ -144,10 +207,7 @@ def to_json(answer: Any) -> bytes:
     text = json.dumps(
         answer, default=_encode, ensure_ascii=False, allow_nan=False, separators=(",", ":")
     )
-    try:
-        return text.encode()
-    except UnicodeEncodeError:  # a lone surrogate, which JSON can escape and UTF-8 cannot hold
-        return re.sub("[\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", text).encode()
+    return to_utf8(text)
 
 
 def _encode(item: object) -> Any:
@@ -248,8 +308,8 @@ def _body_provider(annotation: Any, default: Any) -> Provider:
                 )
             return None if required else default
         try:
-            body = json.loads(raw, parse_constant=_no_constant)
-        except (ValueError, RecursionError) as error:
+            body = parse_json(raw)
+        except ValueError as error:
             raise falcon.HTTPBadRequest(
                 title="Invalid JSON", description=f"The body is not JSON: {error}."
             ) from None
@@ -262,10 +322,6 @@ def _body_provider(annotation: Any, default: Any) -> Provider:
         return body
 
     return give_body
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
 
 
 _JSON_NAMES: dict[type, str] = {
@@ -307,15 +363,12 @@ def read_body(req: falcon.Request, limit: int) -> bytes:
 
     Raises:
         falcon.HTTPContentTooLarge: there is more.
+        falcon.HTTPBadRequest: it is malformed, or shorter than announced.
     """
     length = req.content_length
     if length is not None and length > limit:
         raise _too_large(limit)
-    if length is None and req.env.get("wsgi.input_terminated"):
-        # A chunked body: the server ends the stream itself, which Falcon's bounded one ignores.
-        raw: bytes = req.env["wsgi.input"].read(limit + 1)
-    else:
-        raw = req.bounded_stream.read(limit + 1)
+    raw = req.bounded_stream.read(limit + 1)
     if len(raw) > limit:
         raise _too_large(limit)
     return raw

@@ -13,10 +13,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, BinaryIO
+from typing import BinaryIO
 
 import falcon
-from falcon.stream import BoundedStream
 
 from .values import show
 
@@ -73,13 +72,9 @@ def receive_csv(req: falcon.Request, folder: Path, limit: int) -> Iterator[CsvFi
 
 
 def _copy_body(req: falcon.Request, file: BinaryIO, limit: int) -> None:
-    stream: IO[bytes] | BoundedStream = req.bounded_stream
-    if req.content_length is None and req.env.get("wsgi.input_terminated"):
-        # A chunked body: the server ends it itself, and Falcon's bounded stream sees none of it.
-        stream = req.env["wsgi.input"]
     guard = _EndMarkerGuard()
     size = 0
-    while chunk := _read(stream):
+    while chunk := req.bounded_stream.read(_CHUNK):
         size += len(chunk)
         if size > limit:
             raise falcon.HTTPContentTooLarge(
@@ -88,21 +83,7 @@ def _copy_body(req: falcon.Request, file: BinaryIO, limit: int) -> None:
             )
         guard.feed(chunk)
         file.write(chunk)
-    if req.content_length is not None and size < req.content_length:
-        raise falcon.HTTPBadRequest(
-            title="Body cut short",
-            description=f"Found {size:,} bytes, expected the {req.content_length:,} announced.",
-        )
     guard.feed(b"\n")
-
-
-def _read(stream: IO[bytes] | BoundedStream) -> bytes:
-    try:
-        return stream.read(_CHUNK)
-    except OSError as error:
-        raise falcon.HTTPBadRequest(
-            title="Body cut short", description="The connection ended before the body did."
-        ) from error
 
 
 class _EndMarkerGuard:

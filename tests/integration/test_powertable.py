@@ -659,7 +659,7 @@ def test_a_body_cut_short_imports_nothing(client: Client) -> None:
     environ = {"wsgi.input": Body(b"a\n", b"1\n", 10), "CONTENT_LENGTH": "1000"}
     with call(client, "/powertable/t/import", "POST", **environ) as (status, pieces):
         assert status.startswith("400")
-        assert b"expected the 1,000 announced" in b"".join(pieces)
+        assert b"expected the 1,000 of Content-Length" in b"".join(pieces)
     assert client.get("/powertable/t").json["rows"] == 0
 
 

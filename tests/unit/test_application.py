@@ -1,9 +1,13 @@
 """The application: a request runs in one table from its start to its last byte."""
 
+import datetime
+import io
 import threading
+import wsgiref.util
 
 import falcon
 import pytest
+from gunicorn.http.wsgi import FileWrapper
 
 from app.serving.application import LiveApp
 from app.serving.generations import InUse
@@ -430,6 +434,207 @@ def test_a_base_exception_whose_text_raises_is_a_500_all_the_same(app):
 
     put(app, "one", {"/x": broken})
     assert call(app, "/x").status == 500
+    assert app.running.in_use() == NOTHING
+
+
+# --- an answer is checked before it is started ----------------------------------------------
+
+
+def answers(**attributes):
+    """Make a responder that sets attributes of its response."""
+
+    def on_get(req, resp):
+        for name, value in attributes.items():
+            setattr(resp, name, value)
+
+    return on_get
+
+
+def sets_header(name, value):
+    return lambda req, resp: resp.set_header(name, value)
+
+
+def appends_header(req, resp):
+    resp.append_header("x-b", "a\nb")
+
+
+def raises(error):
+    def on_get(req, resp):
+        resp.set_header("x-kept", "yes")
+        raise error
+
+    return on_get
+
+
+@pytest.mark.parametrize(
+    ("responder", "found"),
+    [
+        (answers(data="text"), "a str as its body"),
+        (answers(data=bytearray(b"x")), "a bytearray as its body"),
+        (answers(text=5), "a int as its body"),
+        (answers(stream="text"), "a str as resp.stream"),
+        (answers(stream=[b"a", "b"]), "a str in resp.stream"),
+        (sets_header("x-a", "a\r\nb: c"), "a header x-a"),
+        (sets_header("x-a", "☃"), "a header x-a"),
+        (sets_header("x-a", "\x7f"), "a header x-a"),
+        (sets_header("x\na", "a"), "the header name"),
+        (sets_header("", "a"), "the header name"),
+        (appends_header, "a header x-b"),
+        (answers(content_type="text/html\n"), "a header content-type"),
+        (answers(status="200 A\nB"), "the status"),
+        (answers(status="20 A"), "the status"),
+        (answers(status=None), "the status"),
+        (raises(falcon.HTTPError(400, headers={"x-a": "\n"})), "a header x-a"),
+    ],
+)
+def test_what_cannot_be_sent_is_started_once_as_a_problem_that_the_log_explains(
+    app, caplog, responder, found
+):
+    put(app, "one", {"/x": responder})
+    answer = call(app, "/x")
+    problem = json_of(answer.read())
+    assert len(answer.calls) == 1
+    assert (answer.status, problem["status"]) == (500, 500)
+    assert "x-a" not in answer.headers
+    assert "end the server" not in problem["detail"]
+    message = caplog.records[-1].getMessage()
+    assert message.startswith(f"one: GET /x answered with {found}")
+    assert "expected" in message
+    assert problem["error_id"] in message
+    assert caplog.records[-1].exc_info is None
+    assert app.running.in_use() == NOTHING
+
+
+@pytest.mark.parametrize(
+    ("responder", "status", "body"),
+    [
+        (answers(data=type("Bytes", (bytes,), {})(b"x")), 200, b"x"),
+        (answers(text=b"x"), 200, b"x"),
+        (answers(stream=[b"a", b"b"]), 200, b"ab"),
+        (answers(status="299 Own Words", text="x"), 299, b"x"),
+        (answers(status=799, text="x"), 799, b"x"),
+        (answers(status=204, data="not sent"), 204, b""),
+        (sets_header("x-a", "tab\tand \xe9"), 200, b""),
+        (sets_header("x!#$%&'*+-.^_`|~09", ""), 200, b""),
+        (sets_header("content-type", "text/html; charset=utf-8"), 200, b""),
+    ],
+)
+def test_what_can_be_sent_is_sent_as_it_is(app, responder, status, body):
+    put(app, "one", {"/x": responder})
+    answer = call(app, "/x")
+    assert (answer.status, answer.read()) == (status, body)
+
+
+def test_an_error_while_an_answer_is_rendered_keeps_its_status_and_headers(app):
+    def unknown_type(req, resp):
+        resp.set_header("x-kept", "yes")
+        resp.content_type, resp.media = "application/x-unknown", 1
+
+    put(app, "one", {"/x": resource(on_get=unknown_type, on_head=unknown_type)})
+    answer = call(app, "/x")
+    assert answer.status == 415
+    assert answer.headers["x-kept"] == "yes"
+    assert json_of(answer.read())["detail"] == "application/x-unknown is an unsupported media type."
+    answer = call(app, "/x", "HEAD")
+    assert (answer.status, answer.read()) == (415, b"")
+
+
+def test_an_exception_while_an_answer_is_rendered_is_no_attempt_to_end_the_server(app, caplog):
+    put(app, "one", {"/x": answers(media={1, 2})})
+    answer = call(app, "/x")
+    assert answer.status == 500
+    assert json_of(answer.read())["detail"].startswith("An error in the plugin 'one'")
+    assert "is not JSON serializable" in caplog.text
+
+
+class OwnMembers(falcon.HTTPError):
+    def to_dict(self, obj_type=dict):
+        found = {**super().to_dict(obj_type), "at": datetime.date(2020, 1, 2), "fields": ["a"]}
+        return found | {"description": "mine"}
+
+
+class OwnJson(falcon.HTTPError):
+    def to_json(self, handler=None):
+        return b'{"own":1}'
+
+
+def test_an_error_of_a_plugins_own_says_how_it_looks(app):
+    put(app, "one", {"/x": raises(OwnMembers(422, title="No")), "/y": raises(OwnJson(400))})
+    problem = json_of(call(app, "/x").read())
+    assert (problem["title"], problem["detail"], problem["status"]) == ("No", "mine", 422)
+    assert (problem["at"], problem["fields"]) == ("2020-01-02", ["a"])
+    assert call(app, "/y").read() == b'{"own":1}'
+
+
+@pytest.mark.parametrize(
+    ("error", "title"),
+    [
+        (falcon.HTTPError(409), "Conflict"),
+        (falcon.HTTPError("499 Own"), "Own"),
+        (falcon.HTTPError(falcon.HTTP_404), "Not Found"),
+        (falcon.HTTPGone(title="Own"), "Own"),
+    ],
+)
+def test_an_errors_title_is_not_its_status_line(app, error, title):
+    put(app, "one", {"/x": raises(error)})
+    assert json_of(call(app, "/x").read())["title"] == title
+
+
+@pytest.mark.parametrize("error", [LookupError("x"), SystemExit(3)])
+def test_an_error_that_cannot_be_told_is_a_500_problem(app, error):
+    class Broken(falcon.HTTPError):
+        def to_dict(self, obj_type=dict):
+            raise error
+
+    put(app, "one", {"/x": raises(Broken(400))})
+    answer = call(app, "/x")
+    problem = json_of(answer.read())
+    assert (answer.status, len(answer.calls)) == (500, 1)
+    assert ("end the server" in problem["detail"]) == isinstance(error, SystemExit)
+    assert app.running.slot().at is None
+
+
+# --- files ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("wrapper", [FileWrapper, wsgiref.util.FileWrapper])
+def test_a_file_reaches_the_server_as_one_that_it_can_send_by_itself(app, tmp_path, wrapper):
+    (tmp_path / "f").write_bytes(b"x" * 20_000)
+    file = (tmp_path / "f").open("rb")
+    number = put(app, "one", {"/x": answers(stream=file)})
+    answer = call(app, "/x", **{"wsgi.file_wrapper": wrapper})
+    put(app, "one", {})
+    assert isinstance(answer.body, wrapper)
+    assert answer.body.filelike.fileno() == file.fileno()
+    assert app.running.in_use().generations == {number}
+    assert len(answer.read()) == 20_000
+    assert file.closed
+    assert app.running.in_use() == NOTHING
+
+
+def test_a_file_wrapper_that_is_a_function_gets_its_file_too(app):
+    def wrapper(file, size):
+        return iter(lambda: file.read(size), b"")
+
+    put(app, "one", {"/x": answers(stream=io.BytesIO(b"abc"))})
+    assert call(app, "/x", **{"wsgi.file_wrapper": wrapper}).read() == b"abc"
+    assert app.running.in_use() == NOTHING
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), GeneratorExit()])
+def test_a_file_like_that_would_end_the_worker_raises_an_exception(app, error):
+    class Rude:
+        def read(self, *_args):
+            raise error
+
+        fileno = close = read
+
+    put(app, "one", {"/x": answers(stream=Rude())})
+    answer = call(app, "/x", **{"wsgi.file_wrapper": FileWrapper})
+    for attempt in (answer.body.filelike.fileno, lambda: next(iter(answer.body))):
+        with pytest.raises(RuntimeError, match=type(error).__name__):
+            attempt()
+    answer.close()
     assert app.running.in_use() == NOTHING
 
 

@@ -10,6 +10,7 @@ import datetime
 import decimal
 import enum
 import functools
+import http
 import io
 import json
 import threading
@@ -535,12 +536,52 @@ def test_a_missing_body_is_a_400_problem(post, raw):
         b"\0",
         b"9" * 5000,
         b'{"a":1}x',
+        b"[1, 1e999]",
+        b"-1e400",
+        b"1" * 400 + b".0",
+        b"[" * 201 + b"]" * 201,
+        b'{"a":' * 989 + b"1" + b"}" * 989,
+        b'"\xed\xa0\x80"',
+        b'"\xc3',
     ],
 )
 def test_a_body_that_is_not_json_is_a_400_problem(post, raw):
     answer = post(echo)(body=raw)
     assert answer.status == 400
     assert answer.headers["content-type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize(
+    ("raw", "received"),
+    [
+        (b"[" * 199 + b'"]]"' + b"]" * 199, None),
+        (b"[" + b"[]," * 5000 + b"1]", [[]] * 5000 + [1]),
+        (b'"' + b"[" * 500 + b'"', "[" * 500),
+        (b"9" * 4300, int("9" * 4300)),
+        (b"1e308", 1e308),
+        (b"1e-999", 0.0),
+        (b"\xef\xbb\xbf[1]", [1]),
+        ("[1]".encode("utf-16"), [1]),
+        (b'{"a": 1, "a": 2}', {"a": 2}),
+        (b'"\\ud83d\\ude00"', "😀"),
+    ],
+)
+def test_a_body_at_the_edge_of_json_is_read_and_answered(post, raw, received):
+    answer = post(echo)(body=raw)
+    assert answer.status == 200
+    if received is not None:
+        assert json_of(answer.content) == {"received": received}
+
+
+@pytest.mark.parametrize("read", [1, 5, 6])
+def test_a_body_that_is_shorter_than_announced_is_refused(post, read):
+    def handle(body):
+        raise AssertionError(body)
+
+    ask = post(handle)
+    answer = ask(**{"wsgi.input": io.BytesIO(b'{"a":1}'[:read]), "CONTENT_LENGTH": "7"})
+    assert answer.status == 400
+    assert f"Found {read} bytes, expected the 7" in json_of(answer.content)["detail"]
 
 
 @pytest.mark.parametrize("raw", ["NaN", "[Infinity]", '{"a": -Infinity}'])
@@ -737,6 +778,94 @@ def test_what_a_handler_returns_is_the_json_answer(serve, answer, expected):
     assert (given.status, json_of(given.content)) == (200, expected)
     assert given.headers["content-type"] == "application/json"
     assert int(given.headers["content-length"]) == len(given.content)
+
+
+@pytest.mark.parametrize(
+    ("content_type", "answer", "expected"),
+    [
+        ("text/html", "<h1>ü</h1>", "<h1>ü</h1>".encode()),
+        ("text/csv; charset=utf-8", "a,b\n", b"a,b\n"),
+        ("image/png", b"\x89PNG", b"\x89PNG"),
+        ("application/json", b'{"made":"before"}', b'{"made":"before"}'),
+        ("application/json", "text", b'"text"'),
+        ("application/geo+json", {"a": 1}, b'{"a":1}'),
+        ("text/html", "", b""),
+    ],
+)
+def test_an_answer_goes_out_as_its_own_content_type_says(serve, content_type, answer, expected):
+    def handle(resp):
+        resp.content_type = content_type
+        return answer
+
+    given = serve(handle)()
+    assert (given.status, given.content) == (200, expected)
+    assert given.headers["content-type"] == content_type
+
+
+@pytest.mark.parametrize("answer", [{"a": 1}, [1], 5, ("a", "b")])
+def test_an_answer_that_does_not_fit_its_content_type_is_a_500_problem(serve, caplog, answer):
+    def handle(resp):
+        resp.content_type = "text/html"
+        return answer
+
+    assert serve(handle)().status == 500
+    assert "expected text or bytes" in caplog.text
+
+
+Pair = collections.namedtuple("Pair", "item number")
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "expected"),
+    [
+        (({"a": 1}, 201), 201, {"a": 1}),
+        (([1], 202, {"X-A": "b", "Location": "/x"}), 202, [1]),
+        (("not here", 404), 404, "not here"),
+        (({"a": 1}, falcon.HTTP_201), 201, {"a": 1}),
+        (({"a": 1}, http.HTTPStatus.CREATED), 201, {"a": 1}),
+        ((Inner(NOON), 201), 201, {"at": "2020-01-02T12:00:00+00:00", "lock": None}),
+        (Pair({"a": 1}, 201), 200, [{"a": 1}, 201]),
+        ((200, 404), 200, [200, 404]),
+        ((1.5, 404), 200, [1.5, 404]),
+        (("a", "b"), 200, ["a", "b"]),
+        (({"a": 1}, {"b": 2}), 200, [{"a": 1}, {"b": 2}]),
+        (("Ann", 30, "Berlin"), 200, ["Ann", 30, "Berlin"]),
+        (({"a": 1}, True), 200, [{"a": 1}, True]),
+        ((), 200, []),
+        (([],), 200, [[]]),
+        ([{"a": 1}, 201], 200, [{"a": 1}, 201]),
+    ],
+)
+def test_a_plain_tuple_with_a_status_is_an_answer_and_others_are_arrays(
+    serve, answer, status, expected
+):
+    given = serve(lambda: answer)()
+    assert (given.status, json_of(given.content)) == (status, expected)
+    if len(answer) == 3 and isinstance(answer[2], dict):
+        assert (given.headers["x-a"], given.headers["location"]) == ("b", "/x")
+
+
+@pytest.mark.parametrize("answer", [(None, 404), (None, 204), (None, 202, {"x-a": "b"})])
+def test_none_with_a_status_has_no_body(serve, answer):
+    given = serve(lambda: answer)()
+    assert (given.status, given.content) == (answer[1], b"")
+
+
+@pytest.mark.parametrize("number", [2, 99, 100, 600, -1])
+def test_a_tuple_with_a_number_that_is_no_status_is_refused_and_not_sent_as_a_list(
+    serve, caplog, number
+):
+    assert serve(lambda: ([1], number))().status == 500
+    assert "expected (answer, status)" in caplog.text
+
+
+def test_a_tuples_text_goes_out_by_its_content_type(serve):
+    def handle(resp):
+        resp.content_type = "text/html"
+        return "<h1>", 404
+
+    given = serve(handle)()
+    assert (given.status, given.content) == (404, b"<h1>")
 
 
 def test_none_is_204_without_a_body(serve):
