@@ -57,6 +57,7 @@ def on_starting(server):
         server.postgres = EmbeddedPostgres(settings.data_dir)
         try:
             server.postgres.start()
+            server.postgres.keep()
         except BenanaError as error:
             sys.exit(f"benana: {error}")
     create_app(settings).manager.publish_at_start()

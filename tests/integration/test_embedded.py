@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
@@ -311,12 +312,91 @@ def test_postgres_ends_with_a_killed_supervisor_and_can_be_started_again(embed, 
     server = embed()
     uri = server.start()
     first = postmaster(home / "var")
-    os.kill(server._supervisor, signal.SIGKILL)
+    os.kill(server._supervisor.pid, signal.SIGKILL)
     if sys.platform == "linux":
         eventually(lambda: not is_running(first), seconds=5)
     assert server.start() == uri
     assert postmaster(home / "var") != first
     assert answers(uri)
+
+
+def busy(uri: str) -> None:
+    """Leave a backend that computes without end, and so does not notice that it is alone."""
+
+    def compute() -> None:
+        with suppress(psycopg2.Error):
+            query(uri, "DO $$ BEGIN LOOP END LOOP; END $$")
+
+    threading.Thread(target=compute, daemon=True).start()
+    active = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'DO %' AND state = 'active'"
+    eventually(lambda: query(uri, active) == 1)
+
+
+@pytest.mark.parametrize(
+    "which",
+    [
+        pytest.param("supervisor", marks=pytest.mark.soak),
+        pytest.param("postmaster", marks=pytest.mark.soak),
+        "both",
+    ],
+)
+def test_what_is_killed_is_back_within_2_s_though_a_backend_is_busy(embed, home, which):
+    server = embed()
+    uri = server.start()
+    server.keep()
+    query(uri, "CREATE TABLE kept AS SELECT 42 AS answer")
+    busy(uri)
+    first = postmaster(home / "var")
+    with closing(psycopg2.connect(uri)):
+        began = time.monotonic()
+        if which != "supervisor":
+            os.kill(first, signal.SIGKILL)
+        if which != "postmaster":
+            os.kill(server._supervisor.pid, signal.SIGKILL)
+        eventually(lambda: postmaster(home / "var") not in (0, first) and answers(uri), seconds=5)
+        took = time.monotonic() - began
+    print(f"{which}: back after {took:.2f} s")
+    assert took < 2.0
+    assert query(uri, "SELECT answer FROM kept") == 42
+    running = postmaster(home / "var")
+    server.stop()
+    assert not is_running(running)
+    assert not answers(uri)
+
+
+@pytest.mark.soak
+def test_a_server_that_waits_takes_over_from_a_killed_supervisor(embed, home):
+    first, second = embed(), embed()
+    uri = first.start()
+    first.keep()
+    second.start()
+    second.keep()
+    for killed in (first, second):  # each is the one that runs PostgreSQL, in its turn
+        running = postmaster(home / "var")
+        os.kill(killed._supervisor.pid, signal.SIGKILL)
+        eventually(lambda: postmaster(home / "var") not in (0, running) and answers(uri))
+        eventually(lambda: b"waiting" in killed._supervisor.said)
+    first.stop()
+    running = postmaster(home / "var")
+    second.stop()
+    assert not is_running(running)
+
+
+@pytest.mark.soak
+def test_a_database_that_is_gone_is_no_empty_one_and_comes_back_with_its_folder(
+    embed, home, caplog
+):
+    server = embed()
+    uri = server.start()
+    server.keep()
+    query(uri, "CREATE TABLE kept AS SELECT 42 AS answer")
+    shutil.move(home / "var", home / "away")
+    os.kill(server._supervisor.pid, signal.SIGKILL)
+    eventually(lambda: "is gone. Bring it back" in caplog.text)
+    assert not (home / "var").exists()
+    shutil.move(home / "away", home / "var")
+    eventually(lambda: answers(uri))
+    assert query(uri, "SELECT answer FROM kept") == 42
 
 
 def test_a_postgres_without_its_supervisor_is_stopped_by_the_next_start(embed, home):
@@ -387,10 +467,11 @@ def test_two_servers_that_start_at_once_share_one_database(embed, home):
 def test_a_removed_data_folder_gives_a_fresh_database(embed, home):
     server = embed()
     query(server.start(), "CREATE TABLE gone AS SELECT 1")
+    supervisor = server._supervisor.pid
     shutil.rmtree(home / "var")
     uri = embed().start()
     assert query(uri, "SELECT to_regclass('gone')") is None
-    eventually(lambda: not is_running(server._supervisor))
+    eventually(lambda: not is_running(supervisor))
     assert answers(uri)
 
 
