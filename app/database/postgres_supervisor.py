@@ -16,14 +16,15 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from app.database.postgres_account import admit, choose_account, give
 from app.database.postgres_host import (
     NAME,
     accepts_connections,
-    choose_account,
     discard_new_cluster,
     find_cluster,
     make_socket_folder,
     new_cluster_folder,
+    owner_of,
     reachable_install,
     server_version,
     socket_folder,
@@ -108,7 +109,7 @@ class Supervisor:
 
     def _prepare(self) -> None:
         cluster = self._find_cluster()
-        self._account = choose_account(cluster)
+        self._account = choose_account(cluster, self._data_dir, self._shared_dir)
         self._install = reachable_install(self._install, self._account, self._shared_dir)
         self._cluster = cluster or self._data_dir / "postgres"
         # First of all, because a PostgreSQL whose data folder was removed under it still writes
@@ -116,6 +117,8 @@ class Supervisor:
         self._clear_remains()
         if cluster is None:
             self._cluster = self._create_cluster()
+        elif self._account is not None and self._account.uid != cluster.stat().st_uid:
+            give(self._cluster, self._sockets, self._account)
         self._check_version()
 
     def _create_cluster(self) -> Path:
@@ -123,9 +126,9 @@ class Supervisor:
         folder = new_cluster_folder(self._data_dir, self._account, self._shared_dir)
         try:
             self._run_tool(
-                "initdb", "-D", folder, "-U", NAME, "--auth=trust", "--encoding=UTF8",
-                "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8",
-                "--no-sync", "--no-instructions",
+                "initdb", "-D", folder, "-U", NAME, "--auth-local=peer", "--auth-host=reject",
+                "--encoding=UTF8", "--locale=C", "--locale-provider=builtin",
+                "--builtin-locale=C.UTF-8", "--no-sync", "--no-instructions",
             )  # fmt: skip
             self._run_tool(
                 "postgres", "--single", "-F", "-c", "exit_on_error=on", "-D", folder, "postgres",
@@ -206,6 +209,7 @@ class Supervisor:
     def _launch(self) -> subprocess.Popen[bytes]:
         self._clear_remains()
         settings = SETTINGS | {"unix_socket_directories": str(self._sockets)}
+        settings |= admit(self._cluster, self._account)
         options = [part for item in settings.items() for part in ("-c", "=".join(item))]
         # SIGINT is PostgreSQL's fast shutdown.
         return self._spawn("postgres", ["-D", self._cluster, *options], signal.SIGINT)
@@ -233,9 +237,11 @@ class Supervisor:
             )
 
     def _clear_remains(self) -> None:
-        make_socket_folder(self._sockets, self._account)
+        # The owner is not yet the account where the cluster is to be given away.
+        owner = owner_of(self._cluster) if self._cluster.exists() else self._account
+        make_socket_folder(self._sockets, self._account, owner)
         self._has_sockets = True
-        Remains(self._cluster, self._sockets, self._account, self._watch).clear()
+        Remains(self._cluster, self._sockets, owner if self._account else None, self._watch).clear()
 
     def _until_ready(self, process: subprocess.Popen[bytes]) -> bool:
         """Wait until PostgreSQL accepts connections; return False if it has ended instead."""

@@ -22,7 +22,13 @@ import pytest
 
 from app.database import embedded
 from app.database.embedded import EmbeddedPostgres, find_psql
-from app.database.postgres_host import SOCKET_NAME, find_install, socket_folder
+from app.database.postgres_host import (
+    SOCKET_NAME,
+    Account,
+    accepts_connections,
+    find_install,
+    socket_folder,
+)
 from app.errors import EmbeddedDatabaseError
 
 pytestmark = pytest.mark.skipif(
@@ -207,6 +213,74 @@ def test_the_socket_is_private_and_psql_can_use_the_uri(embed, home):
     assert answer.stdout.strip() == "7", answer.stderr
 
 
+@needs_root
+def test_root_runs_it_as_a_user_of_its_own_and_only_root_gets_in(embed, home):
+    uri = embed().start()
+    assert (home / "var" / "postgres").owner() == "benana"
+    folder = socket_folder(home / "var")
+    folder.chmod(0o755)  # even for who can reach the socket
+    others = {"nobody", "benana", *(user.pw_name for user in pwd.getpwall())} - {"root"}
+    for name in others & {"nobody", "postgres", "benana", "daemon", "www-data"}:
+        user = pwd.getpwnam(name)
+        account = Account(name, user.pw_uid, user.pw_gid)
+        assert account.can(lambda: os.access(folder / SOCKET_NAME, os.W_OK))
+        assert not account.can(lambda: accepts_connections(folder)), name
+    assert not Account("", 54321, 54321).can(lambda: accepts_connections(folder))
+    assert accepts_connections(folder)
+    query(uri, "CREATE ROLE another LOGIN")
+    assert query(uri.replace("user=benana", "user=another"), "SELECT user") == "another"
+
+
+@needs_root
+@pytest.mark.parametrize("name", ["nobody", "postgres"])
+def test_a_cluster_of_a_shared_account_is_given_to_its_own_user(embed, home, capfd, name):
+    """As earlier versions have left them, one of them killed: with `trust` and its socket."""
+    try:
+        former = pwd.getpwnam(name)
+    except KeyError:
+        pytest.skip(f"this host has no user {name}")
+    server = embed()
+    query(server.start(), "CREATE TABLE kept AS SELECT 42 AS answer")
+    server.stop()
+    cluster, folder = home / "var" / "postgres", socket_folder(home / "var")
+    for setting in ("hba", "ident"):
+        (cluster / f"benana_{setting}.conf").unlink()
+    (cluster / "pg_hba.conf").write_text("local all all trust\n")
+    folder.mkdir(mode=0o700)
+    (folder / f"{SOCKET_NAME}.lock").write_text("1\n")
+    for path in (cluster, *cluster.rglob("*"), folder, *folder.iterdir()):
+        os.chown(path, former.pw_uid, former.pw_gid)
+    secret = home / "secret"
+    secret.touch()
+    os.link(secret, cluster / "second-name")
+    (cluster / "link").symlink_to(secret)
+
+    uri = server.start()
+    assert query(uri, "SELECT answer FROM kept") == 42
+    server.stop()
+    owners = {path.owner() for path in (cluster, *cluster.rglob("*")) if not path.is_symlink()}
+    assert owners == {"benana", "root"}
+    assert secret.owner() == "root"
+    assert f"belonged to {name}, which other programs run as" in capfd.readouterr().err
+    account = Account(name, former.pw_uid, former.pw_gid)
+    assert not account.can(lambda: os.access(cluster, os.X_OK))
+    assert answers(server.start())
+    assert "belonged" not in capfd.readouterr().err
+
+
+@needs_root
+def test_a_cluster_of_an_ordinary_user_stays_his(embed, home):
+    server = embed()
+    server.start()
+    server.stop()
+    cluster = home / "var" / "postgres"
+    daemon = pwd.getpwnam("daemon")
+    for path in (cluster, *cluster.rglob("*")):
+        os.chown(path, daemon.pw_uid, daemon.pw_gid)
+    assert answers(server.start())
+    assert cluster.owner() == "daemon"
+
+
 def test_a_deep_data_folder_works(embed, home):
     data_dir = home.joinpath(*["deep" * 10] * 6, "var")
     assert len(str(data_dir)) > 230
@@ -273,10 +347,8 @@ def test_a_database_of_roots_is_refused_to_an_ordinary_user(embed, home, ordinar
     server.stop()
     owner = (home / "var" / "postgres").owner()
     with server_process(home / "var", home / "shared", **ordinary) as other:
-        if owner == "nobody":
-            assert "postgres.lock" in other.error
-        else:
-            assert f"belongs to the user {owner}, and Benana runs as nobody" in other.error
+        assert owner == "benana"
+        assert "belongs to the user benana, and Benana runs as nobody" in other.error
         assert "BENANA_DATA_DIR" in other.error
 
 
@@ -410,6 +482,8 @@ def test_a_postgres_without_its_supervisor_is_stopped_by_the_next_start(embed, h
     shutil.chown(folder, *([run_as["user"], run_as["group"]] if run_as else [os.geteuid()]))
     command = [find_install() / "bin" / "postgres", "-D", cluster, "-c", "listen_addresses="]
     command += ["-c", f"unix_socket_directories={folder}"]
+    command += ["-c", f"hba_file={cluster}/benana_hba.conf"]
+    command += ["-c", f"ident_file={cluster}/benana_ident.conf"]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL, **run_as) as orphan:
         eventually(lambda: answers(uri))
         query(uri, "CREATE TABLE kept AS SELECT 42 AS answer")
