@@ -59,6 +59,7 @@ def on_starting(server):
         server.postgres = EmbeddedPostgres(settings.data_dir)
         try:
             server.postgres.start()
+            server.postgres.keep()
         except BenanaError as error:
             sys.exit(f"benana: {error}")
     Arbiter.look_after(server, CrashedLoads(settings.artifacts_dir))

@@ -6,10 +6,7 @@ server, however the server ends.
 """
 
 import os
-import select
 import shutil
-import signal
-import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -22,10 +19,9 @@ from app.database.postgres_host import (
     find_install,
     socket_folder,
 )
+from app.database.postgres_keeper import Keeper, SupervisorProcess
 from app.errors import EmbeddedDatabaseError
 
-SUPERVISOR = "app.database.postgres_supervisor"
-STOP_TIMEOUT = 16.0  # seconds, a little more than the supervisor's own three steps take
 POLL_INTERVAL = 0.05  # seconds between two looks at another server's PostgreSQL
 
 
@@ -43,12 +39,9 @@ class EmbeddedPostgres:
         self._data_dir = Path(os.path.realpath(data_dir))
         self._shared_dir = shared_dir.absolute()
         self._socket_folder = socket_folder(self._data_dir)
-        # A bare process id: gunicorn reaps all children of its master, and a Popen object would
-        # complain in every worker that its process still runs.
-        self._supervisor: int | None = None
+        self._supervisor: SupervisorProcess | None = None
+        self._keeper: Keeper | None = None
         self._owner = os.getpid()
-        self._lifeline = self._reports = -1  # our ends of the supervisor's two pipes
-        self._report = b""
 
     @property
     def uri(self) -> str:
@@ -62,62 +55,46 @@ class EmbeddedPostgres:
         can be done, if it does not start.
         """
         deadline = time.monotonic() + timeout
-        ours = self._supervisor is not None and self._owner == os.getpid()
-        if not (ours and self._read_report(0.0)):
-            self._spawn()
+        supervisor = self._supervisor
+        if supervisor is None or self._owner != os.getpid() or not supervisor.read_report(0.0):
+            install = find_install()
+            self.stop()
+            self._owner = os.getpid()
+            arguments = [self._data_dir, install, self._shared_dir]
+            supervisor = self._supervisor = SupervisorProcess([str(path) for path in arguments])
+            supervisor.start()
         try:
-            self._await_ready(deadline, timeout)
+            self._await_ready(supervisor, deadline, timeout)
         except BaseException:
             self.stop()
             raise
         return self.uri
+
+    def keep(self) -> None:
+        """Start the supervisor again whenever it ends, from a thread, until `stop`.
+
+        To be called once, after `start`. The process may go on forking.
+        """
+        if self._supervisor is not None:
+            self._keeper = Keeper(self._supervisor)
+            self._keeper.start()
 
     def stop(self) -> None:
         """Stop what `start` has started: within seconds, and in the process that started it.
 
         PostgreSQL stops with a fast shutdown, unless it is another server's.
         """
-        supervisor = self._supervisor
+        supervisor, keeper = self._supervisor, self._keeper
         if supervisor is None or self._owner != os.getpid():
             return
-        self._supervisor = None
-        # A byte, because workers may still hold the pipe open; and no signal, because gunicorn
-        # may have reaped the supervisor, and the number may be another process's by now.
-        with suppress(BrokenPipeError):
-            os.write(self._lifeline, b"q")
-        deadline = time.monotonic() + STOP_TIMEOUT
-        ended = False
-        while not ended and time.monotonic() < deadline:
-            ended = not self._read_report(deadline)
-        if not ended:  # so it was not reaped; PostgreSQL is told by the kernel or the next start
-            os.kill(supervisor, signal.SIGKILL)
-        os.close(self._lifeline)
-        os.close(self._reports)
-        with suppress(ChildProcessError):
-            os.waitpid(supervisor, 0)
+        self._supervisor = self._keeper = None
+        if keeper is not None:
+            keeper.stop()
+        supervisor.stop()
 
-    def _spawn(self) -> None:
-        install = find_install()
-        self.stop()  # closes the pipes of a supervisor that was killed
-        self._owner = os.getpid()
-        self._report = b""
-        arguments = [self._data_dir, install, self._shared_dir, str(self._owner)]
-        command = [sys.executable, "-P", "-m", SUPERVISOR, *map(str, arguments)]
-        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-        stdin, self._lifeline = os.pipe()
-        self._reports, stdout = os.pipe()
-        pipes = [(os.POSIX_SPAWN_DUP2, stdin, 0), (os.POSIX_SPAWN_DUP2, stdout, 1)]
-        try:
-            self._supervisor = os.posix_spawn(
-                sys.executable, command, environment, file_actions=pipes
-            )
-        finally:
-            os.close(stdin)
-            os.close(stdout)
-
-    def _await_ready(self, deadline: float, timeout: float) -> None:
+    def _await_ready(self, supervisor: SupervisorProcess, deadline: float, timeout: float) -> None:
         while True:
-            lines = self._report.splitlines()
+            lines = supervisor.said.splitlines()
             running = b"failed" not in lines and bool({b"ready", b"waiting"} & {*lines})
             if running and self.answers():
                 return
@@ -125,16 +102,8 @@ class EmbeddedPostgres:
             if now >= deadline:
                 raise EmbeddedDatabaseError(self._too_late(b"waiting" in lines, timeout))
             until = min(deadline, now + POLL_INTERVAL) if running else deadline
-            if not self._read_report(until):
-                raise EmbeddedDatabaseError(self._last_words())
-
-    def _read_report(self, deadline: float) -> bool:
-        """Read what the supervisor says, until `deadline`; return False if it has ended."""
-        if select.select([self._reports], [], [], max(0.0, deadline - time.monotonic()))[0]:
-            said = os.read(self._reports, 4096)
-            self._report += said
-            return bool(said)
-        return True
+            if not supervisor.read_report(until):
+                raise EmbeddedDatabaseError(supervisor.reason or self._killed())
 
     def answers(self) -> bool:
         """Return whether PostgreSQL answers, and not somebody who was first to make the folder."""
@@ -158,9 +127,8 @@ class EmbeddedPostgres:
             f"{log}; if it is still recovering there, start again and give it more time."
         )
 
-    def _last_words(self) -> str:
-        _, _, reason = self._report.decode(errors="replace").partition("failed\n")
-        return reason.strip() or (
+    def _killed(self) -> str:
+        return (
             f"The supervisor of the embedded PostgreSQL ended unexpectedly. See standard error "
             f"and {self._data_dir / 'postgres.log'}, or set DATABASE_URL."
         )

@@ -14,8 +14,8 @@ import socket
 import struct
 import subprocess
 import tempfile
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,6 +65,12 @@ def user_name(uid: int) -> str:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
         return str(uid)
+
+
+def owner_of(path: Path) -> Account:
+    """Return the account that a file or folder belongs to."""
+    status = path.stat()
+    return Account(user_name(status.st_uid), status.st_uid, status.st_gid)
 
 
 def find_install() -> Path:
@@ -155,27 +161,6 @@ def find_cluster(data_dir: Path) -> Path | None:
     return cluster
 
 
-def choose_account(cluster: Path | None) -> Account | None:
-    """Return the account to run PostgreSQL as, or None to run it as who we are.
-
-    Root runs an existing cluster as its owner, so that a `sudo` among ordinary runs, or a
-    `postgres` user that is added to the host later, changes nothing.
-    """
-    if os.geteuid() != 0:
-        return None
-    if cluster is not None:
-        status = cluster.stat()
-        return Account(user_name(status.st_uid), status.st_uid, status.st_gid)
-    for name in ("postgres", "nobody"):
-        with suppress(KeyError):
-            entry = pwd.getpwnam(name)
-            return Account(name, entry.pw_uid, entry.pw_gid)
-    raise EmbeddedDatabaseError(
-        "PostgreSQL does not run as root, and this host has neither a user `postgres` nor a user "
-        "`nobody`. Add one, run Benana as an ordinary user, or set DATABASE_URL."
-    )
-
-
 def reachable_install(install: Path, account: Account | None, shared_dir: Path) -> Path:
     """Return `install`, or a copy of it in `shared_dir` if the account cannot reach it."""
 
@@ -189,9 +174,7 @@ def reachable_install(install: Path, account: Account | None, shared_dir: Path) 
 
     if account is None or account.can(usable(install)):
         return install
-    make_public_folder(shared_dir)
-    with (shared_dir / "install.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # two data folders may copy the same binaries at once
+    with locked(shared_dir):  # two data folders may copy the same binaries at once
         copy = _copy_install(install, shared_dir)
     if not account.can(usable(copy)):
         raise EmbeddedDatabaseError(
@@ -213,6 +196,19 @@ def make_public_folder(path: Path) -> None:
     if not path.exists():
         path.mkdir(parents=True, exist_ok=True)
         path.chmod(0o755)  # whatever the umask is
+
+
+@contextmanager
+def locked(shared_dir: Path) -> Iterator[None]:
+    """Hold the lock of the shared folder, which is made if it is missing."""
+    make_public_folder(shared_dir)
+    # Not for others to read: who can open a file can lock it.
+    lock = os.open(shared_dir / "lock", os.O_WRONLY | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
 
 
 def new_cluster_folder(data_dir: Path, account: Account | None, shared_dir: Path) -> Path:
@@ -254,13 +250,14 @@ def discard_new_cluster(data_dir: Path, shared_dir: Path) -> None:
         shutil.rmtree(new, ignore_errors=True)
 
 
-def make_socket_folder(folder: Path, account: Account | None) -> None:
+def make_socket_folder(folder: Path, account: Account | None, owner: Account | None) -> None:
     """Make the private folder of the socket, or check the one that is there.
 
-    Raises EmbeddedDatabaseError if it is a link or belongs to somebody else: anybody can create
-    names in /tmp, and the folder's privacy is what makes `trust` authentication safe.
+    `owner` is whose the cluster is now, if there is one and it is not the account's.
+    Raises EmbeddedDatabaseError if the folder is a link or belongs to somebody else: anybody can
+    create names in /tmp.
     """
-    owners = {os.geteuid(), account.uid if account else os.geteuid()}
+    owners = {os.geteuid(), *(known.uid for known in (account, owner) if known)}
     with suppress(FileExistsError):
         folder.mkdir(mode=0o700)
     try:

@@ -12,31 +12,30 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from app.database.postgres_account import admit, choose_account, give
 from app.database.postgres_host import (
     NAME,
-    SOCKET_NAME,
     accepts_connections,
-    choose_account,
     discard_new_cluster,
     find_cluster,
     make_socket_folder,
     new_cluster_folder,
+    owner_of,
     reachable_install,
     server_version,
     socket_folder,
     user_name,
 )
+from app.database.postgres_remains import Remains
 from app.database.processes import (
     FolderLock,
+    Restarts,
     Watch,
-    command_line,
     die_with_parent,
-    is_alive,
     log,
 )
 from app.errors import EmbeddedDatabaseError
@@ -44,7 +43,6 @@ from app.errors import EmbeddedDatabaseError
 LOG_LIMIT = 8 << 20  # bytes of postgres.log before it becomes postgres.log.1
 FAST_SHUTDOWN = 8.0  # seconds for a shutdown with a checkpoint
 IMMEDIATE_SHUTDOWN = 3.0  # seconds for one without
-FIRST_PAUSE, LONGEST_PAUSE = 0.1, 1.0  # seconds between two attempts to start
 ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"}
 SETTINGS = {
     "listen_addresses": "",
@@ -68,7 +66,11 @@ SHUTDOWN = (
 class Supervisor:
     """One cluster: made if it is missing, started, started again when it dies, stopped."""
 
-    def __init__(self, data_dir: Path, install: Path, shared_dir: Path, watch: Watch) -> None:
+    def __init__(
+        self, data_dir: Path, install: Path, shared_dir: Path, watch: Watch, *, again: bool = False
+    ) -> None:
+        """Look after the cluster of a data folder; `again` says that there is one."""
+        self._again = again
         self._data_dir = data_dir
         self._install = install
         self._shared_dir = shared_dir
@@ -84,7 +86,7 @@ class Supervisor:
 
         Raises EmbeddedDatabaseError and OSError if PostgreSQL cannot be started.
         """
-        find_cluster(self._data_dir)  # somebody else's is refused before anything is touched
+        self._find_cluster()  # somebody else's is refused before anything is touched
         self._data_dir.mkdir(parents=True, exist_ok=True)
         self.patient = self._lock.take(lambda: report("waiting"))
         try:
@@ -96,16 +98,27 @@ class Supervisor:
                 with suppress(OSError):
                     self._sockets.rmdir()
 
-    def _prepare(self) -> None:
+    def _find_cluster(self) -> Path | None:
         cluster = find_cluster(self._data_dir)
-        self._account = choose_account(cluster)
+        if cluster is None and self._again:
+            raise EmbeddedDatabaseError(
+                f"The database {self._data_dir / 'postgres'} is gone. Bring it back, or start "
+                f"Benana again to begin with an empty one."
+            )
+        return cluster
+
+    def _prepare(self) -> None:
+        cluster = self._find_cluster()
+        self._account = choose_account(cluster, self._data_dir, self._shared_dir)
         self._install = reachable_install(self._install, self._account, self._shared_dir)
         self._cluster = cluster or self._data_dir / "postgres"
         # First of all, because a PostgreSQL whose data folder was removed under it still writes
         # its pg_control to that path, and would ruin the new cluster there.
-        self._settle_lock_files()
+        self._clear_remains()
         if cluster is None:
             self._cluster = self._create_cluster()
+        elif self._account is not None and self._account.uid != cluster.stat().st_uid:
+            give(self._cluster, self._sockets, self._account)
         self._check_version()
 
     def _create_cluster(self) -> Path:
@@ -113,9 +126,9 @@ class Supervisor:
         folder = new_cluster_folder(self._data_dir, self._account, self._shared_dir)
         try:
             self._run_tool(
-                "initdb", "-D", folder, "-U", NAME, "--auth=trust", "--encoding=UTF8",
-                "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8",
-                "--no-sync", "--no-instructions",
+                "initdb", "-D", folder, "-U", NAME, "--auth-local=peer", "--auth-host=reject",
+                "--encoding=UTF8", "--locale=C", "--locale-provider=builtin",
+                "--builtin-locale=C.UTF-8", "--no-sync", "--no-instructions",
             )  # fmt: skip
             self._run_tool(
                 "postgres", "--single", "-F", "-c", "exit_on_error=on", "-D", folder, "postgres",
@@ -157,22 +170,24 @@ class Supervisor:
 
     def _serve(self) -> None:
         """Keep PostgreSQL running until told to stop, or until the data folder is removed."""
-        pause = FIRST_PAUSE
+        restarts = Restarts()
+        told = ""
         while True:
-            started = time.monotonic()
+            restarts.started()
+            failure = f"PostgreSQL ended; see {self._log}"
             try:
                 self._run_once()
             except (EmbeddedDatabaseError, OSError) as error:
                 if not self.patient:
                     raise
-                log(str(error))
+                failure = str(error)
             if not self._lock.is_held():
                 log(f"{self._data_dir} was removed while PostgreSQL ran: not started again")
                 return
-            log(f"PostgreSQL ended, starting it again; see {self._log}")
-            self._watch.pause(pause)
-            lived = time.monotonic() - started
-            pause = FIRST_PAUSE if lived > 10.0 else min(pause * 2, LONGEST_PAUSE)
+            if restarts.ended() or failure != told:
+                told = failure
+                log(f"starting PostgreSQL again: {failure}")
+            self._watch.pause(restarts.pause)
 
     def _run_once(self) -> None:
         """Run PostgreSQL until it ends; raise EmbeddedDatabaseError if it never was ready."""
@@ -192,8 +207,9 @@ class Supervisor:
             raise EmbeddedDatabaseError(self._failure("PostgreSQL did not start", mark))
 
     def _launch(self) -> subprocess.Popen[bytes]:
-        self._settle_lock_files()
+        self._clear_remains()
         settings = SETTINGS | {"unix_socket_directories": str(self._sockets)}
+        settings |= admit(self._cluster, self._account)
         options = [part for item in settings.items() for part in ("-c", "=".join(item))]
         # SIGINT is PostgreSQL's fast shutdown.
         return self._spawn("postgres", ["-D", self._cluster, *options], signal.SIGINT)
@@ -220,49 +236,12 @@ class Supervisor:
                 preexec_fn=die_with_parent(death_signal),  # runs after the change of user
             )
 
-    def _settle_lock_files(self) -> None:
-        make_socket_folder(self._sockets, self._account)
+    def _clear_remains(self) -> None:
+        # The owner is not yet the account where the cluster is to be given away.
+        owner = owner_of(self._cluster) if self._cluster.exists() else self._account
+        make_socket_folder(self._sockets, self._account, owner)
         self._has_sockets = True
-        self._settle_lock_file(self._cluster / "postmaster.pid")
-        self._settle_lock_file(self._sockets / f"{SOCKET_NAME}.lock")
-
-    def _settle_lock_file(self, path: Path) -> None:
-        """Deal with a lock file whose process lives, which makes PostgreSQL refuse to start.
-
-        We hold the lock, so a postmaster of this cluster has lost its supervisor (on macOS it
-        lives on then, on Linux it is just shutting down): it is stopped. Any other process has
-        got the number by chance: the file is changed to say our own, which PostgreSQL as our
-        child takes for stale. Removing it would also remove the key of the shared memory, by
-        which PostgreSQL sees whether old backends are still alive.
-        """
-        try:
-            first, _, rest = path.read_bytes().partition(b"\n")
-        except FileNotFoundError:
-            return
-        if not first:  # written by a process that was killed at once; PostgreSQL refuses it
-            path.unlink()
-            return
-        pid = abs(int(first))
-        if self._is_our_postmaster(pid):
-            self._stop_orphan(pid)
-        if is_alive(pid) and not self._is_our_postmaster(pid) and path.exists():
-            descriptor = os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(b"%d\n%s" % (os.getpid(), rest))
-
-    def _stop_orphan(self, pid: int) -> None:
-        log(f"stopping PostgreSQL (pid {pid}), which its supervisor has left behind")
-        for number, seconds in SHUTDOWN:
-            with suppress(ProcessLookupError):
-                os.kill(pid, number)
-            deadline = time.monotonic() + seconds
-            while self._is_our_postmaster(pid) and time.monotonic() < deadline:
-                self._watch.pause(0.02)  # it is not our child, so nothing tells us
-
-    def _is_our_postmaster(self, pid: int) -> bool:
-        command = command_line(pid)
-        ours = (f" -D {self._cluster} ", f" unix_socket_directories={self._sockets} ")
-        return "/bin/postgres " in command and any(part in command for part in ours)
+        Remains(self._cluster, self._sockets, owner if self._account else None, self._watch).clear()
 
     def _until_ready(self, process: subprocess.Popen[bytes]) -> bool:
         """Wait until PostgreSQL accepts connections; return False if it has ended instead."""
@@ -325,13 +304,16 @@ def unusable(data_dir: Path, error: OSError) -> str:
 def main(arguments: Sequence[str]) -> int:
     """Run the supervisor: data folder, install folder, shared folder, process id of the server.
 
+    A fifth argument, `again`, says that it takes the place of one that has ended.
     Returns the exit code: 1 if PostgreSQL could not be started.
     """
     data_dir, install, shared_dir = map(Path, arguments[:3])
     os.setsid()  # a terminal's Ctrl-C is for the server, which stops us after its workers
     os.chdir("/")
     os.set_blocking(sys.stdout.fileno(), False)
-    supervisor = Supervisor(data_dir, install, shared_dir, Watch(int(arguments[3])))
+    watch = Watch(int(arguments[3]))
+    again = "again" in arguments[4:]
+    supervisor = Supervisor(data_dir, install, shared_dir, watch, again=again)
     try:
         supervisor.run()
     except EmbeddedDatabaseError as error:

@@ -12,6 +12,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 1.0  # seconds between two starts of a series
+LONG_LIFE = 10.0  # seconds after which an end is the first of a new series
+
 
 class Watch:
     """Waits for children, and for whatever ends the supervisor.
@@ -75,6 +78,29 @@ class Watch:
                 return False
             self.wait(remaining)
         return True
+
+
+class Restarts:
+    """How long to wait before something is started again, and whether to say so.
+
+    Not at all at first, then longer and longer, until something has lived for a while.
+    """
+
+    def __init__(self) -> None:
+        self.pause = 0.0  # seconds to wait before the next start
+        self._first = True
+        self._started = time.monotonic()
+
+    def started(self) -> None:
+        """Note a start."""
+        self._started = time.monotonic()
+
+    def ended(self) -> bool:
+        """Note an end; return whether it is the first of a series, which deserves a line."""
+        first = self._first or time.monotonic() - self._started > LONG_LIFE
+        self._first = False
+        self.pause = 0.0 if first else min(max(self.pause * 2, FIRST_PAUSE), LONGEST_PAUSE)
+        return first
 
 
 class FolderLock:
@@ -173,6 +199,22 @@ def is_alive(pid: int) -> bool:
     except PermissionError:
         return True
     return True
+
+
+def kill_processes_in(folder: Path, program: str) -> bool:
+    """Kill a program's processes whose current folder is `folder`; return whether there are none.
+
+    Linux only (elsewhere there are none), and to be called as the user of those processes: even
+    root may not look at another user's in a container without CAP_SYS_PTRACE.
+    """
+    none = True
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has ended, or is somebody else's
+            runs = str((process / "exe").readlink()).removesuffix(" (deleted)")
+            if Path(runs).name == program and (process / "cwd").readlink() == folder:
+                none = False
+                os.kill(int(process.name), signal.SIGKILL)
+    return none
 
 
 def command_line(pid: int) -> str:

@@ -105,6 +105,7 @@ class Server:
         self.database_url = database_url
         self.log_file = home / "server.log"
         self.process: subprocess.Popen[bytes] | None = None
+        self.program = [sys.executable, "-m", "gunicorn"]
         self.plugins.mkdir(parents=True, exist_ok=True)
         self.environment = {
             "BENANA_PLUGINS_DIR": str(self.plugins),
@@ -124,7 +125,7 @@ class Server:
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("BENANA_", "DATABASE_"))}
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "gunicorn", "-c", str(CHECKOUT / "gunicorn.conf.py")],
+                [*self.program, "-c", str(CHECKOUT / "gunicorn.conf.py")],
                 cwd=CHECKOUT,
                 env={**kept, **self.environment},
                 stdout=log,

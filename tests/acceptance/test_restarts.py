@@ -197,25 +197,6 @@ def test_listeners_that_are_terminated_come_back(make_server: MakeServer) -> Non
         )
 
 
-def test_the_embedded_database_needs_no_setting(make_server: MakeServer) -> None:
-    server = make_server(database=False).start()
-    # The listener connects beside the first requests.
-    wait_until(lambda: server.get("/health/ready").json == {"status": "ready"}, "it is ready")
-    server.write("home", source("home", "one"))
-    server.wait_says("home", "one")
-    found = subprocess.run(
-        ["benana", "psql", "-XAtc", "SELECT name FROM plugins ORDER BY name"],
-        env={**os.environ, **server.environment, "PATH": _path()},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert found.stdout.split() == ["home", "whoami"]
-    server.stop()
-    server.start()
-    server.wait_says("home", "one")
-
-
 def _path() -> str:
     import sys
 

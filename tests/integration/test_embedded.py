@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
@@ -21,7 +22,13 @@ import pytest
 
 from app.database import embedded
 from app.database.embedded import EmbeddedPostgres, find_psql
-from app.database.postgres_host import SOCKET_NAME, find_install, socket_folder
+from app.database.postgres_host import (
+    SOCKET_NAME,
+    Account,
+    accepts_connections,
+    find_install,
+    socket_folder,
+)
 from app.errors import EmbeddedDatabaseError
 
 pytestmark = pytest.mark.skipif(
@@ -206,6 +213,74 @@ def test_the_socket_is_private_and_psql_can_use_the_uri(embed, home):
     assert answer.stdout.strip() == "7", answer.stderr
 
 
+@needs_root
+def test_root_runs_it_as_a_user_of_its_own_and_only_root_gets_in(embed, home):
+    uri = embed().start()
+    assert (home / "var" / "postgres").owner() == "benana"
+    folder = socket_folder(home / "var")
+    folder.chmod(0o755)  # even for who can reach the socket
+    others = {"nobody", "benana", *(user.pw_name for user in pwd.getpwall())} - {"root"}
+    for name in others & {"nobody", "postgres", "benana", "daemon", "www-data"}:
+        user = pwd.getpwnam(name)
+        account = Account(name, user.pw_uid, user.pw_gid)
+        assert account.can(lambda: os.access(folder / SOCKET_NAME, os.W_OK))
+        assert not account.can(lambda: accepts_connections(folder)), name
+    assert not Account("", 54321, 54321).can(lambda: accepts_connections(folder))
+    assert accepts_connections(folder)
+    query(uri, "CREATE ROLE another LOGIN")
+    assert query(uri.replace("user=benana", "user=another"), "SELECT user") == "another"
+
+
+@needs_root
+@pytest.mark.parametrize("name", ["nobody", "postgres"])
+def test_a_cluster_of_a_shared_account_is_given_to_its_own_user(embed, home, capfd, name):
+    """As earlier versions have left them, one of them killed: with `trust` and its socket."""
+    try:
+        former = pwd.getpwnam(name)
+    except KeyError:
+        pytest.skip(f"this host has no user {name}")
+    server = embed()
+    query(server.start(), "CREATE TABLE kept AS SELECT 42 AS answer")
+    server.stop()
+    cluster, folder = home / "var" / "postgres", socket_folder(home / "var")
+    for setting in ("hba", "ident"):
+        (cluster / f"benana_{setting}.conf").unlink()
+    (cluster / "pg_hba.conf").write_text("local all all trust\n")
+    folder.mkdir(mode=0o700)
+    (folder / f"{SOCKET_NAME}.lock").write_text("1\n")
+    for path in (cluster, *cluster.rglob("*"), folder, *folder.iterdir()):
+        os.chown(path, former.pw_uid, former.pw_gid)
+    secret = home / "secret"
+    secret.touch()
+    os.link(secret, cluster / "second-name")
+    (cluster / "link").symlink_to(secret)
+
+    uri = server.start()
+    assert query(uri, "SELECT answer FROM kept") == 42
+    server.stop()
+    owners = {path.owner() for path in (cluster, *cluster.rglob("*")) if not path.is_symlink()}
+    assert owners == {"benana", "root"}
+    assert secret.owner() == "root"
+    assert f"belonged to {name}, which other programs run as" in capfd.readouterr().err
+    account = Account(name, former.pw_uid, former.pw_gid)
+    assert not account.can(lambda: os.access(cluster, os.X_OK))
+    assert answers(server.start())
+    assert "belonged" not in capfd.readouterr().err
+
+
+@needs_root
+def test_a_cluster_of_an_ordinary_user_stays_his(embed, home):
+    server = embed()
+    server.start()
+    server.stop()
+    cluster = home / "var" / "postgres"
+    daemon = pwd.getpwnam("daemon")
+    for path in (cluster, *cluster.rglob("*")):
+        os.chown(path, daemon.pw_uid, daemon.pw_gid)
+    assert answers(server.start())
+    assert cluster.owner() == "daemon"
+
+
 def test_a_deep_data_folder_works(embed, home):
     data_dir = home.joinpath(*["deep" * 10] * 6, "var")
     assert len(str(data_dir)) > 230
@@ -272,10 +347,8 @@ def test_a_database_of_roots_is_refused_to_an_ordinary_user(embed, home, ordinar
     server.stop()
     owner = (home / "var" / "postgres").owner()
     with server_process(home / "var", home / "shared", **ordinary) as other:
-        if owner == "nobody":
-            assert "postgres.lock" in other.error
-        else:
-            assert f"belongs to the user {owner}, and Benana runs as nobody" in other.error
+        assert owner == "benana"
+        assert "belongs to the user benana, and Benana runs as nobody" in other.error
         assert "BENANA_DATA_DIR" in other.error
 
 
@@ -311,12 +384,91 @@ def test_postgres_ends_with_a_killed_supervisor_and_can_be_started_again(embed, 
     server = embed()
     uri = server.start()
     first = postmaster(home / "var")
-    os.kill(server._supervisor, signal.SIGKILL)
+    os.kill(server._supervisor.pid, signal.SIGKILL)
     if sys.platform == "linux":
         eventually(lambda: not is_running(first), seconds=5)
     assert server.start() == uri
     assert postmaster(home / "var") != first
     assert answers(uri)
+
+
+def busy(uri: str) -> None:
+    """Leave a backend that computes without end, and so does not notice that it is alone."""
+
+    def compute() -> None:
+        with suppress(psycopg2.Error):
+            query(uri, "DO $$ BEGIN LOOP END LOOP; END $$")
+
+    threading.Thread(target=compute, daemon=True).start()
+    active = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'DO %' AND state = 'active'"
+    eventually(lambda: query(uri, active) == 1)
+
+
+@pytest.mark.parametrize(
+    "which",
+    [
+        pytest.param("supervisor", marks=pytest.mark.soak),
+        pytest.param("postmaster", marks=pytest.mark.soak),
+        "both",
+    ],
+)
+def test_what_is_killed_is_back_within_2_s_though_a_backend_is_busy(embed, home, which):
+    server = embed()
+    uri = server.start()
+    server.keep()
+    query(uri, "CREATE TABLE kept AS SELECT 42 AS answer")
+    busy(uri)
+    first = postmaster(home / "var")
+    with closing(psycopg2.connect(uri)):
+        began = time.monotonic()
+        if which != "supervisor":
+            os.kill(first, signal.SIGKILL)
+        if which != "postmaster":
+            os.kill(server._supervisor.pid, signal.SIGKILL)
+        eventually(lambda: postmaster(home / "var") not in (0, first) and answers(uri), seconds=5)
+        took = time.monotonic() - began
+    print(f"{which}: back after {took:.2f} s")
+    assert took < 2.0
+    assert query(uri, "SELECT answer FROM kept") == 42
+    running = postmaster(home / "var")
+    server.stop()
+    assert not is_running(running)
+    assert not answers(uri)
+
+
+@pytest.mark.soak
+def test_a_server_that_waits_takes_over_from_a_killed_supervisor(embed, home):
+    first, second = embed(), embed()
+    uri = first.start()
+    first.keep()
+    second.start()
+    second.keep()
+    for killed in (first, second):  # each is the one that runs PostgreSQL, in its turn
+        running = postmaster(home / "var")
+        os.kill(killed._supervisor.pid, signal.SIGKILL)
+        eventually(lambda: postmaster(home / "var") not in (0, running) and answers(uri))
+        eventually(lambda: b"waiting" in killed._supervisor.said)
+    first.stop()
+    running = postmaster(home / "var")
+    second.stop()
+    assert not is_running(running)
+
+
+@pytest.mark.soak
+def test_a_database_that_is_gone_is_no_empty_one_and_comes_back_with_its_folder(
+    embed, home, caplog
+):
+    server = embed()
+    uri = server.start()
+    server.keep()
+    query(uri, "CREATE TABLE kept AS SELECT 42 AS answer")
+    shutil.move(home / "var", home / "away")
+    os.kill(server._supervisor.pid, signal.SIGKILL)
+    eventually(lambda: "is gone. Bring it back" in caplog.text)
+    assert not (home / "var").exists()
+    shutil.move(home / "away", home / "var")
+    eventually(lambda: answers(uri))
+    assert query(uri, "SELECT answer FROM kept") == 42
 
 
 def test_a_postgres_without_its_supervisor_is_stopped_by_the_next_start(embed, home):
@@ -330,6 +482,8 @@ def test_a_postgres_without_its_supervisor_is_stopped_by_the_next_start(embed, h
     shutil.chown(folder, *([run_as["user"], run_as["group"]] if run_as else [os.geteuid()]))
     command = [find_install() / "bin" / "postgres", "-D", cluster, "-c", "listen_addresses="]
     command += ["-c", f"unix_socket_directories={folder}"]
+    command += ["-c", f"hba_file={cluster}/benana_hba.conf"]
+    command += ["-c", f"ident_file={cluster}/benana_ident.conf"]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL, **run_as) as orphan:
         eventually(lambda: answers(uri))
         query(uri, "CREATE TABLE kept AS SELECT 42 AS answer")
@@ -387,10 +541,11 @@ def test_two_servers_that_start_at_once_share_one_database(embed, home):
 def test_a_removed_data_folder_gives_a_fresh_database(embed, home):
     server = embed()
     query(server.start(), "CREATE TABLE gone AS SELECT 1")
+    supervisor = server._supervisor.pid
     shutil.rmtree(home / "var")
     uri = embed().start()
     assert query(uri, "SELECT to_regclass('gone')") is None
-    eventually(lambda: not is_running(server._supervisor))
+    eventually(lambda: not is_running(supervisor))
     assert answers(uri)
 
 
