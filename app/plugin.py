@@ -88,7 +88,9 @@ class PluginServer(Protocol):
     def delete(self, uri_template: str, handler: Callable[..., Any]) -> None:
         """Answer DELETE on a template with a handler."""
 
-    def add_route(self, uri_template: str, resource: object, suffix: str | None = None) -> None:
+    def add_route(
+        self, uri_template: str, resource: object, suffix: str | None = None, **options: Any
+    ) -> None:
         """Add a Falcon resource, exactly as `falcon.App.add_route` does."""
 
 

@@ -52,7 +52,11 @@ def install(app: LiveApp) -> None:
         req: falcon.Request, _resp: falcon.Response, error: Exception, _params: dict[str, Any]
     ) -> None:
         table = app.running.slot().table or app.table
-        _raise_unexpected(req, error, table.owner_of(req.uri_template) or SERVER)
+        if req.uri_template is None:  # the search itself raised, in a converter
+            owner = table.owner_at_fault(req.path)
+        else:
+            owner = table.owner_of(req.uri_template)
+        _raise_unexpected(req, error, owner or SERVER)
 
     def ours(
         req: falcon.Request, resp: falcon.Response, error: BenanaError, params: dict[str, Any]

@@ -21,23 +21,19 @@ from typing import Any
 
 import falcon
 
+from app.serving.templates import template_fields
+
 MAX_BODY_BYTES = 16 * 1024 * 1024
 """The largest JSON body that is read for a handler's `body`; larger ones come in as a stream."""
 
 Responder = Callable[..., None]
 Provider = Callable[[falcon.Request, falcon.Response], Any]
 
-_FIELD_PATTERN = re.compile(r"\{([^{}:]+)(?::([^{}]*))?\}")
 _JSON_TYPES: tuple[type, ...] = (dict, list, str, int, float, bool)
 
 
 class HandlerError(Exception):
     """A handler's signature does not fit its template; the message says where and how."""
-
-
-def template_fields(uri_template: str) -> dict[str, bool]:
-    """Return the names of a template's fields, each with whether it has a Falcon converter."""
-    return {name: bool(converter) for name, converter in _FIELD_PATTERN.findall(uri_template)}
 
 
 def describe(handler: Callable[..., Any]) -> str:

@@ -1,21 +1,23 @@
 """What a plugin registers, collected and checked before any of it is routed."""
 
 import inspect
-import re
+import logging
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import InitVar, dataclass, field
 from types import FrameType
 from typing import Any
 
+import falcon
 from falcon.routing import map_http_methods, set_default_responders
 from falcon.routing.util import SuffixedMethodNotFoundError
 
 from app.errors import LoadError
 from app.records import Endpoint
 from app.serving.handlers import HandlerError, Responder, describe, make_responder
+from app.serving.templates import template_fault
 
-MAX_TEMPLATE_LENGTH = 500
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +26,8 @@ class Route:
 
     `methods` is Falcon's method map: what answers each method, those with 405 included. It is
     made once, for all the tables that the route will be in; out of `responders`, what answers the
-    methods that are answered, if that is known, else by asking the resource.
+    methods that are answered, if that is known, else by asking the resource. What answers GET
+    answers HEAD too, unless the resource has its own `on_head` (plain Falcon answers 405).
     """
 
     owner: str
@@ -39,8 +42,29 @@ class Route:
         """Make the method map."""
         known = responders or map_http_methods(self.resource, suffix=self.suffix)
         methods: dict[str, Any] = dict(known)
+        if "GET" in methods and "HEAD" not in methods:
+            methods["HEAD"] = _head_of(methods["GET"])
         set_default_responders(methods)
         object.__setattr__(self, "methods", methods)
+
+
+def _head_of(get: Responder) -> Responder:
+    """Return a responder for HEAD out of the one for GET; Falcon leaves the body out itself."""
+
+    def head(req: falcon.Request, resp: falcon.Response, **fields: Any) -> None:
+        get(req, resp, **fields)
+        stream = resp.stream
+        if stream is not None:
+            # Nobody will read it, and Falcon forgets it: close it here, as a server would.
+            resp.stream = iter(())
+            try:
+                close = getattr(stream, "close", None)
+                if close is not None:
+                    close()
+            except Exception:
+                log.exception("a streamed body raised in its close()")
+
+    return head
 
 
 class HandlerResource:
@@ -88,8 +112,14 @@ class RouteCollector:
         """Answer DELETE on a template with a handler."""
         self._add_handler("DELETE", uri_template, handler)
 
-    def add_route(self, uri_template: str, resource: object, suffix: str | None = None) -> None:
-        """Add a Falcon resource, as `falcon.App.add_route` does."""
+    def add_route(
+        self, uri_template: str, resource: object, suffix: str | None = None, **_options: Any
+    ) -> None:
+        """Add a Falcon resource, as `falcon.App.add_route` does.
+
+        Other options than `suffix` change nothing: `compile` because everything is compiled before
+        it is routed, and the rest because Falcon's router ignores what it does not know.
+        """
         if not self._accepts(uri_template):
             return
         if uri_template in self._routes:
@@ -179,21 +209,9 @@ class RouteCollector:
                 "expected all routes to be registered inside it",
                 phase="register_routes",
             )
-        if not isinstance(uri_template, str) or not uri_template.startswith("/"):
-            self._fault(f"the template is {uri_template!r}, expected text that starts with '/'")
-            return False
-        if re.search(r"['\\\ud800-\udfff]", uri_template):
-            # Falcon writes a template's text into Python source between quotes, as it stands.
-            self._fault(
-                f"the template {uri_template!r} holds a quote, a backslash or a lone surrogate, "
-                "expected none"
-            )
-            return False
-        if len(uri_template) > MAX_TEMPLATE_LENGTH or "\0" in uri_template:
-            self._fault(
-                f"the template {uri_template[:40]!r}… has {len(uri_template):,} characters, "
-                f"expected {MAX_TEMPLATE_LENGTH} at most and no NUL"
-            )
+        found = template_fault(uri_template)
+        if found is not None:
+            self._fault(found)
             return False
         return True
 

@@ -816,4 +816,4 @@ def test_two_handlers_of_one_resource_do_not_mix(app):
     assert json_of(call(app, "/x", "DELETE").read()) == "delete"
     answer = call(app, "/x", "PUT")
     assert answer.status == 405
-    assert set(answer.headers["allow"].split(", ")) == {"GET", "DELETE", "OPTIONS"}
+    assert set(answer.headers["allow"].split(", ")) == {"GET", "HEAD", "DELETE", "OPTIONS"}
