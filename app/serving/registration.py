@@ -14,8 +14,9 @@ from falcon.routing.util import SuffixedMethodNotFoundError
 
 from app.errors import LoadError
 from app.records import Endpoint
-from app.serving.handlers import HandlerError, Responder, describe, make_responder
-from app.serving.templates import template_fault
+from app.serving.handlers import Responder, make_responder
+from app.serving.signatures import HandlerError, describe, responder_fault
+from app.serving.templates import template_fault, template_fields
 
 log = logging.getLogger(__name__)
 
@@ -141,6 +142,14 @@ class RouteCollector:
             self._fault(
                 f"the resource of {uri_template} is a {type(resource).__qualname__} without "
                 "responders, expected on_get, on_post or the like"
+            )
+            return
+        fields = template_fields(uri_template)
+        unfit = [responder_fault(responder, fields) for responder in methods.values()]
+        if all(unfit):  # where one fits, the others may be there for another route
+            self._fault(
+                f"the resource of {uri_template} takes something else in {unfit[0]}; expected "
+                f"({', '.join(('req', 'resp', *fields))}) of an object, not of its class"
             )
             return
         self._routes[uri_template] = (resource, suffix)

@@ -405,6 +405,28 @@ def test_the_faults_of_routes_are_named_with_the_line_of_the_first(refusal):
     assert error.line == line_of(text)
 
 
+@pytest.mark.parametrize(
+    ("handler", "said"),
+    [
+        ("def handle(self): yield 1", "generator function"),
+        ("def handle(self, limit: int = 10): ...", "query parameters are not filled yet"),
+        ("def handle(self, body: set): ...", "body is annotated set"),
+        ("def handle(self, number: complex): ...", "the field 'number' is annotated complex"),
+        ("class handle: ...", "is the class"),
+    ],
+)
+def test_a_handler_that_would_fail_at_every_request_is_refused_at_its_line(refusal, handler, said):
+    template = "/sample/{number}" if "number" in handler else "/sample"
+    text = plugin_text(
+        handler,
+        handle="...",
+        register_routes=f"server.post({template!r}, self.handle)  # HERE\n",
+    )
+    error = refusal({"main.py": text}, phase="register_routes")
+    assert said in error.message
+    assert (error.file, error.line) == ("main.py", line_of(text))
+
+
 def test_a_data_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(LoadError, match="BENANA_DATA_DIR"):

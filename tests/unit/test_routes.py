@@ -328,6 +328,53 @@ def test_a_resource_with_coroutine_responders_is_refused_as_falcon_does(template
         RouteTable.empty().builder().add("one", collector.finish())
 
 
+@pytest.mark.parametrize(
+    ("thing", "template"),
+    [
+        (Thing, "/a"),
+        (Thing, "/a/{x}"),
+        (resource(on_get=lambda req: None), "/a"),
+        (resource(on_get=lambda req, resp: None), "/a/{x}"),
+        (resource(on_get=lambda req, resp, y: None, on_put=lambda: None), "/a/{x}"),
+    ],
+)
+def test_a_resource_that_would_fail_at_every_request_is_refused(thing, template):
+    collector = RouteCollector("one", lambda frame: ("main.py", 1))
+    collector.add_route(template, thing)
+    with pytest.raises(LoadError, match="takes something else") as caught:
+        collector.finish()
+    assert caught.value.line == 1
+
+
+class Hooked:
+    """A resource that takes more than the path has, and gets it from its hook."""
+
+    def fill(req, resp, resource, params):
+        params["more"] = "filled"
+
+    @falcon.before(fill)
+    def on_get(self, req, resp, x, more):
+        resp.media = [x, more]
+
+    def on_post(self, req, resp):
+        resp.media = "for another route"
+
+    @staticmethod
+    def on_put(req, resp, **fields):
+        resp.media = fields
+
+    @classmethod
+    def on_patch(cls, req, resp, x="default"):
+        resp.media = x
+
+
+@pytest.mark.parametrize("thing", [Hooked(), Hooked])
+def test_a_resource_of_which_something_can_answer_is_taken_as_falcon_does(thing):
+    ours, theirs = register("/a/{x}", thing=thing), plainly("/a/{x}", thing=thing)
+    for method in ("GET", "PUT", "PATCH") if thing is not Hooked else ("PUT", "PATCH"):
+        assert call(ours, "/a/1", method).read() == call(theirs, "/a/1", method).read()
+
+
 def test_find_conflict_agrees_with_the_builder():
     others = {"one": ["/a/{x}"], "two": ["/b"], "broken": ["/b"], SERVER: ["/plugins"]}
     assert find_conflict("new", ["/a/{x}/c", "/d", "/{first}"], others) is None
