@@ -174,8 +174,7 @@ SENT = (
 @pytest.mark.parametrize(
     ("converter", "annotation"), [("int", int), ("float", float), ("uuid", uuid.UUID)]
 )
-@pytest.mark.parametrize("sent", [*SENT.split(), "", "9" * 5000])
-def test_an_annotation_takes_what_falcons_converter_takes(serve, converter, annotation, sent):
+def test_an_annotation_takes_what_falcons_converter_takes(serve, converter, annotation):
     @annotated(item=annotation)
     def handle(item):
         return [type(item).__name__, str(item)]
@@ -185,11 +184,15 @@ def test_an_annotation_takes_what_falcons_converter_takes(serve, converter, anno
 
     theirs = falcon.App()
     theirs.add_route(f"/x/{{item:{converter}}}", resource(on_get=plain))
-    expected = call(theirs, f"/x/{sent}")
-    answer = serve(handle, "/x/{item}")(f"/x/{sent}")
-    assert answer.status == expected.status
-    if answer.status == 200:
-        assert json_of(answer.content) == json_of(expected.read())
+    ask = serve(handle, "/x/{item}")
+    taken = 0
+    for sent in [*SENT.split(), "", "9" * 5000]:
+        expected, answer = call(theirs, f"/x/{sent}"), ask(f"/x/{sent}")
+        assert answer.status == expected.status, sent
+        if answer.status == 200:
+            taken += 1
+            assert json_of(answer.content) == json_of(expected.read())
+    assert taken
 
 
 class Size(enum.Enum):

@@ -913,14 +913,14 @@ def test_a_converter_that_raises_at_a_request_is_a_500_of_its_plugin(app, caplog
 
 
 @pytest.mark.parametrize("segment", sorted(RESERVED_SEGMENTS))
-@pytest.mark.parametrize("rest", ["", "/", "/x", "/x/y", "/x/y/z"])
-def test_no_field_answers_below_a_reserved_segment(segment, rest):
-    fields = ["/{a}", "/{a}/{b}", "/{a}/{b}/{c}", "/{p}.json", "/{b}i", "/{a}/x/y/z"]
+def test_no_field_answers_below_a_reserved_segment(segment):
+    fields = ["/{a}", "/{a}/", "/{a}/{b}", "/{a}/{b}/{c}", "/{p}.json", "/{b}i", "/{a}/x/y/z"]
     table = table_of(**{SERVER: ["/plugins"]}, one=fields)
-    for slashes in ("/", "//"):
-        found = find(table, f"{slashes}{segment}{rest}")
-        assert found is None or found[2] == "/plugins"
-    assert find(table, f"/{segment}x{rest}" if rest not in {"", "/"} else "/free")[2] in fields
+    for rest in ("", "/", "/x", "/x/y", "/x/y/z"):
+        for slashes in ("/", "//"):
+            found = find(table, f"{slashes}{segment}{rest}")
+            assert found is None or found[2] == "/plugins"
+        assert find(table, f"/{segment}x{rest}")[2] in fields
 
 
 def test_a_rest_of_the_path_does_not_take_a_reserved_segment():
