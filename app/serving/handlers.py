@@ -11,7 +11,7 @@ import inspect
 import json
 import re
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import falcon
@@ -35,7 +35,41 @@ Responder = Callable[..., None]
 Provider = Callable[[falcon.Request, falcon.Response], Any]
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Plan:
+    """A handler resolved against its template.
+
+    `unfilled` are the parameters that look as if the query string should fill them, and that keep
+    their default on this route; on another route of the handler they may be a field.
+    """
+
+    responder: Responder
+    unfilled: tuple[str, ...]
+
+
 def make_responder(handler: Callable[..., Any], uri_template: str) -> Responder:
+    """Return the responder of a handler that has this one route.
+
+    Raises:
+        HandlerError: as `plan_handler`, or a parameter would always have its default.
+    """
+    plan = plan_handler(handler, uri_template)
+    if plan.unfilled:
+        raise HandlerError(unfilled_fault(handler, plan.unfilled))
+    return plan.responder
+
+
+def unfilled_fault(handler: Callable[..., Any], names: Iterable[str]) -> str:
+    """Say that parameters of a handler are filled on none of its routes, and what to do."""
+    return f"{describe(handler)}: " + "; ".join(
+        f"parameter {name!r} would always have its default: query parameters are not filled yet; "
+        f"take req and read req.get_param({name!r}), or call it '_{name}' if the plugin sets it "
+        "itself"
+        for name in names
+    )
+
+
+def plan_handler(handler: Callable[..., Any], uri_template: str) -> Plan:
     """Resolve a handler's parameters against its template.
 
     Args:
@@ -44,8 +78,8 @@ def make_responder(handler: Callable[..., Any], uri_template: str) -> Responder:
         uri_template: a Falcon URI template.
 
     Returns:
-        A responder `(req, resp, **fields)`; the handler's return value becomes the JSON answer,
-        None becomes 204 unless the handler took the response in its own hands.
+        With a responder `(req, resp, **fields)`; the handler's return value becomes the JSON
+        answer, None becomes 204 unless the handler took the response in its own hands.
 
     Raises:
         HandlerError: the signature does not fit; all its faults are named at once.
@@ -59,6 +93,7 @@ def make_responder(handler: Callable[..., Any], uri_template: str) -> Responder:
     provide: list[tuple[str, Provider]] = []
     owns_response = False
     faults: list[str] = []
+    unfilled: list[str] = []
     if taken.opaque:
         faults.append(
             "it takes *args, which nothing fills; if that is a decorator, put "
@@ -97,11 +132,7 @@ def make_responder(handler: Callable[..., Any], uri_template: str) -> Responder:
             or is_lambda(handler)
             or not looks_like_query(annotation, parameter.default)
         ):
-            faults.append(
-                f"parameter {name!r} would always have its default: query parameters are not "
-                f"filled yet; take req and read req.get_param({name!r}), or call it '_{name}' if "
-                "the plugin sets it itself"
-            )
+            unfilled.append(name)
     for name in fields.keys() & taken.hidden:
         faults.append(f"the field {{{name}}} is given to it already, expected another name")
     if not taken.rest:
@@ -109,7 +140,8 @@ def make_responder(handler: Callable[..., Any], uri_template: str) -> Responder:
         faults += [f"no parameter takes the field {{{name}}}" for name in missing]
     if faults:
         raise HandlerError(f"{describe(handler)}: " + "; ".join(faults))
-    return _responder(handler, convert, tuple(provide), owns_response)
+    responder = _responder(handler, convert, tuple(provide), owns_response)
+    return Plan(responder, tuple(unfilled))
 
 
 def _responder(

@@ -14,11 +14,14 @@ from falcon.routing.util import SuffixedMethodNotFoundError
 
 from app.errors import LoadError
 from app.records import Endpoint
-from app.serving.handlers import Responder, make_responder
+from app.serving.handlers import Responder, plan_handler, unfilled_fault
 from app.serving.signatures import HandlerError, describe, responder_fault
 from app.serving.templates import template_fault, template_fields
 
 log = logging.getLogger(__name__)
+
+Place = tuple[str, int]
+"""A file of the plugin and a line of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +85,7 @@ class RouteCollector:
     Faults are kept until `finish`, so that all are named at once and none can be swallowed.
     """
 
-    def __init__(self, plugin: str, place_of: Callable[[FrameType], tuple[str, int] | None]):
+    def __init__(self, plugin: str, place_of: Callable[[FrameType], Place | None]):
         """Collect for one plugin; `place_of` tells the plugin's file and line of a frame."""
         self._plugin = plugin
         self._place_of = place_of
@@ -90,7 +93,11 @@ class RouteCollector:
         self._routes: dict[str, tuple[object, str | None]] = {}
         self._responders: dict[str, dict[str, Responder]] = {}
         self._endpoints: dict[str, list[Endpoint]] = {}
-        self._faults: list[tuple[str, tuple[str, int] | None]] = []
+        self._faults: list[tuple[str, Place | None]] = []
+        self._filled: dict[tuple[int, ...], set[str]] = {}
+        """The fields of all templates of a handler."""
+        self._unfilled: list[tuple[str, Callable[..., Any], tuple[str, ...], Place | None]] = []
+        """What keeps its default on one route, until it is known whether another fills it."""
         self._finished = False
 
     def get(self, uri_template: str, handler: Callable[..., Any]) -> None:
@@ -166,6 +173,10 @@ class RouteCollector:
             LoadError: something that was registered cannot be routed; all faults are named.
         """
         self._finished = True
+        for what, handler, names, place in self._unfilled:
+            never = [name for name in names if name not in self._filled[_identity(handler)]]
+            if never:
+                self._faults.append((f"{what}: {unfilled_fault(handler, never)}", place))
         if self._faults:
             place = next((place for _, place in self._faults if place), None)
             raise LoadError(
@@ -198,15 +209,19 @@ class RouteCollector:
             self._fault(f"{method} {uri_template} is registered twice")
             return
         try:
-            responder = make_responder(handler, uri_template)
+            plan = plan_handler(handler, uri_template)
         except HandlerError as error:
             self._fault(f"{method} {uri_template}: {error}")
             return
         if resource is None:
             resource = self._handlers[uri_template] = HandlerResource()
             self._routes[uri_template] = (resource, None)
-        resource.set_responder(method, responder)
-        self._responders.setdefault(uri_template, {})[method] = responder
+        resource.set_responder(method, plan.responder)
+        self._responders.setdefault(uri_template, {})[method] = plan.responder
+        self._filled.setdefault(_identity(handler), set()).update(template_fields(uri_template))
+        if plan.unfilled:
+            what = f"{method} {uri_template}"
+            self._unfilled.append((what, handler, plan.unfilled, self._place()))
         endpoint = Endpoint(method, uri_template, describe(handler)[:255])
         self._endpoints.setdefault(uri_template, []).append(endpoint)
 
@@ -225,9 +240,19 @@ class RouteCollector:
         return True
 
     def _fault(self, message: str) -> None:
+        self._faults.append((message, self._place()))
+
+    def _place(self) -> Place | None:
         frame: FrameType | None = sys._getframe(1)
         place = None
         while frame is not None and place is None:
             place = self._place_of(frame)
             frame = frame.f_back
-        self._faults.append((message, place))
+        return place
+
+
+def _identity(handler: Callable[..., Any]) -> tuple[int, ...]:
+    """Return what tells a handler from others; `self.get` is another object each time."""
+    if inspect.ismethod(handler):
+        return id(handler.__func__), id(handler.__self__)
+    return (id(handler),)
