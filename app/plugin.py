@@ -68,9 +68,10 @@ class PluginServer(Protocol):
     """Where a plugin registers its routes, inside `register_routes`.
 
     Templates are Falcon's URI templates. A handler is any callable; its parameters are filled by
-    name and annotation: the template's fields by name, `body` with the parsed JSON body,
-    `falcon.Request` and `falcon.Response` by annotation (or under the names `req` and `resp`).
-    What it returns is the JSON answer; None answers 204.
+    name and annotation: the template's fields by name, `body` with the parsed JSON body (with
+    `body: bytes` as it came), `falcon.Request` and `falcon.Response` by annotation (or under the
+    names `req` and `resp`). What it returns is the JSON answer; None answers 204. A handler that
+    would fail at every request is refused.
     """
 
     def get(self, uri_template: str, handler: Callable[..., Any]) -> None:
@@ -88,7 +89,9 @@ class PluginServer(Protocol):
     def delete(self, uri_template: str, handler: Callable[..., Any]) -> None:
         """Answer DELETE on a template with a handler."""
 
-    def add_route(self, uri_template: str, resource: object, suffix: str | None = None) -> None:
+    def add_route(
+        self, uri_template: str, resource: object, suffix: str | None = None, **options: Any
+    ) -> None:
         """Add a Falcon resource, exactly as `falcon.App.add_route` does."""
 
 

@@ -55,15 +55,18 @@ def install(app: LiveApp) -> None:
     """Make every error of an application a problem."""
     app.set_error_serializer(_serialize)
 
-    def owner() -> str:
+    def owner_of(req: falcon.Request) -> str:
         at = app.running.slot().at
-        return at.owner if isinstance(at, Route) else SERVER
+        if isinstance(at, Route):
+            return at.owner
+        # No route was found yet: it is the server's fault, or that of a converter.
+        return (at or app.table).owner_at_fault(req.path) or SERVER
 
     def unexpected(
         req: falcon.Request, _resp: falcon.Response, error: Exception, _params: dict[str, Any]
     ) -> None:
-        detail = f"An error in {_called(owner())}; the log says more under the error id."
-        _raise_logged(req, owner(), f"raised {type(error).__name__}", detail, error)
+        detail = f"An error in {_called(owner_of(req))}; the log says more under the error id."
+        _raise_logged(req, owner_of(req), f"raised {type(error).__name__}", detail, error)
 
     def ours(
         req: falcon.Request, resp: falcon.Response, error: BenanaError, params: dict[str, Any]
@@ -76,13 +79,13 @@ def install(app: LiveApp) -> None:
     ) -> None:
         raised = error.__cause__
         detail = "The plugin tried to end the server; the log says more under the error id."
-        _raise_logged(req, owner(), f"raised {type(raised).__name__}", detail, raised)
+        _raise_logged(req, owner_of(req), f"raised {type(raised).__name__}", detail, raised)
 
     def bad(
         req: falcon.Request, _resp: falcon.Response, error: BadAnswerError, _params: dict[str, Any]
     ) -> None:
-        detail = f"{_called(owner())} gave an answer that cannot be sent; the log says more."
-        _raise_logged(req, owner(), str(error), detail[0].upper() + detail[1:], None)
+        detail = f"{_called(owner_of(req))} gave an answer that cannot be sent; the log says more."
+        _raise_logged(req, owner_of(req), str(error), detail[0].upper() + detail[1:], None)
 
     app.add_error_handler(Exception, unexpected)
     app.add_error_handler(BenanaError, ours)

@@ -17,6 +17,7 @@ import sys
 import threading
 import weakref
 import zipfile
+import zipimport
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from importlib.resources.abc import Traversable, TraversableResources
@@ -92,6 +93,10 @@ class Archive:
         """Return a file's bytes; KeyError if there is none."""
         return self._zip.read(path)
 
+    def files(self) -> list[str]:
+        """Return the paths of the plugin's own files."""
+        return [name for name in self._names if not name.endswith((META_FILE, ".pyc"))]
+
     def module_path(self, module: str) -> tuple[str, bool] | None:
         """Return a module's file and whether it is a package.
 
@@ -129,24 +134,48 @@ class Archive:
 _NO_MODULE = ModuleType("no_module")
 
 
-class GenerationPackage(importlib.abc.InspectLoader):
-    """The loader of all modules of one generation of one plugin."""
+class _Folder:
+    """A package's folder in an archive, for those who join paths to it.
 
-    def __init__(self, archive: Archive, generation: int) -> None:
-        self.archive = archive
+    It is a path and no text, so that the path finder leaves it out: it would search, and remember
+    for ever, a folder that does not exist.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def __fspath__(self) -> str:
+        return self._path
+
+    def __repr__(self) -> str:
+        return repr(self._path)
+
+
+class GenerationPackage(importlib.abc.InspectLoader, zipimport.zipimporter):  # type: ignore[misc]
+    """The loader of all modules of one generation of one plugin.
+
+    It is a zip importer, whose file is in memory, because that is what others know besides
+    folders: Jinja's `PackageLoader` asks one for `archive`, `get_data` and the list of its files.
+    """
+
+    def __init__(self, content: Archive, generation: int) -> None:
+        # Not the zip importer's own, which opens a file. `archive` and `prefix` are what it has.
+        self.content = content
+        self.archive = content.label.removesuffix("/")
+        self.prefix = ""
         self._imported: list[str] = []
-        self.name = _finder.claim(f"{ROOT}.{archive.plugin}.g{generation}", self)
+        self.name = _finder.claim(f"{ROOT}.{content.plugin}.g{generation}", self)
 
     def import_entry(self) -> ModuleType:
         """Import the module that the manifest's entry names."""
-        module = self.archive.entry.partition(":")[0]
+        module = self.content.entry.partition(":")[0]
         return importlib.import_module(f"{self.name}.{module}")
 
     def place_of(self, filename: str, line: int | None) -> tuple[str, int] | None:
         """Return the file within the plugin's folder and the line, None for others' code."""
-        if line is None or not filename.startswith(self.archive.label):
+        if line is None or not filename.startswith(self.content.label):
             return None
-        return filename[len(self.archive.label) :], line
+        return filename[len(self.content.label) :], line
 
     def exec_module(self, module: ModuleType) -> None:
         """Run a module's code."""
@@ -175,55 +204,69 @@ class GenerationPackage(importlib.abc.InspectLoader):
         with contextlib.suppress(AttributeError):
             delattr(parent, self.name.rpartition(".")[2])
         _finder.release(self.name)
-        if not _finder.uses(self.archive.label):
-            for key in [k for k in list(linecache.cache) if k.startswith(self.archive.label)]:
+        if not _finder.uses(self.content.label):
+            for key in [k for k in list(linecache.cache) if k.startswith(self.content.label)]:
                 linecache.cache.pop(key, None)
 
     def find(self, fullname: str) -> importlib.machinery.ModuleSpec | None:
         """Return the spec of a module of this generation."""
-        located = self.archive.module_path(fullname[len(self.name) + 1 :])
+        located = self.content.module_path(fullname[len(self.name) + 1 :])
         if located is None:
             return None
         path, package = located
-        origin = self.archive.label + path if path else None
+        origin = self.content.label + path if path else None
         spec = importlib.machinery.ModuleSpec(fullname, self, origin=origin, is_package=package)
         spec.has_location = origin is not None
         if package:
-            spec.submodule_search_locations = []  # nothing for the path finder to search
+            folder = self.content.label + fullname[len(self.name) + 1 :].replace(".", "/")
+            spec.submodule_search_locations = cast(list[str], [_Folder(folder.removesuffix("/"))])
         return spec
 
     def _path(self, fullname: str) -> str:
-        located = self.archive.module_path(fullname[len(self.name) + 1 :])
+        located = self.content.module_path(fullname[len(self.name) + 1 :])
         if located is None:
             raise ImportError(f"no module named {fullname!r}", name=fullname)
         return located[0]
 
     def is_package(self, fullname: str) -> bool:
         """Tell whether a module is a package."""
-        located = self.archive.module_path(fullname[len(self.name) + 1 :])
+        located = self.content.module_path(fullname[len(self.name) + 1 :])
         return located is not None and located[1]
 
     def get_code(self, fullname: str) -> CodeType:
         """Return a module's code."""
         path = self._path(fullname)
-        return self.archive.code(path) if path else compile("", "<folder>", "exec")
+        return self.content.code(path) if path else compile("", "<folder>", "exec")
 
     def get_source(self, fullname: str) -> str:
         """Return a module's source, for tracebacks and `inspect`."""
         path = self._path(fullname)
-        return importlib.util.decode_source(self.archive.read(path)) if path else ""
+        return importlib.util.decode_source(self.content.read(path)) if path else ""
 
     def get_data(self, path: str) -> bytes:
         """Return a file's bytes, for `pkgutil.get_data`."""
         try:
-            return self.archive.read(path.removeprefix(self.archive.label))
+            return self.content.read(path.removeprefix(self.content.label))
         except KeyError:
             raise OSError(f"{path} is not in the archive") from None
 
-    def get_resource_reader(self, fullname: str) -> "_Resources":
+    def get_filename(self, fullname: str) -> str:
+        """Return a module's file, as its code names it."""
+        return self.content.label + self._path(fullname)
+
+    @property
+    def _files(self) -> dict[str, None]:
+        """The files' paths, where the zip importer has its directory."""
+        return dict.fromkeys(self.content.files())
+
+    def _get_files(self) -> dict[str, None]:
+        """Return the same, as from Python 3.13 on."""
+        return self._files
+
+    def get_resource_reader(self, fullname: str) -> "_Resources":  # type: ignore[override]
         """Return the reader behind `importlib.resources`."""
         folder = fullname[len(self.name) + 1 :].replace(".", "/")
-        root = self.archive.root()
+        root = self.content.root()
         return _Resources(root.joinpath(folder) if folder else root)
 
 
@@ -255,7 +298,7 @@ class _Finder(importlib.abc.MetaPathFinder):
                 free = name if number == 1 else f"{name}_{number}"
                 if free not in self._packages:
                     self._packages[free] = package
-                    self._labels[package.archive.label] += 1
+                    self._labels[package.content.label] += 1
                     self._alive.add(package)
                     break
         if self not in sys.meta_path:
@@ -266,7 +309,7 @@ class _Finder(importlib.abc.MetaPathFinder):
         with self._lock:
             package = self._packages.pop(name, None)
             if package is not None:
-                label = package.archive.label
+                label = package.content.label
                 self._labels[label] -= 1
                 if not self._labels[label]:
                     del self._labels[label]

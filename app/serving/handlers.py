@@ -8,20 +8,26 @@ import dataclasses
 import datetime
 import decimal
 import enum
-import functools
 import inspect
 import json
-import math
-import re
-import types
-import typing
 import uuid
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import falcon
 
+from app.serving.annotations import (
+    AnnotationError,
+    Converter,
+    field_converter,
+    is_a,
+    is_bare,
+    looks_like_query,
+)
 from app.serving.bodies import parse_json, to_utf8
+from app.serving.shapes import ANYTHING, allows_none, body_shape, is_raw
+from app.serving.signatures import HandlerError, describe, is_lambda, refuse_kind, taken_by
+from app.serving.templates import template_fields
 
 MAX_BODY_BYTES = 16 * 1024 * 1024
 """The largest JSON body that is read for a handler's `body`; larger ones come in as a stream."""
@@ -29,26 +35,42 @@ MAX_BODY_BYTES = 16 * 1024 * 1024
 Responder = Callable[..., None]
 Provider = Callable[[falcon.Request, falcon.Response], Any]
 
-_FIELD_PATTERN = re.compile(r"\{([^{}:]+)(?::([^{}]*))?\}")
-_JSON_TYPES: tuple[type, ...] = (dict, list, str, int, float, bool)
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Plan:
+    """A handler resolved against its template.
 
-class HandlerError(Exception):
-    """A handler's signature does not fit its template; the message says where and how."""
+    `unfilled` are the parameters that look as if the query string should fill them, and that keep
+    their default on this route; on another route of the handler they may be a field.
+    """
 
-
-def template_fields(uri_template: str) -> dict[str, bool]:
-    """Return the names of a template's fields, each with whether it has a Falcon converter."""
-    return {name: bool(converter) for name, converter in _FIELD_PATTERN.findall(uri_template)}
-
-
-def describe(handler: Callable[..., Any]) -> str:
-    """Return a handler's name as it is shown: `MyPlugin.handle_get`."""
-    function = inspect.unwrap(handler)
-    return getattr(function, "__qualname__", None) or type(handler).__qualname__
+    responder: Responder
+    unfilled: tuple[str, ...]
 
 
 def make_responder(handler: Callable[..., Any], uri_template: str) -> Responder:
+    """Return the responder of a handler that has this one route.
+
+    Raises:
+        HandlerError: as `plan_handler`, or a parameter would always have its default.
+    """
+    plan = plan_handler(handler, uri_template)
+    if plan.unfilled:
+        raise HandlerError(unfilled_fault(handler, plan.unfilled))
+    return plan.responder
+
+
+def unfilled_fault(handler: Callable[..., Any], names: Iterable[str]) -> str:
+    """Say that parameters of a handler are filled on none of its routes, and what to do."""
+    return f"{describe(handler)}: " + "; ".join(
+        f"parameter {name!r} would always have its default: query parameters are not filled yet; "
+        f"take req and read req.get_param({name!r}), or call it '_{name}' if the plugin sets it "
+        "itself"
+        for name in names
+    )
+
+
+def plan_handler(handler: Callable[..., Any], uri_template: str) -> Plan:
     """Resolve a handler's parameters against its template.
 
     Args:
@@ -57,60 +79,75 @@ def make_responder(handler: Callable[..., Any], uri_template: str) -> Responder:
         uri_template: a Falcon URI template.
 
     Returns:
-        A responder `(req, resp, **fields)`; the handler's return value becomes the JSON answer,
-        None becomes 204 unless the handler took the response in its own hands.
+        With a responder `(req, resp, **fields)`; the handler's return value becomes the JSON
+        answer, None becomes 204 unless the handler took the response in its own hands.
 
     Raises:
         HandlerError: the signature does not fit; all its faults are named at once.
     """
     if not callable(handler):
         raise HandlerError(f"the handler is {handler!r}, expected a callable")
-    called = handler if inspect.isroutine(handler) else type(handler).__call__
-    for function in (handler, called):
-        if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
-            raise HandlerError(f"{describe(handler)} is a coroutine function, expected a plain one")
-    parameters = _parameters(handler)
+    refuse_kind(handler)
+    taken = taken_by(handler)
     fields = template_fields(uri_template)
-    convert: dict[str, Callable[[str], Any]] = {}
+    convert: dict[str, Converter] = {}
     provide: list[tuple[str, Provider]] = []
     owns_response = False
-    takes_rest = False
     faults: list[str] = []
-    for parameter in parameters:
-        name, annotation = parameter.name, parameter.annotation
-        if parameter.kind is parameter.VAR_KEYWORD:
-            takes_rest = True
-        elif parameter.kind is parameter.VAR_POSITIONAL:
-            continue
-        elif parameter.kind is parameter.POSITIONAL_ONLY:
+    unfilled: list[str] = []
+    if taken.opaque:
+        faults.append(
+            "it takes *args, which nothing fills; if that is a decorator, put "
+            "@functools.wraps(function) above its inner function, and let it take **kwargs"
+        )
+    for name, parameter in taken.named.items():
+        annotation = parameter.annotation
+        if parameter.kind is parameter.POSITIONAL_ONLY:
             faults.append(f"parameter {name!r} is positional-only, expected one with a name")
         elif name in fields:
-            converter = None if fields[name] else _field_converter(annotation)
+            try:
+                converter = None if fields[name] else field_converter(annotation)
+            except AnnotationError as error:
+                faults.append(f"the field {name!r} is annotated {error}")
+                continue
             if converter is not None:
                 convert[name] = converter
-        elif _is_a(annotation, falcon.Request) or (_bare(annotation) and name in _REQUEST_NAMES):
+        elif is_a(annotation, falcon.Request) or (is_bare(annotation) and name in _REQUEST_NAMES):
             provide.append((name, _give_request))
-        elif _is_a(annotation, falcon.Response) or (_bare(annotation) and name in _RESPONSE_NAMES):
+        elif is_a(annotation, falcon.Response) or (is_bare(annotation) and name in _RESPONSE_NAMES):
             provide.append((name, _give_response))
             owns_response = True
         elif name == "body":
-            provide.append((name, _body_provider(annotation, parameter.default)))
+            try:
+                provide.append((name, _body_provider(annotation, parameter.default)))
+            except AnnotationError as error:
+                faults.append(f"body is annotated {error}")
         elif parameter.default is parameter.empty:
             faults.append(
                 f"parameter {name!r} is not filled by anything, expected a field of the template, "
                 "'body', a falcon.Request, a falcon.Response or a default value"
             )
-    taken = {parameter.name for parameter in parameters}
-    if not takes_rest:
-        faults += [f"no parameter takes the field {{{name}}}" for name in fields.keys() - taken]
+        elif not (
+            name.startswith("_")
+            or name in taken.bound
+            or is_lambda(handler)
+            or not looks_like_query(annotation, parameter.default)
+        ):
+            unfilled.append(name)
+    for name in fields.keys() & taken.hidden:
+        faults.append(f"the field {{{name}}} is given to it already, expected another name")
+    if not taken.rest:
+        missing = fields.keys() - taken.named.keys() - taken.hidden
+        faults += [f"no parameter takes the field {{{name}}}" for name in missing]
     if faults:
         raise HandlerError(f"{describe(handler)}: " + "; ".join(faults))
-    return _responder(handler, convert, tuple(provide), owns_response)
+    responder = _responder(handler, convert, tuple(provide), owns_response)
+    return Plan(responder, tuple(unfilled))
 
 
 def _responder(
     handler: Callable[..., Any],
-    convert: dict[str, Callable[[str], Any]],
+    convert: dict[str, Converter],
     provide: tuple[tuple[str, Provider], ...],
     owns_response: bool,
 ) -> Responder:
@@ -225,66 +262,8 @@ def _encode(item: object) -> Any:
     raise TypeError(f"a handler answered with a {type(item).__qualname__}, which is not JSON")
 
 
-def _parameters(handler: Callable[..., Any]) -> list[inspect.Parameter]:
-    """Return a handler's parameters with their annotations resolved from strings to types."""
-    try:
-        parameters = list(inspect.signature(handler).parameters.values())
-    except (TypeError, ValueError) as error:
-        raise HandlerError(f"{describe(handler)} has no signature: {error}") from None
-    if not any(isinstance(parameter.annotation, str) for parameter in parameters):
-        return parameters
-    function = inspect.unwrap(handler)
-    while isinstance(function, functools.partial):
-        function = inspect.unwrap(function.func)
-    if not isinstance(function, (types.FunctionType, types.MethodType)):
-        function = type(function).__call__
-    # What a handler is said to return may be known to a type checker alone.
-    wanted = {k: v for k, v in function.__annotations__.items() if k != "return"}
-    stand_in = types.SimpleNamespace(__annotations__=wanted)
-    try:
-        hints = typing.get_type_hints(stand_in, getattr(function, "__globals__", {}))
-    except (NameError, TypeError, AttributeError, SyntaxError) as error:
-        raise HandlerError(f"an annotation of {describe(handler)} is no type: {error}") from None
-    return [
-        parameter.replace(annotation=hints.get(parameter.name, parameter.annotation))
-        for parameter in parameters
-    ]
-
-
-def _bare(annotation: Any) -> bool:
-    return annotation is inspect.Parameter.empty or annotation is Any
-
-
-def _is_a(annotation: Any, base: type) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, base)
-
-
 _REQUEST_NAMES = frozenset({"req", "request"})
 _RESPONSE_NAMES = frozenset({"resp", "response"})
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError("not finite")
-    return number
-
-
-_FIELD_CONVERTERS: dict[Any, Callable[[str], Any]] = {
-    int: int,
-    float: _finite,
-    uuid.UUID: uuid.UUID,
-}
-
-
-def _field_converter(annotation: Any) -> Callable[[str], Any] | None:
-    origin = typing.get_origin(annotation)
-    if origin is typing.Annotated:
-        return _field_converter(typing.get_args(annotation)[0])
-    if origin in (typing.Union, types.UnionType):
-        kinds = [kind for kind in typing.get_args(annotation) if kind is not type(None)]
-        return _field_converter(kinds[0]) if len(kinds) == 1 else None
-    return _FIELD_CONVERTERS.get(annotation) if isinstance(annotation, type) else None
 
 
 def _give_request(req: falcon.Request, _resp: falcon.Response) -> falcon.Request:
@@ -296,13 +275,15 @@ def _give_response(_req: falcon.Request, resp: falcon.Response) -> falcon.Respon
 
 
 def _body_provider(annotation: Any, default: Any) -> Provider:
-    expected = _json_types(annotation)
     required = default is inspect.Parameter.empty
+    if is_raw(annotation):
+        return _raw_provider(None if required and allows_none(annotation) else default)
+    expected = body_shape(annotation)
 
     def give_body(req: falcon.Request, _resp: falcon.Response) -> Any:
         raw = read_body(req, MAX_BODY_BYTES)
         if not raw.strip():
-            if required and type(None) not in expected:
+            if required and (expected is ANYTHING or not expected.null):
                 raise falcon.HTTPBadRequest(
                     title="Missing body", description="This call expects a JSON body; it is empty."
                 )
@@ -313,49 +294,21 @@ def _body_provider(annotation: Any, default: Any) -> Provider:
             raise falcon.HTTPBadRequest(
                 title="Invalid JSON", description=f"The body is not JSON: {error}."
             ) from None
-        if expected and not _fits(body, expected):
-            names = " or ".join(_JSON_NAMES[kind] for kind in expected)
-            raise falcon.HTTPBadRequest(
-                title="Unexpected body",
-                description=f"The body is {_JSON_NAMES[type(body)]}; expected {names}.",
-            )
+        if not expected.fits(body):
+            raise falcon.HTTPBadRequest(title="Unexpected body", description=expected.refusal(body))
         return body
 
     return give_body
 
 
-_JSON_NAMES: dict[type, str] = {
-    dict: "an object",
-    list: "an array",
-    str: "a string",
-    int: "a whole number",
-    float: "a number",
-    bool: "true or false",
-    type(None): "null",
-}
+def _raw_provider(default: Any) -> Provider:
+    """Return what gives the body as it came; an empty one is the default, where there is one."""
 
+    def give_raw(req: falcon.Request, _resp: falcon.Response) -> Any:
+        raw = read_body(req, MAX_BODY_BYTES)
+        return default if not raw and default is not inspect.Parameter.empty else raw
 
-def _json_types(annotation: Any) -> tuple[type, ...]:
-    """Return the JSON types that an annotation of `body` allows; empty allows all."""
-    origin = typing.get_origin(annotation)
-    if origin is typing.Annotated:
-        return _json_types(typing.get_args(annotation)[0])
-    if typing.is_typeddict(annotation):
-        return (dict,)
-    if origin in (typing.Union, types.UnionType):
-        parts = [_json_types(argument) for argument in typing.get_args(annotation)]
-        return tuple(kind for part in parts for kind in part) if all(parts) else ()
-    kind = origin or annotation
-    if kind in (*_JSON_TYPES, type(None)):
-        return (kind,)
-    if kind in (collections.abc.Mapping, collections.abc.MutableMapping):
-        return (dict,)
-    return ()
-
-
-def _fits(body: Any, expected: Iterable[type]) -> bool:
-    kind = type(body)
-    return kind in expected or (kind is int and float in expected)
+    return give_raw
 
 
 def read_body(req: falcon.Request, limit: int) -> bytes:

@@ -112,7 +112,7 @@ def load(
         # Whoever keeps the error shall not keep the plugin's frames with it.
         error.__context__ = error.__cause__ = None
         raise error.with_traceback(None) from None
-    archive = loaded.package.archive
+    archive = loaded.package.content
     check = check_of(archive.plugin, archive.origins, archive.hosts, surroundings)
     if check is not None:
         for route in loaded.routes:
@@ -131,7 +131,7 @@ def _load(
         instance = _create(name, package, module)
         steps.reached("get_metadata")
         metadata = _metadata(name, package, instance)
-        context = make_context(name, dict(package.archive.config))
+        context = make_context(name, dict(package.content.config))
         steps.reached("initialize")
         guarded(name, "initialize", package, instance.initialize, context)
     except BenanaError:
@@ -190,7 +190,7 @@ def _as_load_error(
         code = "" if error.code is None else _safe(repr, error.code)
         text = f"it called sys.exit({code}), expected a return"
     if isinstance(error, ModuleNotFoundError) and error.name and isinstance(error.name, str):
-        if package.archive.module_path(error.name):
+        if package.content.module_path(error.name):
             text += f"; write 'from . import {error.name}': a plugin's own modules are relative"
         elif not error.name.startswith("_plugins."):
             text += "; install it into the server's environment"
@@ -217,8 +217,8 @@ def _frame_place(package: GenerationPackage, frame: FrameType) -> tuple[str, int
 
 
 def _create(name: str, package: GenerationPackage, module: Any) -> Any:
-    module_name, _, factory_name = package.archive.entry.partition(":")
-    file = (package.archive.module_path(module_name) or ("", False))[0]
+    module_name, _, factory_name = package.content.entry.partition(":")
+    file = (package.content.module_path(module_name) or ("", False))[0]
     line: int | None
     factory = getattr(module, factory_name, None)
     if not callable(factory):

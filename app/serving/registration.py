@@ -1,13 +1,14 @@
 """What a plugin registers, collected and checked before any of it is routed."""
 
 import inspect
-import re
+import logging
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import InitVar, dataclass, field
 from types import FrameType
 from typing import Any
 
+import falcon
 from falcon.routing import map_http_methods, set_default_responders
 from falcon.routing.util import SuffixedMethodNotFoundError
 
@@ -15,9 +16,14 @@ from app.errors import LoadError
 from app.records import Endpoint
 from app.serving.activity import Name
 from app.serving.callers import CallerCheck
-from app.serving.handlers import HandlerError, Responder, describe, make_responder
+from app.serving.handlers import Responder, plan_handler, unfilled_fault
+from app.serving.signatures import HandlerError, describe, responder_fault
+from app.serving.templates import template_fault, template_fields
 
-MAX_TEMPLATE_LENGTH = 500
+log = logging.getLogger(__name__)
+
+Place = tuple[str, int]
+"""A file of the plugin and a line of it."""
 
 
 class MethodMap(dict[str, Any]):
@@ -37,7 +43,8 @@ class Route:
 
     `methods` is Falcon's method map: what answers each method, those with 405 included. It is
     made once, for all the tables that the route will be in; out of `responders`, what answers the
-    methods that are answered, if that is known, else by asking the resource.
+    methods that are answered, if that is known, else by asking the resource. What answers GET
+    answers HEAD too, unless the resource has its own `on_head` (plain Falcon answers 405).
     """
 
     owner: str
@@ -54,6 +61,8 @@ class Route:
         """Make the method map."""
         known = responders or map_http_methods(self.resource, suffix=self.suffix)
         methods = MethodMap(known)
+        if "GET" in methods and "HEAD" not in methods:
+            methods["HEAD"] = _head_of(methods["GET"])
         set_default_responders(methods)
         methods.route = self
         object.__setattr__(self, "methods", methods)
@@ -64,6 +73,25 @@ class Route:
         """Have a plugin's callers checked before each of its responders, before it is routed."""
         for method, responder in self.methods.items():
             self.methods[method] = check.before(responder)
+
+
+def _head_of(get: Responder) -> Responder:
+    """Return a responder for HEAD out of the one for GET; Falcon leaves the body out itself."""
+
+    def head(req: falcon.Request, resp: falcon.Response, **fields: Any) -> None:
+        get(req, resp, **fields)
+        stream = resp.stream
+        if stream is not None:
+            # Nobody will read it, and Falcon forgets it: close it here, as a server would.
+            resp.stream = iter(())
+            try:
+                close = getattr(stream, "close", None)
+                if close is not None:
+                    close()
+            except Exception:
+                log.exception("a streamed body raised in its close()")
+
+    return head
 
 
 class HandlerResource:
@@ -83,7 +111,7 @@ class RouteCollector:
     def __init__(
         self,
         plugin: str,
-        place_of: Callable[[FrameType], tuple[str, int] | None],
+        place_of: Callable[[FrameType], Place | None],
         generation: str = "",
     ) -> None:
         """Collect for one plugin.
@@ -100,7 +128,11 @@ class RouteCollector:
         self._routes: dict[str, tuple[object, str | None]] = {}
         self._responders: dict[str, dict[str, Responder]] = {}
         self._endpoints: dict[str, list[Endpoint]] = {}
-        self._faults: list[tuple[str, tuple[str, int] | None]] = []
+        self._faults: list[tuple[str, Place | None]] = []
+        self._filled: dict[tuple[int, ...], set[str]] = {}
+        """The fields of all templates of a handler."""
+        self._unfilled: list[tuple[str, Callable[..., Any], tuple[str, ...], Place | None]] = []
+        """What keeps its default on one route, until it is known whether another fills it."""
         self._finished = False
 
     def get(self, uri_template: str, handler: Callable[..., Any]) -> None:
@@ -123,8 +155,14 @@ class RouteCollector:
         """Answer DELETE on a template with a handler."""
         self._add_handler("DELETE", uri_template, handler)
 
-    def add_route(self, uri_template: str, resource: object, suffix: str | None = None) -> None:
-        """Add a Falcon resource, as `falcon.App.add_route` does."""
+    def add_route(
+        self, uri_template: str, resource: object, suffix: str | None = None, **_options: Any
+    ) -> None:
+        """Add a Falcon resource, as `falcon.App.add_route` does.
+
+        Other options than `suffix` change nothing: `compile` because everything is compiled before
+        it is routed, and the rest because Falcon's router ignores what it does not know.
+        """
         if not self._accepts(uri_template):
             return
         if uri_template in self._routes:
@@ -148,6 +186,14 @@ class RouteCollector:
                 "responders, expected on_get, on_post or the like"
             )
             return
+        fields = template_fields(uri_template)
+        unfit = [responder_fault(responder, fields) for responder in methods.values()]
+        if all(unfit):  # where one fits, the others may be there for another route
+            self._fault(
+                f"the resource of {uri_template} takes something else in {unfit[0]}; expected "
+                f"({', '.join(('req', 'resp', *fields))}) of an object, not of its class"
+            )
+            return
         self._routes[uri_template] = (resource, suffix)
         self._responders[uri_template] = methods
         self._endpoints[uri_template] = [
@@ -162,6 +208,10 @@ class RouteCollector:
             LoadError: something that was registered cannot be routed; all faults are named.
         """
         self._finished = True
+        for what, handler, names, place in self._unfilled:
+            never = [name for name in names if name not in self._filled[_identity(handler)]]
+            if never:
+                self._faults.append((f"{what}: {unfilled_fault(handler, never)}", place))
         if self._faults:
             place = next((place for _, place in self._faults if place), None)
             raise LoadError(
@@ -195,15 +245,19 @@ class RouteCollector:
             self._fault(f"{method} {uri_template} is registered twice")
             return
         try:
-            responder = make_responder(handler, uri_template)
+            plan = plan_handler(handler, uri_template)
         except HandlerError as error:
             self._fault(f"{method} {uri_template}: {error}")
             return
         if resource is None:
             resource = self._handlers[uri_template] = HandlerResource()
             self._routes[uri_template] = (resource, None)
-        resource.set_responder(method, responder)
-        self._responders.setdefault(uri_template, {})[method] = responder
+        resource.set_responder(method, plan.responder)
+        self._responders.setdefault(uri_template, {})[method] = plan.responder
+        self._filled.setdefault(_identity(handler), set()).update(template_fields(uri_template))
+        if plan.unfilled:
+            what = f"{method} {uri_template}"
+            self._unfilled.append((what, handler, plan.unfilled, self._place()))
         endpoint = Endpoint(method, uri_template, describe(handler)[:255])
         self._endpoints.setdefault(uri_template, []).append(endpoint)
 
@@ -215,28 +269,26 @@ class RouteCollector:
                 "expected all routes to be registered inside it",
                 phase="register_routes",
             )
-        if not isinstance(uri_template, str) or not uri_template.startswith("/"):
-            self._fault(f"the template is {uri_template!r}, expected text that starts with '/'")
-            return False
-        if re.search(r"['\\\ud800-\udfff]", uri_template):
-            # Falcon writes a template's text into Python source between quotes, as it stands.
-            self._fault(
-                f"the template {uri_template!r} holds a quote, a backslash or a lone surrogate, "
-                "expected none"
-            )
-            return False
-        if len(uri_template) > MAX_TEMPLATE_LENGTH or "\0" in uri_template:
-            self._fault(
-                f"the template {uri_template[:40]!r}… has {len(uri_template):,} characters, "
-                f"expected {MAX_TEMPLATE_LENGTH} at most and no NUL"
-            )
+        found = template_fault(uri_template)
+        if found is not None:
+            self._fault(found)
             return False
         return True
 
     def _fault(self, message: str) -> None:
+        self._faults.append((message, self._place()))
+
+    def _place(self) -> Place | None:
         frame: FrameType | None = sys._getframe(1)
         place = None
         while frame is not None and place is None:
             place = self._place_of(frame)
             frame = frame.f_back
-        self._faults.append((message, place))
+        return place
+
+
+def _identity(handler: Callable[..., Any]) -> tuple[int, ...]:
+    """Return what tells a handler from others; `self.get` is another object each time."""
+    if inspect.ismethod(handler):
+        return id(handler.__func__), id(handler.__self__)
+    return (id(handler),)

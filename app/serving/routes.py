@@ -6,15 +6,13 @@ whose template has no fields is found by one look-up in `exact`.
 """
 
 import contextlib
-import re
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
-
-from falcon.routing import CompiledRouter
+from typing import Any
 
 from app.errors import ConflictError
 from app.serving.layers import Draft, Layers
 from app.serving.registration import MethodMap, Route
+from app.serving.templates import ROUTING_ERRORS, SegmentRouter, routing_fault, unquotable
 
 SERVER = "the server"
 """The owner of the server's own routes."""
@@ -24,7 +22,6 @@ RESERVED_SEGMENTS = frozenset(
 )
 
 Found = tuple[object, MethodMap, dict[str, Any], str | None]
-_UNQUOTABLE = re.compile("['\\\\\0\ud800-\udfff]")
 _FIELDS = None
 """The key of the routes whose first segment is a field: any path may be theirs."""
 
@@ -37,20 +34,6 @@ def _segment_of(template: str) -> str | None:
 def _normal(path: str) -> str:
     # Falcon's router strips leading slashes before it splits, so `//a` is `/a`.
     return "/" + path.lstrip("/")
-
-
-class SegmentRouter(CompiledRouter):
-    """Falcon's router, given each route's method map instead of looking it up in the resource."""
-
-    if TYPE_CHECKING:
-
-        def find(self, uri: str, req: Any = None) -> Found | None:
-            """Find a path; the method map is the one that came with the route."""
-
-    def map_http_methods(self, resource: object, **kwargs: Any) -> dict[str, Any]:
-        """Return the method map that came with the route."""
-        methods: dict[str, Any] = kwargs["methods"]
-        return methods
 
 
 class RouteTable:
@@ -94,13 +77,20 @@ class RouteTable:
         hit = self.exact.find(normal)
         if hit is not None:
             return hit.resource, hit.methods, {}, hit.template
-        finder = self.finders.find(normal[1:].partition("/")[0])
+        segment = normal[1:].partition("/")[0]
+        finder = self.finders.find(segment)
+        found: Found | None
         if finder is not None:
             found = finder.find(normal)
             if found is not None and found[0] is not None:
                 return found
+        if segment in RESERVED_SEGMENTS:
+            return None  # the server's, also where it routes nothing: no plugin's field takes it
         finder = self.finders.find(_FIELDS)
-        return None if finder is None else finder.find(normal)
+        if finder is None:
+            return None
+        found = finder.find(normal)
+        return found
 
     def owner_of(self, template: str | None) -> str | None:
         """Return who owns a template, None if nobody does."""
@@ -109,6 +99,24 @@ class RouteTable:
         for route in self.segments.find(_segment_of(template)) or ():
             if route.template == template:
                 return route.owner
+        return None
+
+    def owner_at_fault(self, path: str) -> str | None:
+        """Return whose converter raises for a path, None if nobody's does.
+
+        For a search that raised: a router holds the routes of several owners, and does not say
+        which one it was at.
+        """
+        for segment in (_normal(path)[1:].partition("/")[0], _FIELDS):
+            for route in self.segments.find(segment) or ():
+                if "{" not in route.template:
+                    continue
+                alone = SegmentRouter()
+                _insert(alone, route)
+                try:
+                    alone.find(path)
+                except Exception:  # noqa: BLE001 - what a converter raises is its own affair
+                    return route.owner
         return None
 
     def builder(self) -> "TableBuilder":
@@ -180,7 +188,7 @@ class TableBuilder:
                     exact.put(_normal(route.template), route)
             if any("{" in route.template for route in routes):
                 finder = self._router(segment)
-                _compile(finder)
+                finder.compile()
                 finders.put(segment, finder)
         owned, segments = self._owned.finish(), self._segments.finish()
         return RouteTable(old.number + 1, owned, segments, exact.finish(), finders.finish())
@@ -204,12 +212,12 @@ class TableBuilder:
         for route in new:
             try:
                 _insert(router, route)
-            except (ValueError, re.error) as error:
+            except ROUTING_ERRORS as error:
                 raise self._explain(owner, segment, route, new, error) from None
         try:
             if fields:
-                _compile(router)
-        except (ValueError, SyntaxError, re.error) as error:
+                router.compile()
+        except ROUTING_ERRORS as error:
             fault = next(filter(None, map(_fault_alone, new)), None)
             raise fault or ConflictError(owner, f"its routes together: {error}") from None
 
@@ -225,6 +233,9 @@ class TableBuilder:
     def _explain(
         self, owner: str, segment: str | None, route: Route, new: list[Route], error: Exception
     ) -> ConflictError:
+        fault = _fault_alone(route)
+        if fault is not None:
+            return fault
         for other in (*self._routes(segment), *new):
             if other is route:
                 continue
@@ -232,7 +243,7 @@ class TableBuilder:
             try:
                 _insert(pair, other)
                 _insert(pair, route)
-            except ValueError:
+            except ROUTING_ERRORS:
                 return _conflict(owner, route, other)
         return ConflictError(owner, f"the route {route.template}: {error}")
 
@@ -295,27 +306,15 @@ def _refuse_reserved(owner: str, routes: Iterable[Route]) -> None:
 
 
 def _refuse_unquotable(owner: str, routes: Iterable[Route]) -> None:
-    # Falcon writes a template's text into Python source between quotes, as it stands.
     for route in routes:
-        if _UNQUOTABLE.search(route.template):
-            raise ConflictError(
-                owner,
-                f"the route {route.template}: it holds a quote, a backslash, NUL or a lone "
-                "surrogate",
-            )
-
-
-def _compile(router: SegmentRouter) -> None:
-    """Compile what Falcon leaves for the first request: it shall not wait, nor find a fault."""
-    router.find("/")
+        found = unquotable(route.template)
+        if found is not None:
+            raise ConflictError(owner, f"the route {route.template}: it {found}")
 
 
 def _fault_alone(route: Route) -> ConflictError | None:
     """Tell what is wrong with a route even where it stands alone."""
-    router = SegmentRouter()
-    try:
-        _insert(router, route)
-        _compile(router)
-    except (ValueError, SyntaxError, re.error) as error:
-        return ConflictError(route.owner, f"the route {route.template}: {error}")
-    return None
+    found = routing_fault(route.template)
+    if found is None:
+        return None
+    return ConflictError(route.owner, f"the route {route.template}: {found}")

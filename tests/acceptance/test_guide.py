@@ -139,7 +139,25 @@ def test_falcons_own_answers(shipped: Server) -> None:
     assert shipped.get("/nowhere").status == 404
     wrong = shipped.call("DELETE", "/hello")
     assert wrong.status == 405
-    assert set(wrong.headers["allow"].replace(",", " ").split()) == {"GET", "POST", "OPTIONS"}
+    assert set(wrong.headers["allow"].replace(",", " ").split()) == {
+        "GET",
+        "HEAD",
+        "POST",
+        "OPTIONS",
+    }
     asked = shipped.call("OPTIONS", "/hello")
     assert asked.status == 200
     assert "GET" in asked.headers["allow"]
+
+
+@pytest.mark.parametrize("path", ["/hello", "/powertable/seen/export", "/plugins", "/health/live"])
+def test_curl_dash_i_shows_the_headers_of_get(shipped: Server, path: str) -> None:
+    if "export" in path:
+        shipped.call("PUT", "/powertable/seen", {"columns": [{"name": "name", "type": "text"}]})
+    lines = curl(shipped, "-I", f"http://localhost:9999{path}").splitlines()
+    asked = shipped.get(path)
+    assert lines[0].split()[1] == "200"
+    head = dict(line.lower().split(": ", 1) for line in lines[1:] if line)
+    assert head["content-length"] == str(len(asked.body))
+    assert head["content-type"] == asked.headers["content-type"].lower()
+    assert shipped.call("HEAD", path).body == b""

@@ -477,7 +477,7 @@ def test_bytecode_of_this_python_is_not_compiled_again(package, monkeypatch):
 
 def test_the_place_of_a_frame_is_that_in_the_plugins_folder(package):
     made = package({"main.py": ""})
-    label = source_label("sample", made.archive.digest)
+    label = source_label("sample", made.content.digest)
     assert made.place_of(f"{label}pkg/a.py", 3) == ("pkg/a.py", 3)
     assert made.place_of("/usr/lib/python3/json.py", 3) is None
     assert made.place_of(f"{label}pkg/a.py", None) is None
@@ -503,7 +503,7 @@ def test_after_forgetting_nothing_is_left_in_the_import_system(package):
     except TypeError as error:
         traceback.format_exception(error)
     importlib.resources.files(made.name).joinpath("data.txt").read_text()
-    label = made.archive.label
+    label = made.content.label
     assert names_left()
     made.forget()
     assert names_left() == []

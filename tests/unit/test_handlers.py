@@ -21,16 +21,11 @@ from typing import Any
 import falcon
 import pytest
 
-from app.serving.handlers import (
-    MAX_BODY_BYTES,
-    HandlerError,
-    describe,
-    make_responder,
-    template_fields,
-    to_json,
-)
+from app.serving.handlers import MAX_BODY_BYTES, make_responder, to_json
 from app.serving.registration import HandlerResource
-from tests.unit.conftest import call, json_of, put
+from app.serving.signatures import HandlerError, describe
+from app.serving.templates import template_fields
+from tests.unit.conftest import call, json_of, put, resource
 
 
 @pytest.fixture
@@ -170,6 +165,142 @@ def test_a_field_with_a_wrapped_annotation_is_converted_too(serve, annotation, s
     assert json_of(serve(handle, "/x/{item}")(f"/x/{sent}").content) == [received]
 
 
+SENT = (
+    "1 -1 +1 1_000 1__0 007 %201 1%20 1%0A %091 %C2%A01 1.0 1. .5 %D9%A3 %EF%BC%91 %C2%B2 1e3 "
+    "1E400 nan -Infinity 0x10 True - %2B1 1%00 12345678123456781234567812345678 "
+    "{12345678-1234-5678-1234-567812345678} urn:uuid:12345678123456781234567812345678"
+)
+
+
+@pytest.mark.parametrize(
+    ("converter", "annotation"), [("int", int), ("float", float), ("uuid", uuid.UUID)]
+)
+def test_an_annotation_takes_what_falcons_converter_takes(serve, converter, annotation):
+    @annotated(item=annotation)
+    def handle(item):
+        return [type(item).__name__, str(item)]
+
+    def plain(req, resp, item):
+        resp.media = [type(item).__name__, str(item)]
+
+    theirs = falcon.App()
+    theirs.add_route(f"/x/{{item:{converter}}}", resource(on_get=plain))
+    ask = serve(handle, "/x/{item}")
+    taken = 0
+    for sent in [*SENT.split(), "", "9" * 5000]:
+        expected, answer = call(theirs, f"/x/{sent}"), ask(f"/x/{sent}")
+        assert answer.status == expected.status, sent
+        if answer.status == 200:
+            taken += 1
+            assert json_of(answer.content) == json_of(expected.read())
+    assert taken
+
+
+class Size(enum.Enum):
+    SMALL = "s"
+    LARGE = "l"
+
+
+class Priority(enum.IntEnum):
+    LOW = 1
+    HIGH = 2
+
+
+Slug = typing.NewType("Slug", str)
+Number = typing.NewType("Number", int)
+
+
+@pytest.mark.parametrize(
+    ("annotation", "sent", "received"),
+    [
+        (datetime.date, "2020-01-02", datetime.date(2020, 1, 2)),
+        (datetime.time, "12:30", datetime.time(12, 30)),
+        (datetime.datetime, "2020-01-02T03:04:05", datetime.datetime(2020, 1, 2, 3, 4, 5)),
+        (decimal.Decimal, "1.10", decimal.Decimal("1.10")),
+        (bool, "true", True),
+        (bool, "0", True is False),
+        (Size, "l", Size.LARGE),
+        (Priority, "2", Priority.HIGH),
+        (typing.Literal["a", 2, True], "2", 2),
+        (typing.Literal["a", 2, True], "true", True),
+        (typing.Literal[Size.SMALL], "s", Size.SMALL),
+        (Slug, "a", "a"),
+        (Number, "5", 5),
+        (Number | None, "5", 5),
+        (int | str, "5", 5),
+        (int | str, "x", "x"),
+        (uuid.UUID | datetime.date, "2020-01-02", datetime.date(2020, 1, 2)),
+        (typing.Annotated[Number | None, []], "5", 5),
+        (object, "5", "5"),
+    ],
+)
+def test_a_field_of_every_plain_type_is_converted(serve, annotation, sent, received):
+    seen = []
+
+    @annotated(item=annotation)
+    def handle(item):
+        seen.append(item)
+
+    assert serve(handle, "/x/{item}")(f"/x/{sent}").status == 204
+    assert (type(seen[0]), seen[0]) == (type(received), received)
+
+
+@pytest.mark.parametrize(
+    ("annotation", "sent"),
+    [
+        (datetime.date, "2020-02-30"),
+        (datetime.date, "%ED%A0%80"),
+        (datetime.datetime, "noon"),
+        (decimal.Decimal, "x"),
+        (decimal.Decimal, "NaN"),
+        (decimal.Decimal, "Infinity"),
+        (decimal.Decimal, "%201"),
+        (decimal.Decimal, "1e999999999999999999"),
+        (bool, "maybe"),
+        (bool, ""),
+        (Size, "LARGE"),
+        (Priority, "3"),
+        (Priority, "02"),
+        (typing.Literal["a"], "b"),
+        (Number, "x"),
+        (uuid.UUID | datetime.date, "x"),
+    ],
+)
+def test_a_field_that_is_none_of_its_type_is_not_found(serve, annotation, sent):
+    @annotated(item=annotation)
+    def handle(item):
+        raise AssertionError(item)
+
+    assert serve(handle, "/x/{item}")(f"/x/{sent}").status == 404
+
+
+@pytest.mark.parametrize(
+    "annotation",
+    [
+        list[int],
+        dict,
+        bytes,
+        datetime.timedelta,
+        falcon.Request,
+        type("Own", (), {}),
+        type("OwnInt", (int,), {}),
+        typing.Literal[b"x"],
+        enum.Enum("Odd", {"A": (1, 2)}),
+        int | bytes,
+        typing.TypeVar("T"),
+    ],
+    ids=str,
+)
+def test_a_field_of_another_type_is_refused_and_says_which_there_are(annotation):
+    @annotated(item=annotation)
+    def handle(item): ...
+
+    message = fault(handle, "/x/{item}")
+    assert "the field 'item' is annotated" in message
+    assert "expected str, int, float" in message
+    make_responder(handle, "/x/{item:int}")  # Falcon converts it: the annotation says nothing
+
+
 def test_falcons_converter_wins_over_the_annotation(serve):
     def handle(item: str):
         return [type(item).__name__]
@@ -238,9 +369,9 @@ def test_every_fault_of_a_signature_is_named_at_once():
         assert part in message
 
 
-def test_a_parameter_without_a_source_is_refused_and_one_with_a_default_is_not():
+def test_a_parameter_without_a_source_is_refused_and_a_bound_one_is_not():
     assert "what" in fault(lambda what: 1)
-    make_responder(lambda what=1, *args, key=2, **rest: 1, "/x")
+    make_responder(lambda what=1, key=2, **rest: 1, "/x")
 
 
 def test_a_field_that_nobody_takes_is_refused():
@@ -404,6 +535,293 @@ def test_a_partial_gets_its_request_by_a_text_annotation(serve):
 )
 def test_a_handlers_name_as_it_is_shown(handler, name):
     assert describe(handler) == name
+
+
+# --- what would fail at every request ------------------------------------------------------
+
+
+def generator(item=None):
+    yield 1
+
+
+class Generating:
+    def __call__(self):
+        yield 1
+
+    def handle(self):
+        yield 1
+
+    @classmethod
+    def of_class(cls):
+        yield 1
+
+
+@pytest.mark.parametrize(
+    "handler",
+    [
+        generator,
+        Generating(),
+        Generating().handle,
+        Generating.of_class,
+        functools.partial(generator, 1),
+        functools.partial(Generating()),
+        functools.cache(generator),
+    ],
+    ids=["function", "callable", "method", "class", "partial", "partial-callable", "cache"],
+)
+def test_a_generator_function_is_refused(handler):
+    message = fault(handler)
+    assert "generator function" in message
+    assert "resp.stream" in message
+
+
+def test_a_wrapper_that_reads_a_generator_is_a_plain_handler(serve):
+    @functools.wraps(generator)
+    def handle(**fields):
+        return list(generator(**fields))
+
+    assert json_of(serve(handle, "/x/{item}")("/x/5").content) == [1]
+
+
+@pytest.mark.parametrize("handler", [Plugin, dict, functools.partial(Plugin), enum.Enum])
+def test_a_class_is_refused(handler):
+    assert "is the class" in fault(handler)
+
+
+def hiding(function):
+    def wrapper(*args, **kwargs):
+        return function(*args, **kwargs)
+
+    return wrapper
+
+
+def hiding_all_but_fields(function):
+    def wrapper(**fields):
+        return [*function(**fields), "wrapped"]
+
+    return wrapper
+
+
+def narrowing(function):
+    @functools.wraps(function)
+    def wrapper(*args):
+        return function(*args)
+
+    return wrapper
+
+
+def checking(function):
+    """Ask for the request, whether its function does or not."""
+
+    @functools.wraps(function)
+    def wrapper(self, req, *args, **kwargs):
+        return [req.method, *function(self, *args, **kwargs)]
+
+    return wrapper
+
+
+def filling(function):
+    """Give its function a parameter that the path does not have."""
+
+    @functools.wraps(function)
+    def wrapper(self):
+        return function(self, item=7)
+
+    return wrapper
+
+
+class Decorated:
+    @hiding
+    def hidden(self, item: int):
+        return [item]
+
+    @hiding
+    def hidden_body(self, body):
+        return [body]
+
+    @narrowing
+    def narrow(self, item: int):
+        return [item]
+
+    @narrowing
+    def narrow_alone(self):
+        return ["alone"]
+
+    @checking
+    def checked(self, item: int):
+        return [item]
+
+    @logged
+    @checking
+    @logged
+    def thrice(self, item: int):
+        return [item]
+
+    @filling
+    def filled(self, item: int):
+        return [item]
+
+    @functools.cache  # noqa: B019
+    def cached(self, item: int):
+        return [item]
+
+
+@pytest.mark.parametrize(
+    ("handler", "template"),
+    [
+        (Decorated().hidden, "/x/{item}"),
+        (Decorated().hidden_body, "/x"),
+        (hiding(two), "/x/{item}"),
+        (Decorated().narrow, "/x/{item}"),
+        (narrowing(two), "/x"),
+        (lambda *args: 1, "/x"),
+    ],
+)
+def test_a_decorator_that_hides_what_its_function_takes_is_refused(handler, template):
+    assert "functools.wraps" in fault(handler, template)
+
+
+@pytest.mark.parametrize("item", ["no", "{item}"])
+def test_a_decorator_that_gives_the_field_itself_takes_none(item):
+    if item == "no":
+        make_responder(Decorated().filled, "/x")
+    else:
+        assert "no parameter takes the field {item}" in fault(Decorated().filled, "/x/{item}")
+
+
+@pytest.mark.parametrize(
+    ("handler", "template", "expected"),
+    [
+        (Decorated().checked, "/x/{item}", ["GET", 5]),
+        (Decorated().thrice, "/x/{item}", ["GET", 5, "logged", "logged"]),
+        (Decorated().filled, "/x/5", [7]),
+        (Decorated().cached, "/x/{item}", [5]),
+        (Decorated().narrow_alone, "/x/5", ["alone"]),
+        (functools.partial(Decorated.checked, Decorated()), "/x/{item}", ["GET", 5]),
+        (functools.partial(logged(two), "bound"), "/x/{item}", ["bound", 5, "logged"]),
+        (functools.partial(two, item=7, first=1), "/x/{item}", [1, 5]),
+        (functools.partial(functools.partial(two, 1), item=7), "/x/5", [1, 7]),
+        (logged(functools.partial(two, 1)), "/x/{item}", [1, 5, "logged"]),
+        (hiding_all_but_fields(lambda item: [item]), "/x/{item}", ["5", "wrapped"]),
+        (staticmethod(Plugin.static), "/x/{item}", ["static", 5]),
+    ],
+)
+def test_what_a_decorator_or_a_partial_leaves_is_filled(serve, handler, template, expected):
+    assert json_of(serve(handler, template)("/x/5").content) == expected
+
+
+@pytest.mark.parametrize(
+    ("handler", "template"),
+    [
+        (functools.partial(lambda item, **rest: 1, 5), "/x/{item}"),
+        (functools.partial(lambda item: 1, 5), "/x/{item}"),
+        (Plugin().__call__, "/{self}/{item}"),
+    ],
+)
+def test_a_field_that_is_given_already_is_refused(handler, template):
+    assert "is given to it already" in fault(handler, template)
+
+
+@pytest.mark.parametrize(
+    "handler",
+    [
+        functools.partial(lambda: 1, 5),
+        functools.partial(lambda: 1, nothing=5),
+        functools.partial(lambda a, **rest: 1, 5, a=6),
+    ],
+)
+def test_a_partial_that_cannot_be_called_is_refused(handler):
+    assert "signature" in fault(handler)
+
+
+def test_a_method_without_self_is_refused():
+    class Thing:
+        def handle(): ...
+
+    assert "signature" in fault(Thing().handle)
+
+
+def test_the_method_of_a_class_instead_of_an_object_is_refused():
+    assert "'self'" in fault(Plugin.method, "/x/{item}")
+
+
+def query(limit: int = 10): ...
+def query_without_a_type(limit=10): ...
+def query_of_none(limit=None): ...
+def query_of_text(limit: str | None = None): ...
+def query_of_many(limit: list[str] = []): ...  # noqa: B006
+def query_of_an_enum(limit: Size = Size.SMALL): ...
+def query_by_keyword(*, limit: bool = False): ...
+def query_beside_a_rest(limit: int = 10, **rest): ...
+
+
+@pytest.mark.parametrize(
+    "handler",
+    [
+        query,
+        query_without_a_type,
+        query_of_none,
+        query_of_text,
+        query_of_many,
+        query_of_an_enum,
+        query_by_keyword,
+        query_beside_a_rest,
+        logged(query),
+    ],
+)
+def test_a_query_parameter_that_nothing_would_fill_is_refused(handler):
+    message = fault(handler)
+    assert "query parameters are not filled yet" in message
+    assert "req.get_param('limit')" in message
+
+
+class Clock: ...
+
+
+def cached(item, cache={}): ...  # noqa: B006
+def injected(clock: Clock | None = None): ...
+def called(now: typing.Callable[[], float] = float): ...
+def private(_limit: int = 10): ...
+
+
+@pytest.mark.parametrize(
+    ("handler", "template"),
+    [
+        (cached, "/x/{item}"),
+        (injected, "/x"),
+        (called, "/x"),
+        (private, "/x"),
+        (lambda name="x", number=1: 1, "/x"),
+        (functools.partial(query, limit=5), "/x"),
+        (logged(functools.partial(query, limit=5)), "/x"),
+        (functools.partial(query_by_keyword, limit=True), "/x"),
+        (query, "/x/{limit}"),
+    ],
+)
+def test_a_default_that_the_plugin_means_is_left_alone(handler, template):
+    make_responder(handler, template)
+
+
+@pytest.mark.parametrize(
+    ("annotation", "given"),
+    [
+        (falcon.Request | None, falcon.Request),
+        (typing.Optional[falcon.Response], falcon.Response),  # noqa: UP045
+        (typing.Annotated[falcon.Request, "note"], falcon.Request),
+    ],
+)
+@pytest.mark.parametrize("default", [None, "none"])
+def test_a_request_that_may_be_none_is_given(serve, annotation, given, default):
+    seen = []
+
+    @annotated(asked=annotation)
+    def handle(asked):
+        seen.append(asked)
+
+    if default is None:
+        handle.__defaults__ = (None,)
+    serve(handle)()
+    assert isinstance(seen[0], given)
 
 
 # --- request and response ------------------------------------------------------------------
@@ -653,7 +1071,17 @@ BODIES = {
         (Any, set(BODIES)),
         (object, set(BODIES)),
         (dict | Any, set(BODIES)),
-        (typing.Iterable, set(BODIES)),
+        (collections.abc.Sequence, {"array"}),
+        (typing.NewType("Payload", dict), {"object"}),
+        (dict[str, int], {"object"}),
+        (dict[str, str], set()),
+        (list[str], set()),
+        (typing.Sequence[float], {"array"}),
+        (list[str] | list[int], {"array"}),
+        (list[dict[str, int]] | None, {"null"}),
+        (typing.Literal["x", 5], {"text", "int"}),
+        (typing.Literal[1], set()),
+        (None, {"null"}),
         (Typed, {"object"}),
         (Typed | None, {"object", "null"}),
         (typing.Annotated[dict, "note"], {"object"}),
@@ -677,11 +1105,75 @@ def test_a_refused_body_names_what_was_found_and_expected(post):
     assert "an object or an array" in detail
 
 
-def test_a_protocol_as_the_bodys_annotation_is_no_crash():
-    @annotated(body=Duck)
+@pytest.mark.parametrize(
+    "annotation",
+    [
+        Duck,
+        datetime.date,
+        decimal.Decimal,
+        uuid.UUID,
+        enum.Enum,
+        set[int],
+        tuple[int, ...],
+        typing.Iterable,
+        collections.OrderedDict,
+        bytes | dict,
+        list[bytes],
+        dict[int, str],
+        dict | datetime.date,
+        typing.Literal[b"x"],
+        dataclasses.make_dataclass("Order", ["number"]),
+    ],
+    ids=str,
+)
+def test_a_body_that_json_does_not_have_is_refused_and_says_what_to_write(annotation):
+    @annotated(body=annotation)
     def handle(body): ...
 
-    make_responder(handle, "/x")
+    message = fault(handle)
+    assert "body is annotated" in message
+    assert "expected" in message
+
+
+def test_a_body_with_something_else_in_it_is_refused_by_its_items(post):
+    def handle(body: list[int]):
+        return body
+
+    detail = json_of(post(handle)(body='[1, "a"]').content)["detail"]
+    assert "an array with something else in it" in detail
+    assert "each item a whole number" in detail
+
+
+@pytest.mark.parametrize("chunked", [True, False])
+@pytest.mark.parametrize("raw", [b'{"a": 1}', b"\xff\x00", b"", b" "])
+def test_a_body_of_bytes_is_the_body_as_it_came(post, raw, chunked):
+    def handle(body: bytes):
+        return body.hex()
+
+    answer = post(handle)(body=raw, chunked=chunked)
+    assert (answer.status, json_of(answer.content)) == (200, raw.hex())
+
+
+def test_an_empty_body_of_bytes_is_its_default_or_none(post):
+    def optional(body: bytes | None):
+        return [body is None]
+
+    def default(body: bytes = b"nothing"):
+        return body.decode()
+
+    assert json_of(post(optional)(body="").content) == [True]
+    assert json_of(post(optional)(body="x").content) == [False]
+    assert json_of(post(default)(body="").content) == "nothing"
+
+
+def test_a_body_of_bytes_has_the_same_limit(post, monkeypatch):
+    monkeypatch.setattr("app.serving.handlers.MAX_BODY_BYTES", 10)
+
+    def handle(body: bytes):
+        return len(body)
+
+    assert post(handle)(body="1234567890").status == 200
+    assert post(handle)(body="12345678901").status == 413
 
 
 def test_an_empty_body_is_none_where_none_is_allowed(post):
@@ -945,4 +1437,4 @@ def test_two_handlers_of_one_resource_do_not_mix(app):
     assert json_of(call(app, "/x", "DELETE").read()) == "delete"
     answer = call(app, "/x", "PUT")
     assert answer.status == 405
-    assert set(answer.headers["allow"].split(", ")) == {"GET", "DELETE", "OPTIONS"}
+    assert set(answer.headers["allow"].split(", ")) == {"GET", "HEAD", "DELETE", "OPTIONS"}

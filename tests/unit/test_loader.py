@@ -2,10 +2,13 @@
 
 import contextlib
 import gc
+import importlib.util
 import sys
 import threading
+import traceback
 import weakref
 
+import jinja2
 import pytest
 
 from app.errors import (
@@ -411,6 +414,28 @@ def test_the_faults_of_routes_are_named_with_the_line_of_the_first(refusal):
     assert error.line == line_of(text)
 
 
+@pytest.mark.parametrize(
+    ("handler", "said"),
+    [
+        ("def handle(self): yield 1", "generator function"),
+        ("def handle(self, limit: int = 10): ...", "query parameters are not filled yet"),
+        ("def handle(self, body: set): ...", "body is annotated set"),
+        ("def handle(self, number: complex): ...", "the field 'number' is annotated complex"),
+        ("class handle: ...", "is the class"),
+    ],
+)
+def test_a_handler_that_would_fail_at_every_request_is_refused_at_its_line(refusal, handler, said):
+    template = "/sample/{number}" if "number" in handler else "/sample"
+    text = plugin_text(
+        handler,
+        handle="...",
+        register_routes=f"server.post({template!r}, self.handle)  # HERE\n",
+    )
+    error = refusal({"main.py": text}, phase="register_routes")
+    assert said in error.message
+    assert (error.file, error.line) == ("main.py", line_of(text))
+
+
 def test_a_data_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(LoadError, match="BENANA_DATA_DIR"):
@@ -426,6 +451,94 @@ def test_a_damaged_archive_is_never_imported(tmp_path):
     bad = Artifact(good.plugin, good.digest, "0" * 64, good.archive)
     with pytest.raises(ArtifactError, match="reload"):
         load(bad, make_context_factory(tmp_path, lambda _: no_database))
+
+
+# --- templates beside the code -------------------------------------------------------------
+
+JINJA = """
+import jinja2
+
+from app.plugin import PluginInterface, PluginMetadata
+
+def environment(*where):
+    return jinja2.Environment(loader=jinja2.PackageLoader(*where), autoescape=True)
+
+here = environment(__package__)
+below = environment(__name__.rpartition(".")[0], "other/pages")
+within = environment(f"{__package__}.web")
+bare = environment(f"{__package__}.bare", ".")
+
+class Sample(PluginInterface):
+    def initialize(self, context): ...
+    def get_metadata(self): return PluginMetadata("sample", "1")
+    def register_routes(self, server): server.get("/sample/{name}", self.page)
+    def cleanup(self, context): ...
+    def page(self, name, resp):
+        resp.content_type = "text/html"
+        resp.text = here.get_template("page.html").render(name=name)
+
+def new_plugin():
+    return Sample()
+"""
+TEMPLATES = {
+    "main.py": JINJA,
+    "templates/base.html": "<h1>{% block body %}{% endblock %}</h1>",
+    "templates/page.html": "{% extends 'base.html' %}{% block body %}Hi {{ name }}{% endblock %}",
+    "templates/part/broken.html": "\n{{ 1 / 0 }}",
+    "other/pages/x.txt": "other ü",
+    "web/__init__.py": "",
+    "web/templates/x.txt": "web",
+    "bare/x.txt": "bare",
+}
+
+
+def test_jinjas_package_loader_finds_what_lies_beside_the_code(load_plugin, app):
+    plugin = load_plugin(TEMPLATES)
+    builder = app.table.builder()
+    builder.add("sample", plugin.routes)
+    app.swap(builder.build())
+    assert call(app, "/sample/<Ada>").read() == b"<h1>Hi &lt;Ada&gt;</h1>"
+    main = sys.modules[f"{plugin.package.name}.main"]
+    for environment, text in ((main.below, "other ü"), (main.within, "web"), (main.bare, "bare")):
+        assert environment.get_template("x.txt").render() == text
+    assert main.here.list_templates() == ["base.html", "page.html", "part/broken.html"]
+    assert main.below.list_templates() == ["x.txt"]
+
+
+def test_a_template_that_is_not_there_is_not_found_nor_is_one_outside(load_plugin):
+    main = sys.modules[f"{load_plugin(TEMPLATES).package.name}.main"]
+    for name in ("none.html", "../main.py", "/etc/passwd", ""):
+        with pytest.raises(jinja2.TemplateNotFound):
+            main.here.get_template(name)
+
+
+def test_each_generation_has_its_own_templates_and_its_errors_their_place(load_plugin):
+    first = load_plugin(TEMPLATES)
+    second = load_plugin(TEMPLATES | {"templates/base.html": "new"})
+    old, new = (sys.modules[f"{plugin.package.name}.main"].here for plugin in (first, second))
+    assert old.get_template("base.html").render() == "<h1></h1>"
+    assert new.get_template("base.html").render() == "new"
+    with pytest.raises(ZeroDivisionError) as caught:
+        old.get_template("part/broken.html").render()
+    frame = traceback.extract_tb(caught.value.__traceback__)[-1]
+    assert first.package.place_of(frame.filename, frame.lineno) == ("templates/part/broken.html", 2)
+
+
+def test_a_generation_with_templates_is_collected_and_leaves_nothing_to_be_searched(
+    load_plugin, quiet
+):
+    plugin = load_plugin(TEMPLATES, keep=False)
+    main = sys.modules[f"{plugin.package.name}.main"]
+    main.here.get_template("page.html").render()
+    with pytest.raises(ImportError):
+        importlib.import_module(".missing", plugin.package.name)
+    label = plugin.package.content.label
+    assert importlib.util.find_spec(".missing", plugin.package.name) is None
+    assert not [path for path in sys.path_importer_cache if path.startswith(label[:-1])]
+    reference = plugin.traces()[0]
+    plugin.dispose()
+    del plugin, main
+    assert collected(reference)
 
 
 # --- cleanup after a failure ---------------------------------------------------------------

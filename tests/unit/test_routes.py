@@ -2,7 +2,9 @@
 
 import contextlib
 import copy
+import io
 import itertools
+import re
 import string
 
 import falcon
@@ -17,7 +19,8 @@ from app.serving import layers
 from app.serving.application import LiveApp
 from app.serving.registration import Route, RouteCollector
 from app.serving.routes import RESERVED_SEGMENTS, SERVER, RouteTable, find_conflict
-from tests.unit.conftest import call, put, resource
+from app.serving.templates import FIELD_PATTERN, template_fault
+from tests.unit.conftest import call, json_of, put, resource
 
 BOUNDED = settings(max_examples=400, derandomize=True, deadline=None)
 
@@ -326,6 +329,53 @@ def test_a_resource_with_coroutine_responders_is_refused_as_falcon_does(template
     collector.add_route(template, Asynchronous())
     with pytest.raises((LoadError, ConflictError)):
         RouteTable.empty().builder().add("one", collector.finish())
+
+
+@pytest.mark.parametrize(
+    ("thing", "template"),
+    [
+        (Thing, "/a"),
+        (Thing, "/a/{x}"),
+        (resource(on_get=lambda req: None), "/a"),
+        (resource(on_get=lambda req, resp: None), "/a/{x}"),
+        (resource(on_get=lambda req, resp, y: None, on_put=lambda: None), "/a/{x}"),
+    ],
+)
+def test_a_resource_that_would_fail_at_every_request_is_refused(thing, template):
+    collector = RouteCollector("one", lambda frame: ("main.py", 1))
+    collector.add_route(template, thing)
+    with pytest.raises(LoadError, match="takes something else") as caught:
+        collector.finish()
+    assert caught.value.line == 1
+
+
+class Hooked:
+    """A resource that takes more than the path has, and gets it from its hook."""
+
+    def fill(req, resp, resource, params):
+        params["more"] = "filled"
+
+    @falcon.before(fill)
+    def on_get(self, req, resp, x, more):
+        resp.media = [x, more]
+
+    def on_post(self, req, resp):
+        resp.media = "for another route"
+
+    @staticmethod
+    def on_put(req, resp, **fields):
+        resp.media = fields
+
+    @classmethod
+    def on_patch(cls, req, resp, x="default"):
+        resp.media = x
+
+
+@pytest.mark.parametrize("thing", [Hooked(), Hooked])
+def test_a_resource_of_which_something_can_answer_is_taken_as_falcon_does(thing):
+    ours, theirs = register("/a/{x}", thing=thing), plainly("/a/{x}", thing=thing)
+    for method in ("GET", "PUT", "PATCH") if thing is not Hooked else ("PUT", "PATCH"):
+        assert call(ours, "/a/1", method).read() == call(theirs, "/a/1", method).read()
 
 
 def test_find_conflict_agrees_with_the_builder():
@@ -651,8 +701,6 @@ class Full:
 
 @pytest.fixture(scope="module")
 def both_apps():
-    from app.serving.application import LiveApp
-
     live, plain = LiveApp(), falcon.App()
     things = {template: Full() for template in APP_TEMPLATES}
     for number, (template, thing) in enumerate(things.items()):
@@ -685,6 +733,317 @@ def test_a_table_is_not_shared_by_copies_of_its_dictionaries():
         if number == 20:
             break
     assert (table.owned, table.segments) == (owned, segments)
+
+
+# --- templates: what Falcon serves is served, what it refuses is refused --------------------
+
+
+def register(*templates, thing=None, **options):
+    """Register templates as a plugin does, and return an application that serves them."""
+    collector = RouteCollector("one", lambda frame: ("main.py", frame.f_lineno))
+    for template in templates:
+        collector.add_route(template, thing or Thing(template), **options)
+    app = LiveApp()
+    builder = app.table.builder()
+    builder.add("one", collector.finish())
+    app.swap(builder.build())
+    return app
+
+
+def plainly(*templates, thing=None, **options):
+    app = falcon.App()
+    for template in templates:
+        app.add_route(template, thing or Thing(template), **options)
+    return app
+
+
+SERVED = {
+    '/{when:dt("%Y-%m-%d")}': ["/2020-01-02", "/2020-1-2x", "/x", "/"],
+    "/{when:dt('%d')}": ["/12", "/32"],
+    '/{a:dt("%Y-%m")}/{b:dt("%H:%M")}': ["/2020-01/12:30", "/2020-01/12", "/x/12:30"],
+    "/a/{a:dt('%Y')}-{b:dt('%d')}/{c:dt()}": ["/a/2020-12/2020-01-02T03:04:05Z", "/a/2020-x/y"],
+    '/{a:dt("%Y")}/{b:dt("%d/%m")}': ["/2020/{b:dt(%22%d/%m%22)}", "/2020/12/11"],
+    "/{x}'s": ["/it's", "/its"],
+    "/'{x}'": ["/'a'", "/a"],
+    "/{x}\\d": ["/a1", "/ab"],
+    "/x/{x:re(r'\\d+')}": ["/x/12", "/x/1a"],
+    '/x/{x:re("[ab]{2")}': ["/x/a", "/x/[ab]{2"],
+    '/x/{x:re("\\\\d+", None)}': ["/x/12", "/x/a"],
+    '/{x:re("(?P<n>.)b", "n")}': ["/ab", "/abc"],
+    '/a"b/{x}': ["/a%22b/1"],
+    "/{x:int(num_digits=2, min=1 + 1)}": ["/12", "/01", "/123"],
+    "/{x:int(\n2\n)}": ["/12"],
+    "/{x:int(*(2, 5))}": ["/12", "/04"],
+    "/{x:float(min=-1.5, finite=True)}": ["/-1.5", "/-2", "/nan"],
+    "/{": ["/{", "/a"],
+    "/{x:int(}": ["/{x:int(}", "/1"],
+    "/{x}}": ["/a}", "/a"],
+}
+
+
+@pytest.mark.parametrize("template", SERVED)
+def test_a_template_that_falcon_serves_answers_as_falcon_does(template):
+    ours, theirs = register(template), plainly(template)
+    for path in SERVED[template]:
+        path = path.replace("%d", "%25d").replace("%m", "%25m")
+        expected = call(theirs, path)
+        answer = call(ours, path)
+        assert (answer.status, answer.status == 200 and answer.read()) == (
+            expected.status,
+            expected.status == 200 and expected.read(),
+        ), path
+
+
+def test_the_fields_of_a_template_are_those_that_falcon_reads():
+    from falcon.routing import compiled
+
+    assert FIELD_PATTERN.pattern == compiled._FIELD_PATTERN.pattern
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "/it's",
+        "/a/it's/{x}",
+        "/'a'",
+        "/{x\n}",
+        "/a{x\n}",
+        "/a b",
+        "/{x}\n",
+        "/{x y}",
+        "/{x:nothing}",
+        "/{x:int('a')}",
+        "/{x:int(0)}",
+        "/{x:int(5, 6, 7, 8)}",
+        "/{x:re('(')}",
+        "/{x:dt(%Y)}",
+        "/{x:int(*5)}",
+        "/{x:int(2) or 1}",
+        "/{x}\\q",
+        "/a//b",
+        "//a",
+        "/{x:re('//')}",
+        "/" + "/".join("abcdefghijklmnopqrstuvwxyz" * 2) + "/{x}",
+        "/" + "/".join(f"{{{letter}{n}:int}}" for letter in "abc" for n in range(17)),
+    ],
+)
+def test_a_template_that_falcon_refuses_is_refused_at_its_line(template):
+    with pytest.raises((ValueError, SyntaxError, re.error)):
+        plain = falcon.App()
+        plain.add_route(template, Thing())
+        plain._router.finder_src  # noqa: B018 - compiles it
+    with pytest.raises(LoadError) as caught:
+        register(template)
+    assert (caught.value.phase, caught.value.file) == ("register_routes", "main.py")
+    assert caught.value.line is not None
+    assert repr(template)[:20] in caught.value.message
+
+
+def test_a_fault_of_a_converter_says_what_the_converter_said():
+    assert "num_digits must be at least 1" in template_fault("/{x:int(0)}")
+
+
+@pytest.mark.parametrize(
+    "template",
+    ["/{x:dt(5)}", "/a/{x:int(min='0')}", "/{x:int(3, max='a')}-b", "/{x:float(max=[])}/c"],
+)
+def test_a_converter_that_would_raise_at_requests_is_refused_at_its_line(template):
+    # Below a leading field it would fail every path that nobody else answers.
+    with pytest.raises(LoadError, match="TypeError") as caught:
+        register(template)
+    assert (caught.value.phase, caught.value.file) == ("register_routes", "main.py")
+
+
+@pytest.fixture
+def trap(monkeypatch):
+    """A built-in that a template's code would call; the list tells whether it did."""
+    called = []
+    monkeypatch.setattr("builtins.benana_trap", lambda *_: called.append(1) or 1, raising=False)
+    return called
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "/{x:int(benana_trap())}",
+        "/{x:int(min=benana_trap())}",
+        "/{x:int((lambda: benana_trap())())}",
+        "/{x:int(*[benana_trap() for _ in (1,)])}",
+        "/{x:re(f'{benana_trap()}')}",
+        "/{x:int(1).__class__(benana_trap())}",
+        "/{x:int(1)or(benana_trap())}",
+        "/{x:int(1),benana_trap(1)}",
+        "/{x:int(IntConverter(benana_trap()))}",
+        "/' + str(benana_trap()) + '",
+        "/a' or benana_trap() or '/{x}",
+        "/a'or(benana_trap())or'/{x}",
+        "/{x/':\n        pass\n    benana_trap()\n    if '}",
+        "/{x/'\\\r:\n        pass\n    benana_trap()\n    #}",
+        "/a{x/\n    benana_trap()\n    #}{y}",
+        "/{x']=benana_trap()#}",
+        "/a{x\n}{y}",
+    ],
+)
+def test_no_text_of_a_template_becomes_code(trap, template):
+    with pytest.raises(LoadError):
+        register(template)
+    # A row of the database can hold it too.
+    assert find_conflict("one", [template], {}) is not None
+    find_conflict("one", ["/{free}", "/a/{x}"], {"evil": [template]})
+    assert not trap
+
+
+def test_keyword_arguments_of_falcons_add_route_are_taken():
+    options = {"suffix": "item", "compile": True, "some_routers_own": 1}
+    for app in (plainly("/a/{x}", **options), register("/a/{x}", **options)):
+        assert [call(app, "/a/1", m).status for m in ("POST", "GET")] == [200, 405]
+    assert call(register("/a/{x}", compile=False), "/a/1").status == 200
+
+
+@pytest.mark.parametrize("other", ["/{y}", "/b/{y}", "/a"])
+@pytest.mark.parametrize("template", ["/{x:dt(5)}", "/a/{x:int(min='0')}", "/a/{x:dt(None)}-b"])
+def test_a_converter_that_raises_at_a_request_is_a_500_of_its_plugin(app, caplog, template, other):
+    builder = app.table.builder()
+    builder.add("one", routes("one", template))
+    with contextlib.suppress(ConflictError):  # where both are a field's, Falcon takes one
+        builder.add("two", routes("two", other))
+    app.swap(builder.build())
+    path = "/a/5-b" if template.endswith("b") else template.partition("{")[0] + "5"
+    answer = call(app, path)
+    assert answer.status == 500
+    assert "'one'" in json_of(answer.read())["detail"]
+    assert caplog.records[-1].getMessage().startswith("one: GET")
+
+
+@pytest.mark.parametrize("segment", sorted(RESERVED_SEGMENTS))
+def test_no_field_answers_below_a_reserved_segment(segment):
+    fields = ["/{a}", "/{a}/", "/{a}/{b}", "/{a}/{b}/{c}", "/{p}.json", "/{b}i", "/{a}/x/y/z"]
+    table = table_of(**{SERVER: ["/plugins"]}, one=fields)
+    for rest in ("", "/", "/x", "/x/y", "/x/y/z"):
+        for slashes in ("/", "//"):
+            found = find(table, f"{slashes}{segment}{rest}")
+            assert found is None or found[2] == "/plugins"
+        assert find(table, f"/{segment}x{rest}")[2] in fields
+
+
+def test_a_rest_of_the_path_does_not_take_a_reserved_segment():
+    table = table_of(one=["/{rest:path}"])
+    assert find(table, "/plugins/x/y") is None
+    assert find(table, "/plugin/x/y")[1] == {"rest": "plugin/x/y"}
+
+
+# --- HEAD and OPTIONS ----------------------------------------------------------------------
+
+
+class Reading:
+    """A resource that only reads, in several ways."""
+
+    def __init__(self):
+        self.closed = 0
+        self.asked = []
+        self.kept = []  # so that nothing is closed for want of references
+
+    def on_get(self, req, resp, kind):
+        self.asked.append(req.method)
+        resp.set_header("X-Kind", kind)
+        if kind == "media":
+            resp.media = {"some": "thing"}
+        elif kind == "text":
+            resp.text = "text"
+        elif kind == "error":
+            raise falcon.HTTPConflict(title="No", headers={"X-Kind": kind})
+        elif kind == "moved":
+            raise falcon.HTTPFound("/elsewhere")
+        elif kind == "nothing":
+            resp.status = 204
+        elif kind == "stream":
+            resp.set_stream(self.file(b"12345"), 5)
+        elif kind == "endless":
+            resp.stream = self.generator()
+        elif kind == "rude":
+            resp.stream = self.file(b"", OSError("no"))
+        self.kept.append(resp.stream)
+
+    def file(self, content, error=None):
+        outer = self
+
+        class File(io.BytesIO):
+            def close(self):
+                if not self.closed:
+                    outer.closed += 1
+                    super().close()
+                    if error:
+                        raise error
+
+        return File(content)
+
+    def generator(self):
+        try:
+            while True:
+                yield b"more"
+        finally:
+            self.closed += 1
+
+
+READ = ["media", "text", "error", "moved", "nothing", "stream", "plain"]
+
+
+@pytest.mark.parametrize("kind", READ)
+def test_head_is_answered_wherever_get_is_with_the_same_headers_and_no_body(kind):
+    thing = Reading()
+    app = register("/{kind}", thing=thing)
+    got, head = call(app, f"/{kind}"), call(app, f"/{kind}", "HEAD")
+    assert (head.status, head.headers) == (got.status, got.headers)
+    assert head.read() == b""
+    assert thing.asked == ["GET", "HEAD"]
+    got.close()
+    assert thing.closed == (2 if kind == "stream" else 0)
+
+
+@pytest.mark.parametrize("kind", ["stream", "rude"])
+@pytest.mark.parametrize("wrapper", [None, lambda file, size=0: iter(lambda: file.read(9), b"")])
+def test_the_stream_of_a_head_is_closed_and_not_read(kind, wrapper):
+    thing = Reading()
+    answer = call(
+        register("/{kind}", thing=thing), f"/{kind}", "HEAD", **{"wsgi.file_wrapper": wrapper}
+    )
+    assert (answer.status, answer.read(), thing.closed) == (200, b"", 1)
+
+
+def test_a_generator_that_streams_is_closed_after_a_head_without_a_length():
+    thing = Reading()
+    app = register("/{kind}", thing=thing)
+    answer = call(app, "/endless", "HEAD")
+    assert (answer.status, answer.read()) == (200, b"")
+    assert "content-length" not in answer.headers
+    assert next(thing.kept[0], None) is None
+    assert app.running.in_use() == (None, frozenset())
+
+
+def test_a_head_that_a_plugin_answers_itself_is_its_own_and_none_is_made_without_a_get():
+    class Own(Reading):
+        def on_head(self, req, resp, kind):
+            resp.set_header("X-Own", "yes")
+
+    assert call(register("/{kind}", thing=Own()), "/media", "HEAD").headers["x-own"] == "yes"
+    writing = register("/x", thing=resource(on_post=lambda req, resp: None))
+    answer = call(writing, "/x", "HEAD")
+    assert (answer.status, answer.headers["allow"]) == (405, "POST, OPTIONS")
+
+
+@pytest.mark.parametrize("suffix", [None, "item"])
+def test_allow_names_head_for_options_and_405(suffix):
+    name = "on_get_item" if suffix else "on_get"
+    app = register("/x", thing=resource(**{name: lambda req, resp: None}), suffix=suffix)
+    assert call(app, "/x", "OPTIONS").headers["allow"] == "GET, HEAD"
+    refused = call(app, "/x", "POST")
+    assert (refused.status, refused.headers["allow"]) == (405, "GET, HEAD, OPTIONS")
+
+
+def test_head_is_not_recorded_as_an_endpoint():
+    found = collect(lambda server: server.get("/x", lambda: 1))
+    assert [endpoint.method for endpoint in found[0].endpoints] == ["GET"]
+    assert found[0].methods["HEAD"] is not None
 
 
 # --- the collector -------------------------------------------------------------------------
@@ -734,6 +1093,44 @@ def test_all_faults_of_a_registration_are_named_at_once_even_if_they_were_swallo
     assert message.count(";") >= 8
     assert caught.value.phase == "register_routes"
     assert caught.value.file == "main.py"
+
+
+class Pages:
+    def page(self, number: int = 0, size: int = 10):
+        return [number, size]
+
+    def item(self, number: int = 0):
+        return number
+
+
+@pytest.mark.parametrize("turn", [1, -1])
+def test_a_default_for_the_route_without_the_field_is_the_handlers_own(turn):
+    pages = Pages()
+    templates = ["/item", "/item/{number:int}"][::turn]
+    found = collect(lambda server: [server.get(t, pages.item) for t in templates])
+    app = LiveApp()
+    builder = app.table.builder()
+    builder.add("one", found)
+    app.swap(builder.build())
+    assert [json_of(call(app, path).read()) for path in ("/item", "/item/5")] == [0, 5]
+
+
+def test_a_default_that_no_route_of_the_handler_fills_is_refused_at_its_line():
+    pages, other = Pages(), Pages()
+
+    def register(server):
+        server.get("/page/{number:int}", pages.page)
+        server.get("/page/{number:int}/{size:int}", other.page)  # another object's
+
+    def place_of(frame):
+        return ("main.py", frame.f_lineno) if frame.f_code is register.__code__ else None
+
+    collector = RouteCollector("one", place_of)
+    register(collector)
+    with pytest.raises(LoadError, match="'size' would always") as caught:
+        collector.finish()
+    assert caught.value.line == register.__code__.co_firstlineno + 1
+    assert "'number'" not in caught.value.message
 
 
 def test_a_route_after_the_end_of_the_registration_is_refused():

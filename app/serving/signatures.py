@@ -1,0 +1,194 @@
+"""What a handler takes by name, seen through methods, partials and decorators."""
+
+import functools
+import inspect
+import types
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass
+from inspect import Parameter
+from typing import Any
+
+_POSITIONAL = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
+
+
+class HandlerError(Exception):
+    """A handler's signature does not fit its template; the message says where and how."""
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What a handler takes.
+
+    `named` are its parameters with a name, `rest` tells whether it takes any other name too
+    (`**fields`), `hidden` are the names that a method or a partial has given already, `bound`
+    those to which a partial has given a default. `opaque` is a handler behind `*args`: a decorator
+    that does not say what it takes.
+    """
+
+    named: dict[str, Parameter]
+    rest: bool
+    opaque: bool
+    hidden: frozenset[str]
+    bound: frozenset[str]
+
+
+def describe(handler: Callable[..., Any]) -> str:
+    """Return a handler's name as it is shown: `MyPlugin.handle_get`."""
+    function = inspect.unwrap(handler)
+    while isinstance(function, functools.partial):
+        function = inspect.unwrap(function.func)
+    return getattr(function, "__qualname__", None) or type(function).__qualname__
+
+
+def refuse_kind(handler: Callable[..., Any]) -> None:
+    """Refuse what answers no request although it can be called.
+
+    Raises:
+        HandlerError: it is a class, a coroutine function or a generator function.
+    """
+    function = _outermost(handler)
+    name = describe(handler)
+    if isinstance(function, type):
+        raise HandlerError(
+            f"the handler is the class {name}, expected a function or a method of an object, as "
+            f"{name}().handle"
+        )
+    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+        raise HandlerError(f"{name} is a coroutine function, expected a plain one")
+    if inspect.isgeneratorfunction(function):
+        raise HandlerError(
+            f"{name} is a generator function, expected one that returns its answer; to stream, "
+            "take resp and set resp.stream"
+        )
+
+
+def taken_by(handler: Callable[..., Any]) -> Taken:
+    """Return what a handler takes, with its annotations resolved from texts to types.
+
+    A decorator's own parameters count, and those of the function that it wraps as far as it lets
+    them through with `**kwargs`.
+
+    Raises:
+        HandlerError: the handler has no signature, or an annotation is no type.
+    """
+    try:
+        taken = _taken(handler, 0)
+    except (TypeError, ValueError) as error:
+        raise HandlerError(f"{describe(handler)} has no signature: {error}") from None
+    texts = {n: p.annotation for n, p in taken.named.items() if isinstance(p.annotation, str)}
+    if texts:
+        hints = _resolve(handler, texts)
+        taken.named.update({n: taken.named[n].replace(annotation=h) for n, h in hints.items()})
+    return taken
+
+
+def is_lambda(handler: Callable[..., Any]) -> bool:
+    """Tell whether a handler is a lambda, whose defaults bind what it is made from."""
+    return getattr(_innermost(handler), "__name__", None) == "<lambda>"
+
+
+def responder_fault(responder: Callable[..., Any], fields: typing.Iterable[str]) -> str | None:
+    """Tell why a Falcon responder cannot be called with a template's fields, None if it can."""
+    try:
+        signature = inspect.signature(responder, follow_wrapped=False)
+    except (TypeError, ValueError):
+        return None  # a built-in: the call itself will tell
+    try:
+        signature.bind(None, None, **dict.fromkeys(fields))
+    except TypeError as error:
+        return f"{describe(responder)}{signature}: {error}"
+    return None
+
+
+def _taken(handler: Any, given: int) -> Taken:
+    """Return what is taken beside the `given` leading arguments."""
+    if isinstance(handler, functools.partial):
+        return _taken_by_partial(handler, given)
+    if inspect.ismethod(handler):
+        return _taken(handler.__func__, given + 1)
+    if isinstance(handler, staticmethod):
+        return _taken(handler.__func__, given)
+    wrapped = getattr(handler, "__wrapped__", None)
+    if not isinstance(handler, types.FunctionType):
+        if wrapped is not None:  # as of functools.cache, which lets everything through
+            return _taken(wrapped, given)
+        if not inspect.isroutine(handler) and inspect.ismethod(handler.__call__):
+            return _taken(handler.__call__, given)
+    parameters = list(inspect.signature(handler, follow_wrapped=False).parameters.values())
+    kinds = {parameter.kind for parameter in parameters}
+    rest, opaque = Parameter.VAR_KEYWORD in kinds, Parameter.VAR_POSITIONAL in kinds
+    leading = [parameter for parameter in parameters if parameter.kind in _POSITIONAL][:given]
+    if len(leading) < given and not opaque:
+        raise TypeError(f"it is given {given} arguments and takes {len(leading)}")
+    hidden = frozenset(parameter.name for parameter in leading)
+    named = {
+        parameter.name: parameter
+        for parameter in parameters
+        if parameter.name not in hidden
+        and parameter.kind not in {Parameter.VAR_KEYWORD, Parameter.VAR_POSITIONAL}
+    }
+    if wrapped is None or not (rest or opaque) or hasattr(handler, "__signature__"):
+        return Taken(named, rest, opaque, hidden, frozenset())
+    inner = _taken(wrapped, given)
+    if not rest:  # no name gets through
+        needed = any(p.default is Parameter.empty for p in inner.named.values())
+        return Taken(named, rest, inner.opaque or needed, hidden, frozenset())
+    # The decorator's own names first: they are not its function's, nor are those that are given.
+    named |= {name: p for name, p in inner.named.items() if name not in named.keys() | hidden}
+    return Taken(
+        named, inner.rest, inner.opaque, hidden | (inner.hidden - named.keys()), inner.bound
+    )
+
+
+def _taken_by_partial(handler: "functools.partial[Any]", given: int) -> Taken:
+    inner = _taken(handler.func, given + len(handler.args))
+    unknown = handler.keywords.keys() - inner.named.keys()
+    if unknown and (not inner.rest or unknown & inner.hidden):
+        raise TypeError(f"it is given {', '.join(sorted(unknown))} and does not take it")
+    named = {
+        name: p.replace(default=handler.keywords[name], kind=Parameter.KEYWORD_ONLY)
+        if name in handler.keywords
+        else p
+        for name, p in inner.named.items()
+    }
+    bound = inner.bound | handler.keywords.keys()
+    return Taken(named, inner.rest, inner.opaque, inner.hidden, bound)
+
+
+def _outermost(handler: Any) -> Any:
+    """Return the function that a call of a handler runs first, or the class that it makes."""
+    while True:
+        if isinstance(handler, functools.partial):
+            handler = handler.func
+        elif isinstance(handler, (types.MethodType, staticmethod)):
+            handler = handler.__func__
+        elif isinstance(handler, (types.FunctionType, types.BuiltinFunctionType, type)):
+            return handler
+        elif hasattr(handler, "__wrapped__"):
+            handler = handler.__wrapped__
+        elif isinstance(type(handler).__call__, types.FunctionType):
+            return type(handler).__call__
+        else:
+            return handler
+
+
+def _innermost(handler: Any) -> Any:
+    """Return the function that a handler comes to in the end, behind all decorators."""
+    function = inspect.unwrap(handler)
+    while isinstance(function, functools.partial):
+        function = inspect.unwrap(function.func)
+    if not isinstance(function, (types.FunctionType, types.MethodType)):
+        function = inspect.unwrap(type(function).__call__)
+    return function
+
+
+def _resolve(handler: Any, texts: dict[str, Any]) -> dict[str, Any]:
+    """Return the types that annotations given as texts stand for."""
+    # `functools.wraps` copies the annotations, so they are those of the innermost function.
+    names = getattr(_innermost(handler), "__globals__", {})
+    stand_in = types.SimpleNamespace(__annotations__=texts)
+    try:
+        return typing.get_type_hints(stand_in, names, include_extras=True)
+    except (NameError, TypeError, AttributeError, SyntaxError) as error:
+        raise HandlerError(f"an annotation of {describe(handler)} is no type: {error}") from None
