@@ -125,11 +125,11 @@ def check(paths: tuple[Path, ...]) -> None:
     Each is tried in a process of its own. Its database is DATABASE_URL, or else Benana's own
     while that runs; what it writes there is rolled back.
     """
-    from app.publishing.compiler import compile_plugin
     from app.publishing.discovery import read_source
     from app.publishing.trial import TrialRunner
 
-    runner = TrialRunner(_running_database(Settings.from_environment()))
+    settings = Settings.from_environment()
+    runner = TrialRunner(_running_database(settings))
     failed = False
     try:
         for number, path in enumerate(paths):
@@ -137,7 +137,8 @@ def check(paths: tuple[Path, ...]) -> None:
                 click.echo()
             folder = Path(os.path.abspath(path))  # noqa: PTH100 - a link has the plugin's name
             try:
-                report = runner.run(compile_plugin(read_source(folder.parent, folder, folder.name)))
+                source = read_source(folder.parent, folder, folder.name, settings.max_source_mb)
+                _, report = runner.run(source)
             except PluginError as error:
                 failed = True
                 echo_failure(folder.name, fault_line(error.as_record()))

@@ -63,7 +63,11 @@ class PluginManager:
         self._workers = WorkerRepository(self._database)
         self._trial = TrialRunner(url)
         self._publisher = Publisher(
-            settings.plugins_dir, settings.artifacts_dir, self._repository, self._trial
+            settings.plugins_dir,
+            settings.artifacts_dir,
+            self._repository,
+            self._trial,
+            settings.max_source_mb,
         )
         self._watcher = SourceWatcher(settings.plugins_dir, settings.artifacts_dir, self._publisher)
         self._undertaker = Undertaker(app.running, settings.drain_seconds)

@@ -33,6 +33,7 @@ class Settings:
     heartbeat_seconds: int = 5
     drain_seconds: int = 30
     max_leaked: int = 100
+    max_source_mb: int = 4
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Self:
@@ -62,6 +63,7 @@ class Settings:
             heartbeat_seconds=_count(environ, "BENANA_HEARTBEAT_SECONDS", 5),
             drain_seconds=_count(environ, "BENANA_DRAIN_SECONDS", 30),
             max_leaked=_count(environ, "BENANA_MAX_LEAKED_GENERATIONS", 100),
+            max_source_mb=_count(environ, "BENANA_MAX_SOURCE_MB", 4),
         )
 
     @property

@@ -21,6 +21,7 @@ ENTRY_FILES = ("main.py", "plugin.py")
 REQUIREMENTS_NAME = "requirements.txt"
 MAX_FILES = 2_000
 MAX_BYTES = 64 * 1024 * 1024
+MAX_MODULE_MB = 4
 
 _PASSING = re.compile(
     r"\..*"  # hidden: .git, .main.py.swp (vim), .main.py.AbC123 (rsync), ..data (Kubernetes)
@@ -86,13 +87,16 @@ def inside(root: Path, path: Path) -> bool:
     return os.path.commonpath([real_root, real_path]) == real_root
 
 
-def read_source(root: Path, folder: Path, name: str) -> PluginSource:
+def read_source(
+    root: Path, folder: Path, name: str, max_module_mb: int = MAX_MODULE_MB
+) -> PluginSource:
     """Read a plugin's folder.
 
     Args:
         root: the plugins' root; nothing outside of it is read.
         folder: the plugin's folder.
         name: the plugin's name.
+        max_module_mb: the size of the largest Python file, in MiB.
 
     Raises:
         DiscoveryError: the folder holds no plugin that could be compiled; the message says why.
@@ -105,6 +109,14 @@ def read_source(root: Path, folder: Path, name: str) -> PluginSource:
     if not inside(root, folder):
         raise DiscoveryError(name, f"{folder} leads out of {root}; expected a folder inside of it")
     files = _read_files(root, folder, name)
+    for path, raw in files.items():
+        if path.endswith(".py") and len(raw) > max_module_mb * 1024 * 1024:
+            raise DiscoveryError(
+                name,
+                f"{path} has {len(raw):,} bytes, expected {max_module_mb * 1024 * 1024:,} at most: "
+                "keep its data in a file that the plugin reads, or set BENANA_MAX_SOURCE_MB",
+                file=path,
+            )
     entry_file = next((file for file in ENTRY_FILES if file in files), None)
     if MANIFEST_NAME in files:
         default = (entry_file or ENTRY_FILES[0]).removesuffix(".py") + ":new_plugin"

@@ -18,8 +18,7 @@ from app.errors import (
     SupersededError,
 )
 from app.plugin import PluginMetadata
-from app.publishing.compiler import compile_plugin
-from app.publishing.discovery import inside, list_folders, read_source
+from app.publishing.discovery import MAX_MODULE_MB, inside, list_folders, read_source
 from app.publishing.look import Look
 from app.publishing.seen import SeenSources
 from app.publishing.trial import TrialRunner
@@ -46,9 +45,15 @@ class Publisher:
     """Makes the rows follow the folders; safe to use from several threads and processes."""
 
     def __init__(
-        self, plugins_dir: Path, artifacts_dir: Path, repository: Repository, trial: TrialRunner
+        self,
+        plugins_dir: Path,
+        artifacts_dir: Path,
+        repository: Repository,
+        trial: TrialRunner,
+        max_module_mb: int = MAX_MODULE_MB,
     ) -> None:
         self._root = plugins_dir
+        self._max_module_mb = max_module_mb
         self._artifacts_dir = artifacts_dir
         self._repository = repository
         self._trial = trial
@@ -184,7 +189,7 @@ class Publisher:
         source = None
         try:
             folder = self._folder_of(name, row)
-            source = read_source(self._root, folder, name)
+            source = self._read(folder, name)
             if not force and not self._is_wanted(row, source, restore):
                 self._remember(source)
                 if row is not None and row.error is not None:
@@ -193,8 +198,7 @@ class Publisher:
             if not force and self._failed.get(name) == source.digest:
                 return False  # it was tried and refused; events come in twos and threes
             self._failed[name] = source.digest
-            artifact = compile_plugin(source)
-            report = self._trial.run(artifact, look.superseded)
+            artifact, report = self._trial.run(source, look.superseded)
             with self._stored(artifact) as binary_path:
                 generation = self._save(source, artifact, report, binary_path, look, force)
             self._failed.pop(name, None)
@@ -218,10 +222,13 @@ class Publisher:
         )
         return True
 
+    def _read(self, folder: Path, name: str) -> PluginSource:
+        return read_source(self._root, folder, name, self._max_module_mb)
+
     def _has_changed(self, name: str, row: PluginRow | None, source: PluginSource | None) -> bool:
         """Tell whether a folder is not any more what was refused: it was read half-written."""
         try:
-            now = read_source(self._root, self._folder_of(name, row), name)
+            now = self._read(self._folder_of(name, row), name)
         except PluginError:
             return source is not None
         return source is None or now.digest != source.digest

@@ -4,10 +4,11 @@ It has Falcon and the loader imported, and has tried a small plugin itself: a tr
 not an interpreter, and nothing that Python does only the first time. It
 serves one parent over the socket on its standard input and ends when that is closed.
 
-A request is one message of JSON with three file descriptors: the archive, the report pipe and the
-status pipe. The child writes a line `@phase` to the report as it reaches each phase, and at the
-end one line of JSON; the server writes the child's end to the status pipe. A parent that closes
-its end of the status pipe has given the trial up.
+A request is one message of JSON with four file descriptors: the source, a file for the archive,
+the report pipe and the status pipe. The child compiles and then loads. It writes a line `@phase` to
+the report as it reaches each phase, `=file` as it compiles each file, and at the end one line of
+JSON; the server writes the child's end to the status pipe. A parent that closes its end of the
+status pipe has given the trial up.
 """
 
 import faulthandler
@@ -29,8 +30,9 @@ from pathlib import Path
 from typing import Any
 
 from app.database.connection import Connection, Database
-from app.errors import DatabaseUnavailableError, PluginError
+from app.errors import CompileError, DatabaseUnavailableError, PluginError
 from app.publishing.compiler import compile_plugin
+from app.publishing.parcel import read_parcel
 from app.records import Artifact, Manifest, PluginSource
 from app.serving.loader import Steps, load, make_context_factory
 from app.serving.routes import find_conflict
@@ -85,9 +87,13 @@ def new_plugin():
 
 @dataclass(slots=True)
 class _Child:
+    """A trial: `compiled` is readable once it is compiled, and has `seconds` from then on."""
+
     pid: int
     status: int
+    compiled: int
     deadline: float
+    seconds: float
     timed_out: bool = False
 
 
@@ -121,6 +127,10 @@ def serve(control: socket.socket) -> None:
                 if key.fileobj == wake_read:
                     with suppress(BlockingIOError):
                         os.read(wake_read, 4096)
+                elif isinstance(key.data, _Child) and key.fileobj == key.data.compiled:
+                    selector.unregister(key.data.compiled)
+                    if os.read(key.data.compiled, 1) and not key.data.timed_out:
+                        key.data.deadline = time.monotonic() + key.data.seconds
                 elif isinstance(key.data, _Child):
                     _kill_group(key.data.pid, signal.SIGKILL)  # given up
                 else:
@@ -131,26 +141,31 @@ def serve(control: socket.socket) -> None:
                         return
                     # A pipe's writing end is never readable: only its closing is an event.
                     selector.register(child.status, selectors.EVENT_READ, child)
+                    selector.register(child.compiled, selectors.EVENT_READ, child)
             _reap(children, selector)
             _stop_late(children)
 
 
 def _accept(control: socket.socket, children: dict[int, _Child]) -> _Child | None:
-    message, fds, _, _ = socket.recv_fds(control, MAX_REQUEST_BYTES, 3)
+    message, fds, _, _ = socket.recv_fds(control, MAX_REQUEST_BYTES, 4)
     if not message:
         return None
     request = json.loads(message)
-    archive, report, status = fds
+    parcel, archive, report, status = fds
+    compiled, has_compiled = os.pipe()
     pid = os.fork()
     if pid == 0:
         control.close()
         os.close(status)
+        os.close(compiled)
         for other in children.values():
             os.close(other.status)
-        _run_child(request, archive, report)
-    os.close(archive)
-    os.close(report)
-    child = children[pid] = _Child(pid, status, time.monotonic() + request["seconds"])
+            os.close(other.compiled)
+        _run_child(request, parcel, archive, report, has_compiled)
+    for ours in (parcel, archive, report, has_compiled):
+        os.close(ours)
+    deadline = time.monotonic() + request["compile_seconds"]
+    child = children[pid] = _Child(pid, status, compiled, deadline, request["seconds"])
     return child
 
 
@@ -161,7 +176,10 @@ def _reap(children: dict[int, _Child], selector: selectors.BaseSelector) -> None
             continue
         _kill_group(child.pid, signal.SIGKILL)  # what the plugin started goes with it
         end = {"code": os.waitstatus_to_exitcode(status), "timed_out": child.timed_out}
-        selector.unregister(child.status)
+        for pipe in (child.status, child.compiled):
+            with suppress(KeyError):
+                selector.unregister(pipe)
+        os.close(child.compiled)
         with suppress(BrokenPipeError):
             os.write(child.status, json.dumps(end).encode())
         os.close(child.status)
@@ -195,9 +213,15 @@ class _ReportedSteps(Steps):
     def reached(self, phase: str) -> None:
         os.write(self._report, f"@{phase}\n".encode())
 
+    def compiles(self, path: str) -> None:
+        """Note which file is compiled now."""
+        os.write(self._report, f"={json.dumps(path)}\n".encode())
 
-def _run_child(request: dict[str, Any], archive: int, report: int) -> None:
-    """Try the plugin and end the process; never returns."""
+
+def _run_child(
+    request: dict[str, Any], parcel: int, archive: int, report: int, compiled: int
+) -> None:
+    """Compile and try the plugin and end the process; never returns."""
     try:
         os.setsid()
         signal.set_wakeup_fd(-1)
@@ -208,13 +232,9 @@ def _run_child(request: dict[str, Any], archive: int, report: int) -> None:
         logging.disable()
         faulthandler.enable(file=report)
         faulthandler.register(signal.SIGUSR1, file=report, all_threads=True)
-        _limit(request["seconds"])
-        with os.fdopen(archive, "rb") as file:
-            file.seek(0)
-            artifact = Artifact(
-                request["plugin"], request["digest"], request["sha256"], file.read()
-            )
-        answer = json.dumps(_try(artifact, request, _ReportedSteps(report)))
+        steps = _ReportedSteps(report)
+        _limit(request["compile_seconds"])
+        answer = json.dumps(_compile_and_try(parcel, archive, compiled, request, steps))
         os.write(report, b"\n")
         rest = memoryview(answer.encode() + b"\n")
         while rest:
@@ -224,19 +244,51 @@ def _run_child(request: dict[str, Any], archive: int, report: int) -> None:
         os._exit(70)  # a fault of ours: without a report it counts as one
 
 
+def _compile_and_try(
+    parcel: int, archive: int, compiled: int, request: dict[str, Any], steps: "_ReportedSteps"
+) -> dict[str, Any]:
+    steps.reached(CompileError.phase)
+    with os.fdopen(parcel, "rb") as file:
+        source = read_parcel(file)
+    try:
+        artifact = compile_plugin(source, steps.compiles)
+        # Closed before the plugin's own code runs: what it does cannot change the archive.
+        with os.fdopen(archive, "wb") as file:
+            file.write(artifact.archive)
+    except PluginError as error:
+        return {"error": error.as_record()}
+    except MemoryError:
+        text = f"compiling it takes more than {MEMORY_BYTES:,} bytes of memory; make it smaller"
+        return {"error": CompileError(source.name, text).as_record()}
+    del source
+    os.write(compiled, b"!")
+    os.close(compiled)
+    _limit_cpu(request["seconds"])
+    return _try(artifact, request, steps)
+
+
 def _limit(seconds: float) -> None:
+    _limit_cpu(seconds)
     for kind, amount in (
-        (resource.RLIMIT_CPU, int(seconds) + 1),
         (resource.RLIMIT_AS, MEMORY_BYTES),
         (resource.RLIMIT_FSIZE, FILE_BYTES),
         (resource.RLIMIT_CORE, 0),
     ):
-        _, hard = resource.getrlimit(kind)
-        if hard != resource.RLIM_INFINITY:
-            amount = min(amount, hard)
-        # macOS refuses some of them; the wall clock bounds a trial in any case.
-        with suppress(ValueError, OSError):
-            resource.setrlimit(kind, (amount, hard))
+        _lower(kind, amount)
+
+
+def _limit_cpu(seconds: float) -> None:
+    """Allow so much CPU time from now on."""
+    _lower(resource.RLIMIT_CPU, int(time.process_time() + seconds) + 1)
+
+
+def _lower(kind: int, amount: int) -> None:
+    _, hard = resource.getrlimit(kind)
+    if hard != resource.RLIM_INFINITY:
+        amount = min(amount, hard)
+    # macOS refuses some of them; the wall clock bounds a trial in any case.
+    with suppress(ValueError, OSError):
+        resource.setrlimit(kind, (amount, hard))
 
 
 def _try(artifact: Artifact, request: dict[str, Any], steps: Steps) -> dict[str, Any]:
@@ -259,6 +311,7 @@ def _try(artifact: Artifact, request: dict[str, Any], steps: Steps) -> dict[str,
         return {"error": {"phase": "cleanup", "message": text, "file": None, "line": None}}
     metadata = loaded.metadata
     return {
+        "sha256": artifact.sha256,
         "metadata": [metadata.name, metadata.version, metadata.description, metadata.author],
         "endpoints": endpoints,
     }

@@ -1,10 +1,11 @@
 """What cannot be served is refused, said clearly, and never takes the old version down."""
 
+import time
 from typing import Any
 
 import pytest
 
-from tests.acceptance.server import Server, source, wait_until
+from tests.acceptance.server import Server, ask, source, wait_until
 
 ENDLESS = 8.0  # seconds: 5 for the trial, the rest for a busy machine
 
@@ -59,6 +60,27 @@ def test_an_import_that_loops_holds_up_nobody(server: Server) -> None:
     assert server.wait_says("swift", "one") < 2.0
     assert "did not return within 5 s" in error_of(server, "stuck")["message"]
     server.wait_says("stuck", "good")
+
+
+@pytest.mark.soak
+def test_a_large_table_is_compiled_and_holds_up_nobody(server: Server) -> None:
+    rows = "".join(f'    ("key{n}", {n}, "value {n}", {n}.5),\n' for n in range(60_000))
+    server.write("sized", source("sized", "small"))
+    server.wait_says("sized", "small")
+    (server.plugins / "sized" / "table.py").write_text(f"TABLE = [\n{rows}]\n")
+    server.write("sized", "from .table import TABLE\n" + source("sized", "large"))
+    waits = []
+    with server.each_worker() as connections:
+        deadline = time.monotonic() + 30.0
+        while time.monotonic() < deadline:
+            for connection in connections.values():
+                began = time.monotonic()
+                assert ask(connection, "GET", "/whoami").status == 200
+                waits.append(time.monotonic() - began)
+            if server.get("/sized").says == "large":
+                break
+    server.wait_says("sized", "large")
+    assert max(waits) < 1.5, "compiling it takes longer, and holds the GIL"
 
 
 GOOD = source("broken", "good")

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from app.errors import ArtifactError, CompileError
+from app.publishing import compiler
 from app.publishing.compiler import compile_plugin
 from app.records import Artifact, artifact_digest
 from app.serving.archive import Archive
@@ -127,6 +128,16 @@ def test_deep_nesting_is_refused_and_does_not_end_the_process(raw):
 )
 def test_what_only_the_compiler_sees_is_refused_too(text):
     assert refusal({"main.py": text}).line is not None
+
+
+def test_an_archive_that_is_too_large_is_refused(monkeypatch):
+    source = source_of({"main.py": "x = 1\n", "data.bin": b"0" * 2000})
+    size = len(compile_plugin(source).archive)
+    monkeypatch.setattr(compiler, "MAX_ARCHIVE_BYTES", size)
+    compile_plugin(source)
+    monkeypatch.setattr(compiler, "MAX_ARCHIVE_BYTES", size - 1)
+    with pytest.raises(CompileError, match=f"have {size:,} bytes, expected {size - 1:,} at most"):
+        compile_plugin(source)
 
 
 def test_only_files_that_end_in_py_are_compiled():

@@ -330,6 +330,18 @@ def test_too_many_bytes_are_refused(make_plugin, plugins_root, monkeypatch):
     assert "more than" in refusal(plugins_root, make_plugin({"c": b"z"})).message
 
 
+def test_a_module_that_is_too_large_to_compile_is_refused(make_plugin, plugins_root):
+    module = b"x = 1\n" + b"#" * 4 * 1024 * 1024
+    folder = make_plugin({"main.py": "", "sub/table.py": module, "data.csv": module * 2})
+    error = refusal(plugins_root, folder)
+    assert (error.file, error.line) == ("sub/table.py", None)
+    assert "4,194,310 bytes, expected 4,194,304 at most" in error.message
+    assert "BENANA_MAX_SOURCE_MB" in error.message
+    assert read_source(plugins_root, folder, "sample", max_module_mb=5)
+    (folder / "sub" / "table.py").write_bytes(module[6:])
+    assert len(read_source(plugins_root, folder, "sample").files) == 3
+
+
 def test_deep_folders_are_refused(make_plugin, plugins_root):
     assert (
         "too deep"

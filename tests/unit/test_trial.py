@@ -9,15 +9,13 @@ import psutil
 import pytest
 
 from app.errors import SupersededError
-from app.publishing.compiler import compile_plugin
 from app.publishing.trial import TrialRunner
 from app.publishing.trial_server import _FIRST_PLUGIN
-from app.records import Artifact, Manifest, PluginSource
+from app.records import Manifest, PluginSource
 
 
-def artifact() -> Artifact:
-    files = {"main.py": _FIRST_PLUGIN}
-    return compile_plugin(PluginSource("first", Path(), files, Manifest(), "0" * 32))
+def first() -> PluginSource:
+    return PluginSource("first", Path(), {"main.py": _FIRST_PLUGIN}, Manifest(), "0" * 32)
 
 
 def helpers() -> list[psutil.Process]:
@@ -38,16 +36,16 @@ def test_it_is_started_once_ahead_or_when_it_is_needed(runner: TrialRunner) -> N
     runner.prepare()
     runner.prepare()
     (helper,) = helpers()
-    report = runner.run(artifact())
+    _, report = runner.run(first())
     assert [endpoint.path for endpoint in report.endpoints] == ["/first", "/first/{number:int}"]
     assert helpers() == [helper]
 
 
 def test_after_its_end_nothing_starts_it_again(runner: TrialRunner) -> None:
-    runner.run(artifact())
+    runner.run(first())
     runner.stop()
     with pytest.raises(SupersededError, match="the server stops"):
-        runner.run(artifact())
+        runner.run(first())
     runner.prepare()
     assert helpers() == []
 
@@ -59,9 +57,9 @@ def test_an_end_amid_trials_leaves_no_process() -> None:
         for _ in range(5):
             runner = TrialRunner(None)
             runner.prepare()
-            tried = artifact()
+            tried = first()
 
-            def run(runner: TrialRunner = runner, tried: Artifact = tried) -> None:
+            def run(runner: TrialRunner = runner, tried: PluginSource = tried) -> None:
                 try:
                     while True:
                         runner.run(tried)
