@@ -83,12 +83,15 @@ class Publisher:
         """
         self._publish(name, self._repository.find_row(name), force=True)
 
-    def follow(self, name: str, look: Look) -> None:
+    def follow(self, name: str, look: Look) -> bool:
         """Make a plugin's row follow its folder: publish what changed, unregister what is gone.
 
         Args:
             name: the plugin's name.
             look: what is known of the folder while it is looked at.
+
+        Returns:
+            Whether it was published; not if it is what was last published, or refused.
 
         Raises:
             PluginError: as `publish`.
@@ -97,9 +100,10 @@ class Publisher:
         """
         row = self._repository.find_row(name)
         if not self._folder_is_gone(name, row):
-            self._publish(name, row, look)
-        elif not self._seen.is_unmounted(self._root):
+            return self._publish(name, row, look)
+        if not self._seen.is_unmounted(self._root):
             self._remove(name)
+        return False
 
     def _folder_is_gone(self, name: str, row: PluginRow | None) -> bool:
         if row is not None and row.unpublished:

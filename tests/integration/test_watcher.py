@@ -2,13 +2,15 @@
 
 import shutil
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from app.errors import DatabaseUnavailableError, SupersededError
-from app.publishing import look, observer, watcher
+from app.publishing import discovery, look, observer, places, watcher
+from app.publishing.discovery import read_source
 from app.publishing.look import Look
 from app.publishing.observer import FolderObserver
 from app.publishing.watcher import SourceWatcher
@@ -27,6 +29,9 @@ class Looks:
         self.begun = 0
         self.superseded = 0
         self.refused = 0
+        self.hanging = 0
+        self.walks = 0
+        self.release = threading.Event()
 
     def prepare(self) -> None: ...
 
@@ -41,16 +46,29 @@ class Looks:
             raise FileNotFoundError(2, "No such file or directory", str(self.root))
         self.scans += 1
 
-    def follow(self, name: str, look: Look) -> None:
+    def follow(self, name: str, look: Look) -> bool:
         if self.unavailable:
             self.refused += 1
             raise DatabaseUnavailableError("away")
         self.begun += 1
+        if name.startswith("hangs"):
+            text = (self.root / name / "main.py").read_text()
+            if self.saw(name, text):
+                return False
+            self.hanging += 1
+            self.release.wait(20.0)
+            self.hanging -= 1
+            self.seen.append((name, text))
+            return True
+        if name.startswith("large"):
+            self.walks += 1
+            read_source(self.root, self.root / name, name)
         if not look.settle():
             self.superseded += 1
             raise SupersededError("changed")
         file = self.root / name / "main.py"
         self.seen.append((name, file.read_text() if file.exists() else None))
+        return True
 
     def saw(self, name: str, text: str | None) -> bool:
         return (name, text) in self.seen
@@ -74,6 +92,7 @@ def watching(root: Path, tmp_path: Path, looks: Looks) -> Iterator[SourceWatcher
     running.start()
     wait_until(lambda: looks.scans, "it scans first")
     yield running
+    looks.release.set()
     running.stop()
 
 
@@ -237,3 +256,90 @@ def test_a_storm_of_edits_is_waited_out(
     wait_until(lambda: looks.saw("one", "199"))
     assert looks.superseded == 0
     assert looks.begun - begun < 20
+
+
+def test_folders_that_hang_hold_up_no_other_one(
+    root: Path, looks: Looks, watching: SourceWatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(places, "SLOW_SECONDS", 0.1)
+    for number in range(8):
+        write(root, f"hangs{number}", "one")
+    wait_until(lambda: looks.hanging >= 4, "they hang")
+    write(root, "new", "one")
+    wait_until(lambda: looks.saw("new", "one"), "the first time, it waits for some of them", 3.0)
+    wait_until(lambda: looks.hanging == 8, "all are looked at")
+    looks.release.set()
+    wait_until(lambda: not looks.hanging and not watching._pending and not watching._busy)
+    looks.release.clear()
+    for number in range(8):
+        write(root, f"hangs{number}", "two")
+    wait_until(lambda: looks.hanging == places.SLOW_PLACES, "as many as may")
+    monkeypatch.setattr(places, "SLOW_SECONDS", 30.0)
+    for number in range(3):
+        write(root, "new", f"two{number}")
+        text = f"two{number}"
+        wait_until(lambda: looks.saw("new", text), "it waits for none", 1.0)
+    assert looks.hanging == places.SLOW_PLACES
+    looks.release.set()
+    wait_until(lambda: not watching._pending and not watching._busy, "the others had their turn")
+    assert looks.begun >= 8 + 8 + 1 + 3
+    assert watching._publishing == places.PLACES, "the threads that came beside have ended"
+
+
+def test_a_folder_that_is_too_large_is_left_alone_until_it_changes(
+    frequent_scans: None,
+    root: Path,
+    looks: Looks,
+    watching: SourceWatcher,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(discovery, "MAX_FILES", 20)
+    data = root / "large" / "data"
+    data.mkdir(parents=True)
+    for number in range(30):
+        (data / f"f{number}").touch()
+    write(root, "large", "new")
+    wait_until(lambda: "large" in watching._large, "it is refused")
+    wait_until(lambda: not watching._pending and not watching._busy, "all is quiet")
+    walks = looks.walks
+    with monkeypatch.context() as patch:
+        patch.setattr(watcher, "folder_stamp", lambda _folder: pytest.fail("it was walked"))
+        for number in range(300):
+            (data / f"f{number}").write_text("x")
+            watching.notice("large", f"large/data/f{number}", "modified")
+        assert looks.walks == walks
+    (data / "f0").unlink()
+    wait_until(lambda: looks.walks > walks, "the scan sees that something was taken away", 3.0)
+    assert not looks.saw("large", "new")
+    shutil.move(data, root.parent / "data")
+    wait_until(lambda: looks.saw("large", "new"), "it is small enough", 3.0)
+    assert "large" not in watching._large
+    assert caplog.text.count("large: discover failed") == 1
+
+
+def test_thousands_of_events_cost_few_stamps(
+    root: Path, watching: SourceWatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stamps = []
+
+    def stamp(_folder: Path) -> tuple[object, ...]:
+        stamps.append(time.monotonic())
+        while time.monotonic() < stamps[-1] + 0.002:
+            pass
+        return ("same",)
+
+    monkeypatch.setattr(watcher, "folder_stamp", stamp)
+    busy = Look()
+    busy.stamp = ("same",)
+    watching._busy["one"] = busy
+    began = time.monotonic()
+    for number in range(3000):
+        watching.notice("one", f"one/f{number}", "created")
+    took = time.monotonic() - began
+    assert len(stamps) <= 1 + took / 0.02
+    wait_until(lambda: time.monotonic() > busy._compare_at, "its time has come")
+    monkeypatch.setattr(watcher, "folder_stamp", lambda _folder: ("other",))
+    watching.notice("one", "one/last", "created")
+    assert busy.superseded.is_set()
+    del watching._busy["one"]

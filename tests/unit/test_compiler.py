@@ -342,6 +342,18 @@ def test_a_folder_that_is_a_file_is_an_error_of_the_artifact(artifact, tmp_path)
         store_artifact(artifact, tmp_path / "file")
 
 
+def test_a_pipe_in_the_archives_place_hangs_nobody_and_is_replaced(artifact, tmp_path):
+    os.mkfifo(tmp_path / artifact.file_name)
+    assert read_archive(tmp_path, artifact.file_name) is None
+    path = store_artifact(artifact, tmp_path)
+    assert read_archive(tmp_path, artifact.file_name) == path.read_bytes() == artifact.archive
+
+
+def test_a_device_in_the_archives_place_is_not_read(tmp_path):
+    (tmp_path / "endless.pyz").symlink_to("/dev/zero")
+    assert read_archive(tmp_path, "endless.pyz") is None
+
+
 def test_a_folder_in_the_archives_place_is_an_error_of_the_artifact(artifact, tmp_path):
     (tmp_path / artifact.file_name).mkdir()
     with pytest.raises(ArtifactError):
