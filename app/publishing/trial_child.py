@@ -12,17 +12,16 @@ import resource
 import signal
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
-from app.database.connection import Connection, Database
+from app.database.rehearsal import Rehearsal
 from app.errors import CompileError, DatabaseUnavailableError, PluginError
 from app.publishing.compiler import compile_plugin
 from app.publishing.parcel import read_parcel
 from app.records import Artifact, Manifest, PluginSource
-from app.serving.loader import Steps, load, make_context_factory
+from app.serving.loader import Steps, guarded, load, make_context_factory
 from app.serving.routes import find_conflict
 
 MEMORY_BYTES = 3 * 1024**3
@@ -73,7 +72,7 @@ def warm_up() -> None:
     """Try a small plugin in this process, and keep the children's collections off its memory."""
     source = PluginSource("first", Path(), {"main.py": _FIRST_PLUGIN}, Manifest(), "0" * 32)
     with tempfile.TemporaryDirectory(prefix="benana-trial-") as folder:
-        request = {"database_url": "postgresql:///", "data_dir": folder}
+        request = {"database_url": "postgresql:///", "data_dir": folder, "seconds": 1.0}
         answer = _try(compile_plugin(source), request, Steps())
     if "metadata" not in answer:
         raise RuntimeError(f"the first trial failed: {answer}")
@@ -167,8 +166,10 @@ def _lower(kind: int, amount: int) -> None:
 
 
 def _try(artifact: Artifact, request: dict[str, Any], steps: Steps) -> dict[str, Any]:
-    database = _trial_database(request["database_url"])
-    make_context = make_context_factory(Path(request["data_dir"]), database, trial=True)
+    url = request["database_url"]
+    rehearsal = Rehearsal(url, request["seconds"]) if url else None
+    lend = rehearsal.connection if rehearsal else _no_database
+    make_context = make_context_factory(Path(request["data_dir"]), lend, trial=True)
     try:
         loaded = load(artifact, make_context, steps=steps)
         conflict = find_conflict(artifact.plugin, [r.template for r in loaded.routes], {})
@@ -176,14 +177,16 @@ def _try(artifact: Artifact, request: dict[str, Any], steps: Steps) -> dict[str,
             raise conflict
         endpoints = [[e.method, e.path, e.handler] for r in loaded.routes for e in r.endpoints]
         steps.reached("cleanup")
-        loaded.instance.cleanup(loaded.context)
+        loaded.context.cancelled.set()
+        cleanup = loaded.instance.cleanup
+        guarded(artifact.plugin, "cleanup", loaded.package, cleanup, loaded.context)
     except PluginError as error:
         return {"error": error.as_record(), "trace": error.trace}
     except DatabaseUnavailableError as error:
         return {"unavailable": str(error)}
-    except BaseException as error:  # noqa: BLE001 - of cleanup: SystemExit and all
-        text = f"{type(error).__name__}: {error}"
-        return {"error": {"phase": "cleanup", "message": text, "file": None, "line": None}}
+    finally:
+        if rehearsal:
+            rehearsal.close()
     metadata = loaded.metadata
     return {
         "sha256": artifact.sha256,
@@ -192,15 +195,5 @@ def _try(artifact: Artifact, request: dict[str, Any], steps: Steps) -> dict[str,
     }
 
 
-def _trial_database(url: str | None) -> Any:
-    pool = Database(url, max_connections=4, reset=True) if url else None
-
-    @contextmanager
-    def database() -> Iterator[Connection]:
-        if pool is None:
-            raise DatabaseUnavailableError("a check has no database; set DATABASE_URL to give one")
-        with pool.connection() as connection:
-            yield connection
-            connection.rollback()
-
-    return database
+def _no_database() -> AbstractContextManager[Any]:
+    raise DatabaseUnavailableError("a check has no database; set DATABASE_URL to give one")
