@@ -61,7 +61,7 @@ class PluginManager:
         self._plugin_database = Database(url, max_connections=settings.threads + 4, reset=True)
         self._repository = Repository(self._database)
         self._workers = WorkerRepository(self._database)
-        self._trial = TrialRunner(url)
+        self._trial = TrialRunner(url, plugins_dir=settings.plugins_dir)
         self._publisher = Publisher(
             settings.plugins_dir,
             settings.artifacts_dir,

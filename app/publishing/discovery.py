@@ -4,7 +4,6 @@ What is hashed, compiled and archived later are these bytes, whatever happens to
 """
 
 import hashlib
-import importlib.metadata
 import os
 import re
 import stat
@@ -12,16 +11,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from packaging.requirements import InvalidRequirement, Requirement
-
 from app.errors import DiscoveryError, TooLargeError
 from app.publishing.manifest import FILE_NAME as MANIFEST_NAME
 from app.publishing.manifest import parse_manifest
+from app.publishing.requirements import FILE_NAME as REQUIREMENTS_NAME
+from app.publishing.requirements import check_requirements
 from app.records import PluginSource, is_plugin_name
 from app.serving.artifacts import open_regular
 
 ENTRY_FILES = ("main.py", "plugin.py")
-REQUIREMENTS_NAME = "requirements.txt"
 MAX_FILES = 2_000
 MAX_BYTES = 64 * 1024 * 1024
 MAX_ENTRIES = 10 * MAX_FILES
@@ -177,7 +175,7 @@ def read_source(
         raise DiscoveryError(
             name, f"the entry {manifest.entry} needs {module}.py, which is not in the folder"
         )
-    _check_requirements(name, folder, files)
+    check_requirements(name, folder, files.get(REQUIREMENTS_NAME, b""))
     return PluginSource(name, folder, files, manifest, digest_of(files))
 
 
@@ -276,43 +274,3 @@ def _too_large(name: str) -> TooLargeError:
         f"the folder holds more than {MAX_FILES:,} files or {MAX_BYTES:,} bytes; "
         "move data out of it, as into the plugin's data folder",
     )
-
-
-def _check_requirements(name: str, folder: Path, files: Mapping[str, bytes]) -> None:
-    """Refuse a plugin whose `requirements.txt` this environment does not meet.
-
-    Nothing is installed: what a running server may import is its operator's to decide.
-    """
-    text = files.get(REQUIREMENTS_NAME, b"").decode("utf-8-sig", "replace")
-    text = re.sub(r"\\\r?\n", "  ", text)  # hashes stand on lines of their own, continued
-    faults: list[tuple[str, int]] = []
-    for number, line in enumerate(text.splitlines(), 1):
-        wanted = re.sub(r"(^|\s)#.*|\s--(hash|config-settings|global-option).*", "", line).strip()
-        if not wanted or wanted.startswith("-"):
-            continue  # pip's own options
-        try:
-            requirement = Requirement(wanted)
-        except InvalidRequirement:
-            faults.append((f"{wanted!r} is no requirement", number))
-            continue
-        try:
-            if requirement.marker is not None and not requirement.marker.evaluate():
-                continue
-        except ValueError as error:
-            faults.append((f"{wanted!r} has a marker that cannot be evaluated ({error})", number))
-            continue
-        try:
-            found = importlib.metadata.version(requirement.name)
-        except importlib.metadata.PackageNotFoundError:
-            faults.append((f"{wanted!r} is not installed", number))
-            continue
-        if not requirement.specifier.contains(found, prereleases=True):
-            faults.append((f"{wanted!r} is wanted, {found} is installed", number))
-    if faults:
-        raise DiscoveryError(
-            name,
-            "; ".join(message for message, _ in faults)
-            + f"; run: pip install -r {folder / REQUIREMENTS_NAME}",
-            file=REQUIREMENTS_NAME,
-            line=faults[0][1],
-        )

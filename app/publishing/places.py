@@ -6,7 +6,7 @@ PLACES = 4
 SLOW_PLACES = 3
 """How many of the folders that hung last time may be looked at at once."""
 
-SLOW_SECONDS = 1.0
+SLOW_SECONDS = 0.5
 """A look that takes longer gives its place to another one, and its folder counts as hanging."""
 
 
@@ -14,7 +14,7 @@ class Places:
     """Counts the looks under way; all times are in monotonic seconds, all calls under one lock.
 
     A look that turns slow goes on, beside the places. So a folder that did not hang last time
-    finds a place at once, and one that hangs for the first time keeps one for a second.
+    finds a place at once, and one that hangs for the first time keeps one for half a second.
     """
 
     def __init__(self) -> None:
@@ -30,7 +30,7 @@ class Places:
         slow = self.count_slow(now)
         if hung:
             return slow < SLOW_PLACES
-        # With many that are slow, one place is left, and that one for a second at most.
+        # With many that are slow one place is left, for `SLOW_SECONDS` each.
         return len(self._running) - slow < (PLACES if slow < PLACES else 1)
 
     def begin(self, folder: str, now: float) -> None:

@@ -20,6 +20,7 @@ from app.errors import (
 from app.plugin import PluginMetadata
 from app.publishing.discovery import MAX_MODULE_MB, inside, list_folders, read_source
 from app.publishing.look import Look
+from app.publishing.requirements import installed
 from app.publishing.seen import SeenSources
 from app.publishing.trial import TrialRunner
 from app.records import (
@@ -60,6 +61,9 @@ class Publisher:
         self._seen = SeenSources(artifacts_dir)
         self._failed: dict[str, str] = {}
         """The digests of the sources that this process tried last and in vain, by plugin."""
+        self._refused: set[str] = set()
+        """The plugins whose source this process has refused last."""
+        installed.look()  # what is imported from now on is what is installed now
 
     def has_folder(self, name: str) -> bool:
         """Tell whether a plugin has its source folder on this host."""
@@ -125,6 +129,17 @@ class Publisher:
     def unpublished(self) -> list[str]:
         """Return the plugins whose row asks for a source to be compiled."""
         return self._repository.unpublished_names()
+
+    def forget_refusals(self) -> list[str]:
+        """Return the plugins that were refused, and try their sources once more when asked to.
+
+        For a change of the environment: what they need may be there now.
+        """
+        names = sorted(self._refused)
+        for name in names:
+            self._failed.pop(name, None)
+        self._refused.difference_update(names)
+        return names
 
     def scan(self, *, at_start: bool = False) -> None:
         """Look at every folder and every row once, and publish what wants it.
@@ -195,6 +210,7 @@ class Publisher:
             folder = self._folder_of(name, row)
             source = self._read(folder, name)
             if not force and not self._is_wanted(row, source, restore):
+                self._refused.discard(name)
                 self._remember(source)
                 if row is not None and row.error is not None:
                     self._repository.record_error(row, None)
@@ -206,11 +222,13 @@ class Publisher:
             with self._stored(artifact) as binary_path:
                 generation = self._save(source, artifact, report, binary_path, look, force)
             self._failed.pop(name, None)
+            self._refused.discard(name)
             self._remember(source)
         except PluginError as error:
             if not look.settle() or self._has_changed(name, row, source):
                 self._failed.pop(name, None)
                 raise SupersededError("the source changed while it was looked at") from None
+            self._refused.add(name)
             self._record(name, row, folder, error)
             raise
         except (DatabaseUnavailableError, SupersededError):

@@ -12,6 +12,7 @@ import tempfile
 import threading
 import time
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from app.errors import CompileError, DatabaseUnavailableError, LoadError, SupersededError
@@ -45,13 +46,21 @@ class TrialRunner:
     Safe to use from several threads at once.
     """
 
-    def __init__(self, database_url: str | None, seconds: float = TRIAL_SECONDS) -> None:
+    def __init__(
+        self,
+        database_url: str | None,
+        seconds: float = TRIAL_SECONDS,
+        plugins_dir: Path | None = None,
+    ) -> None:
         """Make a runner.
 
         Args:
             database_url: what `context.database` connects to in a trial; None for nothing.
             seconds: the wall clock of one trial, after it is compiled.
+            plugins_dir: the plugins' root, which nothing is imported from; None for the folder
+                that a plugin's folder lies in.
         """
+        self._plugins_dir = plugins_dir
         self._database_url = database_url
         self._seconds = seconds
         self._lock = threading.Lock()
@@ -116,6 +125,7 @@ class TrialRunner:
                 "compile_seconds": COMPILE_SECONDS,
                 "seconds": self._seconds,
                 "data_dir": data,
+                "plugins_dir": str(self._plugins_dir or source.folder.parent),
                 "database_url": self._database_url,
             }
             try:

@@ -19,6 +19,7 @@ from typing import Any
 from app.database.rehearsal import Rehearsal
 from app.errors import CompileError, DatabaseUnavailableError, PluginError
 from app.publishing.compiler import compile_plugin
+from app.publishing.import_guard import ImportGuard
 from app.publishing.parcel import read_parcel
 from app.records import Artifact, Manifest, PluginSource
 from app.serving.loader import Steps, guarded, load, make_context_factory
@@ -134,6 +135,7 @@ def _compile_and_try(
     except MemoryError:
         text = f"compiling it takes more than {MEMORY_BYTES:,} bytes of memory; make it smaller"
         return {"error": CompileError(source.name, text).as_record()}
+    ImportGuard(Path(request["plugins_dir"]), source.folder).install()
     del source
     os.write(compiled, b"!")
     os.close(compiled)

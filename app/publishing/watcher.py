@@ -20,6 +20,7 @@ from app.publishing.look import QUIET_SECONDS, Look
 from app.publishing.observer import BLIND_SCAN_SECONDS, FolderObserver
 from app.publishing.places import PLACES, Places
 from app.publishing.publisher import Publisher
+from app.publishing.requirements import installed
 from app.threads import STOP_SECONDS, OwnThread
 
 log = logging.getLogger(__name__)
@@ -34,6 +35,8 @@ SETTLE_SECONDS = 0.3
 SCAN_SECONDS = 5.0
 ELECTION_SECONDS = 0.5
 RETRY_SECONDS = 1.0
+SUPERVISE_SECONDS = 1.0
+"""How often the observer and the installed packages are looked at."""
 
 
 class SourceWatcher(OwnThread):
@@ -188,9 +191,10 @@ class SourceWatcher(OwnThread):
         """Supervise the observer and compare the folders now and then, until something breaks."""
         interval = BLIND_SCAN_SECONDS if observer.blind else SCAN_SECONDS
         next_scan = time.monotonic() + interval
+        changes = handled = installed.changes
         while True:
             with self._wake:
-                self._wake.wait_for(lambda: self._stopped or self._rows_changed, 1.0)
+                self._wake.wait_for(lambda: self._stopped or self._rows_changed, SUPERVISE_SECONDS)
                 if self._stopped:
                     return
                 rows_changed, self._rows_changed = self._rows_changed, False
@@ -200,6 +204,11 @@ class SourceWatcher(OwnThread):
             if not observer.alive():
                 log.warning("the observer of %s ended; starting another", self._root)
                 return
+            installed.look()
+            if handled != installed.changes == changes:  # and nothing more since the last look
+                handled = changes
+                self.mark(self._publisher.forget_refusals())
+            changes = installed.changes
             if time.monotonic() >= next_scan:
                 self._compare()
                 next_scan = time.monotonic() + interval
@@ -278,15 +287,16 @@ class SourceWatcher(OwnThread):
                     return None
                 room = {hung: self._places.may_begin(hung=hung, now=now) for hung in (False, True)}
                 free = [
-                    (not room[hung], hung, p.due, f)
+                    (not room[hung], hung, f not in self._stamps, p.due, f)
                     for f, p in self._pending.items()
                     if f not in self._busy
                     for hung in (self._places.hung(f),)
                 ]
-                waits = [due for _, _, due, _ in free if due > now]
-                due_now = [found for found in free if found[2] <= now]
+                waits = [due for *_, due, _ in free if due > now]
+                due_now = [found for found in free if found[3] <= now]
                 if due_now:
-                    full, _, _, folder = min(due_now)
+                    # Those that are known before the new ones, of which nothing good is known.
+                    full, *_, folder = min(due_now)
                     if not full:
                         pending = self._pending.pop(folder)
                         self._busy[folder] = Look(eager=pending.eager)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from app.errors import DatabaseUnavailableError, SupersededError
-from app.publishing import discovery, look, observer, places, watcher
+from app.publishing import discovery, look, observer, places, requirements, watcher
 from app.publishing.discovery import read_source
 from app.publishing.look import Look
 from app.publishing.observer import FolderObserver
@@ -40,6 +40,9 @@ class Looks:
 
     def unpublished(self) -> list[str]:
         return self.asked
+
+    def forget_refusals(self) -> list[str]:
+        return ["wanting"]
 
     def scan(self) -> None:
         if not self.root.is_dir():
@@ -185,6 +188,26 @@ def test_a_row_that_asks_is_looked_at(root: Path, looks: Looks, watching: Source
     looks.asked = ["wanted"]
     watching.rows_changed()
     wait_until(lambda: looks.saw("wanted", None), "it is looked at", 2.0)
+
+
+def test_what_was_refused_is_looked_at_again_once_packages_are_installed(
+    root: Path,
+    tmp_path: Path,
+    looks: Looks,
+    watching: SourceWatcher,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(watcher, "SUPERVISE_SECONDS", 0.05)
+    site = tmp_path / "site-packages"
+    site.mkdir()
+    monkeypatch.setattr(requirements, "_site_folders", lambda: [str(site)])
+    wait_until(lambda: looks.saw("wanting", None), "another environment is a change, too")
+    looks.seen.clear()
+    write(root, "other", "one")
+    wait_until(lambda: looks.saw("other", "one"))
+    assert not looks.saw("wanting", None), "nothing was installed"
+    (site / "thing-1.0.dist-info").mkdir()
+    wait_until(lambda: looks.saw("wanting", None), "it is looked at", 2.0)
 
 
 def test_one_of_several_watches_and_another_takes_over(

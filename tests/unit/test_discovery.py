@@ -417,21 +417,21 @@ def looked_at(monkeypatch):
 def test_a_huge_folder_is_neither_walked_nor_read_to_its_end(
     make_plugin, plugins_root, monkeypatch, looked_at, name
 ):
-    monkeypatch.setattr(discovery, "MAX_FILES", 20)
-    monkeypatch.setattr(discovery, "MAX_ENTRIES", 200)
-    folder = make_plugin({"main.py": ""} | {name.format(n=n): "" for n in range(500)})
+    monkeypatch.setattr(discovery, "MAX_FILES", 10)
+    monkeypatch.setattr(discovery, "MAX_ENTRIES", 60)
+    folder = make_plugin({"main.py": ""} | {name.format(n=n): "" for n in range(100)})
     read = []
     monkeypatch.setattr(discovery, "read_file", lambda *args: read.append(args))
-    with pytest.raises(TooLargeError, match="more than 20 files"):
+    with pytest.raises(TooLargeError, match="more than 10 files"):
         read_source(plugins_root, folder, "sample")
     assert read == []
-    assert len(looked_at) <= 202
+    assert len(looked_at) <= 62
     looked_at.clear()
     folder_stamp(folder)
-    assert len(looked_at) <= 202
+    assert len(looked_at) <= 62
     looked_at.clear()
     stamp = large_stamp(folder)
-    assert len(looked_at) <= 202
+    assert len(looked_at) <= 62
     looked_at.clear()
     assert same_large(stamp)
     assert looked_at == []
@@ -647,8 +647,3 @@ def test_a_marker_that_cannot_be_evaluated_is_refused_by_name(make_plugin, plugi
 def test_requirements_that_are_not_text_are_refused(make_plugin, plugins_root):
     folder = make_plugin({"main.py": "", "requirements.txt": b"\xff\xfe\x00"})
     assert refusal(plugins_root, folder).file == "requirements.txt"
-
-
-def test_a_development_version_satisfies_a_range(read_plugin, monkeypatch):
-    monkeypatch.setattr(importlib.metadata, "version", lambda name: "2.0.dev1")
-    assert read_plugin({"main.py": "", "requirements.txt": "thing>=1"})
