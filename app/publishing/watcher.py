@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from typing import IO
 
 from watchdog.events import EVENT_TYPE_CLOSED, EVENT_TYPE_MODIFIED
 
@@ -133,7 +134,7 @@ class SourceWatcher(OwnThread):
         while not self._stopped:
             try:
                 self._lock_file.parent.mkdir(parents=True, exist_ok=True)
-                with self._lock_file.open("a") as file:
+                with self._open_lock() as file:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     file.truncate(0)
                     file.write(f"{os.getpid()}\n")
@@ -155,6 +156,11 @@ class SourceWatcher(OwnThread):
                 self.holds = False
             with self._wake:
                 self._wake.wait_for(lambda: self._stopped, ELECTION_SECONDS)
+
+    def _open_lock(self) -> IO[str]:
+        # Were it a pipe, to open it for appending would wait for a reader without end.
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
+        return os.fdopen(os.open(self._lock_file, flags, 0o666), "w")
 
     def _hold(self) -> None:
         log.info("watching %s", self._root)

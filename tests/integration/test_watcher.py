@@ -1,5 +1,6 @@
 """The watcher on real files: lost events, dead observers, a root that goes and comes back."""
 
+import os
 import shutil
 import threading
 import time
@@ -229,6 +230,21 @@ def test_one_of_several_watches_and_another_takes_over(
         wait_until(lambda: looks.saw("second", "two"), "and sees", 2.0)
     finally:
         second.stop()
+
+
+def test_a_pipe_in_the_locks_place_is_said_and_hangs_nobody(
+    root: Path, tmp_path: Path, looks: Looks, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "bin").mkdir()
+    os.mkfifo(tmp_path / "bin" / ".watch.lock")
+    stuck = SourceWatcher(root, tmp_path / "bin", looks)  # type: ignore[arg-type]
+    stuck.start()
+    try:
+        wait_until(lambda: "nothing is watched" in caplog.text, "it is said", 3.0)
+        (tmp_path / "bin" / ".watch.lock").unlink()
+        wait_until(lambda: looks.scans, "it watches", 3.0)
+    finally:
+        stuck.stop()
 
 
 def test_a_file_is_read_when_its_writer_has_closed_it(
