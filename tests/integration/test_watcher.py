@@ -112,7 +112,8 @@ def test_an_event_marks_its_folder(root: Path, looks: Looks, watching: SourceWat
 
 @pytest.fixture
 def frequent_scans(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watcher, "SCAN_SECONDS", 0.5)
+    monkeypatch.setattr(watcher, "SCAN_SECONDS", 0.2)
+    monkeypatch.setattr(watcher, "SUPERVISE_SECONDS", 0.05)
 
 
 def test_the_scan_finds_what_no_event_told(
@@ -192,13 +193,13 @@ def test_a_row_that_asks_is_looked_at(root: Path, looks: Looks, watching: Source
 
 
 def test_what_was_refused_is_looked_at_again_once_packages_are_installed(
+    frequent_scans: None,
     root: Path,
     tmp_path: Path,
     looks: Looks,
     watching: SourceWatcher,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(watcher, "SUPERVISE_SECONDS", 0.05)
     site = tmp_path / "site-packages"
     site.mkdir()
     monkeypatch.setattr(requirements, "_site_folders", lambda: [str(site)])
@@ -298,7 +299,11 @@ def test_a_storm_of_edits_is_waited_out(
 
 
 def test_folders_that_hang_hold_up_no_other_one(
-    root: Path, looks: Looks, watching: SourceWatcher, monkeypatch: pytest.MonkeyPatch
+    frequent_scans: None,
+    root: Path,
+    looks: Looks,
+    watching: SourceWatcher,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(places, "SLOW_SECONDS", 0.1)
     for number in range(8):
@@ -345,7 +350,7 @@ def test_a_folder_that_is_too_large_is_left_alone_until_it_changes(
     with monkeypatch.context() as patch:
         patch.setattr(watcher, "folder_stamp", lambda _folder: pytest.fail("it was walked"))
         for number in range(300):
-            (data / f"f{number}").write_text("x")
+            (data / f"f{number % 30}").write_text("x")
             watching.notice("large", f"large/data/f{number}", "modified")
         assert looks.walks == walks
     (data / "f0").unlink()

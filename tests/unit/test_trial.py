@@ -132,9 +132,7 @@ def hasty() -> Iterator[TrialRunner]:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="macOS has no subreaper")
-@pytest.mark.parametrize(
-    "then", ["", "1 / 0", "os._exit(3)", "os.kill(os.getpid(), 9)", "time.sleep(60)"]
-)
+@pytest.mark.parametrize("then", ["", "os._exit(3)", "time.sleep(60)"])
 def test_nothing_that_a_trial_starts_outlives_it(
     hasty: TrialRunner, tmp_path: Path, then: str
 ) -> None:
