@@ -337,7 +337,10 @@ class SourceWatcher(OwnThread):
             return tried
         self._stamps[folder] = stamp
         if large:
-            self._large[folder] = large_stamp(path)
+            found = large_stamp(path)
+            if found != self._large.get(folder):
+                self._large[folder] = found
+                self._look_again(folder)  # for what changed before the stamp was taken
             return tried
         self._large.pop(folder, None)
         if stamp != known:
