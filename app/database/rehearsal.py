@@ -414,6 +414,6 @@ def _explain(error: psycopg2.Error) -> None:
         error.args = (f"{said}: {_NOT_IN_A_TRIAL}",)
     elif isinstance(error, psycopg2.errors.LockNotAvailable):
         error.args = (
-            f"{said}: another session held the lock for {LOCK_SECONDS:g} s; publish it again when "
-            "that one has ended",
+            f"{said}: another session holds the lock, a trial waits {LOCK_SECONDS:g} s at most; "
+            "publish it again when that one has ended",
         )

@@ -347,7 +347,7 @@ def test_a_lock_of_somebody_else_is_said_and_not_waited_for(
     with session(place) as holder:
         holder("BEGIN; LOCK TABLE kept IN ACCESS EXCLUSIVE MODE")
         with (
-            pytest.raises(psycopg2.errors.LockNotAvailable, match="another session held the lock"),
+            pytest.raises(psycopg2.errors.LockNotAvailable, match="another session holds the lock"),
             rehearsal.connection() as connection,
         ):
             insert(connection, 1)

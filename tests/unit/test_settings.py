@@ -24,6 +24,7 @@ def test_an_empty_environment_gives_the_documented_defaults():
     assert settings.admin_token is None
     assert settings.admin_hosts == frozenset()
     assert settings.watch is True
+    assert settings.max_source_mb == 4
 
 
 def test_an_empty_variable_counts_as_not_set():
