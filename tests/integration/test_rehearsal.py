@@ -10,7 +10,7 @@ import psycopg2.extras
 import pytest
 from psycopg2 import sql as composed
 
-from app.database import rehearsal as rehearsals
+from app.database import rehearsed
 from app.database.connection import Database
 from app.database.rehearsal import Rehearsal
 from app.errors import DatabaseUnavailableError, LoadError
@@ -343,7 +343,7 @@ def test_a_connection_that_is_closed_is_so_for_its_borrower_alone(lender: Any) -
 def test_a_lock_of_somebody_else_is_said_and_not_waited_for(
     rehearsal: Rehearsal, place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rehearsals, "LOCK_SECONDS", 0.2)
+    monkeypatch.setattr(rehearsed, "LOCK_SECONDS", 0.2)
     with session(place) as holder:
         holder("BEGIN; LOCK TABLE kept IN ACCESS EXCLUSIVE MODE")
         with (
