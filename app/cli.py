@@ -5,6 +5,7 @@ Each command imports what it needs when it runs, so that `benana --help` answers
 
 import os
 import sys
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Never
@@ -17,6 +18,9 @@ from app.settings import Settings
 from app.terminal import echo_failure, echo_table, fault_line, plain, show_json, status_text
 
 GUNICORN_CONF = "gunicorn.conf.py"
+
+NEW_SECONDS = 3.0
+"""How long a running server has to register a new plugin."""
 
 _PASS_THROUGH = {"ignore_unknown_options": True, "allow_interspersed_args": False}
 _SETTINGS_HELP = """\b
@@ -104,7 +108,7 @@ def new(name: str) -> None:
     click.echo("  main.py      its routes")
     click.echo("  plugin.yaml  its description and config")
     click.echo()
-    click.echo("A running server serves it already (`benana serve` starts one):")
+    click.echo(_where_it_is_served(settings, name, folder))
     click.echo(f"  {curl}/{name}")
     click.echo(f'  {curl}/{name} -d \'{{"fruit": "banana"}}\'')
     click.echo()
@@ -125,11 +129,11 @@ def check(paths: tuple[Path, ...]) -> None:
     Each is tried in a process of its own. Its database is DATABASE_URL, or else Benana's own
     while that runs; what it writes there is rolled back.
     """
-    from app.publishing.compiler import compile_plugin
     from app.publishing.discovery import read_source
     from app.publishing.trial import TrialRunner
 
-    runner = TrialRunner(_running_database(Settings.from_environment()))
+    settings = Settings.from_environment()
+    runner = TrialRunner(_running_database(settings))
     failed = False
     try:
         for number, path in enumerate(paths):
@@ -137,7 +141,8 @@ def check(paths: tuple[Path, ...]) -> None:
                 click.echo()
             folder = Path(os.path.abspath(path))  # noqa: PTH100 - a link has the plugin's name
             try:
-                report = runner.run(compile_plugin(read_source(folder.parent, folder, folder.name)))
+                source = read_source(folder.parent, folder, folder.name, settings.max_source_mb)
+                _, report = runner.run(source)
             except PluginError as error:
                 failed = True
                 echo_failure(folder.name, fault_line(error.as_record()))
@@ -229,6 +234,32 @@ def psql(arguments: tuple[str, ...]) -> None:
         click.echo(url)
         raise _Failure("There is no psql on this machine; the database is at the address above.")
     _exec(program, *_psql_call(url, arguments))
+
+
+def _where_it_is_served(settings: Settings, name: str, folder: Path) -> str:
+    """Return what is true of a new plugin: whether a server serves it, or what is to be done."""
+    from app.client import ApiError, NobodyAnswersError, call
+
+    deadline = time.monotonic() + NEW_SECONDS
+    while True:
+        try:
+            found = call(settings, "GET", f"/plugins/{name}", dict, NEW_SECONDS)
+        except NobodyAnswersError:
+            return "No server runs; start it with `benana serve`, and call:"
+        except ApiError as error:
+            if error.status != 404:
+                return f"{error}\nOnce it is served, call:"
+        else:
+            if found.get("source_path") == str(folder):
+                return f"The server at {settings.bind} serves it:"
+            source = plain(str(found.get("source_path")))
+            return f"The server at {settings.bind} has one of this name already, of {source}:"
+        if time.monotonic() > deadline:
+            return (
+                f"The server at {settings.bind} has not registered it yet. Does it watch "
+                f"{folder.parent} (BENANA_PLUGINS_DIR, BENANA_WATCH)? Then call:"
+            )
+        time.sleep(0.05)
 
 
 def _change(name: str, action: str, *, as_json: bool) -> None:

@@ -19,19 +19,30 @@ _ANY_HOST = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where to call,
 
 
 class ApiError(BenanaError):
-    """The admin API refuses a call, or cannot be reached; the message is one sentence."""
+    """The admin API refuses a call, or cannot be reached; the message is one sentence.
+
+    `status` is the HTTP status of a refusal, None where there was none.
+    """
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class NobodyAnswersError(ApiError):
+    """There is no server where it is called."""
 
 
 class _UnixConnection(http.client.HTTPConnection):
     """HTTP over a unix socket."""
 
-    def __init__(self, path: str) -> None:
-        super().__init__("localhost", timeout=TIMEOUT_SECONDS)
+    def __init__(self, path: str, seconds: float) -> None:
+        super().__init__("localhost", timeout=seconds)
         self._path = path
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(TIMEOUT_SECONDS)
+        self.sock.settimeout(self.timeout)
         self.sock.connect(self._path)
 
 
@@ -53,7 +64,13 @@ def address_of(bind: str) -> tuple[str, str]:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}", ""
 
 
-def call(settings: Settings, method: str, path: str, expected: type[T]) -> T:
+def call(
+    settings: Settings,
+    method: str,
+    path: str,
+    expected: type[T],
+    seconds: float = TIMEOUT_SECONDS,
+) -> T:
     """Call the admin API of the server that the settings bind.
 
     Args:
@@ -61,6 +78,7 @@ def call(settings: Settings, method: str, path: str, expected: type[T]) -> T:
         method: the HTTP method.
         path: the path, already quoted.
         expected: what the JSON answer is: `list` (of objects) or `dict`.
+        seconds: how long to wait for the answer.
 
     Raises:
         ApiError: the server cannot be reached, refuses, or is no Benana.
@@ -75,18 +93,18 @@ def call(settings: Settings, method: str, path: str, expected: type[T]) -> T:
         # Bytes, because http.client would send text as Latin-1, and the server compares UTF-8.
         headers["Authorization"] = b"Bearer " + settings.admin_token.encode()
     connection = (
-        _UnixConnection(socket_path)
+        _UnixConnection(socket_path, seconds)
         if socket_path
-        else http.client.HTTPConnection(url.removeprefix("http://"), timeout=TIMEOUT_SECONDS)
+        else http.client.HTTPConnection(url.removeprefix("http://"), timeout=seconds)
     )
     try:
         connection.request(method, path, headers=headers)
         response = connection.getresponse()
         raw = response.read()
     except TimeoutError:
-        raise ApiError(f"{shown} did not answer within {TIMEOUT_SECONDS:.0f} s.") from None
+        raise ApiError(f"{shown} did not answer within {seconds:.0f} s.") from None
     except (ConnectionRefusedError, FileNotFoundError):
-        raise ApiError(
+        raise NobodyAnswersError(
             f"Nothing answers at {shown}: start it with `benana serve`, or set BENANA_BIND."
         ) from None
     except OSError as error:
@@ -107,7 +125,7 @@ def _answer(shown: str, status: int, raw: bytes, expected: type[T]) -> T:
     except ValueError:
         answer = None
     if status >= 400 and isinstance(answer, dict) and answer.get("title"):
-        raise ApiError(_sentence(answer))
+        raise ApiError(_sentence(answer), status)
     items = answer if isinstance(answer, list) else [answer]
     if (
         status >= 300

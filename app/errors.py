@@ -128,6 +128,10 @@ class DiscoveryError(PluginError):
     phase = "discover"
 
 
+class TooLargeError(DiscoveryError):
+    """The plugin's folder holds more than a plugin may."""
+
+
 class CompileError(PluginError):
     """A module of the plugin does not compile."""
 

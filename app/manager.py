@@ -95,9 +95,13 @@ class PluginManager:
         )
         self._admin = Repository(admin)
         self._admin_workers = WorkerRepository(admin)
-        self._trial = TrialRunner(url)
+        self._trial = TrialRunner(url, plugins_dir=settings.plugins_dir)
         self._publisher = Publisher(
-            settings.plugins_dir, settings.artifacts_dir, self._repository, self._trial
+            settings.plugins_dir,
+            settings.artifacts_dir,
+            self._repository,
+            self._trial,
+            settings.max_source_mb,
         )
         self._watcher = SourceWatcher(settings.plugins_dir, settings.artifacts_dir, self._publisher)
         self._undertaker = Undertaker(app.running, settings.drain_seconds)

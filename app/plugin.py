@@ -46,7 +46,9 @@ class PluginContext:
         with context.database() as connection, connection.cursor() as cursor:
             cursor.execute("SELECT 1")
 
-    In a trial the transaction is always rolled back: a plugin that is only tried leaves nothing.
+    In a trial nothing lasts: `commit()`, `autocommit` and `with connection:` behave as written, and
+    all of it is undone at the trial's end. All loans of a trial share one session, so what one has
+    committed the next one sees.
 
     `data_dir` is a folder of the plugin's own, made before `initialize` and kept over reloads.
 

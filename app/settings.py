@@ -50,6 +50,7 @@ class Settings:
     statement_seconds: int = 30
     plugin_connections: int = 6
     plugin_statement_seconds: int | None = None
+    max_source_mb: int = 4
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Self:
@@ -86,6 +87,7 @@ class Settings:
             statement_seconds=_count(environ, "BENANA_STATEMENT_SECONDS", 30),
             plugin_connections=_count(environ, "BENANA_PLUGIN_CONNECTIONS", threads // 2 + 2),
             plugin_statement_seconds=_count(environ, "BENANA_PLUGIN_STATEMENT_SECONDS", None),
+            max_source_mb=_count(environ, "BENANA_MAX_SOURCE_MB", 4),
         )
 
     @property

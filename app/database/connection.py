@@ -184,7 +184,7 @@ class Database:
                 with contextlib.suppress(psycopg2.Error):
                     connection.rollback()
                 if isinstance(error, psycopg2.Error) and (lost or connection.closed != 0):
-                    raise _unavailable(error) from error
+                    raise unavailable(error) from error
                 raise
         finally:
             loan.connection = None
@@ -323,7 +323,7 @@ def connect(options: dict[str, Any]) -> Connection:
         connection.set_session(_READ_COMMITTED)
         return connection
     except psycopg2.OperationalError as error:
-        raise _unavailable(error) from None
+        raise unavailable(error) from None
 
 
 def error_of(error: psycopg2.Error, what: str = "the database refuses") -> DatabaseError:
@@ -344,7 +344,8 @@ def error_of(error: psycopg2.Error, what: str = "the database refuses") -> Datab
     )
 
 
-def _unavailable(error: psycopg2.Error) -> DatabaseUnavailableError:
+def unavailable(error: psycopg2.Error) -> DatabaseUnavailableError:
+    """Return a driver's error as ours."""
     reason = " ".join(str(error).split()) or type(error).__name__
     return DatabaseUnavailableError(f"the database is away: {reason}")
 

@@ -6,7 +6,7 @@ import io
 import json
 import marshal
 import zipfile
-from types import CodeType
+from collections.abc import Callable
 
 from app.errors import CompileError
 from app.records import Artifact, PluginSource
@@ -17,28 +17,45 @@ _UNCHECKED_HASH = (0b01).to_bytes(4, "little")
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
+MAX_ARCHIVE_BYTES = 128 * 1024 * 1024
+"""Bytecode can be many times as large as its source, and every worker reads all of it."""
 
-def compile_plugin(source: PluginSource) -> Artifact:
+_SPLIT = "split it, or keep its data in a file that the plugin reads"
+
+
+def compile_plugin(
+    source: PluginSource, begins: Callable[[str], None] = lambda _path: None
+) -> Artifact:
     """Compile every module of a source and pack source and bytecode.
 
+    Args:
+        source: what to compile.
+        begins: is told each module's path before it is compiled: a deeply nested one may end the
+            process.
+
     Raises:
-        CompileError: a module is no Python text; all of them are named.
+        CompileError: a module is no Python text, or nested too deeply; all of them are named. Or
+            the archive is too large.
     """
-    codes: dict[str, CodeType] = {}
+    codes: dict[str, bytes] = {}
     faults: list[tuple[str, str, int | None]] = []
     label = source_label(source.name, source.digest)
     for path, raw in source.files.items():
         if not path.endswith(".py"):
             continue
+        begins(path)
         try:
             importlib.util.decode_source(raw)  # `compile` does not look into comments
-            codes[path] = compile(raw, label + path, "exec", dont_inherit=True)
+            codes[path] = marshal.dumps(compile(raw, label + path, "exec", dont_inherit=True))
         except SyntaxError as error:
             faults.append((path, error.msg, error.lineno or None))
         except UnicodeDecodeError as error:
             at = raw.count(b"\n", 0, error.start) + 1
             faults.append((path, f"it is not {error.encoding.upper()} text: {error.reason}", at))
-        except (ValueError, RecursionError, MemoryError, OverflowError) as error:
+        except MemoryError:  # the parser's word for a stack that is full, too
+            text = f"it is nested too deeply, or compiling it takes too much memory; {_SPLIT}"
+            faults.append((path, text, None))
+        except (ValueError, RecursionError, OverflowError) as error:
             faults.append((path, f"{type(error).__name__}: {error}", None))
     if faults:
         file, message, line = faults[0]
@@ -46,10 +63,16 @@ def compile_plugin(source: PluginSource) -> Artifact:
             message = "; ".join(f"{f}{f':{n}' if n else ''}: {text}" for f, text, n in faults)
         raise CompileError(source.name, message, file=file, line=line)
     archive = _pack(source, codes)
+    if len(archive) > MAX_ARCHIVE_BYTES:
+        raise CompileError(
+            source.name,
+            f"source and bytecode have {len(archive):,} bytes, expected {MAX_ARCHIVE_BYTES:,} at "
+            "most; keep data elsewhere, as in the plugin's data folder",
+        )
     return Artifact(source.name, source.digest, hashlib.sha256(archive).hexdigest(), archive)
 
 
-def _pack(source: PluginSource, codes: dict[str, CodeType]) -> bytes:
+def _pack(source: PluginSource, codes: dict[str, bytes]) -> bytes:
     meta = {
         "name": source.name,
         "digest": source.digest,
@@ -68,7 +91,7 @@ def _pack(source: PluginSource, codes: dict[str, CodeType]) -> bytes:
             if path in codes:
                 header = importlib.util.MAGIC_NUMBER + _UNCHECKED_HASH
                 header += importlib.util.source_hash(raw)
-                _add(packed, f"{path}c", header + marshal.dumps(codes[path]))
+                _add(packed, f"{path}c", header + codes[path])
     return buffer.getvalue()
 
 

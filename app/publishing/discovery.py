@@ -4,23 +4,28 @@ What is hashed, compiled and archived later are these bytes, whatever happens to
 """
 
 import hashlib
-import importlib.metadata
 import os
 import re
-from collections.abc import Mapping
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
-from packaging.requirements import InvalidRequirement, Requirement
-
-from app.errors import DiscoveryError
+from app.errors import DiscoveryError, TooLargeError
 from app.publishing.manifest import FILE_NAME as MANIFEST_NAME
 from app.publishing.manifest import parse_manifest
+from app.publishing.requirements import FILE_NAME as REQUIREMENTS_NAME
+from app.publishing.requirements import check_requirements
 from app.records import PluginSource, is_plugin_name
+from app.serving.artifacts import open_regular
 
 ENTRY_FILES = ("main.py", "plugin.py")
-REQUIREMENTS_NAME = "requirements.txt"
 MAX_FILES = 2_000
 MAX_BYTES = 64 * 1024 * 1024
+MAX_ENTRIES = 10 * MAX_FILES
+"""How many names of all kinds are looked at; what is no part of a plugin costs time, too."""
+
+MAX_MODULE_MB = 4
 
 _PASSING = re.compile(
     r"\..*"  # hidden: .git, .main.py.swp (vim), .main.py.AbC123 (rsync), ..data (Kubernetes)
@@ -62,10 +67,14 @@ def folder_stamp(folder: Path) -> tuple[tuple[str, int, int, int], ...]:
     """
     stamps: list[tuple[str, int, int, int]] = []
     pending = [str(folder)]
-    while pending and len(stamps) <= MAX_FILES:
+    left = MAX_ENTRIES
+    while pending:
         try:
             with os.scandir(pending.pop()) as entries:
                 for entry in entries:
+                    left -= 1
+                    if left < 0 or len(stamps) > 2 * MAX_FILES:
+                        return tuple(sorted(stamps))  # it is refused for its size anyway
                     if not is_part(entry.name):
                         continue
                     try:
@@ -80,22 +89,61 @@ def folder_stamp(folder: Path) -> tuple[tuple[str, int, int, int], ...]:
     return tuple(sorted(stamps))
 
 
+def large_stamp(folder: Path) -> tuple[tuple[str, int, int], ...]:
+    """Return a fingerprint of a folder that is too large, cheap to compare with `same_large`.
+
+    It holds path, mtime and inode of the folder and of those below it that a bounded walk meets:
+    they change when something is moved into one of them or taken away.
+    """
+    pending = [str(folder)]
+    stamps: list[tuple[str, int, int]] = []
+    left = MAX_ENTRIES
+    while pending and left > 0:
+        current = pending.pop()
+        with suppress(OSError), os.scandir(current) as entries:
+            found = Path(current).stat()
+            stamps.append((current, found.st_mtime_ns, found.st_ino))
+            for entry in entries:
+                left -= 1
+                if left < 0:
+                    break
+                if is_part(entry.name) and entry.is_dir(follow_symlinks=False):
+                    pending.append(entry.path)
+    return tuple(stamps)
+
+
+def same_large(stamp: tuple[tuple[str, int, int], ...], *, root_only: bool = False) -> bool:
+    """Tell whether the folders of a `large_stamp` are what they were, without a walk."""
+    for path, mtime, inode in stamp[:1] if root_only else stamp:
+        try:
+            found = os.stat(path)  # noqa: PTH116 - for each event
+        except OSError:
+            return False
+        if (found.st_mtime_ns, found.st_ino) != (mtime, inode):
+            return False
+    return bool(stamp)
+
+
 def inside(root: Path, path: Path) -> bool:
     """Tell whether a path lies within a root, after following all symlinks."""
     real_root, real_path = os.path.realpath(root), os.path.realpath(path)
     return os.path.commonpath([real_root, real_path]) == real_root
 
 
-def read_source(root: Path, folder: Path, name: str) -> PluginSource:
+def read_source(
+    root: Path, folder: Path, name: str, max_module_mb: int = MAX_MODULE_MB
+) -> PluginSource:
     """Read a plugin's folder.
 
     Args:
         root: the plugins' root; nothing outside of it is read.
         folder: the plugin's folder.
         name: the plugin's name.
+        max_module_mb: the size of the largest Python file, in MiB.
 
     Raises:
         DiscoveryError: the folder holds no plugin that could be compiled; the message says why.
+        TooLargeError: it holds too much; little of it was read.
     """
     if not is_plugin_name(name):
         raise DiscoveryError(
@@ -105,6 +153,14 @@ def read_source(root: Path, folder: Path, name: str) -> PluginSource:
     if not inside(root, folder):
         raise DiscoveryError(name, f"{folder} leads out of {root}; expected a folder inside of it")
     files = _read_files(root, folder, name)
+    for path, raw in files.items():
+        if path.endswith(".py") and len(raw) > max_module_mb * 1024 * 1024:
+            raise DiscoveryError(
+                name,
+                f"{path} has {len(raw):,} bytes, expected {max_module_mb * 1024 * 1024:,} at most: "
+                "keep its data in a file that the plugin reads, or set BENANA_MAX_SOURCE_MB",
+                file=path,
+            )
     entry_file = next((file for file in ENTRY_FILES if file in files), None)
     if MANIFEST_NAME in files:
         default = (entry_file or ENTRY_FILES[0]).removesuffix(".py") + ":new_plugin"
@@ -119,7 +175,7 @@ def read_source(root: Path, folder: Path, name: str) -> PluginSource:
         raise DiscoveryError(
             name, f"the entry {manifest.entry} needs {module}.py, which is not in the folder"
         )
-    _check_requirements(name, folder, files)
+    check_requirements(name, folder, files.get(REQUIREMENTS_NAME, b""))
     return PluginSource(name, folder, files, manifest, digest_of(files))
 
 
@@ -134,18 +190,42 @@ def digest_of(files: Mapping[str, bytes]) -> str:
 
 
 def _read_files(root: Path, folder: Path, name: str) -> dict[str, bytes]:
+    """Read a folder, once it is known that it is small enough."""
     files: dict[str, bytes] = {}
-    total = 0
-    pending = [(folder, "")]
+    left = MAX_BYTES
+    for path, place in list(_list_files(root, folder, name)):
+        try:
+            files[path] = read_file(place, left)
+        except FileNotFoundError:
+            continue  # gone since it was listed; the event of its going is on the way
+        except OSError as error:
+            raise DiscoveryError(
+                name, f"{path} cannot be read: {error.strerror}", file=path
+            ) from None
+        left -= len(files[path])
+        if left < 0:
+            raise _too_large(name)
+    return files
+
+
+def _list_files(root: Path, folder: Path, name: str) -> Iterator[tuple[str, str]]:
+    """List the files that are part of a plugin: path within the folder, and where it is."""
+    count = size = looked_at = 0
+    pending = [(str(folder), "")]
     while pending:
         current, prefix = pending.pop()
+        parts: list[os.DirEntry[str]] = []
         try:
-            entries = sorted(os.scandir(current), key=lambda entry: entry.name)
+            with os.scandir(current) as entries:
+                for entry in entries:
+                    looked_at += 1
+                    if is_part(entry.name):
+                        parts.append(entry)
+                    if looked_at > MAX_ENTRIES or count + len(parts) > 2 * MAX_FILES:
+                        raise _too_large(name)
         except OSError as error:
             raise DiscoveryError(name, f"{current} cannot be read: {error.strerror}") from None
-        for entry in entries:
-            if not is_part(entry.name):
-                continue
+        for entry in sorted(parts, key=lambda entry: entry.name):
             path = prefix + entry.name
             try:
                 path.encode()
@@ -156,63 +236,41 @@ def _read_files(root: Path, folder: Path, name: str) -> dict[str, bytes]:
             if _is_dir(entry):
                 if path.count("/") > 16:
                     raise DiscoveryError(name, f"{path} is nested too deep", file=path)
-                pending.append((Path(entry.path), f"{path}/"))
+                pending.append((entry.path, f"{path}/"))
                 continue
             try:
-                if not entry.is_file():
-                    continue  # a socket, a pipe or a broken link
-                total += entry.stat().st_size
-                if total > MAX_BYTES or len(files) >= MAX_FILES:
+                found = entry.stat()
+            except OSError:
+                continue  # a broken link, or gone since
+            if not stat.S_ISREG(found.st_mode):
+                if path.endswith(".py") or path in {MANIFEST_NAME, REQUIREMENTS_NAME}:
                     raise DiscoveryError(
-                        name,
-                        f"the folder holds more than {MAX_FILES:,} files or {MAX_BYTES:,} bytes; "
-                        "keep data elsewhere, as in the plugin's data folder",
+                        name, f"{path} is {_kind(found.st_mode)}, expected a file", file=path
                     )
-                files[path] = Path(entry.path).read_bytes()
-            except FileNotFoundError:
-                continue  # gone since it was listed; the event of its going is on the way
-            except OSError as error:
-                raise DiscoveryError(
-                    name, f"{path} cannot be read: {error.strerror}", file=path
-                ) from None
-    return files
-
-
-def _check_requirements(name: str, folder: Path, files: Mapping[str, bytes]) -> None:
-    """Refuse a plugin whose `requirements.txt` this environment does not meet.
-
-    Nothing is installed: what a running server may import is its operator's to decide.
-    """
-    text = files.get(REQUIREMENTS_NAME, b"").decode("utf-8-sig", "replace")
-    text = re.sub(r"\\\r?\n", "  ", text)  # hashes stand on lines of their own, continued
-    faults: list[tuple[str, int]] = []
-    for number, line in enumerate(text.splitlines(), 1):
-        wanted = re.sub(r"(^|\s)#.*|\s--(hash|config-settings|global-option).*", "", line).strip()
-        if not wanted or wanted.startswith("-"):
-            continue  # pip's own options
-        try:
-            requirement = Requirement(wanted)
-        except InvalidRequirement:
-            faults.append((f"{wanted!r} is no requirement", number))
-            continue
-        try:
-            if requirement.marker is not None and not requirement.marker.evaluate():
                 continue
-        except ValueError as error:
-            faults.append((f"{wanted!r} has a marker that cannot be evaluated ({error})", number))
-            continue
-        try:
-            found = importlib.metadata.version(requirement.name)
-        except importlib.metadata.PackageNotFoundError:
-            faults.append((f"{wanted!r} is not installed", number))
-            continue
-        if not requirement.specifier.contains(found, prereleases=True):
-            faults.append((f"{wanted!r} is wanted, {found} is installed", number))
-    if faults:
-        raise DiscoveryError(
-            name,
-            "; ".join(message for message, _ in faults)
-            + f"; run: pip install -r {folder / REQUIREMENTS_NAME}",
-            file=REQUIREMENTS_NAME,
-            line=faults[0][1],
-        )
+            count += 1
+            size += found.st_size
+            if count > MAX_FILES or size > MAX_BYTES:
+                raise _too_large(name)
+            yield path, entry.path
+
+
+def read_file(place: str, limit: int) -> bytes:
+    """Return a regular file's bytes, `limit` and one of them at most; OSError if it is none."""
+    handle, _ = open_regular(place)
+    with os.fdopen(handle, "rb") as file:
+        return file.read(limit + 1)
+
+
+def _kind(mode: int) -> str:
+    if stat.S_ISFIFO(mode):
+        return "a pipe"
+    return "a socket" if stat.S_ISSOCK(mode) else "a device"
+
+
+def _too_large(name: str) -> TooLargeError:
+    return TooLargeError(
+        name,
+        f"the folder holds more than {MAX_FILES:,} files or {MAX_BYTES:,} bytes; "
+        "move data out of it, as into the plugin's data folder",
+    )

@@ -21,9 +21,9 @@ from app.errors import (
     SupersededError,
 )
 from app.plugin import PluginMetadata
-from app.publishing.compiler import compile_plugin
-from app.publishing.discovery import inside, list_folders, read_source
+from app.publishing.discovery import MAX_MODULE_MB, inside, list_folders, read_source
 from app.publishing.look import Look
+from app.publishing.requirements import installed
 from app.publishing.seen import SeenSources
 from app.publishing.trial import TrialRunner
 from app.records import (
@@ -49,9 +49,15 @@ class Publisher:
     """Makes the rows follow the folders; safe to use from several threads and processes."""
 
     def __init__(
-        self, plugins_dir: Path, artifacts_dir: Path, repository: Repository, trial: TrialRunner
+        self,
+        plugins_dir: Path,
+        artifacts_dir: Path,
+        repository: Repository,
+        trial: TrialRunner,
+        max_module_mb: int = MAX_MODULE_MB,
     ) -> None:
         self._root = plugins_dir
+        self._max_module_mb = max_module_mb
         self._artifacts_dir = artifacts_dir
         self._repository = repository
         self._trial = trial
@@ -60,6 +66,9 @@ class Publisher:
         """The digests of the sources that this process tried last and in vain, by plugin."""
         self._unrecorded: dict[str, str] = {}
         """The errors that could not be recorded, by plugin: the log says each once."""
+        self._refused: set[str] = set()
+        """The plugins whose source this process has refused last."""
+        installed.look()  # what is imported from now on is what is installed now
 
     def has_folder(self, name: str) -> bool:
         """Tell whether a plugin has its source folder on this host."""
@@ -84,12 +93,15 @@ class Publisher:
         """
         self._publish(name, self._repository.find_row(name), force=True)
 
-    def follow(self, name: str, look: Look) -> None:
+    def follow(self, name: str, look: Look) -> bool:
         """Make a plugin's row follow its folder: publish what changed, unregister what is gone.
 
         Args:
             name: the plugin's name.
             look: what is known of the folder while it is looked at.
+
+        Returns:
+            Whether it was published; not if it is what was last published, or refused.
 
         Raises:
             PluginError: as `publish`.
@@ -101,9 +113,10 @@ class Publisher:
         if row is not None and not look.patient and self._repository.is_locked(row):
             raise DatabaseBusyError(f"the row of {name} is still locked")
         if not self._folder_is_gone(name, row):
-            self._publish(name, row, look)
-        elif not self._seen.is_unmounted(self._root):
+            return self._publish(name, row, look)
+        if not self._seen.is_unmounted(self._root):
             self._remove(name)
+        return False
 
     def _folder_is_gone(self, name: str, row: PluginRow | None) -> bool:
         if row is not None and row.unpublished:
@@ -125,6 +138,17 @@ class Publisher:
     def unpublished(self) -> list[str]:
         """Return the plugins whose row asks for a source to be compiled."""
         return self._repository.unpublished_names()
+
+    def forget_refusals(self) -> list[str]:
+        """Return the plugins that were refused, and try their sources once more when asked to.
+
+        For a change of the environment: what they need may be there now.
+        """
+        names = sorted(self._refused)
+        for name in names:
+            self._failed.pop(name, None)
+        self._refused.difference_update(names)
+        return names
 
     def scan(self, *, at_start: bool = False) -> list[str]:
         """Look at every folder and every row once, and publish what wants it.
@@ -218,8 +242,9 @@ class Publisher:
         source = None
         try:
             folder = self._folder_of(name, row)
-            source = read_source(self._root, folder, name)
+            source = self._read(folder, name)
             if not force and not self._is_wanted(row, source, restore):
+                self._refused.discard(name)
                 self._remember(source)
                 if row is not None and row.error is not None:
                     self._repository.record_error(row, None)
@@ -227,16 +252,17 @@ class Publisher:
             if not force and self._failed.get(name) == source.digest:
                 return False  # it was tried and refused; events come in twos and threes
             self._failed[name] = source.digest
-            artifact = compile_plugin(source)
-            report = self._trial.run(artifact, look.superseded)
+            artifact, report = self._trial.run(source, look.superseded)
             with self._stored(artifact) as binary_path:
                 generation = self._save(source, artifact, report, binary_path, look, force)
             self._failed.pop(name, None)
+            self._refused.discard(name)
             self._remember(source)
         except PluginError as error:
             if not look.settle() or self._has_changed(name, row, source):
                 self._failed.pop(name, None)
                 raise SupersededError("the source changed while it was looked at") from None
+            self._refused.add(name)
             self._record(name, row, folder, error)
             raise
         except (DatabaseUnavailableError, SupersededError):
@@ -256,10 +282,13 @@ class Publisher:
         )
         return True
 
+    def _read(self, folder: Path, name: str) -> PluginSource:
+        return read_source(self._root, folder, name, self._max_module_mb)
+
     def _has_changed(self, name: str, row: PluginRow | None, source: PluginSource | None) -> bool:
         """Tell whether a folder is not any more what was refused: it was read half-written."""
         try:
-            now = read_source(self._root, self._folder_of(name, row), name)
+            now = self._read(self._folder_of(name, row), name)
         except PluginError:
             return source is not None
         return source is None or now.digest != source.digest

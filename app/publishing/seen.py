@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from app.publishing.discovery import list_folders
-from app.serving.artifacts import write_whole
+from app.serving.artifacts import read_whole, write_whole
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ class SeenSources:
     def digest_of(self, plugin: str) -> str | None:
         """Return the digest that was last published from this host's folder, None if none was."""
         try:
-            return (self._folder / plugin).read_text(encoding="ascii")
+            return read_whole(self._folder / plugin).decode("ascii")
         except (OSError, ValueError):
             return None
 
@@ -63,7 +63,7 @@ class SeenSources:
 
     def _noted_root(self) -> str | None:
         try:
-            return self._root.read_text(encoding="ascii")
+            return read_whole(self._root).decode("ascii")
         except (OSError, ValueError):
             return None
 

@@ -1,7 +1,8 @@
-"""Load an artifact once, in a process that may die."""
+"""Compile a source and load it once, in a process that may die."""
 
 import json
 import os
+import random
 import re
 import select
 import signal
@@ -12,20 +13,29 @@ import tempfile
 import threading
 import time
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
-from app.errors import DatabaseUnavailableError, LoadError, SupersededError
+from app.errors import CompileError, DatabaseUnavailableError, LoadError, SupersededError
 from app.plugin import PluginMetadata
-from app.records import Artifact, Endpoint, TrialReport
+from app.publishing.compiler import MAX_ARCHIVE_BYTES
+from app.publishing.parcel import memory_file, write_parcel
+from app.records import Artifact, Endpoint, PluginSource, TrialReport
 from app.serving.archive import source_label
 
 TRIAL_SECONDS = 5.0
+COMPILE_SECONDS = 20.0
+"""The wall clock of compiling, which has a clock of its own: a table of 4 MB takes 5 s and more."""
+
 START_SECONDS = 20.0
 """How much later than its own deadline a trial's server may answer, before it counts as lost."""
 
 PATIENCE_SECONDS = 1.0
 LOOK_SECONDS = 0.1
 """How often a waiting thread looks whether its trial is superseded."""
+
+TRANSIENT_PAUSES = (0.2, 0.4, 0.8)
+"""How long to wait, in seconds, before a trial that failed for a reason that passes is repeated."""
 
 MAX_REPORT_BYTES = 8 * 1024 * 1024
 
@@ -35,18 +45,26 @@ _FAULT_FRAME = re.compile(r'^\s*File "(?P<file>[^"]+)", line (?P<line>\d+)', re.
 
 
 class TrialRunner:
-    """Tries artifacts in children of a small server process, started when it is first needed.
+    """Compiles and tries sources in children of a small server process, started when needed.
 
     Safe to use from several threads at once.
     """
 
-    def __init__(self, database_url: str | None, seconds: float = TRIAL_SECONDS) -> None:
+    def __init__(
+        self,
+        database_url: str | None,
+        seconds: float = TRIAL_SECONDS,
+        plugins_dir: Path | None = None,
+    ) -> None:
         """Make a runner.
 
         Args:
             database_url: what `context.database` connects to in a trial; None for nothing.
-            seconds: the wall clock of one trial.
+            seconds: the wall clock of one trial, after it is compiled.
+            plugins_dir: the plugins' root, which nothing is imported from; None for the folder
+                that a plugin's folder lies in.
         """
+        self._plugins_dir = plugins_dir
         self._database_url = database_url
         self._seconds = seconds
         self._lock = threading.Lock()
@@ -54,29 +72,43 @@ class TrialRunner:
         self._process: subprocess.Popen[bytes] | None = None
         self._stopped = False
 
-    def run(self, artifact: Artifact, superseded: threading.Event | None = None) -> TrialReport:
-        """Try an artifact: import, factory, metadata, initialize, routes and cleanup.
+    def run(
+        self, source: PluginSource, superseded: threading.Event | None = None
+    ) -> tuple[Artifact, TrialReport]:
+        """Compile a source and try it: import, factory, metadata, initialize, routes and cleanup.
 
         Args:
-            artifact: what to try.
+            source: what to try.
             superseded: gives a trial up that has taken a second already, once it is set; a quick
                 one is let end, so that a source that changes all the time is published too.
 
         Raises:
+            CompileError: a module does not compile, or not within time and memory.
             LoadError: the plugin failed, ended its process or ran out of time or memory.
             DatabaseUnavailableError: the plugin needed the database and it was away.
             SupersededError: the trial was given up.
         """
+        give_up = superseded or threading.Event()
+        for pause in TRANSIENT_PAUSES:
+            try:
+                return self._run(source, give_up)
+            except LoadError as error:
+                if not error.transient:
+                    raise
+            give_up.wait(pause * random.uniform(0.5, 1.0))  # noqa: S311
+        return self._run(source, give_up)
+
+    def _run(self, source: PluginSource, give_up: threading.Event) -> tuple[Artifact, TrialReport]:
         for _ in range(2):
-            text, end, process = self._try(artifact, superseded or threading.Event())
+            text, end, archive, process = self._try(source, give_up)
             if end:
                 return _judge(
-                    artifact, text.decode(errors="replace"), json.loads(end), self._seconds
+                    source, text.decode(errors="replace"), json.loads(end), archive, self._seconds
                 )
             if self._stopped:
                 raise SupersededError("the server stops")
             self._drop(process)  # it was killed, or hangs: that says nothing of the plugin
-        raise LoadError(artifact.plugin, "the trial's own process ended twice; try again")
+        raise LoadError(source.name, "the trial's own process ended twice; try again")
 
     def prepare(self) -> None:
         """Start the server process now, so that the first trial does not wait for it."""
@@ -90,33 +122,37 @@ class TrialRunner:
             self._stopped = True
         self.close()
 
-    def _try(self, artifact: Artifact, give_up: threading.Event) -> tuple[bytes, bytes, Process]:
+    def _try(
+        self, source: PluginSource, give_up: threading.Event
+    ) -> tuple[bytes, bytes, bytes, Process]:
+        """Return the report, how the process ended, the archive and which server it was."""
         report_read, report_write = os.pipe()
         status_read, status_write = os.pipe()
         with (
-            tempfile.TemporaryFile() as archive,
+            memory_file("benana-source") as parcel,
+            memory_file("benana-archive") as archive,
             tempfile.TemporaryDirectory(prefix="benana-trial-", ignore_cleanup_errors=True) as data,
             os.fdopen(report_read, "rb") as report,
             os.fdopen(status_read, "rb") as status,
         ):
-            archive.write(artifact.archive)
-            archive.flush()
+            write_parcel(source, parcel)
             request = {
-                "plugin": artifact.plugin,
-                "digest": artifact.digest,
-                "sha256": artifact.sha256,
+                "compile_seconds": COMPILE_SECONDS,
                 "seconds": self._seconds,
                 "data_dir": data,
+                "plugins_dir": str(self._plugins_dir or source.folder.parent),
                 "database_url": self._database_url,
             }
             try:
-                self._send(request, [archive.fileno(), report_write, status_write])
+                self._send(request, [parcel.fileno(), archive.fileno(), report_write, status_write])
             finally:
                 os.close(report_write)
                 os.close(status_write)
-            deadline = time.monotonic() + self._seconds + START_SECONDS
+            deadline = time.monotonic() + COMPILE_SECONDS + self._seconds + START_SECONDS
             process = self._process
-            return *_read_both(report.fileno(), status.fileno(), deadline, give_up), process
+            found = _read_both(report.fileno(), status.fileno(), deadline, give_up)
+            archive.seek(0)
+            return *found, archive.read(MAX_ARCHIVE_BYTES), process
 
     def _drop(self, process: Process) -> None:
         """Close what a trial was lost with, unless another thread has started anew already."""
@@ -196,29 +232,50 @@ def _read_both(
     if report in open_fds:  # what the child wrote before its end is in the pipe
         os.set_blocking(report, False)
         with suppress(BlockingIOError):
-            while chunk := os.read(report, 65536):
+            while len(parts[report]) < MAX_REPORT_BYTES and (chunk := os.read(report, 65536)):
                 parts[report] += chunk
     return bytes(parts[report]), bytes(parts[status])
 
 
-def _judge(artifact: Artifact, text: str, end: dict[str, Any], seconds: float) -> TrialReport:
+def _judge(
+    source: PluginSource, text: str, end: dict[str, Any], archive: bytes, seconds: float
+) -> tuple[Artifact, TrialReport]:
     """Accept a trial only with exit code 0 *and* its report."""
-    plugin = artifact.plugin
+    plugin = source.name
     lines = text.splitlines()
-    phase = next((line[1:] for line in reversed(lines) if line.startswith("@")), "import")
+    phase = next((line[1:] for line in reversed(lines) if line.startswith("@")), "compile")
     answer = lines[-1] if lines and lines[-1].startswith("{") else ""
     if end["code"] != 0 or end["timed_out"] or not answer:
-        file, line = _fault_place(artifact, text)
+        if phase == "compile":
+            path = next((line[1:] for line in reversed(lines) if line.startswith("=")), "null")
+            raise CompileError(plugin, _how_compiling_ended(end), file=json.loads(path))
+        file, line = _fault_place(source, text)
         raise LoadError(plugin, _how_it_ended(end, seconds), phase=phase, file=file, line=line)
     found = json.loads(answer)
     if "unavailable" in found:
         raise DatabaseUnavailableError(found["unavailable"])
     if "error" in found:
-        raise LoadError(plugin, trace=found.get("trace", ""), **found["error"])
-    return TrialReport(
+        kind = CompileError if found["error"]["phase"] == CompileError.phase else LoadError
+        trace, transient = found.get("trace", ""), found.get("transient", False)
+        raise kind(plugin, trace=trace, transient=transient, **found["error"])
+    artifact = Artifact(plugin, source.digest, found["sha256"], archive)
+    if not artifact.is_intact():
+        raise LoadError(plugin, "its archive is not what was compiled; reload it", phase="compile")
+    return artifact, TrialReport(
         PluginMetadata(*found["metadata"]),
         tuple(Endpoint(*parts) for parts in found["endpoints"]),
     )
+
+
+def _how_compiling_ended(end: dict[str, Any]) -> str:
+    code = end["code"]
+    if end["timed_out"] or code == -signal.SIGXCPU:
+        found = f"it does not compile within {COMPILE_SECONDS:g} s"
+    elif code < 0:
+        found = f"it ends Python's compiler with {signal.Signals(-code).name}"
+    else:
+        found = f"it ends Python's compiler with exit code {code}"
+    return f"{found}; make it smaller and less nested, or keep its data in a file that it reads"
 
 
 def _how_it_ended(end: dict[str, Any], seconds: float) -> str:
@@ -232,8 +289,8 @@ def _how_it_ended(end: dict[str, Any], seconds: float) -> str:
     return f"it ended its process with exit code {code}, expected a return"
 
 
-def _fault_place(artifact: Artifact, text: str) -> tuple[str | None, int | None]:
-    label = source_label(artifact.plugin, artifact.digest)
+def _fault_place(source: PluginSource, text: str) -> tuple[str | None, int | None]:
+    label = source_label(source.name, source.digest)
     for match in _FAULT_FRAME.finditer(text):
         if match["file"].startswith(label):
             return match["file"][len(label) :], int(match["line"])

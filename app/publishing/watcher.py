@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from typing import IO
 
 from watchdog.events import EVENT_TYPE_CLOSED, EVENT_TYPE_MODIFIED
 
@@ -20,11 +21,14 @@ from app.errors import (
     DatabaseUnavailableError,
     PluginError,
     SupersededError,
+    TooLargeError,
 )
-from app.publishing.discovery import folder_stamp, list_folders
+from app.publishing.discovery import folder_stamp, large_stamp, list_folders, same_large
 from app.publishing.look import QUIET_SECONDS, Look
 from app.publishing.observer import BLIND_SCAN_SECONDS, FolderObserver
+from app.publishing.places import PLACES, Places
 from app.publishing.publisher import Publisher
+from app.publishing.requirements import installed
 from app.threads import STOP_SECONDS, OwnThread
 
 log = logging.getLogger(__name__)
@@ -39,7 +43,8 @@ SETTLE_SECONDS = 0.3
 SCAN_SECONDS = 5.0
 ELECTION_SECONDS = 0.5
 RETRY_SECONDS = 1.0
-PUBLISH_THREADS = 4
+SUPERVISE_SECONDS = 1.0
+"""How often the observer and the installed packages are looked at."""
 
 
 class SourceWatcher(OwnThread):
@@ -63,6 +68,11 @@ class SourceWatcher(OwnThread):
         """The folders whose last look somebody's lock ended."""
         self._rows_changed = False
         self._stamps: dict[str, tuple[object, ...]] = {}
+        self._large: dict[str, tuple[tuple[str, int, int], ...]] = {}
+        """The folders that were refused for their size: they are not walked while they are so."""
+        self._places = Places()
+        self._publishing = 0
+        """How many threads publish."""
         self.holds = False
         """Whether this process is the one that watches."""
 
@@ -72,12 +82,16 @@ class SourceWatcher(OwnThread):
             for folder in folders:
                 self._mark(folder)
                 self._marked.notify()
+            self._staff(time.monotonic())
 
     def notice(self, folder: str, file: str, event_type: str) -> None:
         """Mark a folder for a file event; until the file is closed, half of it may be missing."""
+        large = self._large.get(folder)
+        if large is not None and same_large(large, root_only=True):
+            return
         busy = self._busy.get(folder)
-        if busy is not None and busy.stamp and folder_stamp(self._root / folder) != busy.stamp:
-            busy.superseded.set()
+        if busy is not None:
+            busy.compare(lambda: folder_stamp(self._root / folder))
         with self._lock:
             now = time.monotonic()
             known = self._pending.get(folder)
@@ -97,6 +111,7 @@ class SourceWatcher(OwnThread):
             elif event_type == EVENT_TYPE_CLOSED and pending.calm and pending.files == {file}:
                 pending.due = now
                 pending.eager = True
+            self._staff(now)
             self._marked.notify()
 
     def _mark(self, folder: str) -> "_Pending":
@@ -128,7 +143,7 @@ class SourceWatcher(OwnThread):
         while not self._stopped:
             try:
                 self._lock_file.parent.mkdir(parents=True, exist_ok=True)
-                with self._lock_file.open("a") as file:
+                with self._open_lock() as file:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     file.truncate(0)
                     file.write(f"{os.getpid()}\n")
@@ -151,15 +166,16 @@ class SourceWatcher(OwnThread):
             with self._wake:
                 self._wake.wait_for(lambda: self._stopped, ELECTION_SECONDS)
 
+    def _open_lock(self) -> IO[str]:
+        # Were it a pipe, to open it for appending would wait for a reader without end.
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
+        return os.fdopen(os.open(self._lock_file, flags, 0o666), "w")
+
     def _hold(self) -> None:
         log.info("watching %s", self._root)
         self._publisher.prepare()
-        workers = [
-            threading.Thread(target=self._work, name=f"benana-publish-{n}", daemon=True)
-            for n in range(PUBLISH_THREADS)
-        ]
-        for worker in workers:
-            worker.start()
+        with self._lock:
+            self._staff(time.monotonic())
         complained = ""
         while not self._stopped:
             observer = FolderObserver(self._root, self.notice)
@@ -192,17 +208,24 @@ class SourceWatcher(OwnThread):
         """Supervise the observer and compare the folders now and then, until something breaks."""
         interval = BLIND_SCAN_SECONDS if observer.blind else SCAN_SECONDS
         next_scan = time.monotonic() + interval
+        changes = handled = installed.changes
         while True:
             with self._wake:
-                self._wake.wait_for(lambda: self._stopped or self._rows_changed, 1.0)
+                self._wake.wait_for(lambda: self._stopped or self._rows_changed, SUPERVISE_SECONDS)
                 if self._stopped:
                     return
                 rows_changed, self._rows_changed = self._rows_changed, False
+                self._staff(time.monotonic())
             if rows_changed:
                 self._mark_unpublished()
             if not observer.alive():
                 log.warning("the observer of %s ended; starting another", self._root)
                 return
+            installed.look()
+            if handled != installed.changes == changes:  # and nothing more since the last look
+                handled = changes
+                self.mark(self._publisher.forget_refusals())
+            changes = installed.changes
             if time.monotonic() >= next_scan:
                 self._compare()
                 next_scan = time.monotonic() + interval
@@ -221,73 +244,128 @@ class SourceWatcher(OwnThread):
     def _compare(self) -> None:
         """Mark the folders whose stamp differs from the last: events can be lost."""
         folders = list_folders(self._root)
-        changed = [n for n in folders if folder_stamp(self._root / n) != self._stamps.get(n)]
+        changed = [n for n in folders if self._differs(n)]
         changed += self._stamps.keys() - set(folders)
         if changed:
             self.mark(changed)
 
+    def _differs(self, folder: str) -> bool:
+        large = self._large.get(folder)
+        if large is not None:
+            return not same_large(large)
+        return folder_stamp(self._root / folder) != self._stamps.get(folder)
+
     # --- publishing ------------------------------------------------------------------------
 
+    def _staff(self, now: float) -> None:
+        """Start threads until there is one for each place, beside those that are at slow ones."""
+        while self.holds and self._publishing < PLACES + self._places.count_slow(now):
+            self._publishing += 1
+            name = f"benana-publish-{self._publishing}"
+            threading.Thread(target=self._work, name=name, daemon=True).start()
+
     def _work(self) -> None:
-        while True:
-            folder = self._next()
-            if folder is None:
-                return
-            settled = True
-            try:
-                self._look(folder, self._busy[folder])
-                self._locked.discard(folder)
-            except SupersededError:
-                pass  # the folder is marked again
-            except DatabaseBusyError:
-                settled = False  # who holds the lock is logged; the folder stays marked
-                self._locked.add(folder)
-            except DatabaseUnavailableError:
-                settled = False  # the listener reports the outage; the folder stays marked
-            except DatabaseRefusedError as error:
-                # Its stamp stays as it was, so the next comparison marks the folder again.
-                log.error("%s: not published: %s", folder, error.message)
-            except Exception:
-                # A fault of ours: say so, and keep the thread for the other plugins.
-                log.exception("%s: publishing failed", folder)
+        try:
+            while (folder := self._next()) is not None:
+                self._look_at(folder)
+        finally:
             with self._lock:
-                del self._busy[folder]
-                if not settled and folder not in self._pending:
-                    now = time.monotonic()
-                    self._pending[folder] = _Pending(now, now + RETRY_SECONDS)
+                self._publishing -= 1
+
+    def _look_at(self, folder: str) -> None:
+        settled, tried = True, False
+        try:
+            tried = self._look(folder, self._busy[folder])
+            self._locked.discard(folder)
+        except SupersededError:
+            pass  # the folder is marked again
+        except DatabaseBusyError:
+            settled = False  # who holds the lock is logged; the folder stays marked
+            self._locked.add(folder)
+        except DatabaseUnavailableError:
+            settled = False  # the listener reports the outage; the folder stays marked
+        except DatabaseRefusedError as error:
+            # Its stamp stays as it was, so the next comparison marks the folder again.
+            log.error("%s: not published: %s", folder, error.message)
+        except Exception:
+            # A fault of ours: say so, and keep the thread for the other plugins.
+            log.exception("%s: publishing failed", folder)
+        with self._lock:
+            now = time.monotonic()
+            del self._busy[folder]
+            self._places.end(folder, now, tried=tried)
+            self._marked.notify()  # who waits for the place
+            if not settled and folder not in self._pending:
+                self._pending[folder] = _Pending(now, now + RETRY_SECONDS)
 
     def _next(self) -> str | None:
-        """Wait for a folder that is due and that no other thread looks at; None at the end."""
+        """Wait for a folder that is due, that no other thread looks at and that finds a place.
+
+        Returns:
+            The folder; None at the end, or if there are threads enough.
+        """
         with self._lock:
             while not self._stopped:
-                free = [(p.due, f) for f, p in self._pending.items() if f not in self._busy]
-                due, folder = min(free, default=(None, ""))
                 now = time.monotonic()
-                if due is not None and due <= now:
-                    pending = self._pending.pop(folder)
-                    self._busy[folder] = Look(
-                        eager=pending.eager, patient=folder not in self._locked
-                    )
-                    return folder
-                self._marked.wait(None if due is None else due - now)
+                if self._publishing > PLACES + self._places.count_slow(now):
+                    return None
+                room = {hung: self._places.may_begin(hung=hung, now=now) for hung in (False, True)}
+                free = [
+                    (not room[hung], hung, f not in self._stamps, p.due, f)
+                    for f, p in self._pending.items()
+                    if f not in self._busy
+                    for hung in (self._places.hung(f),)
+                ]
+                waits = [due for *_, due, _ in free if due > now]
+                due_now = [found for found in free if found[3] <= now]
+                if due_now:
+                    # Those that are known before the new ones, of which nothing good is known.
+                    full, *_, folder = min(due_now)
+                    if not full:
+                        pending = self._pending.pop(folder)
+                        self._busy[folder] = Look(
+                            eager=pending.eager, patient=folder not in self._locked
+                        )
+                        self._places.begin(folder, now)
+                        self._staff(now)
+                        return folder
+                    free_at = self._places.next_slow(now)
+                    waits += [] if free_at is None else [free_at]
+                self._marked.wait(min(waits) - now if waits else None)
             return None
 
-    def _look(self, folder: str, look: Look) -> None:
+    def _look(self, folder: str, look: Look) -> bool:
+        """Look at a folder and return whether a source was tried."""
         path = self._root / folder
         stamp = look.stamp = folder_stamp(path)
         known = self._stamps.get(folder)
+        large = tried = False
         for name in self._publisher.names_of(folder):
             try:
-                self._publisher.follow(name, look)
+                tried |= self._publisher.follow(name, look)
             except PluginError as error:
-                log.warning("%s", error)
+                tried = True
+                large = large or isinstance(error, TooLargeError)
+                if not (large and folder in self._large):  # it was said
+                    log.warning("%s", error)
         if not path.is_dir():
             self._stamps.pop(folder, None)
             self._changed_at.pop(folder, None)
-            return
+            self._large.pop(folder, None)
+            with self._lock:
+                self._places.forget(folder)
+            return tried
         self._stamps[folder] = stamp
+        if large:
+            found = large_stamp(path)
+            if found != self._large.get(folder):
+                self._large[folder] = found
+                self._look_again(folder)  # for what changed before the stamp was taken
+            return tried
+        self._large.pop(folder, None)
         if stamp != known:
             self._look_again(folder)
+        return tried
 
     def _look_again(self, folder: str) -> None:
         with self._lock:

@@ -1,6 +1,8 @@
 """The artifacts folder: immutable archives, each under the digest of its source."""
 
+import errno
 import os
+import stat
 import tempfile
 from pathlib import Path
 
@@ -63,9 +65,15 @@ def write_whole(path: Path, data: bytes, *, shared: bool = False) -> None:
 
 def _holds(path: Path, artifact: Artifact) -> bool:
     try:
-        return path.read_bytes() == artifact.archive
+        handle, size = open_regular(path)
     except FileNotFoundError:
         return False
+    except OSError as error:
+        if error.errno == errno.EINVAL:
+            return False  # a pipe or the like: the archive takes its place
+        raise
+    with os.fdopen(handle, "rb") as file:
+        return size == len(artifact.archive) and file.read() == artifact.archive
 
 
 def read_archive(folder: Path, file_name: str) -> bytes | None:
@@ -77,14 +85,31 @@ def read_archive(folder: Path, file_name: str) -> bytes | None:
 
 
 def read_whole(path: Path) -> bytes:
-    """Return a file's bytes; OSError if it cannot be read.
+    """Return a regular file's bytes; OSError if it cannot be read, or is none.
 
     With the fewest calls of the system: each gives the GIL away, and under load a thread waits
     for it. One read is enough for the files that `write_whole` wrote; for an archive that somebody
     else cut or let grow its hash tells.
     """
-    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    handle, size = open_regular(path)
     try:
-        return os.read(handle, os.fstat(handle).st_size)
+        return os.read(handle, size)
     finally:
         os.close(handle)
+
+
+def open_regular(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """Open a regular file for reading and return its descriptor and its size.
+
+    What stands there may be anything, and be another thing than a moment ago: to open a pipe that
+    nobody writes to waits without end, and a device never ends.
+
+    Raises:
+        OSError: it cannot be opened; with EINVAL if it is no regular file.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    found = os.fstat(handle)
+    if not stat.S_ISREG(found.st_mode):
+        os.close(handle)
+        raise OSError(errno.EINVAL, "it is no regular file", os.fspath(path))
+    return handle, found.st_size

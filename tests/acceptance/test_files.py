@@ -3,11 +3,12 @@
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.acceptance.server import Server, source, wait_until
+from tests.acceptance.server import CHECKOUT, Server, source, wait_until
 
 
 def run(*command: str, cwd: Path | None = None) -> None:
@@ -208,3 +209,18 @@ def test_a_plugins_root_that_is_gone_unregisters_nothing(server: Server) -> None
     server.write("kept", source("kept", "two"))
     server.wait_says("kept", "two")
     assert server.plugin("kept")["status"] == "active"
+
+
+def test_a_new_plugin_is_said_to_be_served_once_it_is(server: Server) -> None:
+    code = "import sys; from app.cli import main; sys.argv = ['benana', 'new', 'brandnew']; main()"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(
+        command,
+        cwd=CHECKOUT,
+        env={**os.environ, **server.environment},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"The server at 127.0.0.1:{server.port} serves it:" in done.stdout
+    server.wait_everywhere("/brandnew", lambda answer: answer.status == 200)

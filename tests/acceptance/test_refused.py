@@ -1,10 +1,13 @@
 """What cannot be served is refused, said clearly, and never takes the old version down."""
 
+import shutil
+import time
 from typing import Any
 
+import psutil
 import pytest
 
-from tests.acceptance.server import Server, source, wait_until
+from tests.acceptance.server import Server, ask, source, wait_until
 
 ENDLESS = 8.0  # seconds: 5 for the trial, the rest for a busy machine
 
@@ -59,6 +62,73 @@ def test_an_import_that_loops_holds_up_nobody(server: Server) -> None:
     assert server.wait_says("swift", "one") < 2.0
     assert "did not return within 5 s" in error_of(server, "stuck")["message"]
     server.wait_says("stuck", "good")
+
+
+@pytest.mark.soak
+def test_a_large_table_is_compiled_and_holds_up_nobody(server: Server) -> None:
+    rows = "".join(f'    ("key{n}", {n}, "value {n}", {n}.5),\n' for n in range(60_000))
+    server.write("sized", source("sized", "small"))
+    server.wait_says("sized", "small")
+    (server.plugins / "sized" / "table.py").write_text(f"TABLE = [\n{rows}]\n")
+    server.write("sized", "from .table import TABLE\n" + source("sized", "large"))
+    waits = []
+    with server.each_worker() as connections:
+        deadline = time.monotonic() + 30.0
+        while time.monotonic() < deadline:
+            for connection in connections.values():
+                began = time.monotonic()
+                assert ask(connection, "GET", "/whoami").status == 200
+                waits.append(time.monotonic() - began)
+            if server.get("/sized").says == "large":
+                break
+    server.wait_says("sized", "large")
+    assert max(waits) < 1.5, "compiling it takes longer, and holds the GIL"
+
+
+@pytest.mark.soak
+def test_eight_folders_that_hang_hold_up_nobody(server: Server) -> None:
+    server.write("honest", source("honest", "zero"))
+    server.wait_says("honest", "zero")
+    for number in range(8):
+        server.write(f"hangs{number}", "import time\ntime.sleep(60)\n")
+    server.write("honest", source("honest", "one"))
+    assert server.wait_says("honest", "one", 10.0) < 2.5, "until the first ones count as slow"
+    for number in range(8):
+        wait_until(lambda: f"hangs{number}: import failed" in server.log(), "it is refused", 30.0)
+    for number in range(8):
+        server.write(f"hangs{number}", "import time\n\ntime.sleep(60)\n")
+    for says in ("two", "three", "four"):
+        server.write("honest", source("honest", says))
+        assert server.wait_says("honest", says, 10.0) < 1.5, "they hung last time"
+    for number in range(8):
+        shutil.rmtree(server.plugins / f"hangs{number}")
+
+
+@pytest.mark.soak
+def test_a_folder_of_many_files_holds_up_nobody(server: Server) -> None:
+    server.write("honest", source("honest", "before"))
+    server.wait_says("honest", "before")
+    data = server.write("huge", source("huge")).parent / "data"
+    data.mkdir()
+    for number in range(20_000):
+        (data / f"f{number}").touch()
+    server.write("honest", source("honest", "after"))
+    assert server.wait_says("honest", "after", 30.0) < 10.0, "the system's events come in turn"
+    wait_until(lambda: "huge: discover failed: the folder holds more than" in server.log())
+
+    def spent() -> float:
+        times = [psutil.Process(pid).cpu_times() for pid in server.workers()]
+        return sum(found.user + found.system for found in times)
+
+    def rests() -> bool:
+        before = spent()
+        time.sleep(6.0)  # longer than from one scan to the next
+        return spent() - before < 1.0
+
+    wait_until(rests, "nothing walks it", 60.0)
+    server.write("honest", source("honest", "later"))
+    assert server.wait_says("honest", "later") < 1.5
+    shutil.rmtree(server.plugins / "huge")
 
 
 GOOD = source("broken", "good")

@@ -286,8 +286,8 @@ def test_a_row_that_was_locked_before_is_not_waited_for_again(
     publisher = publisher_on(tmp_path, impatient, one=report("one", "/one"))
     trials: list[str] = []
     run = publisher._trial.run
-    publisher._trial.run = lambda artifact, *rest: (  # type: ignore[method-assign]
-        trials.append(artifact.plugin) or run(artifact, *rest)
+    publisher._trial.run = lambda source, *rest: (  # type: ignore[method-assign]
+        trials.append(source.name) or run(source, *rest)
     )
     with holding(url, ROW):
         with pytest.raises(DatabaseBusyError, match="a row of plugins is locked by pid"):

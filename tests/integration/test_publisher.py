@@ -12,10 +12,11 @@ import pytest
 from app.database.connection import Database
 from app.database.repository import Repository
 from app.errors import ConflictError, DatabaseRefusedError, PluginError, SupersededError
+from app.publishing.compiler import compile_plugin
 from app.publishing.look import Look
 from app.publishing.publisher import Publisher
 from app.publishing.trial import TrialRunner
-from app.records import Artifact, TrialReport
+from app.records import Artifact, PluginSource, TrialReport
 from tests.integration.test_repository import MESSAGES, publish, report
 from tests.integration.test_schema import GO_ROWS, GO_TABLES, GO_TRIGGERS, Session, session
 
@@ -51,11 +52,11 @@ class InstantTrial:
     def __init__(self, **reports: TrialReport | PluginError) -> None:
         self._reports = reports
 
-    def run(self, artifact: Artifact, _superseded: object = None) -> TrialReport:
-        found = self._reports.get(artifact.plugin) or report(artifact.plugin, f"/{artifact.plugin}")
+    def run(self, source: PluginSource, _superseded: object = None) -> tuple[Artifact, TrialReport]:
+        found = self._reports.get(source.name) or report(source.name, f"/{source.name}")
         if isinstance(found, PluginError):
             raise found
-        return found
+        return compile_plugin(source), found
 
     def close(self) -> None:
         """Nothing runs."""

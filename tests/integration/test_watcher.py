@@ -1,14 +1,17 @@
 """The watcher on real files: lost events, dead observers, a root that goes and comes back."""
 
+import os
 import shutil
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from app.errors import DatabaseBusyError, DatabaseUnavailableError, SupersededError
-from app.publishing import look, observer, watcher
+from app.publishing import discovery, look, observer, places, requirements, watcher
+from app.publishing.discovery import read_source, same_large
 from app.publishing.look import Look
 from app.publishing.observer import FolderObserver
 from app.publishing.watcher import SourceWatcher
@@ -30,6 +33,9 @@ class Looks:
         self.begun = 0
         self.superseded = 0
         self.refused = 0
+        self.hanging = 0
+        self.walks = 0
+        self.release = threading.Event()
 
     def prepare(self) -> None: ...
 
@@ -39,13 +45,16 @@ class Looks:
     def unpublished(self) -> list[str]:
         return self.asked
 
+    def forget_refusals(self) -> list[str]:
+        return ["wanting"]
+
     def scan(self) -> list[str]:
         if not self.root.is_dir():
             raise FileNotFoundError(2, "No such file or directory", str(self.root))
         self.scans += 1
         return self.locked
 
-    def follow(self, name: str, look: Look) -> None:
+    def follow(self, name: str, look: Look) -> bool:
         self.patient.append(look.patient)
         if self.locked_row:
             raise DatabaseBusyError("locked")
@@ -53,11 +62,24 @@ class Looks:
             self.refused += 1
             raise DatabaseUnavailableError("away")
         self.begun += 1
+        if name.startswith("hangs"):
+            text = (self.root / name / "main.py").read_text()
+            if self.saw(name, text):
+                return False
+            self.hanging += 1
+            self.release.wait(20.0)
+            self.hanging -= 1
+            self.seen.append((name, text))
+            return True
+        if name.startswith("large"):
+            self.walks += 1
+            read_source(self.root, self.root / name, name)
         if not look.settle():
             self.superseded += 1
             raise SupersededError("changed")
         file = self.root / name / "main.py"
         self.seen.append((name, file.read_text() if file.exists() else None))
+        return True
 
     def saw(self, name: str, text: str | None) -> bool:
         return (name, text) in self.seen
@@ -81,6 +103,7 @@ def watching(root: Path, tmp_path: Path, looks: Looks) -> Iterator[SourceWatcher
     running.start()
     wait_until(lambda: looks.scans, "it scans first")
     yield running
+    looks.release.set()
     running.stop()
 
 
@@ -96,7 +119,8 @@ def test_an_event_marks_its_folder(root: Path, looks: Looks, watching: SourceWat
 
 @pytest.fixture
 def frequent_scans(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watcher, "SCAN_SECONDS", 0.5)
+    monkeypatch.setattr(watcher, "SCAN_SECONDS", 0.2)
+    monkeypatch.setattr(watcher, "SUPERVISE_SECONDS", 0.05)
 
 
 def test_the_scan_finds_what_no_event_told(
@@ -205,6 +229,26 @@ def test_a_row_that_asks_is_looked_at(root: Path, looks: Looks, watching: Source
     wait_until(lambda: looks.saw("wanted", None), "it is looked at", 2.0)
 
 
+def test_what_was_refused_is_looked_at_again_once_packages_are_installed(
+    frequent_scans: None,
+    root: Path,
+    tmp_path: Path,
+    looks: Looks,
+    watching: SourceWatcher,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    site = tmp_path / "site-packages"
+    site.mkdir()
+    monkeypatch.setattr(requirements, "_site_folders", lambda: [str(site)])
+    wait_until(lambda: looks.saw("wanting", None), "another environment is a change, too")
+    looks.seen.clear()
+    write(root, "other", "one")
+    wait_until(lambda: looks.saw("other", "one"))
+    assert not looks.saw("wanting", None), "nothing was installed"
+    (site / "thing-1.0.dist-info").mkdir()
+    wait_until(lambda: looks.saw("wanting", None), "it is looked at", 2.0)
+
+
 def test_one_of_several_watches_and_another_takes_over(
     root: Path, tmp_path: Path, looks: Looks, watching: SourceWatcher
 ) -> None:
@@ -224,6 +268,21 @@ def test_one_of_several_watches_and_another_takes_over(
         wait_until(lambda: looks.saw("second", "two"), "and sees", 2.0)
     finally:
         second.stop()
+
+
+def test_a_pipe_in_the_locks_place_is_said_and_hangs_nobody(
+    root: Path, tmp_path: Path, looks: Looks, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "bin").mkdir()
+    os.mkfifo(tmp_path / "bin" / ".watch.lock")
+    stuck = SourceWatcher(root, tmp_path / "bin", looks)  # type: ignore[arg-type]
+    stuck.start()
+    try:
+        wait_until(lambda: "nothing is watched" in caplog.text, "it is said", 3.0)
+        (tmp_path / "bin" / ".watch.lock").unlink()
+        wait_until(lambda: looks.scans, "it watches", 3.0)
+    finally:
+        stuck.stop()
 
 
 def test_a_file_is_read_when_its_writer_has_closed_it(
@@ -274,3 +333,98 @@ def test_a_storm_of_edits_is_waited_out(
     wait_until(lambda: looks.saw("one", "199"))
     assert looks.superseded == 0
     assert looks.begun - begun < 20
+
+
+def test_folders_that_hang_hold_up_no_other_one(
+    frequent_scans: None,
+    root: Path,
+    looks: Looks,
+    watching: SourceWatcher,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(places, "SLOW_SECONDS", 0.1)
+    for number in range(8):
+        write(root, f"hangs{number}", "one")
+    wait_until(lambda: looks.hanging >= 4, "they hang")
+    write(root, "new", "one")
+    wait_until(lambda: looks.saw("new", "one"), "the first time, it waits for some of them", 3.0)
+    wait_until(lambda: looks.hanging == 8, "all are looked at")
+    looks.release.set()
+    wait_until(lambda: not looks.hanging and not watching._pending and not watching._busy)
+    looks.release.clear()
+    for number in range(8):
+        write(root, f"hangs{number}", "two")
+    wait_until(lambda: looks.hanging == places.SLOW_PLACES, "as many as may")
+    monkeypatch.setattr(places, "SLOW_SECONDS", 30.0)
+    for number in range(3):
+        write(root, "new", f"two{number}")
+        text = f"two{number}"
+        wait_until(lambda: looks.saw("new", text), "it waits for none", 1.0)
+    assert looks.hanging == places.SLOW_PLACES
+    looks.release.set()
+    wait_until(lambda: not watching._pending and not watching._busy, "the others had their turn")
+    assert looks.begun >= 8 + 8 + 1 + 3
+    assert watching._publishing == places.PLACES, "the threads that came beside have ended"
+
+
+def test_a_folder_that_is_too_large_is_left_alone_until_it_changes(
+    frequent_scans: None,
+    root: Path,
+    looks: Looks,
+    watching: SourceWatcher,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(discovery, "MAX_FILES", 20)
+    data = root / "large" / "data"
+    data.mkdir(parents=True)
+    for number in range(30):
+        (data / f"f{number}").touch()
+    write(root, "large", "new")
+
+    def rests() -> bool:
+        known = same_large(watching._large.get("large", ()))
+        return known and not watching._pending and not watching._busy
+
+    wait_until(rests, "it is refused as it is now")
+    walks = looks.walks
+    with monkeypatch.context() as patch:
+        patch.setattr(watcher, "folder_stamp", lambda _folder: pytest.fail("it was walked"))
+        for number in range(300):
+            (data / f"f{number % 30}").write_text("x")
+            watching.notice("large", f"large/data/f{number}", "modified")
+        assert looks.walks == walks
+    (data / "f0").unlink()
+    wait_until(lambda: looks.walks > walks, "the scan sees that something was taken away", 3.0)
+    assert not looks.saw("large", "new")
+    shutil.move(data, root.parent / "data")
+    wait_until(lambda: looks.saw("large", "new"), "it is small enough", 3.0)
+    assert "large" not in watching._large
+    assert caplog.text.count("large: discover failed") == 1
+
+
+def test_thousands_of_events_cost_few_stamps(
+    root: Path, watching: SourceWatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stamps = []
+
+    def stamp(_folder: Path) -> tuple[object, ...]:
+        stamps.append(time.monotonic())
+        while time.monotonic() < stamps[-1] + 0.002:
+            pass
+        return ("same",)
+
+    monkeypatch.setattr(watcher, "folder_stamp", stamp)
+    busy = Look()
+    busy.stamp = ("same",)
+    watching._busy["one"] = busy
+    began = time.monotonic()
+    for number in range(3000):
+        watching.notice("one", f"one/f{number}", "created")
+    took = time.monotonic() - began
+    assert len(stamps) <= 1 + took / 0.02
+    wait_until(lambda: time.monotonic() > busy._compare_at, "its time has come")
+    monkeypatch.setattr(watcher, "folder_stamp", lambda _folder: ("other",))
+    watching.notice("one", "one/last", "created")
+    assert busy.superseded.is_set()
+    del watching._busy["one"]

@@ -269,6 +269,37 @@ def test_new_says_what_to_call(run, tmp_path):
     assert "curl http://127.0.0.1:8000/shop\n" in result.stdout
 
 
+def test_new_says_that_no_server_runs(run, nowhere):
+    result = run("new", "shop", BENANA_BIND=nowhere)
+    assert "No server runs; start it with `benana serve`" in result.stdout
+    assert "serves it" not in result.stdout
+
+
+def test_new_says_that_the_server_serves_it(run, api, tmp_path):
+    source = str(tmp_path / "plugins" / "shop")
+    api.answers["GET /plugins/shop"] = (200, {"name": "shop", "source_path": source})
+    assert f"The server at {os.environ['BENANA_BIND']} serves it:" in run("new", "shop").stdout
+
+
+def test_new_says_that_the_server_watches_another_folder(run, api, monkeypatch):
+    monkeypatch.setattr(app.cli, "NEW_SECONDS", 0.2)
+    api.answers["GET /plugins/shop"] = (404, {"title": "Not found", "detail": "There is none."})
+    result = run("new", "shop")
+    assert result.exit_code == 0
+    assert "has not registered it yet. Does it watch" in result.stdout
+    assert len(api.asked) > 1, "a server needs a moment"
+    api.answers["GET /plugins/till"] = (200, {"name": "till", "source_path": "/srv/till"})
+    assert "one of this name already, of /srv/till" in run("new", "till").stdout
+
+
+def test_new_says_what_else_answers(run, api):
+    api.answers["GET /plugins/shop"] = (200, b"<html>")
+    result = run("new", "shop")
+    assert (result.exit_code, "is no Benana" in result.stdout) == (0, True)
+    api.answers["GET /plugins/till"] = (401, {"title": "Unauthorized", "detail": "Token, please."})
+    assert "Token, please." in run("new", "till").stdout
+
+
 def test_new_knows_unix_sockets(run):
     result = run("new", "shop", BENANA_BIND="unix:/run/benana.sock")
     assert "curl --unix-socket /run/benana.sock http://localhost/shop\n" in result.stdout

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from app.errors import ArtifactError, CompileError
+from app.publishing import compiler
 from app.publishing.compiler import compile_plugin
 from app.records import Artifact, artifact_digest
 from app.serving.archive import Archive
@@ -127,6 +128,16 @@ def test_deep_nesting_is_refused_and_does_not_end_the_process(raw):
 )
 def test_what_only_the_compiler_sees_is_refused_too(text):
     assert refusal({"main.py": text}).line is not None
+
+
+def test_an_archive_that_is_too_large_is_refused(monkeypatch):
+    source = source_of({"main.py": "x = 1\n", "data.bin": b"0" * 2000})
+    size = len(compile_plugin(source).archive)
+    monkeypatch.setattr(compiler, "MAX_ARCHIVE_BYTES", size)
+    compile_plugin(source)
+    monkeypatch.setattr(compiler, "MAX_ARCHIVE_BYTES", size - 1)
+    with pytest.raises(CompileError, match=f"have {size:,} bytes, expected {size - 1:,} at most"):
+        compile_plugin(source)
 
 
 def test_only_files_that_end_in_py_are_compiled():
@@ -329,6 +340,18 @@ def test_a_folder_that_is_a_file_is_an_error_of_the_artifact(artifact, tmp_path)
     (tmp_path / "file").write_text("")
     with pytest.raises(ArtifactError):
         store_artifact(artifact, tmp_path / "file")
+
+
+def test_a_pipe_in_the_archives_place_hangs_nobody_and_is_replaced(artifact, tmp_path):
+    os.mkfifo(tmp_path / artifact.file_name)
+    assert read_archive(tmp_path, artifact.file_name) is None
+    path = store_artifact(artifact, tmp_path)
+    assert read_archive(tmp_path, artifact.file_name) == path.read_bytes() == artifact.archive
+
+
+def test_a_device_in_the_archives_place_is_not_read(tmp_path):
+    (tmp_path / "endless.pyz").symlink_to("/dev/zero")
+    assert read_archive(tmp_path, "endless.pyz") is None
 
 
 def test_a_folder_in_the_archives_place_is_an_error_of_the_artifact(artifact, tmp_path):

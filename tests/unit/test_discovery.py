@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import os
+import stat
 import sys
 from pathlib import Path
 
@@ -9,15 +10,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.errors import DiscoveryError
+from app.errors import DiscoveryError, TooLargeError
 from app.publishing import discovery
 from app.publishing.discovery import (
     digest_of,
     folder_stamp,
     inside,
     is_part,
+    large_stamp,
     list_folders,
+    read_file,
     read_source,
+    same_large,
 )
 from app.records import is_plugin_name
 
@@ -219,6 +223,48 @@ def test_sockets_and_pipes_are_passed_over(make_plugin, plugins_root):
     assert list(read_source(plugins_root, folder, "sample").files) == ["main.py"]
 
 
+@pytest.mark.parametrize("file", ["main.py", "sub/models.py", "plugin.yaml", "requirements.txt"])
+@pytest.mark.parametrize("kind", ["pipe", "socket"])
+def test_a_source_that_is_no_regular_file_is_named(make_plugin, plugins_root, file, kind):
+    folder = make_plugin({"main.py": "", "sub/__init__.py": ""})
+    (folder / file).unlink(missing_ok=True)
+    if kind == "pipe":
+        os.mkfifo(folder / file)
+    else:
+        os.mknod(folder / file, stat.S_IFSOCK | 0o600)
+    error = refusal(plugins_root, folder)
+    assert error.file == file
+    assert error.message == f"{file} is a {kind}, expected a file"
+
+
+@pytest.mark.parametrize("target", ["/dev/zero", "/dev/null"])
+def test_a_device_is_refused_or_passed_over(tmp_path, target):
+    # The root is the whole machine, so that the link does not lead out of it.
+    folder = tmp_path / "sample"
+    folder.mkdir()
+    (folder / "main.py").write_text("")
+    (folder / "data").symlink_to(target)
+    assert list(read_source(Path("/"), folder, "sample").files) == ["main.py"]
+    (folder / "endless.py").symlink_to(target)
+    assert refusal(Path("/"), folder).message == "endless.py is a device, expected a file"
+
+
+def test_a_file_that_becomes_a_pipe_between_look_and_read_is_named(
+    make_plugin, plugins_root, monkeypatch
+):
+    folder = make_plugin({"main.py": "", "data": "x"})
+
+    def swapped(path, limit):
+        if path.endswith("data"):
+            (folder / "data").unlink()
+            os.mkfifo(folder / "data")
+        return read_file(path, limit)
+
+    monkeypatch.setattr(discovery, "read_file", swapped)
+    error = refusal(plugins_root, folder)
+    assert (error.file, error.message) == ("data", "data cannot be read: it is no regular file")
+
+
 # --- symlinks ------------------------------------------------------------------------------
 
 
@@ -330,6 +376,80 @@ def test_too_many_bytes_are_refused(make_plugin, plugins_root, monkeypatch):
     assert "more than" in refusal(plugins_root, make_plugin({"c": b"z"})).message
 
 
+def test_a_module_that_is_too_large_to_compile_is_refused(make_plugin, plugins_root):
+    module = b"x = 1\n" + b"#" * 4 * 1024 * 1024
+    folder = make_plugin({"main.py": "", "sub/table.py": module, "data.csv": module * 2})
+    error = refusal(plugins_root, folder)
+    assert (error.file, error.line) == ("sub/table.py", None)
+    assert "4,194,310 bytes, expected 4,194,304 at most" in error.message
+    assert "BENANA_MAX_SOURCE_MB" in error.message
+    assert read_source(plugins_root, folder, "sample", max_module_mb=5)
+    (folder / "sub" / "table.py").write_bytes(module[6:])
+    assert len(read_source(plugins_root, folder, "sample").files) == 3
+
+
+@pytest.fixture
+def looked_at(monkeypatch):
+    """The names that are read from folders, one for each."""
+    names = []
+    scandir = os.scandir
+
+    class Counted:
+        def __init__(self, path):
+            self._entries = scandir(path)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            self._entries.close()
+
+        def __iter__(self):
+            for entry in self._entries:
+                names.append(entry.name)
+                yield entry
+
+    monkeypatch.setattr(os, "scandir", Counted)
+    return names
+
+
+@pytest.mark.parametrize("name", ["data/f{n}", "f{n}", "data/f{n}.pyc", "d{n}/x"])
+def test_a_huge_folder_is_neither_walked_nor_read_to_its_end(
+    make_plugin, plugins_root, monkeypatch, looked_at, name
+):
+    monkeypatch.setattr(discovery, "MAX_FILES", 10)
+    monkeypatch.setattr(discovery, "MAX_ENTRIES", 60)
+    folder = make_plugin({"main.py": ""} | {name.format(n=n): "" for n in range(100)})
+    read = []
+    monkeypatch.setattr(discovery, "read_file", lambda *args: read.append(args))
+    with pytest.raises(TooLargeError, match="more than 10 files"):
+        read_source(plugins_root, folder, "sample")
+    assert read == []
+    assert len(looked_at) <= 62
+    looked_at.clear()
+    folder_stamp(folder)
+    assert len(looked_at) <= 62
+    looked_at.clear()
+    stamp = large_stamp(folder)
+    assert len(looked_at) <= 62
+    looked_at.clear()
+    assert same_large(stamp)
+    assert looked_at == []
+
+
+def test_a_large_folder_differs_once_something_is_taken_away_or_added(make_plugin):
+    folder = make_plugin({"main.py": "", "data/a": "", "data/b": ""})
+    stamp = large_stamp(folder)
+    make_plugin({"data/a": "longer"})
+    assert same_large(stamp)
+    (folder / "data" / "a").unlink()
+    assert not same_large(stamp)
+    assert same_large(stamp, root_only=True)
+    (folder / "more").touch()
+    assert not same_large(stamp, root_only=True)
+    assert not same_large(large_stamp(folder / "missing"))
+
+
 def test_deep_folders_are_refused(make_plugin, plugins_root):
     assert (
         "too deep"
@@ -339,27 +459,25 @@ def test_deep_folders_are_refused(make_plugin, plugins_root):
 
 def test_a_file_that_vanishes_meanwhile_is_passed_over(make_plugin, plugins_root, monkeypatch):
     folder = make_plugin({"main.py": "", "gone.py": ""})
-    read_bytes = Path.read_bytes
 
-    def vanish(path):
-        if path.name == "gone.py":
+    def vanish(path, limit):
+        if path.endswith("gone.py"):
             raise FileNotFoundError
-        return read_bytes(path)
+        return read_file(path, limit)
 
-    monkeypatch.setattr(Path, "read_bytes", vanish)
+    monkeypatch.setattr(discovery, "read_file", vanish)
     assert list(read_source(plugins_root, folder, "sample").files) == ["main.py"]
 
 
 def test_a_file_that_cannot_be_read_is_named(make_plugin, plugins_root, monkeypatch):
     folder = make_plugin({"main.py": "", "sub/locked.py": ""})
-    read_bytes = Path.read_bytes
 
-    def refuse(path):
-        if path.name == "locked.py":
+    def refuse(path, limit):
+        if path.endswith("locked.py"):
             raise PermissionError(13, "Permission denied")
-        return read_bytes(path)
+        return read_file(path, limit)
 
-    monkeypatch.setattr(Path, "read_bytes", refuse)
+    monkeypatch.setattr(discovery, "read_file", refuse)
     error = refusal(plugins_root, folder)
     assert error.file == "sub/locked.py"
     assert "Permission denied" in error.message
@@ -529,8 +647,3 @@ def test_a_marker_that_cannot_be_evaluated_is_refused_by_name(make_plugin, plugi
 def test_requirements_that_are_not_text_are_refused(make_plugin, plugins_root):
     folder = make_plugin({"main.py": "", "requirements.txt": b"\xff\xfe\x00"})
     assert refusal(plugins_root, folder).file == "requirements.txt"
-
-
-def test_a_development_version_satisfies_a_range(read_plugin, monkeypatch):
-    monkeypatch.setattr(importlib.metadata, "version", lambda name: "2.0.dev1")
-    assert read_plugin({"main.py": "", "requirements.txt": "thing>=1"})

@@ -27,6 +27,7 @@ def test_an_empty_environment_gives_the_documented_defaults():
     assert settings.watch is True
     assert (settings.lock_seconds, settings.statement_seconds) == (2, 30)
     assert (settings.plugin_connections, settings.plugin_statement_seconds) == (6, None)
+    assert settings.max_source_mb == 4
 
 
 def test_an_empty_variable_counts_as_not_set():

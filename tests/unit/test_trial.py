@@ -1,23 +1,25 @@
 """The trial's own process: what starts it, and that it is gone at the end."""
 
+import contextlib
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
-from app.errors import SupersededError
-from app.publishing.compiler import compile_plugin
+from app.errors import LoadError, SupersededError
 from app.publishing.trial import TrialRunner
-from app.publishing.trial_server import _FIRST_PLUGIN
-from app.records import Artifact, Manifest, PluginSource
+from app.publishing.trial_child import _FIRST_PLUGIN
+from app.records import Manifest, PluginSource
+from tests.acceptance.server import wait_until
+from tests.unit.conftest import PLUGIN, source_of
 
 
-def artifact() -> Artifact:
-    files = {"main.py": _FIRST_PLUGIN}
-    return compile_plugin(PluginSource("first", Path(), files, Manifest(), "0" * 32))
+def first() -> PluginSource:
+    return PluginSource("first", Path(), {"main.py": _FIRST_PLUGIN}, Manifest(), "0" * 32)
 
 
 def helpers() -> list[psutil.Process]:
@@ -38,16 +40,16 @@ def test_it_is_started_once_ahead_or_when_it_is_needed(runner: TrialRunner) -> N
     runner.prepare()
     runner.prepare()
     (helper,) = helpers()
-    report = runner.run(artifact())
+    _, report = runner.run(first())
     assert [endpoint.path for endpoint in report.endpoints] == ["/first", "/first/{number:int}"]
     assert helpers() == [helper]
 
 
 def test_after_its_end_nothing_starts_it_again(runner: TrialRunner) -> None:
-    runner.run(artifact())
+    runner.run(first())
     runner.stop()
     with pytest.raises(SupersededError, match="the server stops"):
-        runner.run(artifact())
+        runner.run(first())
     runner.prepare()
     assert helpers() == []
 
@@ -59,9 +61,9 @@ def test_an_end_amid_trials_leaves_no_process() -> None:
         for _ in range(5):
             runner = TrialRunner(None)
             runner.prepare()
-            tried = artifact()
+            tried = first()
 
-            def run(runner: TrialRunner = runner, tried: Artifact = tried) -> None:
+            def run(runner: TrialRunner = runner, tried: PluginSource = tried) -> None:
                 try:
                     while True:
                         runner.run(tried)
@@ -79,3 +81,118 @@ def test_an_end_amid_trials_leaves_no_process() -> None:
             assert helpers() == []
     finally:
         sys.setswitchinterval(interval)
+
+
+# --- what a trial starts --------------------------------------------------------------------
+
+DAEMON = """
+import os
+import time
+
+def start(file):
+    # As a daemon does it: two forks and a session of its own, the parent in between ends.
+    if os.fork():
+        return
+    os.setsid()
+    if os.fork():
+        os._exit(0)
+    with open(file + ".new", "w") as found:
+        found.write(str(os.getpid()))
+    os.rename(file + ".new", file)
+    time.sleep(60)
+    os._exit(0)
+"""
+
+
+def starting(file: Path, then: str = "") -> PluginSource:
+    """A plugin whose import starts a daemon, waits for it, and goes on with `then`."""
+    top = f"""
+import os, time
+from .daemon import start
+start({str(file)!r})
+while not os.path.exists({str(file)!r}):
+    time.sleep(0.001)
+{then}
+"""
+    return source_of({"main.py": top + PLUGIN, "daemon.py": DAEMON})
+
+
+def ended(file: Path) -> bool:
+    try:
+        return psutil.Process(int(file.read_text())).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+@pytest.fixture(scope="module")
+def hasty() -> Iterator[TrialRunner]:
+    runner = TrialRunner(None, seconds=0.5)
+    yield runner
+    runner.stop()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="macOS has no subreaper")
+@pytest.mark.parametrize("then", ["", "os._exit(3)", "time.sleep(60)"])
+def test_nothing_that_a_trial_starts_outlives_it(
+    hasty: TrialRunner, tmp_path: Path, then: str
+) -> None:
+    file = tmp_path / "pid"
+    began = time.monotonic()
+    with contextlib.suppress(LoadError):
+        hasty.run(starting(file, then))
+    assert ended(file), "a session of its own does not help"
+    assert time.monotonic() - began < 5.0, "nor does holding the report open delay the verdict"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="macOS has no subreaper")
+def test_what_another_trial_has_started_is_let_be(runner: TrialRunner, tmp_path: Path) -> None:
+    slow, quick, go = tmp_path / "slow", tmp_path / "quick", tmp_path / "go"
+    wait = f"while not os.path.exists({str(go)!r}):\n    time.sleep(0.001)\n"
+    thread = threading.Thread(target=runner.run, args=[starting(slow, wait)])
+    thread.start()
+    wait_until(slow.exists, "the first trial runs")
+    runner.run(starting(quick))
+    assert ended(quick)
+    assert not ended(slow), "its trial still runs"
+    go.touch()
+    thread.join(10.0)
+    assert ended(slow)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="macOS has no subreaper")
+def test_the_end_of_the_server_is_the_end_of_all(runner: TrialRunner, tmp_path: Path) -> None:
+    file = tmp_path / "pid"
+
+    def run() -> None:
+        with contextlib.suppress(SupersededError):
+            runner.run(starting(file, "time.sleep(60)"))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    wait_until(file.exists, "the trial runs")
+    helper = psutil.Process(runner._process.pid)
+    (tried,) = helper.children()
+    runner.stop()
+    thread.join(10.0)
+    assert ended(file)
+    assert not tried.is_running()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="macOS has no such signal")
+def test_a_trial_whose_server_is_killed_ends(runner: TrialRunner, tmp_path: Path) -> None:
+    file = tmp_path / "pid"
+
+    def run() -> None:
+        with contextlib.suppress(SupersededError):
+            runner.run(starting(file, "while True: pass"))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    wait_until(file.exists, "the trial runs")
+    helper = psutil.Process(runner._process.pid)
+    (tried,) = helper.children()
+    runner._stopped = True  # else it would be tried once more
+    helper.kill()
+    wait_until(lambda: not tried.is_running() or tried.status() == psutil.STATUS_ZOMBIE)
+    thread.join(10.0)
+    psutil.Process(int(file.read_text())).kill()  # nobody is left who would

@@ -1,0 +1,73 @@
+"""A session in which nothing lasts: what a trial lends to a plugin as `context.database`."""
+
+import contextlib
+import threading
+from collections.abc import Iterator
+
+import psycopg2
+
+from app.database.connection import Connection, connect, connection_options, unavailable
+from app.database.rehearsed import RehearsedConnection
+
+
+class Rehearsal:
+    """The one session of a trial; nothing is connected before it is asked for."""
+
+    def __init__(self, url: str, seconds: float) -> None:
+        """Make it.
+
+        Args:
+            url: a libpq URI or DSN.
+            seconds: how long a statement may take; the server ends it even if the trial is gone.
+
+        Raises:
+            SettingsError: the URL cannot be read.
+        """
+        self._options = connection_options(url) | {"connection_factory": RehearsedConnection}
+        self._seconds = seconds
+        self._lock = threading.Lock()
+        self._session: RehearsedConnection | None = None
+
+    @contextlib.contextmanager
+    def connection(self) -> Iterator[Connection]:
+        """Lend the session, as `Database.connection` lends one of its own.
+
+        Raises:
+            DatabaseUnavailableError: the database cannot be reached, or went away meanwhile.
+        """
+        session = self._open()
+        try:
+            loan = session.lend()
+        except psycopg2.OperationalError as error:
+            raise unavailable(error) from None
+        try:
+            yield session
+            session.commit_loan(loan)
+        except BaseException as error:
+            lost = loan.closed or session.closed != 0
+            with contextlib.suppress(psycopg2.Error):
+                session.roll_back_loan(loan)
+            if isinstance(error, psycopg2.Error) and (lost or session.closed != 0):
+                raise unavailable(error) from error
+            raise
+        finally:
+            with contextlib.suppress(psycopg2.Error):
+                session.take_back(loan)
+
+    def close(self) -> None:
+        """Undo everything, before the trial says how it ended."""
+        with self._lock:
+            session, self._session = self._session, None
+        if session is not None:
+            with contextlib.suppress(psycopg2.Error):
+                Connection.rollback(session)
+            Connection.close(session)
+
+    def _open(self) -> RehearsedConnection:
+        with self._lock:
+            if self._session is None or self._session.lost:
+                session = connect(self._options)
+                assert isinstance(session, RehearsedConnection)  # noqa: S101 - the factory's
+                session.seconds = self._seconds
+                self._session = session
+            return self._session

@@ -1,0 +1,52 @@
+"""A source as one file, to be handed to another process by its descriptor.
+
+First a line with the length of a head, then the head, which is JSON, then the files' bytes. The
+sender copies the bytes and does nothing else with them: it may be a process that serves.
+"""
+
+import json
+import os
+import sys
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import IO
+
+from app.records import Manifest, PluginSource
+
+
+def memory_file(name: str) -> IO[bytes]:
+    """Return an empty file without a name in any folder; it goes away with its last descriptor."""
+    if sys.platform == "linux":
+        return os.fdopen(os.memfd_create(name, os.MFD_CLOEXEC), "w+b")
+    return tempfile.TemporaryFile()
+
+
+def write_parcel(source: PluginSource, file: IO[bytes]) -> None:
+    """Write a source to a file; OSError if there is no room for it."""
+    head = json.dumps(
+        {
+            "name": source.name,
+            "folder": str(source.folder),
+            "digest": source.digest,
+            "manifest": asdict(source.manifest),
+            "files": [(path, len(raw)) for path, raw in source.files.items()],
+        }
+    ).encode()
+    file.write(b"%d\n%b" % (len(head), head))
+    for raw in source.files.values():
+        file.write(raw)
+    file.flush()
+
+
+def read_parcel(file: IO[bytes]) -> PluginSource:
+    """Read what `write_parcel` wrote, from the file's begin."""
+    file.seek(0)
+    head = json.loads(file.read(int(file.readline())))
+    return PluginSource(
+        head["name"],
+        Path(head["folder"]),
+        {path: file.read(size) for path, size in head["files"]},
+        Manifest(**head["manifest"]),
+        head["digest"],
+    )

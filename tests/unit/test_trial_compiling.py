@@ -1,0 +1,133 @@
+"""A trial compiles: nothing of it runs in the process that asks, and a compiler may die of it."""
+
+import textwrap
+import time
+from collections.abc import Iterator
+
+import psutil
+import pytest
+
+from app.errors import CompileError
+from app.publishing import trial
+from app.publishing.compiler import compile_plugin
+from app.publishing.trial import TrialRunner
+from app.records import PluginSource
+from app.serving.archive import Archive
+from tests.unit.conftest import PLUGIN, source_of
+
+
+@pytest.fixture(scope="module")
+def runner() -> Iterator[TrialRunner]:
+    runner = TrialRunner(None)
+    yield runner
+    runner.stop()
+
+
+def sample(**files: str) -> PluginSource:
+    """A plugin that registers nothing wrong, with more modules beside its main.py."""
+    return source_of({"main.py": PLUGIN} | {f"{name}.py": code for name, code in files.items()})
+
+
+def table(entries: int) -> str:
+    """A module with a table, about 48 bytes an entry."""
+    rows = [f'    "key{n}": {{"number": {n}, "text": "value {n}"}},\n' for n in range(entries)]
+    return "TABLE = {\n" + "".join(rows) + "}\n"
+
+
+def test_the_process_that_asks_compiles_nothing(
+    runner: TrialRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("compiling holds the GIL, and with it every plugin's requests")
+
+    runner.run(sample())  # what Python itself compiles, it has compiled
+    with monkeypatch.context() as patch:
+        patch.setattr("builtins.compile", refuse)
+        patch.setattr("marshal.loads", refuse)
+        patch.setattr("marshal.dumps", refuse)
+        artifact, report = runner.run(sample(helper="x = 1\n"))
+    assert [endpoint.path for endpoint in report.endpoints] == ["/sample"]
+    archive = Archive.verified(artifact)
+    assert archive.code("helper.py").co_filename.endswith("/helper.py")
+    assert artifact == compile_plugin(sample(helper="x = 1\n"))
+
+
+def test_compile_errors_come_back_all_at_once_with_file_and_line(runner: TrialRunner) -> None:
+    with pytest.raises(CompileError) as caught:
+        runner.run(sample(a="\nx = (\n", b="def f(:\n", c="y = 1\n"))
+    assert (caught.value.phase, caught.value.file, caught.value.line) == ("compile", "a.py", 2)
+    assert "b.py:1" in caught.value.message
+    assert "c.py" not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "code", ["(" * 250 + ")" * 250, "x = " + "-" * 50_000 + "1", "x = 1" + "()" * 20_000]
+)
+def test_deep_nesting_is_a_sentence_with_its_file(runner: TrialRunner, code: str) -> None:
+    with pytest.raises(CompileError) as caught:
+        runner.run(sample(deep=code + "\n"))
+    assert caught.value.file == "deep.py"
+    assert caught.value.message
+
+
+def test_compiling_has_a_clock_of_its_own() -> None:
+    runner = TrialRunner(None, seconds=0.1)
+    try:
+        began = time.monotonic()
+        runner.run(sample(large=table(5_000)))
+        assert time.monotonic() - began > 0.1, "the table is too small to show it"
+    finally:
+        runner.stop()
+
+
+def test_what_does_not_compile_in_time_is_named(
+    runner: TrialRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trial, "COMPILE_SECONDS", 0.05)
+    with pytest.raises(CompileError, match=r"within 0.05 s; make it smaller") as caught:
+        runner.run(sample(large=table(10_000)))
+    assert (caught.value.phase, caught.value.file) == ("compile", "large.py")
+    monkeypatch.undo()
+    runner.run(sample(small=table(10)))
+
+
+@pytest.mark.parametrize(
+    ("end", "said"),
+    [
+        ({"code": -11, "timed_out": False}, "ends Python's compiler with SIGSEGV"),
+        ({"code": -9, "timed_out": False}, "ends Python's compiler with SIGKILL"),
+        ({"code": 70, "timed_out": False}, "ends Python's compiler with exit code 70"),
+        ({"code": -24, "timed_out": False}, "does not compile within 20 s"),
+    ],
+)
+def test_a_compiler_that_crashes_is_named_with_the_file(end: dict[str, object], said: str) -> None:
+    report = '@compile\n="a.py"\n="sub/deep.py"\nFatal Python error: Segmentation fault\n'
+    with pytest.raises(CompileError, match=said) as caught:
+        trial._judge(sample(), report, end, b"", 5.0)
+    assert caught.value.file == "sub/deep.py"
+
+
+def test_a_plugin_cannot_change_its_archive(runner: TrialRunner) -> None:
+    vandal = """\
+        import os
+        for number in range(3, 64):
+            try:
+                os.pwrite(number, b"vandal", 0)
+                os.ftruncate(number, 6)
+            except OSError:
+                pass
+        """
+    artifact, _ = runner.run(
+        sample(vandal=textwrap.dedent(vandal), __init__="from . import vandal")
+    )
+    Archive.verified(artifact)
+
+
+@pytest.mark.soak
+def test_a_literal_of_16_mb_costs_the_trial_and_nobody_else(runner: TrialRunner) -> None:
+    before = psutil.Process().memory_info().rss
+    with pytest.raises(CompileError) as caught:
+        runner.run(sample(huge="x = [" + "1," * 8_000_000 + "]\n"))
+    assert caught.value.file in {"huge.py", None}
+    assert psutil.Process().memory_info().rss - before < 200 * 1024**2
+    runner.run(sample(small=table(10)))
