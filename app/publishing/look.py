@@ -6,6 +6,10 @@ import time
 QUIET_SECONDS = 0.02
 """How long a folder has to be quiet before what is found in it counts."""
 
+SAVE_SECONDS = 0.003
+"""What the statements of a publish take: they begin so much before the end of the quiet period,
+and not earlier, because of the locks that they take."""
+
 
 class Look:
     """One look at a folder.
@@ -24,12 +28,16 @@ class Look:
         self.began = time.monotonic()
         self._eager = eager
 
-    def settle(self) -> bool:
+    def settle(self, early: float = 0.0) -> bool:
         """Wait for the end of the quiet period, where it was not waited for before.
+
+        Args:
+            early: how long before its end to come back, in seconds; `settle` again for the rest.
 
         Returns:
             Whether what was found counts; else the folder changed in that time.
         """
         if not self._eager:
             return True
-        return not self.superseded.wait(max(0.0, self.began + QUIET_SECONDS - time.monotonic()))
+        left = self.began + QUIET_SECONDS - early - time.monotonic()
+        return not self.superseded.wait(max(0.0, left))
