@@ -7,6 +7,10 @@ from collections.abc import Callable
 QUIET_SECONDS = 0.02
 """How long a folder has to be quiet before what is found in it counts."""
 
+SAVE_SECONDS = 0.003
+"""What the statements of a publish take: they begin so much before the end of the quiet period,
+and not earlier, because of the locks that they take."""
+
 
 class Look:
     """One look at a folder.
@@ -40,12 +44,16 @@ class Look:
         now = time.monotonic()
         self._compare_at = now + 9 * (now - began)
 
-    def settle(self) -> bool:
+    def settle(self, early: float = 0.0) -> bool:
         """Wait for the end of the quiet period, where it was not waited for before.
+
+        Args:
+            early: how long before its end to come back, in seconds; `settle` again for the rest.
 
         Returns:
             Whether what was found counts; else the folder changed in that time.
         """
         if not self._eager:
             return True
-        return not self.superseded.wait(max(0.0, self.began + QUIET_SECONDS - time.monotonic()))
+        left = self.began + QUIET_SECONDS - early - time.monotonic()
+        return not self.superseded.wait(max(0.0, left))

@@ -22,7 +22,7 @@ from app.errors import (
 )
 from app.plugin import PluginMetadata
 from app.publishing.discovery import MAX_MODULE_MB, inside, list_folders, read_source
-from app.publishing.look import Look
+from app.publishing.look import SAVE_SECONDS, Look
 from app.publishing.requirements import installed
 from app.publishing.seen import SeenSources
 from app.publishing.trial import TrialRunner
@@ -353,7 +353,7 @@ class Publisher:
         templates = list(dict.fromkeys(endpoint.path for endpoint in report.endpoints))
         with self._repository.publishing() as publication:
             kept = publication.keep_version(artifact, report, wait=False)
-            if not look.settle():
+            if not look.settle(SAVE_SECONDS):
                 raise SupersededError("the source changed while it was tried")
             row = publication.lock_row(source.name)
             if not force and row is not None and row.source_digest == source.digest:
@@ -375,6 +375,8 @@ class Publisher:
                 status=ACTIVE if source.manifest.enabled else INACTIVE,
             )
             pruned = publication.prune_versions(source.name)
+            if not look.settle():
+                raise SupersededError("the source changed while it was tried")
         self._drop_archives(artifact_name(source.name, digest) for digest in pruned)
         return generation
 
