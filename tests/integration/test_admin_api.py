@@ -474,6 +474,7 @@ def test_what_the_database_refuses_is_answered_with_its_words(
     live.client.post("/plugins/stuck/toggle", status=200)
 
 
+@pytest.mark.soak
 def test_a_database_that_refuses_to_be_read_is_named_once_and_served_on(
     new_database: Callable[[], str],
     tmp_path: Path,

@@ -14,6 +14,7 @@ from app.database.connection import Database
 from app.database.workers import WorkerRepository
 from app.errors import PluginError
 from app.records import LoadRecord
+from app.serving import recorder as recorder_module
 from app.serving.lastgood import LastGood
 from app.serving.recorder import Recorder
 from tests.acceptance.server import wait_until
@@ -127,8 +128,11 @@ def test_whatever_a_plugin_says_can_be_recorded(workers: WorkerRepository, messa
 
 
 @pytest.fixture
-def recorder(workers: WorkerRepository, tmp_path: Path) -> Iterator[Recorder]:
+def recorder(
+    workers: WorkerRepository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Recorder]:
     """A running recorder that has entered its process."""
+    monkeypatch.setattr(recorder_module, "RETRY_SECONDS", 0.02)
     recorder = Recorder(workers, LastGood(tmp_path), lambda: 0)
     recorder.start()
     wait_until(workers.list_workers, "it is entered")
