@@ -649,9 +649,9 @@ def test_a_method_that_is_not_there_names_those_that_are(
 ) -> None:
     status, headers, raw = call(live.app, method, path)
     assert status == 405
-    assert (
-        allowed <= {found.strip() for found in headers["allow"].split(",")} <= allowed | {"OPTIONS"}
-    )
+    if "GET" in allowed:
+        allowed = allowed | {"HEAD"}
+    assert {found.strip() for found in headers["allow"].split(",")} == allowed | {"OPTIONS"}
     if method != "HEAD":
         check_problem_body(headers["content-type"], raw, 405)
 

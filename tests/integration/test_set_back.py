@@ -329,6 +329,7 @@ def test_a_publish_that_takes_the_route_at_the_same_time_is_waited_for(
     def take() -> None:
         with two_versions.publishing() as publication:
             publication.keep_version(artifact("two", 1), report("two", "/a"))
+            publication.lock_row("two")
             publication.save(
                 None,
                 report("two").metadata,
