@@ -56,7 +56,8 @@ class _Child:
             return
         if pipe == self.status:
             _kill_group(self.pid, signal.SIGKILL)
-        elif os.read(pipe, 1) and not self.timed_out:
+        elif os.read(pipe, 1):
+            self.timed_out = False  # late, but compiled: the trial begins
             self.deadline = time.monotonic() + self.seconds
 
 

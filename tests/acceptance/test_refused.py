@@ -33,7 +33,7 @@ def error_of(server: Server, name: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     "name",
-    # Another import that never ends is tried below; each of them takes the trial's 5 s.
+    # Each import that never ends takes the trial's 5 s; tests/unit/test_trial.py has quicker ones.
     [pytest.param("sleeps", marks=pytest.mark.soak), *sorted(HOSTILE.keys() - {"sleeps"})],
 )
 def test_a_hostile_import_is_refused_and_the_workers_live_on(server: Server, name: str) -> None:
@@ -54,6 +54,7 @@ def test_a_hostile_import_is_refused_and_the_workers_live_on(server: Server, nam
     assert server.plugin(name)["error"] is None
 
 
+@pytest.mark.soak
 def test_an_import_that_loops_holds_up_nobody(server: Server) -> None:
     server.write("stuck", source("stuck", "good"))
     server.wait_says("stuck", "good")

@@ -144,6 +144,25 @@ def test_nothing_that_a_trial_starts_outlives_it(
     assert time.monotonic() - began < 5.0, "nor does holding the report open delay the verdict"
 
 
+def test_a_trial_that_never_returns_is_ended_and_holds_up_no_other(hasty: TrialRunner) -> None:
+    faults: list[LoadError] = []
+
+    def run() -> None:
+        try:
+            hasty.run(source_of({"main.py": "while True: pass\n"}))
+        except LoadError as error:
+            faults.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    hasty.run(first())
+    assert not faults, "the other one ended first"
+    thread.join(10.0)
+    (fault,) = faults
+    assert "did not return within 0.5 s" in fault.message
+    assert (fault.phase, fault.file, fault.line) == ("import", "main.py", 1)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="macOS has no subreaper")
 def test_what_another_trial_has_started_is_let_be(runner: TrialRunner, tmp_path: Path) -> None:
     slow, quick, go = tmp_path / "slow", tmp_path / "quick", tmp_path / "go"

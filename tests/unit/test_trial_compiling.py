@@ -1,5 +1,6 @@
 """A trial compiles: nothing of it runs in the process that asks, and a compiler may die of it."""
 
+import os
 import textwrap
 import time
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from app.errors import CompileError
 from app.publishing import trial
 from app.publishing.compiler import compile_plugin
 from app.publishing.trial import TrialRunner
+from app.publishing.trial_server import _Child
 from app.records import PluginSource
 from app.serving.archive import Archive
 from tests.unit.conftest import PLUGIN, source_of
@@ -85,10 +87,25 @@ def test_what_does_not_compile_in_time_is_named(
 ) -> None:
     monkeypatch.setattr(trial, "COMPILE_SECONDS", 0.05)
     with pytest.raises(CompileError, match=r"within 0.05 s; make it smaller") as caught:
-        runner.run(sample(large=table(10_000)))
+        runner.run(sample(large=table(30_000)))
     assert (caught.value.phase, caught.value.file) == ("compile", "large.py")
     monkeypatch.undo()
     runner.run(sample(small=table(10)))
+
+
+def test_what_compiles_a_little_late_has_its_time_all_the_same() -> None:
+    read, write = os.pipe()
+    now = time.monotonic()
+    child = _Child(pid=0, status=-1, compiled=read, deadline=now, seconds=5.0, timed_out=True)
+    os.write(write, b"!")
+    child.hear(read)
+    assert not child.timed_out
+    assert child.deadline >= now + 5.0
+    os.close(write)
+    child.deadline = now
+    child.hear(read)  # its process has ended
+    assert child.deadline == now
+    os.close(read)
 
 
 @pytest.mark.parametrize(
