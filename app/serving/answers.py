@@ -29,17 +29,8 @@ _STATUS_LINES = frozenset(
 )
 _WITHOUT_BODY = frozenset((status_codes.HTTP_204, status_codes.HTTP_304))
 
-PLAIN_TYPES = frozenset(
-    (
-        falcon.MEDIA_JSON,
-        falcon.MEDIA_HTML,
-        falcon.MEDIA_TEXT,
-        "application/problem+json",
-        "text/html",
-        "text/plain",
-    )
-)
-"""Content types that need no look."""
+JSON_HEADERS = {"content-type": falcon.MEDIA_JSON}
+"""The headers of the usual answer, which need no look: one comparison tells it."""
 
 _PLAIN_NAMES = frozenset(
     (

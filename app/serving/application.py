@@ -8,7 +8,7 @@ import falcon.responders
 from falcon.routing import CompiledRouter
 
 from app.serving import answers, bodies
-from app.serving.answers import OK, PLAIN_TYPES, BadAnswerError, UnanswerableError
+from app.serving.answers import JSON_HEADERS, OK, BadAnswerError, UnanswerableError
 from app.serving.bodies import LiveRequest
 from app.serving.generations import RunningRequests
 from app.serving.registration import Route
@@ -89,22 +89,22 @@ class LiveApp(falcon.App[LiveRequest, falcon.Response]):
         # Noted first, and read again by `_get_responder`: whatever that finds is in the noted table
         # or a later one, and what is retired from either waits for the noted one to be left.
         slot.at = self.table
-        streamed = False
         if "CONTENT_LENGTH" in env or "HTTP_TRANSFER_ENCODING" in env:
             bodies.wrap_input(env)
         try:
             body = _answer(self, env, start_response)
-            if type(body) is not list:
+            if type(body) is list:
+                slot.cell[0] = 0
+            else:  # it shows what it does until it is closed
                 body = answers.make_stream(body, env.get("wsgi.file_wrapper"), self.running, slot)
-                streamed = True
         except Exception:
+            slot.cell[0] = 0
             raise  # out of `start_response`, which must not be called again
         except BaseException as error:  # noqa: BLE001 - SystemExit would end the worker
+            slot.cell[0] = 0
             return self._answer_failure(error, env, start_response)
         finally:
             slot.at = None
-            if not streamed:
-                slot.cell[0] = 0
         return body
 
     def _answer_nested(
@@ -125,13 +125,11 @@ class LiveApp(falcon.App[LiveRequest, falcon.Response]):
             data = resp.render_body()
             if type(data) is not bytes:
                 return self._get_other_body(resp, data, wsgi_file_wrapper)
-            headers = resp._headers
             if (
-                len(headers) != 1
-                or headers.get("content-type") not in PLAIN_TYPES
+                resp._headers != JSON_HEADERS
                 or resp.status is not OK
-                or resp._extra_headers
-                or resp._cookies
+                or resp._cookies is not None
+                or resp._extra_headers is not None
             ):
                 answers.check_start(resp)
             return [data], len(data)
