@@ -102,6 +102,7 @@ class LoadMarker:
         self._lock = threading.Lock()
         self._loads: list[ServedRow] = []
         self._file = -1
+        self._length = 0
         self._path: Path | None = None
         self._complained = False
 
@@ -132,12 +133,17 @@ class LoadMarker:
     def _change(self, begun: list[ServedRow], ended: list[ServedRow]) -> None:
         with self._lock:
             self._loads = [row for row in self._loads if row not in ended] + begun
-            text = json.dumps({"pid": os.getpid(), "loads": [asdict(row) for row in self._loads]})
+            loads = [
+                (row.id, row.name, row.generation, row.status, row.binary_path, row.archive_sha256)
+                for row in self._loads
+            ]
+            text = json.dumps({"pid": os.getpid(), "loads": loads}).encode()
             try:
                 self._open()
                 # One write, because it is made before every load; no fsync: the file is to
                 # survive the process and not the machine.
-                os.pwrite(self._file, text.encode().ljust(os.fstat(self._file).st_size), 0)
+                os.pwrite(self._file, text.ljust(self._length), 0)
+                self._length = max(self._length, len(text))
             except OSError as error:
                 if not self._complained:
                     log.warning(
@@ -190,7 +196,7 @@ class CrashedLoads:
         for path in self._dead():
             try:
                 marker = json.loads(path.read_bytes())
-                loads = [ServedRow(**load) for load in marker["loads"]]
+                loads = [ServedRow(*load) for load in marker["loads"]]
                 pid = int(marker["pid"])
             except (OSError, ValueError, TypeError, KeyError):
                 loads, pid = [], 0  # it died while it wrote: nothing is known

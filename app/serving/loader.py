@@ -92,11 +92,12 @@ def load(
     generation: int = 0,
     steps: Steps | None = None,
     surroundings: Surroundings | None = None,
+    tried: bool = False,
 ) -> LoadedPlugin:
     """Load an artifact as one generation of its plugin.
 
     With `surroundings` the server says by which names it is called, for a plugin that has its
-    callers checked; without them, by those of this machine.
+    callers checked; without them, by those of this machine. With `tried` its trial has passed.
 
     On failure nothing stays behind: the modules are forgotten, and `cleanup` has run if
     `initialize` had succeeded.
@@ -107,7 +108,7 @@ def load(
         DatabaseUnavailableError: the plugin needed the database and it was away.
     """
     try:
-        loaded = _load(artifact, make_context, row_id, generation, steps or Steps())
+        loaded = _load(artifact, make_context, row_id, generation, steps or Steps(), tried)
     except BenanaError as error:
         # Whoever keeps the error shall not keep the plugin's frames with it.
         error.__context__ = error.__cause__ = None
@@ -121,7 +122,12 @@ def load(
 
 
 def _load(
-    artifact: Artifact, make_context: MakeContext, row_id: str, generation: int, steps: Steps
+    artifact: Artifact,
+    make_context: MakeContext,
+    row_id: str,
+    generation: int,
+    steps: Steps,
+    tried: bool,
 ) -> LoadedPlugin:
     name, began = artifact.plugin, time.monotonic()
     package = GenerationPackage(Archive.verified(artifact), generation)
@@ -140,7 +146,9 @@ def _load(
     loaded = LoadedPlugin(row_id, name, generation, metadata, (), context, package, instance, began)
     try:
         steps.reached("register_routes")
-        collector = RouteCollector(name, lambda frame: _frame_place(package, frame), package.name)
+        collector = RouteCollector(
+            name, lambda frame: _frame_place(package, frame), package.name, tried=tried
+        )
         guarded(name, "register_routes", package, instance.register_routes, collector)
         routes = collector.finish()
     except BenanaError:

@@ -143,6 +143,7 @@ class Loading:
                     row_id=row.id,
                     generation=row.generation,
                     surroundings=self._surroundings,
+                    tried=True,
                 )
         except PluginError as found:
             error = found.with_traceback(None)

@@ -80,8 +80,13 @@ def template_fields(uri_template: str) -> dict[str, bool]:
     }
 
 
-def template_fault(uri_template: object) -> str | None:
-    """Tell why a template cannot be served even where it stands alone, None if it can."""
+def template_fault(uri_template: object, *, alone: bool = True) -> str | None:
+    """Tell why a template cannot be served, None if it can.
+
+    Args:
+        uri_template: the template.
+        alone: whether to ask Falcon's router, too, what it makes of it where it stands alone.
+    """
     if not isinstance(uri_template, str) or not uri_template.startswith("/"):
         return f"the template is {uri_template!r}, expected text that starts with '/'"
     if len(uri_template) > MAX_TEMPLATE_LENGTH or "\0" in uri_template:
@@ -94,6 +99,8 @@ def template_fault(uri_template: object) -> str | None:
     found = unquotable(uri_template)
     if found is not None:
         return f"the template {uri_template!r} {found}"
+    if not alone:
+        return None
     # Most templates have neither, and compiling takes ten times as long as the rest.
     thorough = uri_template.count("/") > DEEP or "(" in uri_template
     found = routing_fault(uri_template, compiled=thorough)
