@@ -4,7 +4,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
@@ -19,6 +19,11 @@ ENDS = {
     "segfaults": ("import ctypes; ctypes.string_at(0)", "SIGSEGV"),
     "is_killed": ("import os; os.kill(os.getpid(), 9)", "SIGKILL"),
 }
+
+
+def _long(names: Iterable[str], *default: str) -> list[Any]:
+    """Leave all but a few for the long runs."""
+    return [pytest.param(n, marks=[] if n in default else [pytest.mark.soak]) for n in names]
 
 
 def ending(name: str, how: str, says: str = "ended") -> str:
@@ -57,7 +62,7 @@ def all_up(server: Server) -> bool:
         return False
 
 
-@pytest.mark.parametrize("name", ENDS)
+@pytest.mark.parametrize("name", _long(ENDS, "exits_3", "segfaults"))
 def test_a_handler_that_ends_its_worker_costs_its_caller_and_is_named(
     server: Server, name: str
 ) -> None:
@@ -76,7 +81,7 @@ def test_a_handler_that_ends_its_worker_costs_its_caller_and_is_named(
     assert f"ended ({said}) while it answered" in line
 
 
-@pytest.mark.parametrize("name", ["exits_3", "exits_0", "segfaults"])
+@pytest.mark.parametrize("name", _long(["exits_3", "exits_0", "segfaults"], "segfaults"))
 def test_a_load_that_ends_its_worker_is_not_repeated_and_the_version_before_is_served(
     server: Server, name: str
 ) -> None:
@@ -201,6 +206,7 @@ def test_a_table_that_all_workers_create_at_once_is_there_for_each_of_them(serve
 ONLY_ONCE = "if not context.trial:\n            os.close(os.open({path!r}, os.O_CREAT | os.O_EXCL))"
 
 
+@pytest.mark.soak
 def test_a_new_worker_without_what_others_serve_is_not_ready_and_says_which(
     server: Server,
 ) -> None:

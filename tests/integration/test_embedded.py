@@ -232,7 +232,7 @@ def test_root_runs_it_as_a_user_of_its_own_and_only_root_gets_in(embed, home):
 
 
 @needs_root
-@pytest.mark.parametrize("name", ["nobody", "postgres"])
+@pytest.mark.parametrize("name", [pytest.param("nobody", marks=pytest.mark.soak), "postgres"])
 def test_a_cluster_of_a_shared_account_is_given_to_its_own_user(embed, home, capfd, name):
     """As earlier versions have left them, one of them killed: with `trust` and its socket."""
     try:
@@ -269,6 +269,7 @@ def test_a_cluster_of_a_shared_account_is_given_to_its_own_user(embed, home, cap
 
 
 @needs_root
+@pytest.mark.soak
 def test_a_cluster_of_an_ordinary_user_stays_his(embed, home):
     server = embed()
     server.start()
