@@ -78,15 +78,16 @@ class Arbiter(GunicornArbiter):  # type: ignore[misc]
         sharing = {pid: worker for pid, worker in gone.items() if _shares(worker)}
         workers = [*sharing.values(), *filter(_shares, self.WORKERS.values())]
         self._served = self._served or any(worker.activity.serving for worker in workers)
-        early = False
+        early, busy = False, []
         for pid, worker in sharing.items():
             end, doing = ends[pid], "; ".join(worker.activity.names())
             if doing:
+                busy.append(pid)
                 self.log.error(
                     "Worker (pid:%s) ended (%s) while it answered: %s", pid, end.how, doing
                 )
             early |= not worker.activity.serving and end.by_itself
-        crashed = self._crashed.collect(ends, later=self.WORKERS)
+        crashed = self._crashed.collect(ends, later=self.WORKERS, busy=busy)
         for sentence in crashed:
             self.log.error("%s", sentence)
         self._pace(early)

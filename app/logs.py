@@ -2,6 +2,7 @@
 
 import logging
 import re
+import threading
 
 FORMAT = "[%(asctime)s] [%(process)d] [%(levelname)s] %(message)s"
 DATE_FORMAT = "%Y-%m-%d %H:%M:%S %z"
@@ -54,6 +55,18 @@ def configure() -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(LineFormatter(FORMAT, DATE_FORMAT))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
+    threading.excepthook = _log_thread_error
+
+
+def _log_thread_error(error: threading.ExceptHookArgs) -> None:
+    """Log what ended a thread, a plugin's own too, as the one event that it is."""
+    if error.exc_type is SystemExit:
+        return  # how a thread may end, as Python has it
+    logging.getLogger("benana").error(
+        "the thread %s ended with an error",
+        error.thread.name if error.thread is not None else "of no name",
+        exc_info=(error.exc_type, error.exc_value or error.exc_type(), error.exc_traceback),
+    )
 
 
 def protect_gunicorn() -> None:

@@ -180,6 +180,7 @@ class PluginManager:
             self._reconciler.settled.wait(SETTLE_SECONDS)
         finally:
             gc.enable()
+        self._marker.started()
         self._undertaker.freeze()
         self._listener.start()
         if self._settings.watch:

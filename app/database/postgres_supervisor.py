@@ -37,6 +37,7 @@ from app.database.processes import (
     Watch,
     die_with_parent,
     log,
+    make_private,
 )
 from app.errors import EmbeddedDatabaseError
 
@@ -226,6 +227,7 @@ class Supervisor:
     ) -> subprocess.Popen[bytes]:
         account = self._account
         with self._log.open("ab") as output:
+            make_private(output.fileno())  # it holds statements and values
             return subprocess.Popen(
                 [self._install / "bin" / name, *arguments],
                 stdin=stdin,
@@ -271,7 +273,7 @@ class Supervisor:
     def _bound_log(self) -> None:
         """Begin the log anew where it has grown long; PostgreSQL goes on appending to it."""
         if self._log_size() > LOG_LIMIT:
-            shutil.copyfile(self._log, self._log.with_suffix(".log.1"))
+            shutil.copy(self._log, self._log.with_suffix(".log.1"))
             os.truncate(self._log, 0)
 
     def _failure(self, what: str, mark: int) -> str:

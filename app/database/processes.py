@@ -121,7 +121,9 @@ class FolderLock:
         """
         waited = False
         while not self.is_held():
-            self._file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
+            # Who can open a file can lock it: nobody else may.
+            self._file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
+            make_private(self._file)
             try:
                 fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -169,6 +171,12 @@ class FolderLock:
     def _close(self) -> None:
         os.close(self._file)
         self._file = -1
+
+
+def make_private(descriptor: int) -> None:
+    """Let nobody else open a file of ours, however it was made."""
+    if os.fstat(descriptor).st_uid == os.geteuid():
+        os.fchmod(descriptor, 0o600)
 
 
 def die_with_parent(number: signal.Signals) -> Callable[[], None]:

@@ -169,7 +169,11 @@ class SourceWatcher(OwnThread):
     def _open_lock(self) -> IO[str]:
         # Were it a pipe, to open it for appending would wait for a reader without end.
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
-        return os.fdopen(os.open(self._lock_file, flags, 0o666), "w")
+        # Who can open a file can lock it, and so keep every process from watching.
+        descriptor = os.open(self._lock_file, flags, 0o600)
+        if os.fstat(descriptor).st_uid == os.geteuid():
+            os.fchmod(descriptor, 0o600)  # an earlier version let everybody read it
+        return os.fdopen(descriptor, "w")
 
     def _hold(self) -> None:
         log.info("watching %s", self._root)

@@ -149,7 +149,7 @@ def media_handlers() -> dict[str, BaseHandler]:
     return {
         falcon.MEDIA_JSON: JSONHandler(
             dumps=lambda media: to_utf8(dump(media)),
-            loads=lambda text: _shallow(json.loads, text),
+            loads=lambda text: _shallow(_STRICT.decode, text),
         ),
         falcon.MEDIA_MULTIPART: _Multipart(),
     }

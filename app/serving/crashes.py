@@ -21,6 +21,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from app.records import ServedRow, artifact_digest, is_plugin_name
 from app.serving.archive import source_label
@@ -30,6 +31,10 @@ log = logging.getLogger(__name__)
 
 ROUND_SECONDS = 2.0
 """Processes that die within so many seconds of each other die of one cause."""
+
+SETTLE_SECONDS = 5.0
+"""How long after its load a generation may still be what ended its process: it may have left a
+thread or a timer behind."""
 
 _OWN_SIGNALS = frozenset(
     signal.Signals[name].name
@@ -101,6 +106,10 @@ class LoadMarker:
         self._folder = artifacts_dir / ".loading"
         self._lock = threading.Lock()
         self._loads: list[ServedRow] = []
+        self._last: ServedRow | None = None
+        """What was loaded last."""
+        self._starting = True
+        """Whether all that is registered is being loaded: of so many none can be told."""
         self._file = -1
         self._length = 0
         self._path: Path | None = None
@@ -122,6 +131,12 @@ class LoadMarker:
         finally:
             self._change([], [row])
 
+    def started(self) -> None:
+        """Note that what is registered is loaded: from now on a load stands for one change."""
+        with self._lock:
+            self._starting, self._last = False, None
+            self._write()
+
     def close(self) -> None:
         """Take the marker away: this process ends, and not by a plugin."""
         with self._lock:
@@ -133,26 +148,30 @@ class LoadMarker:
     def _change(self, begun: list[ServedRow], ended: list[ServedRow]) -> None:
         with self._lock:
             self._loads = [row for row in self._loads if row not in ended] + begun
-            loads = [
-                (row.id, row.name, row.generation, row.status, row.binary_path, row.archive_sha256)
-                for row in self._loads
-            ]
-            text = json.dumps({"pid": os.getpid(), "loads": loads}).encode()
-            try:
-                self._open()
-                # One write, because it is made before every load; no fsync: the file is to
-                # survive the process and not the machine.
-                os.pwrite(self._file, text.ljust(self._length), 0)
-                self._length = max(self._length, len(text))
-            except OSError as error:
-                if not self._complained:
-                    log.warning(
-                        "%s cannot be written (%s): a plugin that ends its worker while it is "
-                        "loaded will be loaded again; make the folder writable",
-                        self._folder,
-                        error.strerror,
-                    )
-                self._complained = True
+            if ended and not self._starting:
+                self._last = ended[-1]
+            self._write()
+
+    def _write(self) -> None:
+        last = [] if self._last is None else [_listed(self._last)]
+        loads = [_listed(row) for row in self._loads]
+        found = {"pid": os.getpid(), "loads": loads, "last": last, "at": time.time()}
+        text = json.dumps(found).encode()
+        try:
+            self._open()
+            # One write, because it is made before every load; no fsync: the file is to survive
+            # the process and not the machine.
+            os.pwrite(self._file, text.ljust(self._length), 0)
+            self._length = max(self._length, len(text))
+        except OSError as error:
+            if not self._complained:
+                log.warning(
+                    "%s cannot be written (%s): a plugin that ends its worker while it is "
+                    "loaded will be loaded again; make the folder writable",
+                    self._folder,
+                    error.strerror,
+                )
+            self._complained = True
 
     def _open(self) -> Path:
         if self._path is None:
@@ -168,6 +187,10 @@ class LoadMarker:
         return self._path
 
 
+def _listed(row: ServedRow) -> tuple[Any, ...]:
+    return (row.id, row.name, row.generation, row.status, row.binary_path, row.archive_sha256)
+
+
 class CrashedLoads:
     """The generations that this host does not load again: one small file for each plugin."""
 
@@ -181,13 +204,17 @@ class CrashedLoads:
         return crash if crash is not None and crash.is_of(row) and crash.blocks else None
 
     def collect(
-        self, ends: Mapping[int, ProcessEnd] | None = None, later: Collection[int] = ()
+        self,
+        ends: Mapping[int, ProcessEnd] | None = None,
+        later: Collection[int] = (),
+        busy: Collection[int] = (),
     ) -> list[str]:
         """Turn the markers of dead processes into crashes.
 
         Args:
             ends: how processes ended, by process id, as far as it is known.
             later: processes whose end, should they be dead already, will be known later.
+            busy: processes that answered a request when they ended: that is the likelier cause.
 
         Returns:
             A sentence for each, for the log.
@@ -197,12 +224,15 @@ class CrashedLoads:
             try:
                 marker = json.loads(path.read_bytes())
                 loads = [ServedRow(*load) for load in marker["loads"]]
-                pid = int(marker["pid"])
+                last = [ServedRow(*load) for load in marker["last"]]
+                pid, since = int(marker["pid"]), time.time() - float(marker["at"])
             except (OSError, ValueError, TypeError, KeyError):
-                loads, pid = [], 0  # it died while it wrote: nothing is known
+                loads, last, pid, since = [], [], 0, 0.0  # it died while it wrote
             if pid in later:
                 continue
             end = (ends or {}).get(pid, UNKNOWN_END)
+            if not loads and end.by_itself and pid not in busy and since < SETTLE_SECONDS:
+                loads, end = last, ProcessEnd(f"{end.how}, moments after it", by_itself=True)
             fault = path.with_suffix(".fault")
             trace = fault.read_text(errors="replace") if fault.is_file() else ""
             found += [self._record(row, end, trace) for row in loads]

@@ -106,6 +106,21 @@ def test_a_load_that_ends_its_worker_is_not_repeated_and_the_version_before_is_s
 
 
 @pytest.mark.soak
+def test_a_version_that_ends_its_workers_a_moment_after_its_load_is_not_loaded_again(
+    server: Server,
+) -> None:
+    server.write("late", source("late", "good"))
+    server.wait_says("late", "good")
+    timer = "__import__('threading').Timer(0.3, os._exit, (5,)).start()"
+    server.write("late", ending_at_load("late", timer))
+    error = wait_until(lambda: error_of(server, "late"), "the row says it", 20.0)
+    assert "(exit code 5, moments after it)" in error["message"]
+    wait_until(lambda: all_up(server), "all are up", 20.0)
+    server.write("late", source("late", "mended"))
+    server.wait_says("late", "mended", 10.0)
+
+
+@pytest.mark.soak
 def test_a_first_version_that_ends_each_worker_leaves_the_server_starting(
     make_server: Callable[..., Server],
 ) -> None:

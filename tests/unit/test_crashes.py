@@ -56,9 +56,8 @@ def test_a_load_that_ended_its_process_blocks_its_generation_alone(tmp_path, cra
 
 @pytest.mark.parametrize("end", [end_of(-9), end_of(-15), UNKNOWN_END])
 def test_who_was_killed_from_outside_is_tried_once_more(tmp_path, crashed, monkeypatch, end):
-    moments = iter([100.0, 101.0, 200.0])
-    monkeypatch.setattr("app.serving.crashes.time.time", lambda: next(moments))
-    for blocks in (False, False, True):  # the second died together with the first
+    for moment, blocks in ((100.0, False), (101.0, False), (200.0, True)):  # two died together
+        monkeypatch.setattr("app.serving.crashes.time.time", lambda moment=moment: moment)
         pid, _ = die(tmp_path, lambda: os._exit(9))
         crashed.collect({pid: end})
         assert (crashed.find(ROW) is not None) == blocks
@@ -82,6 +81,38 @@ def test_a_process_that_lives_is_left_alone(tmp_path, crashed):
     assert list((tmp_path / ".loading").iterdir()) == []
     for end in (*loading, *looked):
         os.close(end)
+
+
+def die_afterwards(folder):
+    """Load `ROW` in another process that serves already, and ends a moment later."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            marker = LoadMarker(folder)
+            marker.started()
+            with marker.loading(ROW):
+                pass
+        finally:
+            os._exit(5)
+    return pid, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def test_what_a_load_leaves_running_blocks_the_generation_that_was_loaded_last(tmp_path, crashed):
+    pid, code = die_afterwards(tmp_path)
+    [sentence] = crashed.collect({pid: end_of(code)})
+    assert "one: loading generation 3 ended a worker (exit code 5, moments after it)" in sentence
+    assert crashed.find(ROW) is not None
+
+
+@pytest.mark.parametrize("why", ["it answered a request", "it was killed", "long ago"])
+def test_a_load_is_not_blamed_where_something_else_is_likelier(tmp_path, crashed, monkeypatch, why):
+    pid, code = die_afterwards(tmp_path)
+    if why == "long ago":
+        monkeypatch.setattr("app.serving.crashes.SETTLE_SECONDS", 0.0)
+    end = end_of(-9 if why == "it was killed" else code)
+    busy = [pid] if why == "it answered a request" else []
+    assert crashed.collect({pid: end}, busy=busy) == []
+    assert crashed.find(ROW) is None
 
 
 def test_who_dies_between_two_loads_blocks_nothing(tmp_path, crashed):
