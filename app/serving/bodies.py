@@ -149,7 +149,7 @@ def media_handlers() -> dict[str, BaseHandler]:
     return {
         falcon.MEDIA_JSON: JSONHandler(
             dumps=lambda media: to_utf8(dump(media)),
-            loads=lambda text: _shallow(_STRICT.decode, text),
+            loads=lambda text: _shallow(_parse_media, text),
         ),
         falcon.MEDIA_MULTIPART: _Multipart(),
     }
@@ -206,6 +206,10 @@ def _finite(text: str) -> float:
 
 def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is no JSON")
+
+
+def _parse_media(text: str) -> Any:
+    return json.loads(text, parse_constant=_no_constant, parse_float=_finite)
 
 
 _STRICT = json.JSONDecoder(parse_constant=_no_constant, parse_float=_finite)

@@ -247,6 +247,7 @@ DIFFERENCES = {
         "nested deeper than can be walked by recursion is refused, before it is answered with 500",
         400,
     ),
+    r"media (or none )?NaN": ("NaN, and what has no room as a number, is refused", 400),
     r"(cut|malformed) .*": ("a broken body is not handed over, and no plugin's fault", 400),
     r"cannot be sent: .*": ("what cannot be sent is one clean 500", 500),
     r"method HEAD of what has GET alone": ("HEAD is answered wherever GET is", 200),
