@@ -294,7 +294,7 @@ class PluginManager:
         Args:
             name: the plugin to ask for, all with None.
         """
-        return self._workers.load_errors(name)
+        return self._admin_workers.load_errors(name)
 
     @property
     def listening(self) -> bool:

@@ -84,22 +84,25 @@ class RunningRequests:
         try:
             slot: Slot = self.threads.slot
         except AttributeError:
-            slot = self._new_slot()
+            slot = self._new_slot(self._activity.cell())
         return slot
 
     def nest(self) -> Slot:
         """Give the calling thread another slot, for a request within its request.
 
+        The thread goes on showing its outer request: a word of its own for each inner one would
+        use up those of other threads.
+
         Returns:
             The slot that it had; set `threads.slot` to it at the end.
         """
         outer: Slot = self.threads.slot
-        self._new_slot()
+        self._new_slot(_NO_CELL)
         return outer
 
-    def _new_slot(self) -> Slot:
+    def _new_slot(self, cell: memoryview) -> Slot:
+        slot = self.threads.slot = Slot(cell)
         with self._lock:
-            slot = self.threads.slot = Slot(self._activity.cell())
             self._slots.add(slot)
         return slot
 

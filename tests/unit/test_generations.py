@@ -8,6 +8,7 @@ import weakref
 
 import pytest
 
+from app.serving.activity import Activity
 from app.serving.application import LiveApp
 from app.serving.generations import InUse, RunningRequests, Slot, Undertaker
 from app.serving.layers import Layers
@@ -160,6 +161,25 @@ def test_a_request_within_a_request_holds_its_own_and_leaves_the_outer_ones():
     call(app, "/outer").read()
     assert seen == [{one, two}, {one}]
     assert app.running.in_use() == NOTHING
+
+
+def test_a_request_within_a_request_takes_no_other_threads_word_and_shows_the_outer_one():
+    app, activity, seen = LiveApp(), Activity(2), []
+    app.running.share(activity)
+
+    def outer(req, resp):
+        for _ in range(5):
+            call(app, "/inner").read()
+        seen.extend(activity.names())
+
+    put(app, "one", {"/outer": outer, "/inner": lambda req, resp: None})
+    call(app, "/outer").read()
+    assert seen == ["one g1 /outer"]
+    thread = threading.Thread(target=lambda: call(app, "/outer").read())
+    thread.start()
+    thread.join(WAIT)
+    assert seen == ["one g1 /outer"] * 2, "the second thread has a word of its own"
+    assert activity.names() == []
 
 
 def test_one_plugins_request_does_not_hold_back_the_others(undertake):
