@@ -1,6 +1,5 @@
 """The gunicorn worker: gunicorn's own with threads, which takes no request without its master."""
 
-import ctypes
 import os
 import signal
 import sys
@@ -8,9 +7,8 @@ from typing import Any
 
 from gunicorn.workers.gthread import ThreadWorker
 
+from app.database.processes import PR_SET_PDEATHSIG, process_option
 from app.serving.activity import Activity
-
-_PR_SET_PDEATHSIG = 1
 
 
 class Worker(ThreadWorker):  # type: ignore[misc]
@@ -33,8 +31,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         """
         super().init_signals()
         if sys.platform == "linux":
-            number = ctypes.c_ulong(signal.SIGTERM)
-            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number, *[ctypes.c_ulong(0)] * 3)
+            process_option(PR_SET_PDEATHSIG, signal.SIGTERM)()
             if self._is_orphan():
                 sys.exit(0)
 

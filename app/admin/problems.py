@@ -65,8 +65,9 @@ def install(app: LiveApp) -> None:
     def unexpected(
         req: falcon.Request, _resp: falcon.Response, error: Exception, _params: dict[str, Any]
     ) -> None:
-        detail = f"An error in {_called(owner_of(req))}; the log says more under the error id."
-        _raise_logged(req, owner_of(req), f"raised {type(error).__name__}", detail, error)
+        owner = owner_of(req)
+        detail = f"An error in {_called(owner)}; the log says more under the error id."
+        _raise_logged(req, owner, f"raised {type(error).__name__}", detail, error)
 
     def ours(
         req: falcon.Request, resp: falcon.Response, error: BenanaError, params: dict[str, Any]
@@ -84,8 +85,9 @@ def install(app: LiveApp) -> None:
     def bad(
         req: falcon.Request, _resp: falcon.Response, error: BadAnswerError, _params: dict[str, Any]
     ) -> None:
-        detail = f"{_called(owner_of(req))} gave an answer that cannot be sent; the log says more."
-        _raise_logged(req, owner_of(req), str(error), detail[0].upper() + detail[1:], None)
+        owner = owner_of(req)
+        detail = f"{_called(owner)} gave an answer that cannot be sent; the log says more."
+        _raise_logged(req, owner, str(error), detail[0].upper() + detail[1:], None)
 
     app.add_error_handler(Exception, unexpected)
     app.add_error_handler(BenanaError, ours)

@@ -16,6 +16,9 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.1, 1.0  # seconds between two starts of a series
 LONG_LIFE = 10.0  # seconds after which an end is the first of a new series
 
 
+PR_SET_PDEATHSIG = 1  # of prctl(2): the signal that a process gets when its parent dies
+
+
 class Watch:
     """Waits for children, and for whatever ends the supervisor.
 
@@ -179,6 +182,13 @@ def make_private(descriptor: int) -> None:
         os.fchmod(descriptor, 0o600)
 
 
+def process_option(option: int, value: int) -> Callable[[], None]:
+    """Return what sets an option of the process that calls it, by prctl(2); Linux only."""
+    prctl = ctypes.CDLL(None).prctl  # looked up here: a child just forked should do little
+    arguments = [ctypes.c_ulong(number) for number in (value, 0, 0, 0)]
+    return lambda: prctl(option, *arguments)
+
+
 def die_with_parent(number: signal.Signals) -> Callable[[], None]:
     """Return what a new child calls in order to get a signal when this process dies.
 
@@ -187,11 +197,10 @@ def die_with_parent(number: signal.Signals) -> Callable[[], None]:
     """
     if sys.platform != "linux":
         return lambda: None
-    prctl = ctypes.CDLL(None).prctl  # looked up here: a child just forked should do little
-    parent = os.getpid()
+    ask, parent = process_option(PR_SET_PDEATHSIG, number), os.getpid()
 
     def arm() -> None:
-        prctl(1, ctypes.c_ulong(number), ctypes.c_ulong(0), ctypes.c_ulong(0), ctypes.c_ulong(0))
+        ask()
         if os.getppid() != parent:  # it died before we asked
             os._exit(1)
 

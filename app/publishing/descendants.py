@@ -6,13 +6,14 @@ children leave behind stays that trial's, and whoever comes to the server belong
 has ended. On macOS there is no such thing: there the process group goes, and what left it stays.
 """
 
-import ctypes
 import os
 import signal
 import sys
 from collections.abc import Callable, Container
 from contextlib import suppress
 from pathlib import Path
+
+from app.database.processes import process_option
 
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -21,13 +22,7 @@ def adopter() -> Callable[[], None]:
     """Return what a process calls in order to be given the orphans below it."""
     if sys.platform != "linux":
         return lambda: None
-    prctl = ctypes.CDLL(None).prctl  # looked up here: a child just forked should do little
-    zero = ctypes.c_ulong(0)
-
-    def adopt() -> None:
-        prctl(_PR_SET_CHILD_SUBREAPER, ctypes.c_ulong(1), zero, zero, zero)
-
-    return adopt
+    return process_option(_PR_SET_CHILD_SUBREAPER, 1)
 
 
 def end_orphans(known: Container[int]) -> bool:

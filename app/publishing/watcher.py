@@ -15,6 +15,7 @@ from typing import IO
 
 from watchdog.events import EVENT_TYPE_CLOSED, EVENT_TYPE_MODIFIED
 
+from app.database.processes import make_private
 from app.errors import (
     DatabaseBusyError,
     DatabaseRefusedError,
@@ -171,8 +172,7 @@ class SourceWatcher(OwnThread):
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
         # Who can open a file can lock it, and so keep every process from watching.
         descriptor = os.open(self._lock_file, flags, 0o600)
-        if os.fstat(descriptor).st_uid == os.geteuid():
-            os.fchmod(descriptor, 0o600)  # an earlier version let everybody read it
+        make_private(descriptor)
         return os.fdopen(descriptor, "w")
 
     def _hold(self) -> None:

@@ -23,7 +23,7 @@ class Name:
     __slots__ = ("number", "text")
 
     def __init__(self, text: str) -> None:
-        self.text = " ".join(text.split())
+        self.text = text
         self.number = 0
 
 
@@ -56,7 +56,7 @@ class Activity:
             if not name.number:
                 number = next(self._numbers)
                 entry = number % (len(self._names) // _NAME_BYTES) * _NAME_BYTES
-                text = name.text.encode("utf-8", "replace")
+                text = " ".join(name.text.split()).encode("utf-8", "replace")
                 _ENTRY.pack_into(self._names, entry, number, text)
                 name.number = number
             return name.number

@@ -10,6 +10,7 @@ import falcon
 from falcon import status_codes
 
 from app.serving.generations import RunningRequests, Slot
+from app.serving.handlers import STATUS_LINES
 
 log = logging.getLogger(__name__)
 
@@ -24,9 +25,6 @@ _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _VALUE = re.compile(r"[ \t\x21-\x7e\x80-\xff]*")
 _STATUS = re.compile(r"[1-9][0-9]{2}(?: [ \t\x21-\x7e\x80-\xff]*)?")
 
-_STATUS_LINES = frozenset(
-    line for name, line in vars(status_codes).items() if name.startswith("HTTP_")
-)
 _WITHOUT_BODY = frozenset((status_codes.HTTP_204, status_codes.HTTP_304))
 
 JSON_HEADERS = {"content-type": falcon.MEDIA_JSON}
@@ -88,12 +86,12 @@ def check_start(resp: falcon.Response) -> None:
         for cookie in resp._cookies.values():
             _check_header("set-cookie", cookie.OutputString())
     status = resp.status
-    if status is not OK and status not in _STATUS_LINES:
+    if status is not OK and status not in STATUS_LINES:
         try:
             line = falcon.code_to_http_status(status)
         except ValueError:
             line = ""
-        if line not in _STATUS_LINES and not _STATUS.fullmatch(line):
+        if line not in STATUS_LINES and not _STATUS.fullmatch(line):
             raise BadAnswerError(f"answered with the status {status!r}, expected one like '200 OK'")
 
 

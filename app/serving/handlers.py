@@ -177,7 +177,7 @@ def _responder(
     return respond
 
 
-_STATUS_LINES = frozenset(
+STATUS_LINES = frozenset(
     line for name, line in vars(falcon.status_codes).items() if name.startswith("HTTP_")
 )
 
@@ -194,7 +194,7 @@ def _has_status(answer: tuple[Any, ...]) -> bool:
         return False
     status = answer[1]
     if isinstance(status, str):
-        return status in _STATUS_LINES
+        return status in STATUS_LINES
     return isinstance(status, int) and not isinstance(status, bool)
 
 

@@ -92,15 +92,6 @@ class RouteTable:
         found = finder.find(normal)
         return found
 
-    def owner_of(self, template: str | None) -> str | None:
-        """Return who owns a template, None if nobody does."""
-        if template is None:
-            return None
-        for route in self.segments.find(_segment_of(template)) or ():
-            if route.template == template:
-                return route.owner
-        return None
-
     def owner_at_fault(self, path: str) -> str | None:
         """Return whose converter raises for a path, None if nobody's does.
 
