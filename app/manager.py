@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from app.conditions import Conditions
 from app.database.connection import Database
 from app.database.embedded import EmbeddedPostgres
 from app.database.events import ChangeListener
@@ -80,6 +81,7 @@ class PluginManager:
         """
         url = database_url_of(settings)
         self._settings = settings
+        self._conditions = Conditions()
         # Two pools: a plugin that keeps its connections must not hold up the server's own work.
         self._database = Database(
             url,

@@ -1,0 +1,50 @@
+"""What is not as it should be, for as long as it lasts."""
+
+import threading
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """Something that is not as it should be."""
+
+    what: str
+    """A sentence that a person can act on."""
+    plugin: str | None
+    """Whose trouble it is; None for the server's."""
+    since: datetime
+
+
+class Conditions:
+    """The conditions of a process; each part holds its own under a key, and clears it again.
+
+    Safe to use from several threads.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._held: dict[str, Condition] = {}
+
+    def hold(self, key: str, what: str, plugin: str | None = None) -> None:
+        """Note a condition; one that is held already keeps its time and may change its words.
+
+        Args:
+            key: which one, such as "watching" or "load:hello".
+            what: a sentence that a person can act on.
+            plugin: whose trouble it is; None for the server's.
+        """
+        with self._lock:
+            held = self._held.get(key)
+            since = datetime.now(UTC) if held is None else held.since
+            self._held[key] = Condition(what, plugin, since)
+
+    def clear(self, key: str) -> None:
+        """Note that a condition has ended; one that is not held is no error."""
+        with self._lock:
+            self._held.pop(key, None)
+
+    def held(self) -> tuple[Condition, ...]:
+        """Return what is not as it should be now, the longest lasting first."""
+        with self._lock:
+            return tuple(sorted(self._held.values(), key=lambda held: held.since))
