@@ -225,47 +225,46 @@ class Publication:
         self._cursor = cursor
         self._timeouts = timeouts
 
-    def keep_version(self, artifact: Artifact, report: TrialReport, *, wait: bool = True) -> bool:
-        """Keep an archive, unless there is one of its digest; return whether there is one now.
+    def keep_version(self, artifact: Artifact, report: TrialReport) -> None:
+        """Keep an archive, unless there is one of its digest, and what is recorded with it.
 
         The first archive of a digest stays: bytecode is not deterministic, and other hosts may
         serve it already. Over a slow link it takes its time, so it is done before `lock_row`.
+        Who keeps the same just now is waited for here, before any lock that it may need.
 
         Args:
             artifact: what to keep.
             report: what is recorded while it serves: its metadata completed from the manifest.
-            wait: whether to wait for another publish that is just keeping the same.
         """
-        # Locked where it is there, so that no publish of another digest drops it as too old.
+        # Two statements: the second sees what the one that was waited for has committed. The row
+        # is locked, so that no publish of another digest drops it as too old.
         self._cursor.execute(
-            "SELECT (SELECT metadata FROM plugin_versions WHERE plugin_name = %s"
-            " AND source_digest = %s FOR KEY SHARE),"
-            " pg_try_advisory_xact_lock(hashtext(%s), hashtext(%s))",
+            "SELECT pg_advisory_xact_lock(hashtext(%s), hashtext(%s));"
+            " SELECT metadata FROM plugin_versions WHERE plugin_name = %s AND source_digest = %s"
+            " FOR KEY SHARE",
             (artifact.plugin, artifact.digest, artifact.plugin, artifact.digest),
         )
-        kept, alone = self._cursor.fetchone()
+        kept = self._cursor.fetchone()
         metadata = _metadata(report)
-        if kept is not None and kept != storable(metadata):
+        if kept is None:
+            self._cursor.execute(
+                "INSERT INTO plugin_versions"
+                " (plugin_name, source_digest, archive, archive_sha256, metadata)"
+                " VALUES (%s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
+                (
+                    artifact.plugin,
+                    artifact.digest,
+                    psycopg2.Binary(artifact.archive),
+                    artifact.sha256,
+                    as_json(metadata),
+                ),
+            )
+        elif kept[0] != storable(metadata):
             self._cursor.execute(
                 "UPDATE plugin_versions SET metadata = %s"
                 " WHERE plugin_name = %s AND source_digest = %s",
                 (as_json(metadata), artifact.plugin, artifact.digest),
             )
-        if kept is not None or not (alone or wait):
-            return kept is not None
-        self._cursor.execute(
-            "INSERT INTO plugin_versions"
-            " (plugin_name, source_digest, archive, archive_sha256, metadata)"
-            " VALUES (%s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
-            (
-                artifact.plugin,
-                artifact.digest,
-                psycopg2.Binary(artifact.archive),
-                artifact.sha256,
-                as_json(metadata),
-            ),
-        )
-        return True
 
     def lock_row(self, name: str) -> PluginRow | None:
         """Return a plugin's row, locked to the end of the publish; all publishes come in turns.

@@ -352,14 +352,12 @@ class Publisher:
         report = replace(report, metadata=_completed(report.metadata, source))
         templates = list(dict.fromkeys(endpoint.path for endpoint in report.endpoints))
         with self._repository.publishing() as publication:
-            kept = publication.keep_version(artifact, report, wait=False)
+            publication.keep_version(artifact, report)
             if not look.settle(SAVE_SECONDS):
                 raise SupersededError("the source changed while it was tried")
             row = publication.lock_row(source.name)
             if not force and row is not None and row.source_digest == source.digest:
                 return row.generation  # another process published the same meanwhile
-            if not kept:  # another process was about to, and did not
-                publication.keep_version(artifact, report)
             others = publication.other_templates(source.name, templates)
             # By themselves they were compared in the trial.
             conflict = find_conflict(source.name, templates, others) if others else None

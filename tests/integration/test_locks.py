@@ -266,17 +266,38 @@ def test_a_version_that_is_being_published_again_is_not_dropped_as_too_old(
     assert len(kept) <= KEPT_VERSIONS + 1
 
 
-def test_who_publishes_the_same_version_does_not_wait_for_its_archive(
-    repository: Repository, sql: Session
+@pytest.mark.parametrize("gives_up", [False, True])
+def test_two_who_keep_the_same_version_do_not_wait_for_each_other(
+    repository: Repository, sql: Session, gives_up: bool
 ) -> None:
+    """The second waits before it takes the row that the first still needs."""
     found = report("one", "/one")
-    with repository.publishing() as later:
-        with contextlib.suppress(RuntimeError), repository.publishing() as first:
-            assert first.keep_version(artifact("one", 1), found, wait=False)
-            assert not later.keep_version(artifact("one", 1), found, wait=False)
-            raise RuntimeError  # the first gives up
-        later.lock_row("one")
-        assert later.keep_version(artifact("one", 1), found)
+    inserted, began = threading.Event(), threading.Event()
+
+    def first() -> None:
+        with repository.publishing() as publication:
+            publication.keep_version(artifact("one", 1), found)
+            inserted.set()
+            assert began.wait(10)
+            wait_until(
+                lambda: sql("SELECT 1 FROM pg_locks WHERE NOT granted AND locktype = 'advisory'"),
+                "the second waits",
+            )
+            publication.lock_row("one")
+            if gives_up:
+                raise RuntimeError
+
+    def second() -> None:
+        assert inserted.wait(10)
+        with repository.publishing() as publication:
+            began.set()
+            publication.keep_version(artifact("one", 1), found)
+            publication.lock_row("one")
+
+    with ThreadPoolExecutor(2) as pool:
+        ends = [pool.submit(first), pool.submit(second)]
+        assert isinstance(ends[0].exception(20), RuntimeError if gives_up else type(None))
+        assert ends[1].exception(20) is None
     assert repository.find_artifact("one", digest(1)) is not None
 
 
@@ -460,7 +481,7 @@ def test_a_large_archive_over_a_slow_link_takes_its_time(url: str, sql: Session)
     repository = Repository(database)
     archive = os.urandom(600_000)  # in hexadecimal on the way: 0.8 s
     with repository.publishing() as publication:
-        assert publication.keep_version(artifact("big", 1, archive), report("big", "/big"))
+        publication.keep_version(artifact("big", 1, archive), report("big", "/big"))
         publication.lock_row("big")
     found = repository.find_artifact("big", digest(1))
     assert found is not None
