@@ -19,6 +19,7 @@ _answer = falcon.App.__call__
 _get_body = falcon.App._get_body
 _get_responder = falcon.App._get_responder
 _handle_exception = falcon.App._handle_exception
+_bad_request = falcon.responders.bad_request
 
 
 class NoRouter:
@@ -59,12 +60,11 @@ class LiveApp(falcon.App[LiveRequest, falcon.Response]):
         """
         path = req.path
         table = self.table
-        paths = table.paths
         fields: dict[str, Any] = {}
-        route = None if paths is None else paths.get(path)
+        route = table.paths.get(path)
         if route is None:
             finder = None
-            if paths is not None and "/" in path:  # it has none as of `OPTIONS *`
+            if "/" in path:  # it has none as of `OPTIONS *`
                 finder = table.routers.get(path.split("/", 2)[1])
             found = None if finder is None else finder.find(path)
             if found is None:
@@ -75,7 +75,7 @@ class LiveApp(falcon.App[LiveRequest, falcon.Response]):
         slot = self._threads.slot
         slot.at = route
         slot.cell[0] = route.name.number or self.running.number(route.name)
-        responder = route.methods.get(req.method, falcon.responders.bad_request)
+        responder = route.methods.get(req.method, _bad_request)
         return responder, fields, route.resource, route.template
 
     def __call__(self, env: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
@@ -120,25 +120,27 @@ class LiveApp(falcon.App[LiveRequest, falcon.Response]):
     # --- an answer is complete before it is started -----------------------------------------
 
     def _get_body(self, resp: falcon.Response, wsgi_file_wrapper: Any = None) -> Any:
-        # Falcon's own, and the checks: with the usual answer this costs a request nothing.
-        try:
-            data = resp.render_body()
-            if type(data) is not bytes:
-                return self._get_other_body(resp, data, wsgi_file_wrapper)
-            if (
-                resp._headers != JSON_HEADERS
-                or resp.status is not OK
-                or resp._cookies is not None
-                or resp._extra_headers is not None
-            ):
-                answers.check_start(resp)
+        # The usual answer is told at a glance: what its body is needs no call of Falcon's, and
+        # what is checked of others is right by itself.
+        data = resp._data
+        if (
+            type(data) is bytes
+            and resp.text is None
+            and resp._headers == JSON_HEADERS
+            and resp.status is OK
+            and resp._cookies is None
+            and resp._extra_headers is None
+        ):
             return [data], len(data)
+        try:
+            return self._get_other_body(resp, wsgi_file_wrapper)
         except BadAnswerError as error:
             raise UnanswerableError from error
         except BaseException as error:
             raise UnanswerableError(resp) from error
 
-    def _get_other_body(self, resp: falcon.Response, data: Any, wsgi_file_wrapper: Any) -> Any:
+    def _get_other_body(self, resp: falcon.Response, wsgi_file_wrapper: Any) -> Any:
+        data = resp.render_body()
         answers.check_start(resp)
         if data is not None:
             data = answers.check_data(resp, data)

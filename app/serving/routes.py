@@ -59,8 +59,10 @@ class RouteTable:
         self.finders = finders
         # For `LiveApp`, which asks plain dicts as long as there are only such.
         paths, routers = exact.whole, finders.whole
-        self.paths = None if routers is None else paths
-        self.routers = routers or {}
+        self.paths: Mapping[str, Route] = {}
+        self.routers: Mapping[str | None, SegmentRouter] = {}
+        if paths is not None and routers is not None:
+            self.paths, self.routers = paths, routers
 
     @classmethod
     def empty(cls) -> "RouteTable":
