@@ -167,6 +167,9 @@ class TrialRunner:
             control, self._control = self._control, None
             process, self._process = self._process, None
         if control is not None:
+            # A child that a plugin has forked holds a copy, which closing does not end.
+            with suppress(OSError):
+                control.shutdown(socket.SHUT_RDWR)
             control.close()
         if process is not None:
             try:

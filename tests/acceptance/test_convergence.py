@@ -57,21 +57,22 @@ def publish(server: Server, name: str, number: int = 1, **parts: str) -> None:
     wait_number(server, name, number, 10.0)
 
 
-# --- 300 reloads -----------------------------------------------------------------------------
+# --- many reloads -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    "prelude",
+    ("prelude", "reloads"),
     [
-        pytest.param(TINY_SWITCH_INTERVAL, id="tiny interval"),
-        pytest.param("", id="default", marks=pytest.mark.soak),
+        pytest.param(TINY_SWITCH_INTERVAL, 60, id="60, tiny interval"),
+        pytest.param(TINY_SWITCH_INTERVAL, 300, id="300, tiny interval", marks=pytest.mark.soak),
+        pytest.param("", 300, id="300", marks=pytest.mark.soak),
     ],
 )
-def test_300_reloads_by_edit_rest_and_psql(four: Server, prelude: str) -> None:
-    name = "tiny" if prelude else "mixed"
+def test_reloads_by_edit_rest_and_psql(four: Server, prelude: str, reloads: int) -> None:
+    name = f"{'tiny' if prelude else 'mixed'}{reloads}"
     publish(four, name, prelude=prelude)
     audit = Audit(four)
-    kinds = ["edit", "rest", "psql"] * 100
+    kinds = ["edit", "rest", "psql"] * (reloads // 3)
     random.Random(3).shuffle(kinds)
     number, took = 1, {kind: [] for kind in kinds}
     with (
@@ -371,7 +372,9 @@ def cleanups(file: Path) -> list[tuple[int, int, float]]:
     return [(int(pid), int(gen), float(at)) for pid, gen, at in map(str.split, lines)]
 
 
-@pytest.mark.parametrize("how", ["reload", "edit", "toggle", "remove"])
+@pytest.mark.parametrize(
+    "how", ["reload", "edit", pytest.param("toggle", marks=pytest.mark.soak), "remove"]
+)
 def test_a_stream_arrives_whole_and_is_cleaned_up_after(
     four: Server, tmp_path: Path, how: str
 ) -> None:

@@ -178,7 +178,7 @@ def settle(server: Server, most: int) -> dict[int, int]:
 @pytest.mark.parametrize(
     ("reloads", "warm_up", "most_per_thousand"),
     [
-        pytest.param(150, 50, None, id="150"),
+        pytest.param(100, 20, None, id="100"),
         pytest.param(2000, 2500, 100, id="2000", marks=pytest.mark.soak),
     ],
 )

@@ -345,7 +345,7 @@ class Machine(RuleBasedStateMachine):
 @pytest.mark.parametrize(
     ("examples", "steps"),
     [
-        pytest.param(8, 12, id="8 x 12"),
+        pytest.param(4, 10, id="4 x 10"),
         pytest.param(25, 30, id="25 x 30", marks=pytest.mark.soak),
     ],
 )

@@ -171,6 +171,7 @@ def watch_that_nothing_changes(server: Server, seconds: float) -> None:
             time.sleep(0.1)
 
 
+@pytest.mark.soak
 def test_an_older_folder_that_starts_later_does_not_win(make_server: MakeServer) -> None:
     one, two = two_hosts(make_server)
     one.write("aged", counting("aged", 1))
@@ -208,6 +209,7 @@ def test_an_older_folder_that_starts_later_does_not_win(make_server: MakeServer)
     two.wait_gone("aged")
 
 
+@pytest.mark.soak
 def test_the_artifacts_of_two_hosts_are_intact(make_server: MakeServer, tmp_path: Path) -> None:
     one, two = two_hosts(make_server)
     two.start()

@@ -282,6 +282,7 @@ def test_a_cluster_of_an_ordinary_user_stays_his(embed, home):
     assert cluster.owner() == "daemon"
 
 
+@pytest.mark.soak
 def test_a_deep_data_folder_works(embed, home):
     data_dir = home.joinpath(*["deep" * 10] * 6, "var")
     assert len(str(data_dir)) > 230
@@ -304,6 +305,7 @@ def test_an_ordinary_user_keeps_everything_in_the_data_folder(home, ordinary, or
     assert not shared.exists()
 
 
+@pytest.mark.soak
 @needs_root
 def test_root_changes_no_permissions_of_a_closed_folder(embed, home, monkeypatch):
     closed = home / "closed"
@@ -363,6 +365,7 @@ def test_a_read_only_data_folder_is_one_sentence(home, ordinary, ordinary_home):
         assert "Permission denied" in server.error
 
 
+@pytest.mark.soak
 def test_postgres_ends_with_a_killed_server_whose_worker_lives_on(embed, home):
     with server_process(home / "var", home / "shared") as server:
         query(server.uri, "CREATE TABLE kept AS SELECT 42 AS answer")
@@ -381,6 +384,7 @@ def test_a_killed_postmaster_comes_back(embed, home):
         eventually(lambda: postmaster(home / "var") not in (0, first) and answers(uri), seconds=5)
 
 
+@pytest.mark.soak
 def test_postgres_ends_with_a_killed_supervisor_and_can_be_started_again(embed, home):
     server = embed()
     uri = server.start()
@@ -472,6 +476,7 @@ def test_a_database_that_is_gone_is_no_empty_one_and_comes_back_with_its_folder(
     assert query(uri, "SELECT answer FROM kept") == 42
 
 
+@pytest.mark.soak
 def test_a_postgres_without_its_supervisor_is_stopped_by_the_next_start(embed, home):
     """What a killed supervisor leaves behind on macOS, where nobody tells its PostgreSQL."""
     server = embed()
@@ -492,6 +497,7 @@ def test_a_postgres_without_its_supervisor_is_stopped_by_the_next_start(embed, h
         assert orphan.wait(timeout=1) == 0
 
 
+@pytest.mark.soak
 def test_a_stale_lock_file_with_a_living_pid_does_not_matter(embed, home):
     server = embed()
     server.start()
@@ -513,6 +519,7 @@ def test_a_stale_lock_file_with_a_living_pid_does_not_matter(embed, home):
         stranger.kill()
 
 
+@pytest.mark.soak
 def test_a_second_server_attaches_and_takes_over(embed, home):
     first, second, third = embed(), embed(), embed()
     uri = first.start()
@@ -532,6 +539,7 @@ def test_a_second_server_attaches_and_takes_over(embed, home):
     assert not answers(uri)
 
 
+@pytest.mark.soak
 def test_two_servers_that_start_at_once_share_one_database(embed, home):
     with server_process(home / "var", home / "shared") as one:
         assert embed().start() == one.uri
@@ -539,6 +547,7 @@ def test_two_servers_that_start_at_once_share_one_database(embed, home):
     assert eventually(lambda: answers(one.uri))  # `one` has stopped, we have taken over
 
 
+@pytest.mark.soak
 def test_a_removed_data_folder_gives_a_fresh_database(embed, home):
     server = embed()
     query(server.start(), "CREATE TABLE gone AS SELECT 1")
@@ -550,6 +559,7 @@ def test_a_removed_data_folder_gives_a_fresh_database(embed, home):
     assert answers(uri)
 
 
+@pytest.mark.soak
 def test_what_a_killed_initdb_left_is_removed(embed, home):
     leftover = home / "var" / "postgres.new"
     leftover.mkdir(parents=True)
@@ -570,6 +580,7 @@ def test_a_failed_start_says_what_postgres_said(embed, home):
     assert "DATABASE_URL" in str(caught.value)
 
 
+@pytest.mark.soak
 def test_a_cluster_of_another_major_version_is_refused(embed, home):
     server = embed()
     server.start()
@@ -608,6 +619,7 @@ def test_a_link_to_a_cluster_that_is_gone_is_refused(embed, home):
         embed().start()
 
 
+@pytest.mark.soak
 def test_a_start_that_takes_too_long_is_one_sentence_and_leaves_nothing(embed, home):
     server = embed()
     with pytest.raises(EmbeddedDatabaseError, match=r"within 0.01 s"):
@@ -629,6 +641,7 @@ def test_the_package_is_found_without_importing_it():
     subprocess.run([sys.executable, "-c", check], check=True, env={"PATH": "/nonexistent"})
 
 
+@pytest.mark.soak
 def test_nobody_else_may_open_the_lock_or_the_log(embed, home):
     """Who can open a file can lock it, and the log holds statements with their values."""
     (home / "var").mkdir()

@@ -593,17 +593,18 @@ def test_stop_returns_at_once_while_an_answer_is_awaited(
     proxy: Proxy, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     recorder = Recorder()
-    executing = threading.Event()
+    listens, executing = threading.Event(), threading.Event()
     execute = ChangeListener._execute
 
     def noted(listener: ChangeListener, connection: Connection, statement: str) -> None:
-        if statement.startswith("NOTIFY") and not proxy.flows.is_set():
+        if statement.startswith("NOTIFY") and listens.is_set():
+            proxy.flows.clear()  # here, so that no answer is on its way
             executing.set()
         execute(listener, connection, statement)
 
     monkeypatch.setattr(ChangeListener, "_execute", noted)
     with listening(proxy.url, recorder, heartbeat=1.0) as listener:
-        proxy.flows.clear()
+        listens.set()
         assert executing.wait(5)
         stop_quickly(listener)
     assert "the database is away" not in caplog.text, "an orderly stop is no outage"

@@ -628,6 +628,7 @@ def call(
         getattr(pieces, "close", lambda: None)()
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("chunked", [True, False])
 def test_a_large_csv_passes_in_little_memory(client: Client, chunked: bool) -> None:
     make(client, "t", a="integer", b="number", c="text")

@@ -22,7 +22,7 @@ from app.serving.routes import RESERVED_SEGMENTS, SERVER, RouteTable, find_confl
 from app.serving.templates import FIELD_PATTERN, template_fault
 from tests.unit.conftest import call, json_of, put, resource
 
-BOUNDED = settings(max_examples=400, derandomize=True, deadline=None)
+BOUNDED = settings(max_examples=150, derandomize=True, deadline=None)
 
 
 class Thing:

@@ -1,6 +1,8 @@
 """The trial's own process: what starts it, and that it is gone at the end."""
 
 import contextlib
+import os
+import signal
 import sys
 import threading
 import time
@@ -52,6 +54,23 @@ def test_after_its_end_nothing_starts_it_again(runner: TrialRunner) -> None:
         runner.run(first())
     runner.prepare()
     assert helpers() == []
+
+
+def test_a_forked_child_of_a_plugin_does_not_hold_up_the_end(runner: TrialRunner) -> None:
+    """It holds a copy of every descriptor: the server's process is told, not only hung up on."""
+    runner.prepare()
+    (helper,) = helpers()
+    child = os.fork()
+    if child == 0:
+        signal.pause()
+    try:
+        began = time.monotonic()
+        runner.stop()
+        assert time.monotonic() - began < 4.0, "it waited for the end and then killed it"
+        assert not helper.is_running()
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
 
 
 def test_an_end_amid_trials_leaves_no_process() -> None:
