@@ -34,7 +34,8 @@ CREATE TABLE IF NOT EXISTS plugin_endpoints (
 --                  loads, never a timestamp.
 --   source_digest  the source that binary_path was compiled from; NULL asks a publishing host to
 --                  compile source_path.
---   error          what is wrong with the newest source while an older one serves.
+--   error          what is wrong with the newest source while an older one serves; or, with the key
+--                  generation, why no process can load that generation.
 ALTER TABLE plugins ADD COLUMN IF NOT EXISTS generation BIGINT NOT NULL DEFAULT 1;
 ALTER TABLE plugins ADD COLUMN IF NOT EXISTS source_digest VARCHAR(32);
 ALTER TABLE plugins ADD COLUMN IF NOT EXISTS error JSONB;
@@ -95,6 +96,18 @@ CREATE TABLE IF NOT EXISTS plugin_workers (
     heartbeat_at TIMESTAMP WITH TIME ZONE NOT NULL DEFAULT clock_timestamp()
 );
 
+-- What a process says of itself beside that; NULL of one of an older Benana.
+--   machine, started   tell, on the same machine, whether the process still runs: a boot of a kernel
+--                      and its namespace of process ids, and clock ticks since that boot.
+--   master, crew       its master's process id, and how many workers that wants.
+--   status, reasons    what its health check says: ready, degraded, starting or unavailable.
+ALTER TABLE plugin_workers ADD COLUMN IF NOT EXISTS machine VARCHAR(100);
+ALTER TABLE plugin_workers ADD COLUMN IF NOT EXISTS started BIGINT;
+ALTER TABLE plugin_workers ADD COLUMN IF NOT EXISTS master INTEGER;
+ALTER TABLE plugin_workers ADD COLUMN IF NOT EXISTS crew INTEGER;
+ALTER TABLE plugin_workers ADD COLUMN IF NOT EXISTS status VARCHAR(20);
+ALTER TABLE plugin_workers ADD COLUMN IF NOT EXISTS reasons JSONB;
+
 CREATE TABLE IF NOT EXISTS plugin_loads (
     worker_id VARCHAR(36) NOT NULL REFERENCES plugin_workers(id) ON DELETE CASCADE,
     plugin_name VARCHAR(255) NOT NULL,
@@ -142,6 +155,13 @@ BEGIN
         IS DISTINCT FROM (OLD.id, OLD.name, OLD.status, OLD.binary_path, OLD.generation)
     THEN
         NEW.generation := GREATEST(NEW.generation, OLD.generation + 1);
+    END IF;
+    -- An error is of what it was found in: of a generation, or of a source.
+    IF NEW.error IS NOT NULL AND NEW.error = OLD.error AND (
+        (NEW.generation <> OLD.generation AND NEW.error ? 'generation')
+        OR NEW.source_path IS DISTINCT FROM OLD.source_path)
+    THEN
+        NEW.error := NULL;
     END IF;
     NEW.updated_at := clock_timestamp();
     RETURN NEW;

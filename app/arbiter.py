@@ -73,6 +73,12 @@ class Arbiter(GunicornArbiter):  # type: ignore[misc]
         if time.monotonic() >= self._start_at:
             super().spawn_workers()
 
+    def manage_workers(self) -> None:
+        """Keep up the number of workers, and tell each of them that number."""
+        super().manage_workers()
+        for worker in filter(_shares, self.WORKERS.values()):
+            worker.activity.crew = self.num_workers
+
     def _look_at(self, gone: dict[int, Any], ends: dict[int, ProcessEnd]) -> list[str]:
         """Say what ended workers were doing; return a sentence for each load that ended one."""
         sharing = {pid: worker for pid, worker in gone.items() if _shares(worker)}

@@ -195,6 +195,7 @@ def list_plugins(as_json: bool) -> None:
         if plugins or number:
             click.echo()
         echo_failure(found["name"], fault_line(found["error"]))
+    _echo_reasons(call(settings, "GET", "/workers", list))
 
 
 @main.command(options_metavar="[--json]")
@@ -234,6 +235,21 @@ def psql(arguments: tuple[str, ...]) -> None:
         click.echo(url)
         raise _Failure("There is no psql on this machine; the database is at the address above.")
     _exec(program, *_psql_call(url, arguments))
+
+
+def _echo_reasons(workers: list[dict[str, Any]]) -> None:
+    """Print what is not as it should be, a line for each reason, and how many workers say it."""
+    said: dict[tuple[str, str], list[str]] = {}
+    for worker in workers:
+        for reason in worker.get("reasons") or ():
+            about = f"{reason['plugin']}: {reason['what']}" if reason["plugin"] else reason["what"]
+            said.setdefault((str(worker["host"]), about), []).append(reason["since"])
+    if said:
+        click.echo()
+    for (host, about), since in said.items():
+        first = min(since)[:19].replace("T", " ")
+        where = f"{len(since)} of {sum(w['host'] == host for w in workers)} workers of {host}"
+        click.echo(f"{status_text('degraded')}  {plain(f'{about} ({where}, since {first} UTC)')}")
 
 
 def _where_it_is_served(settings: Settings, name: str, folder: Path) -> str:

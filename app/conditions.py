@@ -9,11 +9,16 @@ from datetime import UTC, datetime
 class Condition:
     """Something that is not as it should be."""
 
+    key: str
+    """Which one, such as "watching" or "load:hello"."""
     what: str
     """A sentence that a person can act on."""
     plugin: str | None
     """Whose trouble it is; None for the server's."""
     since: datetime
+
+    def __str__(self) -> str:
+        return self.what if self.plugin is None else f"{self.plugin}: {self.what}"
 
 
 class Conditions:
@@ -37,12 +42,17 @@ class Conditions:
         with self._lock:
             held = self._held.get(key)
             since = datetime.now(UTC) if held is None else held.since
-            self._held[key] = Condition(what, plugin, since)
+            self._held[key] = Condition(key, what, plugin, since)
 
     def clear(self, key: str) -> None:
         """Note that a condition has ended; one that is not held is no error."""
         with self._lock:
             self._held.pop(key, None)
+
+    def clear_all(self) -> None:
+        """Forget all conditions: who holds them begins anew."""
+        with self._lock:
+            self._held.clear()
 
     def held(self) -> tuple[Condition, ...]:
         """Return what is not as it should be now, the longest lasting first."""

@@ -2,6 +2,8 @@
 
 import gc
 import logging
+import os
+import socket
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -15,6 +17,7 @@ from app.database.shares import Share
 from app.database.timeouts import Timeouts, plugin_bounds
 from app.database.workers import WorkerRepository
 from app.errors import DatabaseError, UnknownPluginError
+from app.health import Health, HealthReport
 from app.publishing.publisher import Publisher
 from app.publishing.trial import TrialRunner
 from app.publishing.watcher import SourceWatcher
@@ -23,6 +26,8 @@ from app.records import (
     PluginFailure,
     PluginRow,
     ServedRow,
+    WorkerLoad,
+    WorkerReport,
     WorkerRow,
     convergence_of,
 )
@@ -47,6 +52,8 @@ SETTLE_SECONDS = 5.0
 """How long a worker's start waits for generations whose load failed for a reason that passes."""
 
 CONVERGENCE_LOOK_SECONDS = 0.02
+
+_NOT_RECORDED = "what this process runs is not recorded; its health check says why"
 
 ADMIN_PATIENCE_SECONDS = 0.25
 """How long an admin call waits while none of the others gets on with the database: those that
@@ -82,6 +89,9 @@ class PluginManager:
         url = database_url_of(settings)
         self._settings = settings
         self._conditions = Conditions()
+        self._host_conditions = Conditions()
+        """What the publishing half holds: the host's, if it is this process that publishes."""
+        self._running = app.running
         # Two pools: a plugin that keeps its connections must not hold up the server's own work.
         self._database = Database(
             url,
@@ -105,10 +115,15 @@ class PluginManager:
             self._trial,
             settings.max_source_mb,
         )
-        self._watcher = SourceWatcher(settings.plugins_dir, settings.artifacts_dir, self._publisher)
+        self._watcher = SourceWatcher(
+            settings.plugins_dir,
+            settings.artifacts_dir,
+            self._publisher,
+            self._host_conditions,
+        )
         self._undertaker = Undertaker(app.running, settings.drain_seconds)
         last_good = LastGood(settings.artifacts_dir)
-        self._recorder = Recorder(self._workers, last_good, generations_alive)
+        self._recorder = Recorder(self._workers, last_good, self._report, self._conditions)
         self._marker = LoadMarker(settings.artifacts_dir)
         self._loading = Loading(
             self._repository,
@@ -125,12 +140,20 @@ class PluginManager:
             self._undertaker,
             self._recorder,
             last_good,
+            self._conditions,
         )
         self._listener = ChangeListener(
             settings.listen_database_url or url,
             self._changed,
             self._database.cut,
             settings.heartbeat_seconds,
+            self._conditions,
+        )
+        self._health = Health(
+            self._conditions,
+            self._reconciler,
+            self._watcher.election if settings.watch else None,
+            self._recorder.beat,
         )
 
     # --- life ------------------------------------------------------------------------------
@@ -187,10 +210,13 @@ class PluginManager:
         self._listener.start()
         if self._settings.watch:
             self._watcher.start()
+        self._health.started = True
+        self._health.start()
 
     def stop(self) -> None:
         """Stop the threads, retire every plugin, and close what was opened."""
         self._trial.stop()  # first: a publish that waits for a trial gives up
+        self._health.stop()
         self._watcher.stop()
         self._listener.stop()
         self._reconciler.stop()
@@ -265,8 +291,12 @@ class PluginManager:
         return row
 
     def convergence(self, row: ServedRow) -> Convergence:
-        """Return how many of the live processes run what a row says, and which do not."""
-        return convergence_of(row, self._admin_workers.loads_of(row.name))
+        """Return how many of the processes run what a row says, and which do not."""
+        workers = self._admin_workers.loads_of(row.name)
+        if self._health.started and all(worker.id != self._recorder.id for worker in workers):
+            here = WorkerLoad(socket.gethostname(), os.getpid(), None, absent=_NOT_RECORDED)
+            workers.append(here)
+        return convergence_of(row, workers)
 
     def wait_for_convergence(self, row: ServedRow, seconds: float) -> Convergence:
         """Wait until every live process runs a row's generation or a later one.
@@ -299,17 +329,10 @@ class PluginManager:
         return self._admin_workers.load_errors(name)
 
     @property
-    def listening(self) -> bool:
-        """Whether this process notices changes at once."""
-        return self._listener.connected
+    def health(self) -> HealthReport:
+        """How this process is, judged from its memory alone."""
+        return self._health.report()
 
-    @property
-    def ready(self) -> bool:
-        """Whether what is registered is served, as far as this process can know it."""
-        complete = self._reconciler.complete.is_set() and not self._reconciler.lacking
-        return complete or self._reconciler.serves_last_good
-
-    @property
-    def lacking(self) -> dict[str, int]:
-        """The generations that other processes serve and this one, since its start, does not."""
-        return self._reconciler.lacking
+    def _report(self) -> WorkerReport:
+        health = self._health.report()
+        return WorkerReport(generations_alive(), health.status, health.reasons, self._running.crew)

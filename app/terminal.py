@@ -8,7 +8,13 @@ from typing import Any
 
 import click
 
-_COLOURS = {"ok": "green", "active": "green", "inactive": "yellow", "failed": "red"}
+_COLOURS = {
+    "ok": "green",
+    "active": "green",
+    "inactive": "yellow",
+    "degraded": "yellow",
+    "failed": "red",
+}
 _LEAST_ROOM = 20
 
 

@@ -9,7 +9,9 @@ import falcon
 
 from app.admin.guard import Guard
 from app.admin.problems import Problem
+from app.conditions import Condition
 from app.errors import SupersededError, UnknownPluginError
+from app.health import STARTING
 from app.manager import PluginManager
 from app.records import (
     ACTIVE,
@@ -18,6 +20,7 @@ from app.records import (
     PluginFailure,
     PluginRow,
     ServedRow,
+    WorkerLoad,
     is_plugin_name,
 )
 from app.serving.handlers import to_json
@@ -37,8 +40,8 @@ def admin_routes(manager: PluginManager, guard: Guard) -> tuple[Route, ...]:
         Route(SERVER, "/plugins/{name}/reload", plugins, "reload"),
         Route(SERVER, "/plugins/{name}/toggle", plugins, "toggle"),
         Route(SERVER, "/workers", WorkersResource(manager, guard)),
-        Route(SERVER, "/health/live", HealthResource(manager), "live"),
-        Route(SERVER, "/health/ready", HealthResource(manager), "ready"),
+        Route(SERVER, "/health/live", HealthResource(manager, guard), "live"),
+        Route(SERVER, "/health/ready", HealthResource(manager, guard), "ready"),
     )
 
 
@@ -68,7 +71,8 @@ class PluginsResource:
         row = self._manager.find_plugin(_checked(name))
         if row is not None:
             workers = _show_convergence(self._manager.convergence(row.served))
-            _answer(resp, {**_show(row, self._manager.load_errors(name)), "workers": workers})
+            shown = _show(row, self._manager.load_errors(name))
+            _answer(resp, {**shown, "workers": workers, "reasons": self._reasons_of(name)})
             return
         failure = self._manager.find_failure(name)
         if failure is None:
@@ -78,6 +82,15 @@ class PluginsResource:
             f"{name} is not registered: its folder is no valid plugin. {failure.error['message']}",
             members={"plugin": name, "error": failure.error},
         )
+
+    def _reasons_of(self, name: str) -> list[dict[str, Any]]:
+        """Return what processes say of a plugin in their health checks."""
+        return [
+            {"host": worker.host, "pid": worker.pid, **reason}
+            for worker in self._manager.list_workers()
+            for reason in worker.reasons
+            if reason["plugin"] == name
+        ]
 
     def on_post_reload(self, req: falcon.Request, resp: falcon.Response, name: str) -> None:
         """Compile, try and publish a plugin again; with `?wait=SECONDS`, see it served."""
@@ -120,10 +133,12 @@ class PluginsResource:
         found = self._manager.wait_for_convergence(row, seconds)
         workers = _show_convergence(found)
         if found.behind:
+            reasons = dict.fromkeys(filter(None, map(_why_behind, found.behind)))
             raise Problem(
                 504,
                 f"{len(found.behind)} of {found.total} workers do not run generation "
-                f"{row.generation} of {row.name} after {seconds:g} s.",
+                f"{row.generation} of {row.name} after {seconds:g} s"
+                f"{': ' if reasons else ''}{'; '.join(reasons)}.",
                 members={"plugin": row.name, "generation": row.generation, "workers": workers},
             )
         return {
@@ -141,7 +156,7 @@ class WorkersResource:
         self._guard = guard
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """List the live processes."""
+        """List the live processes, with what each says in its health check."""
         self._guard.check_read(req)
         _answer(
             resp,
@@ -153,6 +168,8 @@ class WorkersResource:
                     "generations_alive": worker.generations_alive,
                     "started_at": _show_time(worker.started_at),
                     "heartbeat_at": _show_time(worker.heartbeat_at),
+                    "status": worker.status,
+                    "reasons": worker.reasons,
                 }
                 for worker in self._manager.list_workers()
             ],
@@ -162,25 +179,42 @@ class WorkersResource:
 class HealthResource:
     """`/health/live`: the process answers. `/health/ready`: what is registered is served."""
 
-    def __init__(self, manager: PluginManager) -> None:
+    def __init__(self, manager: PluginManager, guard: Guard) -> None:
         self._manager = manager
+        self._guard = guard
 
     def on_get_live(self, _req: falcon.Request, resp: falcon.Response) -> None:
         """Answer 200 as long as this process answers at all."""
         _answer(resp, {"status": "live"})
 
-    def on_get_ready(self, _req: falcon.Request, resp: falcon.Response) -> None:
-        """Answer 200 with `ready`, or with `degraded` while changes cannot reach this process."""
-        if not self._manager.ready:
-            lacking = ", ".join(f"{n} (generation {g})" for n, g in self._manager.lacking.items())
+    def on_get_ready(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """Answer 200 with `ready`, or with `degraded` while not all is as it should be.
+
+        How many reasons there are is for everybody, which they are for who may read the admin API.
+        """
+        health = self._manager.health
+        reasons: dict[str, Any] = {}
+        if health.reasons:
+            reasons["reason_count"] = len(health.reasons)
+            if self._may_read(req):
+                reasons["reasons"] = [_show_reason(reason) for reason in health.reasons]
+        if not health.serves:
             raise Problem(
                 503,
-                f"Other processes serve what this one cannot load: {lacking}."
-                if lacking
-                else "Not everything that is registered is loaded yet.",
+                "This process is still starting."
+                if health.status == STARTING
+                else "Nothing of what is registered is served.",
                 headers={"Retry-After": "1"},
+                members=reasons,
             )
-        _answer(resp, {"status": "ready" if self._manager.listening else "degraded"})
+        _answer(resp, {"status": health.status, **reasons})
+
+    def _may_read(self, req: falcon.Request) -> bool:
+        try:
+            self._guard.check_read(req)
+        except Problem:
+            return False
+        return True
 
 
 def _show(
@@ -235,11 +269,26 @@ def _show_convergence(found: Convergence) -> dict[str, Any]:
                 "host": worker.host,
                 "pid": worker.pid,
                 "generation": worker.load.generation if worker.load else None,
-                "error": worker.load.error if worker.load else None,
+                "error": worker.load.error if worker.load else _absence(worker),
             }
             for worker in found.behind
         ],
     }
+
+
+def _absence(worker: WorkerLoad) -> dict[str, Any] | None:
+    if not worker.absent:
+        return None
+    return {"phase": "worker", "message": worker.absent, "file": None, "line": None}
+
+
+def _why_behind(worker: WorkerLoad) -> str:
+    error = worker.load.error if worker.load else _absence(worker)
+    return "" if error is None else f"{error['phase']} failed: {error['message']}"
+
+
+def _show_reason(reason: Condition) -> dict[str, Any]:
+    return {"plugin": reason.plugin, "what": reason.what, "since": _show_time(reason.since)}
 
 
 def _checked(name: str) -> str:

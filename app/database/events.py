@@ -20,6 +20,7 @@ import psycopg2
 import psycopg2.errors
 import psycopg2.extensions
 
+from app.conditions import Conditions
 from app.database.connection import CONNECT_SECONDS, Connection, connection_options
 from app.records import is_plugin_name
 
@@ -58,6 +59,7 @@ class ChangeListener:
         on_change: OnChange,
         on_silence: Callable[[], None] | None = None,
         heartbeat_seconds: float = HEARTBEAT_SECONDS,
+        conditions: Conditions | None = None,
     ) -> None:
         """Make a listener.
 
@@ -66,7 +68,11 @@ class ChangeListener:
             on_change: must return at once: a slow reader pins the queue.
             on_silence: called when the database did not answer in time.
             heartbeat_seconds: how often a silent connection is tested.
+            conditions: where it holds that changes are not noticed at once.
         """
+        self._conditions = conditions or Conditions()
+        self._deaf = False
+        """Whether a LISTEN over this connection was of no use when it was tried last."""
         self._on_silence = on_silence
         self._heartbeat = heartbeat_seconds
         self._options = connection_options(url, application_name="benana-listener")
@@ -80,6 +86,7 @@ class ChangeListener:
 
     def start(self) -> None:
         """Start the thread."""
+        self._conditions.hold("listening", "changes of the rows are not noticed yet")
         self._thread = threading.Thread(target=self._run, name="benana-listener", daemon=True)
         self._thread.start()
 
@@ -116,9 +123,12 @@ class ChangeListener:
                 failures = 1 if self.connected else failures + 1
                 if not self._stopped.is_set():
                     self._report(error)
-            except Exception:
+            except Exception as error:
                 log.exception("the listener failed; starting over")
                 self._outage = True
+                self._conditions.hold(
+                    "listening", f"changes are not noticed: {type(error).__name__}: {error}"
+                )
             finally:
                 self.connected = False
                 if connection is not None:
@@ -138,6 +148,8 @@ class ChangeListener:
         except (psycopg2.errors.ReadOnlySqlTransaction, psycopg2.errors.FeatureNotSupported):
             raise _NoListenError("the database is a standby, which refuses LISTEN") from None
         self.connected = True
+        if not self._deaf:
+            self._conditions.clear("listening")
         if self._outage:
             log.info("listening again on %s", CHANNEL)
             self._outage = False
@@ -146,7 +158,8 @@ class ChangeListener:
         beat_at, compare_at, awaited = now, now + random.uniform(*FULL_COMPARISON_SECONDS), 0.0  # noqa: S311
         while not self._stopped.is_set():
             if self._drain(connection, own):
-                awaited = 0.0
+                awaited, self._deaf = 0.0, False
+                self._conditions.clear("listening")
                 beat_at = time.monotonic() + self._heartbeat
             now = time.monotonic()
             if awaited and now >= awaited:
@@ -193,6 +206,12 @@ class ChangeListener:
 
     def _poll(self, reason: str) -> None:
         """Compare everything once a second for a while, where LISTEN cannot work."""
+        self._deaf = True
+        self._conditions.hold(
+            "listening",
+            f"changes are noticed {POLL_SECONDS:.0f} s late, because LISTEN does not work: "
+            f"{reason}; set BENANA_LISTEN_DATABASE_URL to a direct connection to the primary",
+        )
         if not self._outage:
             log.warning(
                 "cannot listen: %s; comparing all generations every %.0f s instead. Set "
@@ -208,8 +227,11 @@ class ChangeListener:
                 return
 
     def _report(self, error: Exception) -> None:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        self._conditions.hold(
+            "listening", f"changes are not noticed: the database is away ({reason})"
+        )
         if not self._outage:
-            reason = " ".join(str(error).split()) or type(error).__name__
             log.warning("the database is away (%s); serving what is loaded, trying again", reason)
         self._outage = True
 

@@ -40,7 +40,9 @@ _ROWS = f"""
 """  # noqa: S608 - both parts are constants
 # The digest that a path ends with, as `records.artifact_digest` reads it: `…-<32 digits>.pyz`.
 _SERVED = """
-    SELECT p.id, p.name, p.generation, p.status, p.binary_path, v.archive_sha256
+    SELECT p.id, p.name, p.generation, p.status, p.binary_path, v.archive_sha256,
+        p.binary_path IS NULL AND p.source_path IS NOT NULL,
+        coalesce(p.error ? 'generation', false)
     FROM plugins p LEFT JOIN plugin_versions v
     ON v.plugin_name = p.name AND v.source_digest = left(right(p.binary_path, 36), 32)
 """
@@ -156,20 +158,25 @@ class Repository:
             yield Publication(cursor, self._database.pool.timeouts)
 
     def record_error(self, row: PluginRow, error: Mapping[str, Any] | None) -> None:
-        """Note what is wrong with a plugin's newest source, if its row is still the given one."""
+        """Note what is wrong with a plugin's newest source, if its row is still the given one.
+
+        With None nothing is wrong with the source; that its generation cannot be loaded stays.
+        """
         with statement(self._database, pace="brief") as cursor:
             cursor.execute(
                 "UPDATE plugins SET error = %s WHERE id = %s AND generation = %s"
-                " AND error IS DISTINCT FROM %s AND name ~ '^[a-z][a-z0-9_]{0,62}$'",
-                (as_json(error), row.id, row.generation, as_json(error)),
+                " AND error IS DISTINCT FROM %s AND name ~ '^[a-z][a-z0-9_]{0,62}$'"
+                " AND NOT (%s AND coalesce(error ? 'generation', false))",
+                (as_json(error), row.id, row.generation, as_json(error), error is None),
             )
 
-    def record_load_error(self, row: ServedRow, error: Mapping[str, Any]) -> None:
-        """Note why a generation cannot be loaded; the first process that does is heard."""
-        with statement(self._database) as cursor:
+    def forget_load_error(self, row: ServedRow) -> None:
+        """Note that a row's generation can be loaded after all."""
+        with statement(self._database, pace="brief") as cursor:
             cursor.execute(
-                "UPDATE plugins SET error = %s WHERE id = %s AND generation = %s AND error IS NULL",
-                (as_json(error), row.id, row.generation),
+                "UPDATE plugins SET error = NULL"
+                " WHERE id = %s AND generation = %s AND error ? 'generation'",
+                (row.id, row.generation),
             )
 
     def record_failure(self, name: str, source_path: str, error: Mapping[str, Any]) -> None:

@@ -1,12 +1,14 @@
 """All SQL on the processes that serve, and on what each of them runs."""
 
 import datetime
+import json
 from collections.abc import Collection, Mapping
 from typing import Any
 
 from app.database.statements import Lender, statement, transaction
-from app.database.texts import as_json
-from app.records import LoadRecord, ServedRow, WorkerLoad, WorkerRow
+from app.database.texts import as_json, storable
+from app.presence import Presence
+from app.records import Crew, LoadRecord, WorkerLoad, WorkerReport, WorkerRow
 
 HEARTBEAT_SECONDS = 2.0
 DEAD_AFTER_HEARTBEATS = 3
@@ -15,12 +17,16 @@ _ALIVE = (
     f"heartbeat_at >= clock_timestamp() - interval '{HEARTBEAT_SECONDS * DEAD_AFTER_HEARTBEATS} s'"
 )
 
+# By which a process of this machine is looked up: one that was killed is not counted for as long as
+# its heartbeat would let it. Of other machines the heartbeat decides.
+_PRESENCE = "w.machine, w.pid, w.started"
+
 # Whom another process is dropping already is left to that one; so nobody waits for anybody.
 _DEAD = f"SELECT id FROM plugin_workers WHERE NOT {_ALIVE} FOR UPDATE SKIP LOCKED"  # noqa: S608
 
 
 class WorkerRepository:
-    """Reads and writes `plugin_workers` and `plugin_loads`.
+    """Reads and writes `plugin_workers` and `plugin_loads`; what it returns is of live processes.
 
     All methods raise DatabaseUnavailableError while the database is away, and DatabaseRefusedError
     where it refuses.
@@ -33,26 +39,46 @@ class WorkerRepository:
         self,
         worker: str,
         host: str,
-        pid: int,
-        generations_alive: int,
+        presence: Presence,
+        master: int,
         started_at: datetime.datetime,
+        report: WorkerReport,
     ) -> None:
-        """Enter a process, without any load."""
+        """Enter a process, without any load.
+
+        Args:
+            worker: its id, a name of its own.
+            host: the host's name.
+            presence: how others of its machine can look it up.
+            master: the process id of its master.
+            started_at: when it began.
+            report: what it says of itself.
+        """
         with transaction(self._database) as cursor:
             cursor.execute("DELETE FROM plugin_workers WHERE id = %s", (worker,))
             cursor.execute(
-                "INSERT INTO plugin_workers (id, host, pid, generations_alive, started_at)"
-                " VALUES (%s, %s, %s, %s, %s)",
-                (worker, host[:255], pid, generations_alive, started_at),
+                "INSERT INTO plugin_workers (id, host, machine, pid, started, master, started_at,"
+                " generations_alive, status, reasons, crew)"
+                " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
+                (
+                    worker,
+                    host[:255],
+                    presence.machine,
+                    presence.pid,
+                    presence.started,
+                    master,
+                    started_at,
+                    *_columns(report),
+                ),
             )
 
-    def heartbeat(self, worker: str, generations_alive: int) -> bool:
+    def heartbeat(self, worker: str, report: WorkerReport) -> bool:
         """Note that a process lives, and drop the dead; return whether it is entered at all."""
         with transaction(self._database) as cursor:
             cursor.execute(
                 "UPDATE plugin_workers SET heartbeat_at = clock_timestamp(),"
-                " generations_alive = %s WHERE id = %s",
-                (generations_alive, worker),
+                " generations_alive = %s, status = %s, reasons = %s, crew = %s WHERE id = %s",
+                (*_columns(report), worker),
             )
             known = bool(cursor.rowcount)
             cursor.execute(f"DELETE FROM plugin_workers WHERE id IN ({_DEAD})")  # noqa: S608
@@ -86,6 +112,36 @@ class WorkerRepository:
             )
             return bool(cursor.rowcount)
 
+    def forget(self, worker: str, plugins: Collection[str]) -> None:
+        """Drop what a process ran of plugins whose rows are gone."""
+        with statement(self._database) as cursor:
+            cursor.execute(
+                "DELETE FROM plugin_loads WHERE worker_id = %s AND plugin_name = ANY(%s)",
+                (worker, list(plugins)),
+            )
+
+    def record_failures(self, loads: Collection[LoadRecord]) -> None:
+        """Note in the rows why generations cannot be loaded, of those that no process can load.
+
+        Args:
+            loads: what a process could not load.
+        """
+        with statement(self._database, pace="brief") as cursor:
+            cursor.execute(
+                "UPDATE plugins p SET error = l.error"  # noqa: S608
+                " FROM unnest(%s::text[], %s::bigint[], %s::jsonb[]) l (id, generation, error)"
+                " WHERE p.id = l.id AND p.generation = l.generation AND p.status = 'active'"
+                " AND p.error IS NULL AND NOT EXISTS (SELECT 1 FROM plugin_workers w"
+                " LEFT JOIN plugin_loads o ON o.worker_id = w.id AND o.plugin_id = p.id"
+                f" WHERE {_ALIVE} AND (o.state IS NULL OR o.state <> 'failed'"
+                " OR o.reconciled < p.generation))",
+                (
+                    [load.plugin_id for load in loads],
+                    [load.reconciled for load in loads],
+                    [as_json(load.error) for load in loads],
+                ),
+            )
+
     def leave(self, worker: str) -> None:
         """Drop a process that ends, and the dead: nobody may be left who would drop them."""
         with statement(self._database) as cursor:
@@ -98,10 +154,11 @@ class WorkerRepository:
         """Return the live processes, by host and process id."""
         with statement(self._database) as cursor:
             cursor.execute(
-                "SELECT id, host, pid, generations_alive, started_at, heartbeat_at"  # noqa: S608
-                f" FROM plugin_workers WHERE {_ALIVE} ORDER BY host, pid"
+                f"SELECT {_PRESENCE}, w.id, w.host, w.pid, w.generations_alive, w.started_at,"  # noqa: S608
+                " w.heartbeat_at, w.status, coalesce(w.reasons, '[]')"
+                f" FROM plugin_workers w WHERE {_ALIVE} ORDER BY w.host, w.pid"
             )
-            return [WorkerRow(*found) for found in cursor.fetchall()]
+            return [WorkerRow(*columns) for columns in _live(cursor.fetchall())]
 
     def load_errors(self, plugin: str | None = None) -> dict[tuple[str, int], Mapping[str, Any]]:
         """Return why live processes do not serve what the rows of plugins say, if they do not.
@@ -115,37 +172,52 @@ class WorkerRepository:
         """
         with statement(self._database) as cursor:
             cursor.execute(
-                "SELECT DISTINCT ON (l.plugin_id, l.reconciled) l.plugin_id, l.reconciled, l.error"  # noqa: S608
+                f"SELECT {_PRESENCE}, l.plugin_id, l.reconciled, l.error"  # noqa: S608
                 " FROM plugin_loads l JOIN plugin_workers w ON w.id = l.worker_id"
                 f" WHERE l.error IS NOT NULL AND {_ALIVE}"
                 " AND (%s::text IS NULL OR l.plugin_name = %s)"
-                " ORDER BY l.plugin_id, l.reconciled, w.host, w.pid",
+                " ORDER BY w.host DESC, w.pid DESC",  # so that the first is the one that stays
                 (plugin, plugin),
             )
-            return {(row, generation): error for row, generation, error in cursor.fetchall()}
+            found = _live(cursor.fetchall())
+            return {(row, generation): error for row, generation, error in found}
 
     def loads_of(self, plugin: str) -> list[WorkerLoad]:
         """Return what every live process runs of a plugin."""
         with statement(self._database) as cursor:
             cursor.execute(
-                "SELECT w.host, w.pid, l.plugin_id, l.generation, l.reconciled, l.state, l.error,"  # noqa: S608
-                " l.milliseconds FROM plugin_workers w LEFT JOIN plugin_loads l"
+                f"SELECT {_PRESENCE}, w.id, w.host, w.pid, w.machine, w.master, w.crew,"  # noqa: S608
+                " l.plugin_id, l.generation, l.reconciled, l.state, l.error, l.milliseconds"
+                " FROM plugin_workers w LEFT JOIN plugin_loads l"
                 f" ON l.worker_id = w.id AND l.plugin_name = %s WHERE {_ALIVE}"
                 " ORDER BY w.host, w.pid",
                 (plugin,),
             )
             return [
-                WorkerLoad(host, pid, LoadRecord(plugin, *load) if load[0] is not None else None)
-                for host, pid, *load in cursor.fetchall()
+                WorkerLoad(
+                    host,
+                    pid,
+                    LoadRecord(plugin, *load) if load[0] is not None else None,
+                    worker,
+                    Crew(*crew) if None not in crew else None,
+                )
+                for worker, host, pid, *rest in _live(cursor.fetchall())
+                for crew, load in ((rest[:3], rest[3:]),)
             ]
 
-    def served_names(self, rows: Collection[ServedRow]) -> set[str]:
-        """Return the names of the rows whose generation a live process serves."""
-        with statement(self._database) as cursor:
-            cursor.execute(
-                "SELECT DISTINCT l.plugin_name FROM plugin_workers w JOIN plugin_loads l"  # noqa: S608
-                " ON l.worker_id = w.id JOIN unnest(%s::text[], %s::bigint[]) AS r (id, generation)"
-                f" ON l.plugin_id = r.id AND l.generation = r.generation WHERE {_ALIVE}",
-                ([row.id for row in rows], [row.generation for row in rows]),
-            )
-            return {found[0] for found in cursor.fetchall()}
+
+def _live(found: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """Return rows that begin with a presence without it, and without those of ended processes."""
+    gone: dict[tuple[Any, ...], bool] = {}
+    for row in found:
+        if row[:3] not in gone:
+            gone[row[:3]] = Presence(*row[:3]).is_gone()
+    return [row[3:] for row in found if not gone[row[:3]]]
+
+
+def _columns(report: WorkerReport) -> tuple[Any, ...]:
+    reasons = [
+        {"plugin": reason.plugin, "what": reason.what, "since": reason.since.isoformat()}
+        for reason in report.reasons
+    ]
+    return (report.generations_alive, report.status, json.dumps(storable(reasons)), report.crew)

@@ -1,21 +1,18 @@
 """Which plugins to look at again: file events, a scan as their safety net, and changed rows.
 
 Events only mark a folder; what is published is decided by its content. One process of a host
-watches, elected by `flock`: the kernel frees the lock when its holder dies.
+watches, the one that is elected.
 """
 
-import fcntl
 import logging
-import os
 import threading
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import IO
 
 from watchdog.events import EVENT_TYPE_CLOSED, EVENT_TYPE_MODIFIED
 
-from app.database.processes import make_private
+from app.conditions import Conditions
 from app.errors import (
     DatabaseBusyError,
     DatabaseRefusedError,
@@ -25,6 +22,7 @@ from app.errors import (
     TooLargeError,
 )
 from app.publishing.discovery import folder_stamp, large_stamp, list_folders, same_large
+from app.publishing.election import Election
 from app.publishing.look import QUIET_SECONDS, Look
 from app.publishing.observer import BLIND_SCAN_SECONDS, FolderObserver
 from app.publishing.places import PLACES, Places
@@ -54,12 +52,28 @@ class SourceWatcher(OwnThread):
     The thread `benana-watcher` stands for election; a publish under way at the end is let end.
     """
 
-    def __init__(self, plugins_dir: Path, artifacts_dir: Path, publisher: Publisher) -> None:
+    def __init__(
+        self,
+        plugins_dir: Path,
+        artifacts_dir: Path,
+        publisher: Publisher,
+        conditions: Conditions | None = None,
+    ) -> None:
+        """Make it; nothing is looked at before the start.
+
+        Args:
+            plugins_dir: the plugins' root.
+            artifacts_dir: the archives' folder, which all processes of the host share.
+            publisher: publishes what changed.
+            conditions: what the publishing half of this process holds.
+        """
         super().__init__("benana-watcher")
+        self._conditions = conditions or Conditions()
+        self.election = Election(artifacts_dir, self._conditions)
+        """Whether this process is the one that watches, and what is known of the one that is."""
         self._marked = threading.Condition(self._lock)
         """Wakes the threads that publish: one for a mark, which takes what is due first."""
         self._root = plugins_dir
-        self._lock_file = artifacts_dir / ".watch.lock"
         self._publisher = publisher
         self._pending: dict[str, _Pending] = {}
         self._busy: dict[str, Look] = {}
@@ -140,40 +154,16 @@ class SourceWatcher(OwnThread):
     # --- election --------------------------------------------------------------------------
 
     def _run(self) -> None:
-        complained = False
         while not self._stopped:
-            try:
-                self._lock_file.parent.mkdir(parents=True, exist_ok=True)
-                with self._open_lock() as file:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    file.truncate(0)
-                    file.write(f"{os.getpid()}\n")
-                    file.flush()
-                    self.holds = True
+            if self.election.take():
+                self.holds = True
+                try:
                     self._hold()
-            except BlockingIOError:
-                pass  # another process watches
-            except OSError as error:
-                if not complained:
-                    log.warning(
-                        "nothing is watched: %s: %s; make the folder writable or set "
-                        "BENANA_WATCH=off",
-                        self._lock_file,
-                        error.strerror,
-                    )
-                complained = True
-            finally:
-                self.holds = False
+                finally:
+                    self.holds = False
+                    self.election.release()
             with self._wake:
                 self._wake.wait_for(lambda: self._stopped, ELECTION_SECONDS)
-
-    def _open_lock(self) -> IO[str]:
-        # Were it a pipe, to open it for appending would wait for a reader without end.
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
-        # Who can open a file can lock it, and so keep every process from watching.
-        descriptor = os.open(self._lock_file, flags, 0o600)
-        make_private(descriptor)
-        return os.fdopen(descriptor, "w")
 
     def _hold(self) -> None:
         log.info("watching %s", self._root)
@@ -181,16 +171,19 @@ class SourceWatcher(OwnThread):
         with self._lock:
             self._staff(time.monotonic())
         complained = ""
-        while not self._stopped:
+        while not self._stopped and self.election.is_held():
             observer = FolderObserver(self._root, self.notice)
             try:
                 observer.open()
                 self._stamps = {n: folder_stamp(self._root / n) for n in list_folders(self._root)}
                 self.mark(self._publisher.scan())
                 complained = ""
+                self._conditions.clear("watching")
                 self._watch(observer)
-            except DatabaseUnavailableError:
-                self._pause()  # the listener reports the outage
+            except DatabaseUnavailableError as error:
+                # The listener reports the outage in the log.
+                self._conditions.hold("watching", f"no edit is published: {error}")
+                self._pause()
             except (OSError, DatabaseRefusedError) as error:
                 reason = str(error)
                 if isinstance(error, OSError):
@@ -198,6 +191,7 @@ class SourceWatcher(OwnThread):
                 if reason != complained:
                     log.error("nothing is published or unregistered: %s", reason)
                 complained = reason
+                self._conditions.hold("watching", f"no edit is seen: {reason}")
                 self._pause()
             finally:
                 observer.close()
@@ -222,6 +216,9 @@ class SourceWatcher(OwnThread):
                 self._staff(time.monotonic())
             if rows_changed:
                 self._mark_unpublished()
+            if not self.election.is_held():
+                log.warning("the lock of who watches was removed; standing for election again")
+                return
             if not observer.alive():
                 log.warning("the observer of %s ended; starting another", self._root)
                 return

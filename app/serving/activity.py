@@ -36,12 +36,12 @@ class Activity:
 
     def __init__(self, threads: int = 0) -> None:
         """Make the memory; threads beyond `threads` get a word that nobody else sees."""
-        words = (1 + threads) * _WORD
+        words = (2 + threads) * _WORD
         # What is not touched of it costs nothing.
         self._memory = memoryview(mmap.mmap(-1, words + (NAMES if threads else 1) * _NAME_BYTES))
         self._names = self._memory[words:]
         self._words = self._memory[:words].cast("Q")
-        self._free = [self._words[n : n + 1] for n in range(1, len(self._words))]
+        self._free = [self._words[n : n + 1] for n in range(2, len(self._words))]
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
 
@@ -70,9 +70,18 @@ class Activity:
         """Note that the process serves from now on."""
         self._words[0] = 1
 
+    @property
+    def crew(self) -> int:
+        """How many workers the master wants; 0 where no master says so."""
+        return self._words[1]
+
+    @crew.setter
+    def crew(self, size: int) -> None:
+        self._words[1] = size
+
     def names(self) -> list[str]:
         """Return what the threads are doing, or were at the end of their process."""
-        return [self._name(number) for number in self._words.tolist()[1:] if number]
+        return [self._name(number) for number in self._words.tolist()[2:] if number]
 
     def _name(self, number: int) -> str:
         entry = number % (len(self._names) // _NAME_BYTES) * _NAME_BYTES

@@ -75,6 +75,11 @@ class RunningRequests:
         """Show what the threads do in a memory that others see; before the first request."""
         self._activity = activity
 
+    @property
+    def crew(self) -> int | None:
+        """How many processes like this one its master wants, None if it has no such master."""
+        return self._activity.crew or None
+
     def number(self, name: Name) -> int:
         """Return the number under which threads show what they do."""
         return self._activity.number(name)

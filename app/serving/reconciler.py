@@ -7,10 +7,10 @@ import time
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 
+from app.conditions import Conditions
 from app.database.repository import Repository
 from app.errors import (
     ConflictError,
-    CrashedLoadError,
     DatabaseError,
     DatabaseRefusedError,
     DatabaseUnavailableError,
@@ -65,8 +65,10 @@ class Reconciler(OwnThread):
         undertaker: Undertaker,
         recorder: Recorder,
         last_good: LastGood,
+        conditions: Conditions | None = None,
     ) -> None:
         super().__init__("benana-reconciler")
+        self._conditions = conditions or Conditions()
         self._repository = repository
         self._app = app
         self._loading = loading
@@ -77,6 +79,8 @@ class Reconciler(OwnThread):
         self._failed: dict[str, _Failed] = {}
         self._under_way: dict[str, ServedRow] = {}
         """The rows whose load takes long, in a thread of their own."""
+        self._wanted: set[str] = set()
+        """The names of the active rows, as they were read last."""
         self._dirty: set[str] = set()
         self._all_dirty = True
         self._complaint = ""
@@ -89,8 +93,16 @@ class Reconciler(OwnThread):
         """Whether it started with what this host served last, for want of a database."""
         self.settled = threading.Event()
         """Set once nothing is missing at the start that may still come."""
-        self.lacking: dict[str, int] = {}
-        """At the start: the generations that other processes serve and this one does not."""
+
+    @property
+    def registered(self) -> int | None:
+        """How many plugins are to be served, None if that is not known."""
+        return len(self._wanted) if self.complete.is_set() or self.serves_last_good else None
+
+    @property
+    def served(self) -> int:
+        """How many plugins are served, in whatever generation."""
+        return len(self._loaded)
 
     def mark(self, names: Iterable[str] | None) -> None:
         """Look at plugins again, at all with None; returns at once."""
@@ -133,32 +145,32 @@ class Reconciler(OwnThread):
                     self._repository.apply_schema()
                 self.reconcile(names)
                 self._complaint = ""
+                self._conditions.clear("rows")
                 if names is None:
                     self.complete.set()
-                self._look_what_is_lacking()
+                if not any(failed.error.transient for failed in self._failed.values()):
+                    self.settled.set()
             except DatabaseUnavailableError as error:
                 log.debug("nothing compared: %s", error)
+                self._cannot_compare(str(error))
                 self._try_later(names)
             except DatabaseRefusedError as error:
                 if str(error) != self._complaint:
                     log.error("%s; serving what is loaded, trying again", error)
                 self._complaint = str(error)
+                self._cannot_compare(str(error))
                 self._try_later(names)
-            except Exception:
+            except Exception as error:
                 # A fault of ours must not end the thread: what is loaded goes on being served.
                 log.exception("a pass of the reconciler failed")
+                self._cannot_compare(f"{type(error).__name__}: {error}")
                 self._try_later(None)
             self.attempted.set()
 
-    def _look_what_is_lacking(self) -> None:
-        """See, while the process starts, whether others serve what could not be loaded here."""
-        if self.settled.is_set():
-            return
-        failed = [found.row for found in self._failed.values()]
-        elsewhere = self._recorder.served_elsewhere(failed) if failed else set()
-        self.lacking = {row.name: row.generation for row in failed if row.name in elsewhere}
-        if not self.lacking and not any(f.error.transient for f in self._failed.values()):
-            self.settled.set()
+    def _cannot_compare(self, reason: str) -> None:
+        self._conditions.hold(
+            "rows", f"the rows cannot be read, what is loaded is served: {reason}"
+        )
 
     def _try_later(self, names: Collection[str] | None) -> None:
         if not self.attempted.is_set():
@@ -175,6 +187,7 @@ class Reconciler(OwnThread):
         if kept:
             log.warning("starting with what was served last: %d plugins", len(kept))
             self._apply([], kept)
+            self._wanted = {row.name for row in kept}
             self.serves_last_good = True
 
     # --- one pass --------------------------------------------------------------------------
@@ -205,23 +218,44 @@ class Reconciler(OwnThread):
             if row is None or row.status != ACTIVE or row.binary_path is None:
                 self._failed.pop(name, None)
                 self._under_way.pop(name, None)
+                if row is not None and row.status == ACTIVE and row.unpublished:
+                    self._not_served(row, "it is active, and its source was never published")
+                else:
+                    self._conditions.clear(f"load:{name}")
                 if name in self._loaded:
                     leaving.append(self._loaded[name])
                 if row is not None:
                     self._note(row, "unloaded", serving=None)
                 else:
                     self._recorder.forget(name)
+            elif self._serves(row):
+                self._failed.pop(name, None)
+                self._under_way.pop(name, None)
+                self._conditions.clear(f"load:{name}")
+                if row.load_error:
+                    self._forget_load_error(row)
             elif self._is_wanted(row):
                 wanted.append(row)
         self._apply(leaving, wanted)
+        self._wanted.difference_update(names)
+        self._wanted.update(
+            row.name
+            for row in rows.values()
+            if row.status == ACTIVE and (row.binary_path is not None or row.unpublished)
+        )
         for name in names:
             if name not in self._under_way:
                 self._discard(self._loading.take_late(name))
 
+    def _serves(self, row: ServedRow) -> bool:
+        current = self._loaded.get(row.name)
+        return current is not None and (current.row_id, current.generation) == (
+            row.id,
+            row.generation,
+        )
+
     def _is_wanted(self, row: ServedRow) -> bool:
-        current, failed = self._loaded.get(row.name), self._failed.get(row.name)
-        if current is not None and (current.row_id, current.generation) == (row.id, row.generation):
-            return False
+        failed = self._failed.get(row.name)
         return failed is None or failed.row != row or time.monotonic() >= failed.retry_at
 
     def _apply(self, leaving: list[LoadedPlugin], wanted: list[ServedRow]) -> None:
@@ -275,8 +309,22 @@ class Reconciler(OwnThread):
                 row.generation,
                 patience,
             )
+            self._not_served(row, f"generation {row.generation} is still loading")
             self._note(row, "loading", serving=self._loaded.get(row.name))
         return result
+
+    def _not_served(self, row: ServedRow, reason: str) -> None:
+        """Hold that what a row says is not served, and what is instead."""
+        current = self._loaded.get(row.name)
+        served = "nothing of it" if current is None else f"generation {current.generation}"
+        self._conditions.hold(f"load:{row.name}", f"{reason}; {served} is served", row.name)
+
+    def _forget_load_error(self, row: ServedRow) -> None:
+        """Have the row say no more that its generation cannot be loaded: it is served here."""
+        try:
+            self._repository.forget_load_error(row)
+        except DatabaseError as error:
+            log.debug("%s: its error stays until the next comparison: %s", row.name, error)
 
     def _discard(self, results: Iterable[LoadResult]) -> None:
         for result in results:
@@ -291,14 +339,12 @@ class Reconciler(OwnThread):
             first, longest = TRANSIENT_RETRY_SECONDS
             wait = min(first * 2.0**attempts, longest) * random.uniform(0.5, 1.0)  # noqa: S311
         self._failed[row.name] = _Failed(row, error, time.monotonic() + wait, attempts)
+        place = f" ({error.place})" if error.place else ""
+        said = f"{error.phase} failed: {error.message}{place}"
+        self._not_served(row, f"generation {row.generation} cannot be loaded: {said}")
         self._note(row, "failed", serving=self._loaded.get(row.name), error=error)
         if attempts == 1 or (known is not None and known.error.message != error.message):
             log.error("%s; generation %d is not served", error, row.generation)
-        if isinstance(error, CrashedLoadError):
-            try:
-                self._repository.record_load_error(row, error.as_record())
-            except DatabaseError as found:
-                log.debug("%s: its error is not recorded: %s", row.name, found)
 
     # --- swapping --------------------------------------------------------------------------
 
@@ -317,6 +363,7 @@ class Reconciler(OwnThread):
         for plugin in accepted:
             self._loaded[plugin.name] = plugin
             self._failed.pop(plugin.name, None)
+            self._conditions.clear(f"load:{plugin.name}")
             self._settle(plugin, arrived[plugin.name])
         for plugin, error in refused:
             self._fail(arrived[plugin.name].row, error)
@@ -332,6 +379,8 @@ class Reconciler(OwnThread):
         )
         self._note(result.row, "serving", serving=plugin, milliseconds=result.milliseconds)
         self._last_good.remember(result.row)
+        if result.row.load_error:
+            self._forget_load_error(result.row)
 
     def _publish(self, builder: TableBuilder, old: list[LoadedPlugin]) -> int:
         table = builder.build()
@@ -356,7 +405,7 @@ class Reconciler(OwnThread):
             serving.generation if serving else None,
             row.generation,
             state,
-            error.as_record() if error else None,
+            {**error.as_record(), "generation": row.generation} if error else None,
             milliseconds,
         )
         self._recorder.note([record])

@@ -6,11 +6,13 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 
+from app.conditions import Conditions
 from app.database.workers import HEARTBEAT_SECONDS, WorkerRepository
-from app.errors import DatabaseError, DatabaseRefusedError
-from app.records import LoadRecord, ServedRow
+from app.errors import DatabaseBusyError, DatabaseError, DatabaseRefusedError
+from app.presence import own_presence
+from app.records import LoadRecord, WorkerReport
 from app.serving.lastgood import LastGood
 from app.threads import OwnThread
 
@@ -33,15 +35,29 @@ class Recorder(OwnThread):
         self,
         workers: WorkerRepository,
         last_good: LastGood,
-        generations_alive: Callable[[], int],
+        report: Callable[[], WorkerReport],
+        conditions: Conditions | None = None,
     ) -> None:
+        """Make it; the thread is to be started in the process that it reports.
+
+        Args:
+            workers: where it reports.
+            last_good: the host's own files.
+            report: tells what this process says of itself.
+            conditions: where it holds that nothing can be reported.
+        """
         super().__init__("benana-recorder")
         self._workers = workers
         self._last_good = last_good
-        self._generations_alive = generations_alive
-        self._id = str(uuid.uuid4())
+        self._self_report = report
+        self._conditions = conditions or Conditions()
+        self.id = str(uuid.uuid4())
+        """This process's name among all."""
         self._loads: dict[str, LoadRecord] = {}
         self._changed: set[str] = set()
+        self._gone: set[str] = set()
+        """The plugins whose rows are gone, and which the database still has of this process."""
+        self._beat_now = False
         self._registered = False
         self._complaint = ""
         """What the database said last when it refused."""
@@ -56,18 +72,18 @@ class Recorder(OwnThread):
             if self._changed:
                 self._wake.notify_all()
 
-    def served_elsewhere(self, rows: Collection[ServedRow]) -> set[str]:
-        """Return the names of the rows whose generation another process serves.
-
-        Raises:
-            DatabaseUnavailableError: it cannot be asked.
-        """
-        return self._workers.served_names(rows)
+    def beat(self) -> None:
+        """Report this process anew, soon: what it says of itself has changed; returns at once."""
+        with self._wake:
+            self._beat_now = True
+            self._wake.notify_all()
 
     def forget(self, plugin: str) -> None:
-        """Keep no memory of a plugin whose row is gone."""
+        """Keep no memory of a plugin whose row is gone, in the database neither."""
         with self._wake:
-            self._loads.pop(plugin, None)
+            if self._loads.pop(plugin, None) is not None:
+                self._gone.add(plugin)
+                self._wake.notify_all()
             self._changed.discard(plugin)
 
     def _run(self) -> None:
@@ -75,12 +91,14 @@ class Recorder(OwnThread):
         beat_at = 0.0
         while not self._stopped:
             try:
-                if time.monotonic() >= beat_at:
+                if self._beat_now or time.monotonic() >= beat_at:
                     beat_at = time.monotonic() + HEARTBEAT_SECONDS
                     self._last_good.write()
                     self._beat()
+                    self._record_failures()
                 self._report()
-                self._wait(lambda: self._stopped or self._changed, beat_at - time.monotonic())
+                self._conditions.clear("report")
+                self._wait(self._has_to_say, beat_at - time.monotonic())
                 if self._changed:
                     self._wait(lambda: self._stopped, GATHER_SECONDS)
             except DatabaseError as error:
@@ -91,11 +109,15 @@ class Recorder(OwnThread):
         self._last_good.write()
         if self._registered:
             try:
-                self._workers.leave(self._id)
+                self._workers.leave(self.id)
             except DatabaseError as error:
                 log.debug("not taken off the list: %s", error)
 
+    def _has_to_say(self) -> bool:
+        return bool(self._stopped or self._changed or self._gone or self._beat_now)
+
     def _complain(self, error: DatabaseError) -> None:
+        self._conditions.hold("report", f"what this process runs is not recorded: {error}")
         said = str(error) if isinstance(error, DatabaseRefusedError) else ""
         if said and said != self._complaint:
             log.error("what this process runs is not recorded: %s; trying again", said)
@@ -104,11 +126,14 @@ class Recorder(OwnThread):
             log.debug("nothing recorded: %s", error)
 
     def _beat(self) -> None:
-        alive = self._generations_alive()
-        if self._registered and self._workers.heartbeat(self._id, alive):
+        self._beat_now = False
+        report = self._self_report()
+        if self._registered and self._workers.heartbeat(self.id, report):
             return
         self._registered = False
-        self._workers.register(self._id, socket.gethostname(), os.getpid(), alive, self._started_at)
+        self._workers.register(
+            self.id, socket.gethostname(), own_presence(), os.getppid(), self._started_at, report
+        )
         self._registered = True
         with self._wake:
             self._changed.update(self._loads)
@@ -116,20 +141,37 @@ class Recorder(OwnThread):
     def _report(self) -> None:
         with self._wake:
             loads = [self._loads[name] for name in self._changed]
+            gone = self._gone - self._loads.keys()
             self._changed.clear()
+        if gone:
+            self._workers.forget(self.id, gone)
+        with self._wake:
+            self._gone -= gone | self._loads.keys()
         if not loads:
             return
         recorded = False
         try:
-            recorded = self._workers.record(self._id, loads)
+            recorded = self._workers.record(self.id, loads)
         finally:
             if not recorded:
                 with self._wake:
                     self._changed.update(x.plugin for x in loads if x.plugin in self._loads)
         if recorded:
             self._complaint = ""
+            self._record_failures()
         else:
             self._beat()  # it was thought dead, and dropped
+
+    def _record_failures(self) -> None:
+        """Have the rows say what nobody can load; who reports last sees that all of them fail."""
+        with self._wake:
+            failed = [load for load in self._loads.values() if load.state == "failed"]
+        if not failed:
+            return
+        try:
+            self._workers.record_failures(failed)
+        except DatabaseBusyError as error:
+            log.debug("not recorded that nobody can load it: %s", error)  # at the next heartbeat
 
     def _wait(self, over: Callable[[], object], seconds: float) -> None:
         with self._wake:

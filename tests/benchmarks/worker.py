@@ -19,6 +19,7 @@ from app.database.connection import Database
 from app.database.events import ChangeListener
 from app.database.repository import Repository
 from app.database.workers import WorkerRepository
+from app.records import WorkerReport
 from app.serving.application import LiveApp
 from app.serving.archive import generations_alive
 from app.serving.generations import Undertaker
@@ -41,7 +42,9 @@ class Worker:
         self._app = LiveApp()
         self._undertaker = Undertaker(self._app.running)
         last_good = LastGood(artifacts)
-        self._recorder = Recorder(WorkerRepository(database), last_good, generations_alive)
+        self._recorder = Recorder(
+            WorkerRepository(database), last_good, lambda: WorkerReport(generations_alive())
+        )
         repository = Repository(database)
         self._loading = Loading(
             repository,

@@ -2,18 +2,23 @@
 
 import datetime
 import logging
+import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
 
+from app import presence as presence_module
+from app.conditions import Conditions
 from app.database.connection import Database
 from app.database.workers import WorkerRepository
 from app.errors import PluginError
-from app.records import LoadRecord
+from app.presence import Presence, own_presence
+from app.records import LoadRecord, WorkerReport
 from app.serving import recorder as recorder_module
 from app.serving.lastgood import LastGood
 from app.serving.recorder import Recorder
@@ -21,6 +26,7 @@ from tests.acceptance.server import wait_until
 from tests.integration.test_repository import MESSAGES
 from tests.integration.test_schema import Session, session
 
+REPORT = WorkerReport()
 LONG_AGO = "clock_timestamp() - interval '1 hour'"
 
 
@@ -32,7 +38,8 @@ def workers(sql: Session, database: Database) -> WorkerRepository:
 def registered(workers: WorkerRepository, *, host: str = "here") -> str:
     """Enter a process and return its id."""
     worker = str(uuid4())
-    workers.register(worker, host, 4711, 0, datetime.datetime.now(datetime.UTC))
+    elsewhere = Presence("elsewhere", 4711, 1)
+    workers.register(worker, host, elsewhere, 4710, datetime.datetime.now(datetime.UTC), REPORT)
     return worker
 
 
@@ -55,18 +62,66 @@ def test_the_dead_are_not_listed(workers: WorkerRepository, sql: Session) -> Non
     assert len(workers.loads_of("any")) == 1
 
 
+def test_who_was_killed_here_is_not_counted_for_as_long_as_its_heartbeat_lasts(
+    workers: WorkerRepository,
+) -> None:
+    for host in ("here", "away"):
+        with subprocess.Popen(["sleep", "60"]) as process:
+            here = presence_of(process.pid)
+            presence = here if host == "here" else replace(here, machine="another")
+            worker = entered_as(workers, host, presence)
+            assert workers.record(worker, [FAILED])
+            assert process.pid in {found.pid for found in workers.list_workers()}
+            process.kill()
+            process.wait()
+    (left,) = workers.list_workers()
+    assert left.host == "away", "of another machine only its heartbeat tells"
+    (load,) = workers.loads_of("one")
+    assert load.host == "away"
+    assert workers.load_errors().keys() == {("id-1", 4)}
+    workers.leave(left.id)
+    assert workers.load_errors() == {}, "what the dead said is of no account"
+
+
+def test_a_worker_says_how_it_is(workers: WorkerRepository) -> None:
+    conditions = Conditions()
+    conditions.hold("load:one", "generation 3 cannot be loaded: \0\ud800", "one")
+    report = WorkerReport(2, "degraded", conditions.held(), crew=3)
+    worker = registered(workers)
+    assert workers.heartbeat(worker, report)
+    (listed,) = workers.list_workers()
+    assert (listed.status, listed.generations_alive) == ("degraded", 2)
+    (reason,) = listed.reasons
+    assert reason["plugin"] == "one"
+    assert reason["what"].startswith("generation 3 cannot be loaded")
+    assert reason["since"] == conditions.held()[0].since.isoformat()
+    assert workers.heartbeat(worker, WorkerReport(2, "ready"))
+    (listed,) = workers.list_workers()
+    assert (listed.status, listed.reasons) == ("ready", [])
+
+
+def test_a_worker_of_an_older_version_is_one_all_the_same(
+    workers: WorkerRepository, sql: Session
+) -> None:
+    sql("INSERT INTO plugin_workers (id, host, pid) VALUES ('old', 'here', 1)")
+    (listed,) = workers.list_workers()
+    assert (listed.status, listed.reasons) == (None, [])
+    (load,) = workers.loads_of("one")
+    assert (load.id, load.crew) == ("old", None)
+
+
 def test_a_heartbeat_drops_the_dead(workers: WorkerRepository, sql: Session) -> None:
     dead(workers, sql)
     one, other = registered(workers), registered(workers)
-    assert workers.heartbeat(one, 3)
+    assert workers.heartbeat(one, WorkerReport(3))
     assert entered(sql) == {one, other}
     assert {found.generations_alive for found in workers.list_workers()} == {3, 0}
 
 
 def test_a_process_that_was_thought_dead_hears_it(workers: WorkerRepository, sql: Session) -> None:
     slow, other = dead(workers, sql), registered(workers)
-    assert workers.heartbeat(other, 0)
-    assert not workers.heartbeat(slow, 0), "it is to enter itself anew"
+    assert workers.heartbeat(other, REPORT)
+    assert not workers.heartbeat(slow, REPORT), "it is to enter itself anew"
 
 
 def test_who_leaves_last_leaves_nobody(workers: WorkerRepository, sql: Session) -> None:
@@ -84,10 +139,21 @@ def test_the_dead_hold_up_nobody(workers: WorkerRepository, sql: Session, url: s
     with ThreadPoolExecutor(1) as pool, session(url) as dropping:
         dropping("BEGIN")
         dropping(f"DELETE FROM plugin_workers WHERE id = '{gone}'")
-        assert pool.submit(workers.heartbeat, one, 0).result(5.0)
+        assert pool.submit(workers.heartbeat, one, REPORT).result(5.0)
         pool.submit(workers.leave, other).result(5.0)
         dropping("COMMIT")
     assert entered(sql) == {one}
+
+
+def presence_of(pid: int) -> Presence:
+    started = presence_module._look_up(pid)
+    return Presence(own_presence().machine, pid, started)
+
+
+def entered_as(workers: WorkerRepository, host: str, presence: Presence) -> str:
+    worker = str(uuid4())
+    workers.register(worker, host, presence, 1, datetime.datetime.now(datetime.UTC), REPORT)
+    return worker
 
 
 # --- what they run -------------------------------------------------------------------------------
@@ -109,6 +175,116 @@ def test_an_error_is_told_whoever_had_it(workers: WorkerRepository, sql: Session
     assert workers.load_errors() == {("id-1", 4): {"message": "later"}}
     assert workers.record(late, [serving])
     assert workers.load_errors() == {}
+
+
+@pytest.fixture
+def row(sql: Session) -> str:
+    """The row of a plugin, in its generation 4."""
+    sql(
+        "INSERT INTO plugins (id, name, version, binary_path, generation)"
+        " VALUES ('id-1', 'one', '1', '/x', 4)"
+    )
+    return "id-1"
+
+
+def error_of(sql: Session) -> Any:
+    ((error,),) = sql("SELECT error FROM plugins WHERE name = 'one'")
+    return error
+
+
+BROKEN = replace(FAILED, error={"message": "no", "generation": 4})
+
+
+def test_what_no_process_can_load_is_said_by_the_row(
+    workers: WorkerRepository, sql: Session, row: str
+) -> None:
+    one, two = registered(workers), registered(workers)
+    assert workers.record(one, [BROKEN])
+    workers.record_failures([BROKEN])
+    assert error_of(sql) is None, "the other one has not tried yet"
+    assert workers.record(two, [replace(BROKEN, generation=None, state="loading", error=None)])
+    workers.record_failures([BROKEN])
+    assert error_of(sql) is None, "it is just trying"
+    assert workers.record(two, [replace(BROKEN, error={"message": "late", "generation": 4})])
+    workers.record_failures([replace(BROKEN, error={"message": "late", "generation": 4})])
+    assert error_of(sql) == {"message": "late", "generation": 4}
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"state": "serving", "generation": 4, "error": None},
+        {"reconciled": 3},
+        {"plugin_id": "of another row"},
+    ],
+    ids=["serves it", "failed before", "another row"],
+)
+def test_what_one_process_can_load_is_no_error_of_the_row(
+    workers: WorkerRepository, sql: Session, row: str, other: dict[str, Any]
+) -> None:
+    one, two = registered(workers), registered(workers)
+    assert workers.record(one, [BROKEN])
+    assert workers.record(two, [replace(BROKEN, **other)])
+    workers.record_failures([BROKEN])
+    assert error_of(sql) is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    ['error = \'{"phase": "compile"}\'', "status = 'inactive'", "generation = generation + 1"],
+)
+def test_what_a_row_says_already_is_not_written_over(
+    workers: WorkerRepository, sql: Session, row: str, change: str
+) -> None:
+    sql(f"UPDATE plugins SET {change}")
+    before = error_of(sql)
+    assert workers.record(registered(workers), [BROKEN])
+    workers.record_failures([BROKEN])
+    assert error_of(sql) == before
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "generation = generation + 1",
+        "status = 'inactive'",
+        "binary_path = NULL",
+        "id = 'another'",
+        "source_path = '/elsewhere'",
+    ],
+)
+def test_a_changed_row_does_not_keep_the_error_of_what_it_was(
+    sql: Session, row: str, change: str
+) -> None:
+    sql("UPDATE plugins SET error = '{\"generation\": 4}'")
+    assert error_of(sql) == {"generation": 4}
+    sql("UPDATE plugins SET description = 'more'")
+    assert error_of(sql) == {"generation": 4}, "it is the same generation"
+    sql(f"UPDATE plugins SET {change}")
+    assert error_of(sql) is None
+
+
+def test_an_error_of_the_source_lasts_as_long_as_the_source(sql: Session, row: str) -> None:
+    sql('UPDATE plugins SET error = \'{"phase": "compile"}\'')
+    sql("UPDATE plugins SET generation = generation + 1")
+    assert error_of(sql) == {"phase": "compile"}, "the newest source is as broken as before"
+    sql("UPDATE plugins SET source_path = '/elsewhere'")
+    assert error_of(sql) is None
+
+
+def test_an_error_that_comes_with_the_change_is_of_the_changed_row(sql: Session, row: str) -> None:
+    sql("UPDATE plugins SET error = '{\"generation\": 4}'")
+    sql("UPDATE plugins SET generation = 5, error = '{\"generation\": 5}'")
+    assert error_of(sql) == {"generation": 5}
+
+
+def test_a_row_that_is_gone_leaves_no_error(workers: WorkerRepository, sql: Session) -> None:
+    worker = registered(workers)
+    assert workers.record(worker, [FAILED, replace(FAILED, plugin="two", plugin_id="id-2")])
+    workers.forget(worker, ["one"])
+    assert workers.load_errors().keys() == {("id-2", 4)}
+    (load,) = workers.loads_of("one")
+    assert load.load is None
 
 
 def test_who_is_not_entered_hears_it(workers: WorkerRepository, sql: Session) -> None:
@@ -133,7 +309,7 @@ def recorder(
 ) -> Iterator[Recorder]:
     """A running recorder that has entered its process."""
     monkeypatch.setattr(recorder_module, "RETRY_SECONDS", 0.02)
-    recorder = Recorder(workers, LastGood(tmp_path), lambda: 0)
+    recorder = Recorder(workers, LastGood(tmp_path), WorkerReport)
     recorder.start()
     wait_until(workers.list_workers, "it is entered")
     yield recorder
@@ -173,6 +349,34 @@ def test_a_process_that_was_dropped_enters_itself_at_its_next_report(
     (after,) = workers.list_workers()
     assert after.started_at == before.started_at
     assert not caplog.records
+
+
+def test_a_plugin_that_is_gone_is_forgotten_in_the_database(
+    workers: WorkerRepository, recorder: Recorder
+) -> None:
+    recorder.note([FAILED, replace(FAILED, plugin="two", plugin_id="id-2")])
+    wait_until(lambda: len(workers.load_errors()) == 2, "both are recorded")
+    recorder.forget("one")
+    recorder.forget("never was")
+    wait_until(lambda: workers.load_errors().keys() == {("id-2", 4)}, "it is forgotten")
+    recorder.forget("two")
+    recorder.note([replace(FAILED, plugin="two", plugin_id="id-3")])  # it is back at once
+    wait_until(lambda: workers.load_errors().keys() == {("id-3", 4)}, "the new one counts")
+
+
+def test_what_nobody_can_load_is_said_by_the_row_soon(
+    recorder: Recorder, sql: Session, row: str
+) -> None:
+    recorder.note([BROKEN])
+    wait_until(lambda: error_of(sql) == BROKEN.error, "the row says so", 1.0)
+
+
+def test_a_turn_is_reported_at_once(workers: WorkerRepository, recorder: Recorder) -> None:
+    (before,) = workers.list_workers()
+    recorder.beat()
+    wait_until(
+        lambda: workers.list_workers()[0].heartbeat_at > before.heartbeat_at, "it beats", 0.5
+    )
 
 
 def test_a_database_that_refuses_a_report_is_named_once(

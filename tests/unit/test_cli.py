@@ -503,6 +503,37 @@ def test_list_shows_errors_and_below_the_table_the_failures(run, api):
     )
 
 
+def said_by(host, *reasons):
+    shown = [{"plugin": p, "what": what, "since": since} for p, what, since in reasons]
+    return {"host": host, "pid": 1, "reasons": shown}
+
+
+def test_list_shows_below_the_table_what_is_not_as_it_should_be(run, api):
+    broken = ("hello", "generation 3 cannot\nbe loaded", "2026-07-28T12:00:05.1+00:00")
+    earlier = ("hello", "generation 3 cannot\nbe loaded", "2026-07-28T12:00:01.9+00:00")
+    full = (None, "the disk is full", "2026-07-28T12:00:03+00:00")
+    api.answers["GET /plugins"] = (200, [plugin("hello")])
+    api.answers["GET /workers"] = (
+        200,
+        [said_by("a", broken), said_by("a", earlier, full), said_by("b", full), said_by("b")],
+    )
+    assert run("list").stdout == (
+        "NAME   STATUS  VERSION  GENERATION  ROUTES\n"
+        "hello  active  1.0.0             1       1\n"
+        "\n"
+        "degraded  hello: generation 3 cannot be loaded"
+        " (2 of 2 workers of a, since 2026-07-28 12:00:01 UTC)\n"
+        "degraded  the disk is full (1 of 2 workers of a, since 2026-07-28 12:00:03 UTC)\n"
+        "degraded  the disk is full (1 of 2 workers of b, since 2026-07-28 12:00:03 UTC)\n"
+    )
+
+
+def test_workers_of_an_older_server_have_no_reasons(run, api):
+    api.answers["GET /plugins"] = (200, [plugin("hello")])
+    api.answers["GET /workers"] = (200, [{"host": "a"}, {"host": "a", "reasons": None}])
+    assert "degraded" not in run("list").stdout
+
+
 def test_list_without_plugins_says_how_to_begin(run, api):
     assert run("list").stdout == "There is no plugin yet; write one with `benana new NAME`.\n"
 
@@ -568,7 +599,7 @@ def test_a_token_is_sent_as_the_bytes_that_the_server_compares(run, api):
 
 def test_the_list_sends_the_token_with_each_of_its_calls(run, api):
     run("list", BENANA_ADMIN_TOKEN="s3cret")
-    assert [asked[2]["authorization"] for asked in api.asked] == ["Bearer s3cret"] * 2
+    assert [asked[2]["authorization"] for asked in api.asked] == ["Bearer s3cret"] * 3
 
 
 def test_without_a_token_none_is_sent(run, api):

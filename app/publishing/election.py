@@ -1,0 +1,244 @@
+"""Which process of a host watches and publishes, and what the others know of it.
+
+It is the one that holds the lock (`flock`) of a file, which the kernel frees when its holder dies.
+In another file beside it, it says twice a second that it lives, and what is not as it should be;
+the others read it there. So it is told to exactly those who stand for the same election, whoever
+their master is.
+"""
+
+import errno
+import fcntl
+import json
+import logging
+import os
+import stat
+import tempfile
+import threading
+import time
+import zlib
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+from app.conditions import Condition, Conditions
+from app.database.processes import make_private
+from app.health import ADOPTED
+from app.serving.artifacts import open_regular
+
+log = logging.getLogger(__name__)
+
+SILENT_SECONDS = 4.0
+"""How long the one that watches may say nothing before the others say that nobody watches."""
+
+PROBE_SECONDS = 2.0
+"""How often it is tried whether the artifacts folder can be written to."""
+
+# Were it a pipe, to open it for appending would wait for a reader without end.
+_OPEN_FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
+_PROBE_BYTES = 4096
+_MAX_TOLD = 500
+_ROOM_BYTES = 16_384
+"""Written once: what has its place on a disk can be written over when that is full."""
+
+_HEADER = "{pid:010d} {beat:020d} {length:010d} {checksum:010d}\n"
+_HEADER_BYTES = len(_HEADER.format(pid=0, beat=0, length=0, checksum=0))
+
+
+class Election:
+    """The election of the one process of a host that watches; every process of it stands."""
+
+    def __init__(self, artifacts_dir: Path, conditions: Conditions) -> None:
+        """Stand for the election of all who share an artifacts folder.
+
+        Args:
+            artifacts_dir: the folder, which is written to by who wins.
+            conditions: what the publishing half of this process holds; it is the host's as long
+                as this process is the elected one.
+        """
+        self._folder = artifacts_dir
+        self._path = artifacts_dir / ".watch.lock"
+        self._board = artifacts_dir / ".watching"
+        self._conditions = conditions
+        self._lock = threading.Lock()
+        """Guards the file: the thread that watches takes it, the one of the health tells in it."""
+        self._file = -1
+        self._told: tuple[int, int] | None = None
+        """The length and the checksum of what was told last."""
+        self._probe_at = 0.0
+        self._own = Conditions()
+        """What keeps this process from being elected, or from hearing who is."""
+        self._heard: tuple[Condition, ...] = ()
+        self._heard_header = b""
+        self._heard_at = time.monotonic()
+
+    # --- the lock ----------------------------------------------------------------------------
+
+    def take(self) -> bool:
+        """Take the lock if it is free; return whether this process is the elected one now."""
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            # Who can open a file can lock it, and so keep every process from watching.
+            file = os.open(self._path, _OPEN_FLAGS, 0o600)
+        except OSError as error:
+            self._complain(error)
+            return False
+        try:
+            if not stat.S_ISREG(os.fstat(file).st_mode):
+                raise OSError(errno.EINVAL, "it is no regular file")
+            make_private(file)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(file)
+            self._own.clear("election")
+            return False
+        except OSError as error:
+            os.close(file)
+            self._complain(error)
+            return False
+        self._own.clear_all()
+        self._conditions.clear_all()  # of a former time: all is looked at again
+        with self._lock:
+            self._file, self._told, self._probe_at = file, None, 0.0
+            with suppress(OSError):  # for a person to read
+                os.ftruncate(file, 0)
+                os.pwrite(file, f"{os.getpid()}\n".encode(), 0)
+        self.look()
+        return True
+
+    def is_held(self) -> bool:
+        """Return whether this process is the elected one, by the file that counts."""
+        with self._lock:
+            if self._file < 0:
+                return False
+            try:
+                return os.path.samestat(os.fstat(self._file), self._path.stat())
+            except OSError:
+                return False  # somebody removed it: another process takes a new one
+
+    def release(self) -> None:
+        """Give the lock back."""
+        with self._lock:
+            file, self._file = self._file, -1
+            self._heard_at = time.monotonic()
+        os.close(file)
+
+    def _complain(self, error: OSError) -> None:
+        sentence = (
+            f"nothing is watched: {error.filename or self._path}: {error.strerror}; make the folder "
+            "writable or set BENANA_WATCH=off"
+        )
+        if not self._own.held():
+            log.warning("%s", sentence)
+        self._own.hold("election", sentence)
+
+    # --- what is said of the host --------------------------------------------------------------
+
+    def look(self) -> None:
+        """Say how this host's publishing is, if this process is the elected one; else hear it."""
+        with self._lock:
+            if self._file >= 0:
+                self._probe()
+                self._tell()
+                return
+        self._hear()
+
+    def conditions(self) -> tuple[Condition, ...]:
+        """Return what keeps the host from seeing edits, or from writing, as it was heard last."""
+        if self._file >= 0:
+            return (*self._conditions.held(), *self._own.held())
+        if time.monotonic() - self._heard_at > SILENT_SECONDS:
+            self._own.hold(
+                "watching",
+                "nobody watches on this host, so no edit is seen: the process that shall "
+                f"({_pid_of(self._heard_header)}) says nothing in {self._board}; end it, and "
+                "another one watches",
+            )
+        else:
+            self._own.clear("watching")
+        return self._own.held() or self._heard
+
+    def _probe(self) -> None:
+        if time.monotonic() < self._probe_at:
+            return
+        self._probe_at = time.monotonic() + PROBE_SECONDS
+        try:
+            with tempfile.TemporaryFile(dir=self._folder) as file:
+                file.write(bytes(_PROBE_BYTES))
+                file.flush()
+        except OSError as error:
+            self._conditions.hold(
+                "artifacts",
+                f"no edit can be published: {self._folder} cannot be written to "
+                f"({error.strerror}); free space, make it writable or set BENANA_ARTIFACTS_DIR",
+            )
+        else:
+            self._conditions.clear("artifacts")
+
+    def _tell(self) -> None:
+        held = self._conditions.held()
+        told = [
+            {"key": c.key, "what": c.what, "plugin": c.plugin, "since": c.since.isoformat()}
+            for c in held[:_MAX_TOLD]
+        ]
+        body = json.dumps(told).encode()
+        length, checksum = len(body), zlib.crc32(body)
+        header = _HEADER.format(
+            pid=os.getpid(), beat=time.monotonic_ns(), length=length, checksum=checksum
+        )
+        try:
+            file = os.open(self._board, _OPEN_FLAGS, 0o600)
+            try:
+                make_private(file)
+                if os.fstat(file).st_size < _ROOM_BYTES:
+                    os.pwrite(file, bytes(_ROOM_BYTES), 0)
+                    self._told = None
+                if self._told != (length, checksum):
+                    os.pwrite(file, body, _HEADER_BYTES)
+                os.pwrite(file, header.encode(), 0)  # last: it makes the body count
+            finally:
+                os.close(file)
+            self._told = length, checksum
+            self._own.clear("telling")
+        except OSError as error:
+            self._own.hold(
+                "telling",
+                "the other processes of this host do not hear what is wrong: "
+                f"{self._board} cannot be written to ({error.strerror}); free space or make it "
+                "writable",
+            )
+
+    def _hear(self) -> None:
+        header, heard = b"", None
+        try:
+            file, _ = open_regular(self._board)
+            try:
+                header = os.pread(file, _HEADER_BYTES, 0)
+                if header != self._heard_header:
+                    heard = _read(file, header)
+            finally:
+                os.close(file)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            log.debug("nothing heard of who watches: %s", error)  # the silence counts
+        if heard is not None:
+            self._heard, self._heard_header, self._heard_at = heard, header, time.monotonic()
+
+
+def _read(file: int, header: bytes) -> tuple[Condition, ...] | None:
+    """Return what a header announces, None if it is just being written."""
+    _, _, length, checksum = map(int, header.split())
+    body = os.pread(file, length, _HEADER_BYTES)
+    if zlib.crc32(body) != checksum:
+        return None
+    return tuple(
+        Condition(
+            ADOPTED + found["key"],
+            found["what"],
+            found["plugin"],
+            datetime.fromisoformat(found["since"]).astimezone(UTC),
+        )
+        for found in json.loads(body)
+    )
+
+
+def _pid_of(header: bytes) -> str:
+    return f"pid {int(header.split()[0])}" if header else "of which nothing was heard"

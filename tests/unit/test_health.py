@@ -1,0 +1,194 @@
+"""What a process says of itself, and which turns the log tells of."""
+
+import logging
+from types import SimpleNamespace
+
+import pytest
+
+from app import health
+from app.conditions import Condition, Conditions
+from app.health import ADOPTED, Health
+from tests.acceptance.server import wait_until
+
+
+class Host:
+    """Stands for the election: what it says of the host is set."""
+
+    def __init__(self):
+        self.said = ()
+
+    def look(self): ...
+
+    def conditions(self):
+        return self.said
+
+
+@pytest.fixture
+def conditions():
+    return Conditions()
+
+
+@pytest.fixture
+def serving():
+    return SimpleNamespace(registered=2, served=2)
+
+
+@pytest.fixture
+def host():
+    return Host()
+
+
+@pytest.fixture
+def made(conditions, serving, host):
+    made = Health(conditions, serving, host, lambda: None)
+    made.started = True
+    return made
+
+
+def test_what_is_as_it_should_be_is_ready(made):
+    assert (made.report().status, made.report().reasons) == ("ready", ())
+    assert made.report().serves
+
+
+def test_what_is_not_as_it_should_be_is_a_reason(made, conditions, host):
+    conditions.hold("load:one", "generation 3 cannot be loaded", "one")
+    host.said = (Condition("host:artifacts", "full", None, conditions.held()[0].since),)
+    found = made.report()
+    assert (found.status, found.serves) == ("degraded", True)
+    assert [(r.plugin, r.what) for r in found.reasons] == [
+        ("one", "generation 3 cannot be loaded"),
+        (None, "full"),
+    ]
+    conditions.clear("load:one")
+    host.said = ()
+    assert made.report().status == "ready"
+
+
+def test_a_reason_keeps_its_time_while_its_words_change(made, conditions):
+    conditions.hold("rows", "away")
+    (before,) = made.report().reasons
+    conditions.hold("rows", "refused")
+    (after,) = made.report().reasons
+    assert (after.what, after.since) == ("refused", before.since)
+
+
+@pytest.mark.parametrize(
+    ("registered", "served", "status"),
+    [
+        (0, 0, "ready"),  # nothing is registered
+        (2, 1, "ready"),  # what lacks is said by its condition
+        (1, 0, "unavailable"),
+        (5, 0, "unavailable"),
+        (None, 0, "unavailable"),  # the database was never seen
+        (None, 1, "unavailable"),
+    ],
+)
+def test_who_serves_nothing_of_what_is_registered_is_not_to_be_asked(
+    made, serving, registered, served, status
+):
+    serving.registered, serving.served = registered, served
+    assert made.report().status == status
+    assert made.report().serves == (status == "ready")
+
+
+def test_who_starts_is_not_to_be_asked(made):
+    made.started = False
+    assert (made.report().status, made.report().serves) == ("starting", False)
+
+
+def test_a_host_that_publishes_nothing_has_no_say(conditions, serving):
+    made = Health(conditions, serving, None, lambda: None)
+    made.started = True
+    assert made.report().status == "ready"
+
+
+@pytest.fixture
+def at(made, monkeypatch, caplog):
+    """Let the thread look at a moment, and give the lines of the log that it makes."""
+    caplog.set_level(logging.INFO)
+
+    def look(moment):
+        caplog.clear()
+        monkeypatch.setattr(health.time, "monotonic", lambda: 1000.0 + moment)
+        made._log_turns(made.report())
+        return [record.getMessage() for record in caplog.records]
+
+    return look
+
+
+def test_a_turn_that_lasts_is_one_line_and_its_end_another(at, conditions):
+    conditions.hold("load:one", "generation 3 cannot be loaded", "one")
+    assert [at(0.0), at(1.9)] == [[], []]
+    (line,) = at(2.0)
+    assert line.startswith("degraded since 20")
+    assert line.endswith(" UTC: one: generation 3 cannot be loaded")
+    assert [at(2.5), at(60.0)] == [[], []], "it is said once"
+    conditions.clear("load:one")
+    (line,) = at(61.0)
+    assert line == (
+        "no longer: one: generation 3 cannot be loaded; it lasted 61 s, and this process is ready"
+    )
+    assert at(62.0) == []
+
+
+@pytest.mark.parametrize("lasts", [0.1, 1.0, 1.9])
+def test_a_short_turn_is_no_line(at, conditions, lasts):
+    for start in (0.0, 10.0, 20.0):
+        conditions.hold("listening", "away")
+        assert [at(start), at(start + lasts)] == [[], []]
+        conditions.clear("listening")
+        assert at(start + lasts + 0.1) == []
+
+
+def test_each_reason_has_its_own_line(at, conditions):
+    conditions.hold("rows", "away")
+    at(0.0)
+    conditions.hold("load:one", "broken", "one")
+    assert len(at(2.5)) == 1
+    assert len(at(5.0)) == 1
+    conditions.clear("rows")
+    (line,) = at(6.0)
+    assert line.endswith("this process is degraded")
+
+
+def test_what_another_process_says_is_in_its_own_log(at, host):
+    host.said = (Condition(f"{ADOPTED}artifacts", "full", None, health_time()),)
+    assert [at(0.0), at(5.0)] == [[], []]
+
+
+def health_time():
+    held = Conditions()
+    held.hold("x", "y")
+    return held.held()[0].since
+
+
+def test_a_turn_is_told_at_once_to_who_reports_it(conditions, serving, host):
+    turns = []
+    made = Health(conditions, serving, host, lambda: turns.append(made.report().status))
+    made.started = True
+    made.start()
+    try:
+        wait_until(lambda: turns == ["ready"], "the first look", 2.0)
+        conditions.hold("rows", "away")
+        wait_until(lambda: turns == ["ready", "degraded"], "the turn", 2.0)
+    finally:
+        made.stop()
+
+
+def test_a_fault_of_a_look_does_not_end_the_looking(conditions, serving, host, caplog, monkeypatch):
+
+    monkeypatch.setattr(health, "LOOK_SECONDS", 0.01)
+    looks = []
+
+    def look():
+        looks.append(1)
+        raise RuntimeError("a fault of ours")
+
+    host.look = look
+    made = Health(conditions, serving, host, lambda: None)
+    made.start()
+    try:
+        wait_until(lambda: len(looks) > 2, "it looks again", 2.0)
+    finally:
+        made.stop()
+    assert "a fault of ours" in caplog.text
