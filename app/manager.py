@@ -16,6 +16,7 @@ from app.database.timeouts import Timeouts, plugin_bounds
 from app.database.workers import WorkerRepository
 from app.errors import DatabaseError, UnknownPluginError
 from app.publishing.publisher import Publisher
+from app.publishing.refusals import Refusals
 from app.publishing.trial import TrialRunner
 from app.publishing.watcher import SourceWatcher
 from app.records import (
@@ -103,9 +104,12 @@ class PluginManager:
             settings.artifacts_dir,
             self._repository,
             self._trial,
+            Refusals(self._conditions),
             settings.max_source_mb,
         )
-        self._watcher = SourceWatcher(settings.plugins_dir, settings.artifacts_dir, self._publisher)
+        self._watcher = SourceWatcher(
+            settings.plugins_dir, settings.artifacts_dir, self._publisher, self._conditions
+        )
         self._undertaker = Undertaker(app.running, settings.drain_seconds)
         last_good = LastGood(settings.artifacts_dir)
         self._recorder = Recorder(self._workers, last_good, generations_alive)
@@ -125,6 +129,7 @@ class PluginManager:
             self._undertaker,
             self._recorder,
             last_good,
+            self._conditions,
         )
         self._listener = ChangeListener(
             settings.listen_database_url or url,

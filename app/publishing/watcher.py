@@ -15,9 +15,11 @@ from typing import IO
 
 from watchdog.events import EVENT_TYPE_CLOSED, EVENT_TYPE_MODIFIED
 
+from app.conditions import Conditions
 from app.database.processes import make_private
 from app.errors import (
     DatabaseBusyError,
+    DatabaseReadOnlyError,
     DatabaseRefusedError,
     DatabaseUnavailableError,
     PluginError,
@@ -54,8 +56,15 @@ class SourceWatcher(OwnThread):
     The thread `benana-watcher` stands for election; a publish under way at the end is let end.
     """
 
-    def __init__(self, plugins_dir: Path, artifacts_dir: Path, publisher: Publisher) -> None:
+    def __init__(
+        self,
+        plugins_dir: Path,
+        artifacts_dir: Path,
+        publisher: Publisher,
+        conditions: Conditions,
+    ) -> None:
         super().__init__("benana-watcher")
+        self._conditions = conditions
         self._marked = threading.Condition(self._lock)
         """Wakes the threads that publish: one for a mark, which takes what is due first."""
         self._root = plugins_dir
@@ -150,18 +159,20 @@ class SourceWatcher(OwnThread):
                     file.write(f"{os.getpid()}\n")
                     file.flush()
                     self.holds = True
+                    self._conditions.clear("write")
+                    complained = False
                     self._hold()
             except BlockingIOError:
-                pass  # another process watches
+                self._conditions.clear("write")  # another process watches
             except OSError as error:
+                said = (
+                    f"nothing is watched: {self._lock_file}: {error.strerror}; free space, make "
+                    "the folder writable or set BENANA_WATCH=off"
+                )
                 if not complained:
-                    log.warning(
-                        "nothing is watched: %s: %s; make the folder writable or set "
-                        "BENANA_WATCH=off",
-                        self._lock_file,
-                        error.strerror,
-                    )
+                    log.warning("%s", said)
                 complained = True
+                self._conditions.hold("write", said)
             finally:
                 self.holds = False
             with self._wake:
@@ -188,16 +199,20 @@ class SourceWatcher(OwnThread):
                 self._stamps = {n: folder_stamp(self._root / n) for n in list_folders(self._root)}
                 self.mark(self._publisher.scan())
                 complained = ""
+                self._conditions.clear("publish")
                 self._watch(observer)
-            except DatabaseUnavailableError:
+            except DatabaseUnavailableError as error:
+                self._conditions.hold("publish", f"nothing is published or unregistered: {error}")
                 self._pause()  # the listener reports the outage
             except (OSError, DatabaseRefusedError) as error:
                 reason = str(error)
                 if isinstance(error, OSError):
                     reason = f"the plugins' root {self._root}: {error.strerror or error}"
+                said = f"nothing is published or unregistered: {reason}"
                 if reason != complained:
-                    log.error("nothing is published or unregistered: %s", reason)
+                    log.error("%s", said)
                 complained = reason
+                self._conditions.hold("publish", said)
                 self._pause()
             finally:
                 observer.close()
@@ -215,20 +230,25 @@ class SourceWatcher(OwnThread):
         changes = handled = installed.changes
         while True:
             with self._wake:
-                self._wake.wait_for(lambda: self._stopped or self._rows_changed, SUPERVISE_SECONDS)
+                pause = SUPERVISE_SECONDS
+                retry_at = self._publisher.refusals.next_at()
+                if retry_at is not None:
+                    pause = min(pause, max(0.0, retry_at - time.monotonic()))
+                self._wake.wait_for(lambda: self._stopped or self._rows_changed, pause)
                 if self._stopped:
                     return
                 rows_changed, self._rows_changed = self._rows_changed, False
                 self._staff(time.monotonic())
             if rows_changed:
                 self._mark_unpublished()
+            self.mark(self._publisher.refusals.due())
             if not observer.alive():
                 log.warning("the observer of %s ended; starting another", self._root)
                 return
             installed.look()
             if handled != installed.changes == changes:  # and nothing more since the last look
                 handled = changes
-                self.mark(self._publisher.forget_refusals())
+                self.mark(self._publisher.refusals.forget())
             changes = installed.changes
             if time.monotonic() >= next_scan:
                 self._compare()
@@ -281,16 +301,18 @@ class SourceWatcher(OwnThread):
         try:
             tried = self._look(folder, self._busy[folder])
             self._locked.discard(folder)
+            self._publisher.refusals.settle(folder)
         except SupersededError:
             pass  # the folder is marked again
-        except DatabaseBusyError:
-            settled = False  # who holds the lock is logged; the folder stays marked
-            self._locked.add(folder)
-        except DatabaseUnavailableError:
-            settled = False  # the listener reports the outage; the folder stays marked
+        except DatabaseUnavailableError as error:
+            settled = False  # it stays marked; who holds a lock is logged, as is an outage
+            if isinstance(error, DatabaseBusyError):
+                self._locked.add(folder)
+            self._publisher.refusals.wait(folder, error)
         except DatabaseRefusedError as error:
-            # Its stamp stays as it was, so the next comparison marks the folder again.
-            log.error("%s: not published: %s", folder, error.message)
+            # Not even the row could be read, or what is wrong with the source recorded.
+            error.plugin = folder
+            self._publisher.refusals.note(folder, self._busy[folder], error)
         except Exception:
             # A fault of ours: say so, and keep the thread for the other plugins.
             log.exception("%s: publishing failed", folder)
@@ -347,11 +369,9 @@ class SourceWatcher(OwnThread):
         for name in self._publisher.names_of(folder):
             try:
                 tried |= self._publisher.follow(name, look)
-            except PluginError as error:
-                tried = True
+            except (PluginError, DatabaseRefusedError, DatabaseReadOnlyError) as error:
+                tried = True  # it was said, and is tried again where that may help
                 large = large or isinstance(error, TooLargeError)
-                if not (large and folder in self._large):  # it was said
-                    log.warning("%s", error)
         if not path.is_dir():
             self._stamps.pop(folder, None)
             self._changed_at.pop(folder, None)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 
+from app.conditions import Conditions
 from app.database.repository import Repository
 from app.errors import (
     ConflictError,
@@ -39,6 +40,9 @@ TRANSIENT_RETRY_SECONDS = (0.1, 15.0)
 """The first wait before a load whose fault passes is tried again, and the longest; each is twice
 the one before, less a random part, so that processes that disturb each other part."""
 
+OUTSIDE_RETRY_SECONDS = (1.0, 30.0)
+"""The same, where the cause lies outside of the plugin: a full disk, a service that is away."""
+
 MANY_NAMES = 8
 """From so many dirty names on, everything is compared: the notifications of one large transaction
 come in several reads, and its rows are to be served with one swap."""
@@ -65,8 +69,10 @@ class Reconciler(OwnThread):
         undertaker: Undertaker,
         recorder: Recorder,
         last_good: LastGood,
+        conditions: Conditions,
     ) -> None:
         super().__init__("benana-reconciler")
+        self._conditions = conditions
         self._repository = repository
         self._app = app
         self._loading = loading
@@ -133,16 +139,18 @@ class Reconciler(OwnThread):
                     self._repository.apply_schema()
                 self.reconcile(names)
                 self._complaint = ""
+                self._conditions.clear("rows")
                 if names is None:
                     self.complete.set()
                 self._look_what_is_lacking()
             except DatabaseUnavailableError as error:
-                log.debug("nothing compared: %s", error)
+                self._conditions.hold("rows", f"the rows cannot be read: {error}")
                 self._try_later(names)
             except DatabaseRefusedError as error:
                 if str(error) != self._complaint:
                     log.error("%s; serving what is loaded, trying again", error)
                 self._complaint = str(error)
+                self._conditions.hold("rows", f"the rows cannot be read: {error}")
                 self._try_later(names)
             except Exception:
                 # A fault of ours must not end the thread: what is loaded goes on being served.
@@ -287,8 +295,8 @@ class Reconciler(OwnThread):
         known = self._failed.get(row.name)
         attempts = known.attempts + 1 if known is not None and known.row == row else 1
         wait = FAILED_RETRY_SECONDS
-        if error.transient:
-            first, longest = TRANSIENT_RETRY_SECONDS
+        if error.passes:
+            first, longest = TRANSIENT_RETRY_SECONDS if error.transient else OUTSIDE_RETRY_SECONDS
             wait = min(first * 2.0**attempts, longest) * random.uniform(0.5, 1.0)  # noqa: S311
         self._failed[row.name] = _Failed(row, error, time.monotonic() + wait, attempts)
         self._note(row, "failed", serving=self._loaded.get(row.name), error=error)

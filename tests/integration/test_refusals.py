@@ -1,0 +1,311 @@
+"""What the database refuses of a publish: said once, recorded, and tried again by itself."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from app.conditions import Conditions
+from app.database.connection import Database
+from app.database.repository import Repository
+from app.errors import DatabaseReadOnlyError, DatabaseRefusedError, PluginError
+from app.plugin import PluginMetadata
+from app.publishing import refusals as refusals_module
+from app.publishing.look import Look
+from app.publishing.publisher import Publisher
+from app.publishing.refusals import Refusals
+from app.records import Endpoint, TrialReport
+from tests.acceptance.server import wait_until
+from tests.integration.test_publisher import InstantTrial
+from tests.integration.test_schema import Session, session
+
+
+class CountedTrial(InstantTrial):
+    """Counts what it tries."""
+
+    runs = 0
+
+    def run(self, *arguments: Any) -> Any:
+        self.runs += 1
+        return super().run(*arguments)
+
+
+class Publishing:
+    """A publisher of one plugin, `one`, as a watcher uses it."""
+
+    def __init__(self, home: Path, repository: Repository, **reports: Any) -> None:
+        self.repository = repository
+        self.conditions = Conditions()
+        self.refusals = Refusals(self.conditions)
+        self.trial: Any = CountedTrial(**reports)
+        self.root = home / "plugins"
+        self.edit("first")
+        self.publisher = Publisher(self.root, home / "bin", repository, self.trial, self.refusals)
+
+    def edit(self, text: str) -> None:
+        (self.root / "one").mkdir(parents=True, exist_ok=True)
+        (self.root / "one" / "main.py").write_text(f"new_plugin = object  # {text}\n")
+
+    def follow(self) -> Exception | None:
+        """Look at the plugin, and return what was raised."""
+        try:
+            self.publisher.follow("one", Look())
+        except (PluginError, DatabaseRefusedError, DatabaseReadOnlyError) as error:
+            return error
+        return None
+
+    @property
+    def error(self) -> str:
+        """What a reader of the API is told."""
+        row = self.repository.find_row("one")
+        failure = self.repository.find_failure("one")
+        found = row.error if row is not None else failure.error if failure is not None else None
+        return "" if found is None else found["message"]
+
+    @property
+    def held(self) -> list[tuple[str | None, str]]:
+        return [(found.plugin, found.what) for found in self.conditions.held()]
+
+
+@pytest.fixture
+def publishing(repository: Repository, tmp_path: Path) -> Publishing:
+    return Publishing(tmp_path, repository)
+
+
+FREEZE = (
+    "CREATE FUNCTION frozen() RETURNS trigger LANGUAGE plpgsql AS"
+    " $$ BEGIN RAISE EXCEPTION 'frozen until Monday'; END $$"
+)
+
+# What a person did, how it is undone, the SQLSTATE, and what PostgreSQL says of it.
+CAUSES = {
+    "a column that may not be empty": (
+        "ALTER TABLE plugins ADD COLUMN team TEXT NOT NULL",
+        "ALTER TABLE plugins DROP COLUMN team",
+        "23502",
+        ["team", "column team of plugins"],
+    ),
+    "a constraint of their own": (
+        "ALTER TABLE plugin_endpoints ADD CONSTRAINT no_one CHECK (path <> '/one')",
+        "ALTER TABLE plugin_endpoints DROP CONSTRAINT no_one",
+        "23514",
+        ["constraint no_one of plugin_endpoints"],
+    ),
+    "a trigger that refuses": (
+        f"{FREEZE}; CREATE TRIGGER f BEFORE INSERT ON plugins"
+        " FOR EACH ROW EXECUTE FUNCTION frozen()",
+        "DROP FUNCTION frozen CASCADE",
+        "P0001",
+        ["frozen until Monday", "function frozen() line 1 at RAISE"],
+    ),
+    "a trigger that fails": (
+        f"{FREEZE.replace('RAISE EXCEPTION', 'PERFORM 1 / 0; RAISE NOTICE')};"
+        " CREATE TRIGGER f BEFORE INSERT ON plugin_versions"
+        " FOR EACH ROW EXECUTE FUNCTION frozen()",
+        "DROP FUNCTION frozen CASCADE",
+        "22012",
+        ["division by zero", "function frozen() line 1"],
+    ),
+}
+
+
+@pytest.mark.parametrize("cause", CAUSES)
+def test_what_a_person_has_set_up_is_said_once_and_tried_again_when_it_is_gone(
+    publishing: Publishing,
+    sql: Session,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    cause: str,
+) -> None:
+    """It was an outage, or it was never tried again."""
+    do, undo, sqlstate, words = CAUSES[cause]
+    monkeypatch.setattr(refusals_module, "RETRY_SECONDS", (0.1, 0.4))
+    sql(do)
+    with contextlib.ExitStack() as stack:
+        stack.callback(sql, undo)
+        error = publishing.follow()
+        assert isinstance(error, DatabaseRefusedError)
+        assert error.sqlstate == sqlstate
+        said = str(error)
+        assert said.startswith("one: the database refuses: ")
+        for word in (f"SQLSTATE {sqlstate}", *words):
+            assert word in said
+            assert word in publishing.error
+        assert publishing.held == [("one", said)]
+        assert publishing.follow() is None, "it is not tried again at once"
+        assert publishing.trial.runs == 1
+        publishing.edit("second")
+        assert publishing.follow() is not None, "an edit is tried at once"
+        wait_until(lambda: publishing.refusals.due() == ["one"], "it is due by itself", 2.0)
+        assert publishing.follow() is not None
+        assert publishing.trial.runs == 3
+        assert publishing.refusals.due() == [], "the next time comes later"
+        assert caplog.text.count(said) == 2, "once for each edit"
+    wait_until(lambda: publishing.refusals.due() == ["one"], "it is due by itself", 2.0)
+    assert publishing.follow() is None
+    row = publishing.repository.find_row("one")
+    assert row is not None
+    assert row.error is None
+    assert (publishing.held, publishing.refusals.due()) == ([], [])
+    assert publishing.repository.find_failure("one") is None
+
+
+@pytest.mark.parametrize("source", ["first", "broken"])
+def test_what_cannot_even_be_recorded_is_said_and_held(
+    publishing: Publishing, sql: Session, caplog: pytest.LogCaptureFixture, source: str
+) -> None:
+    """The same trigger refuses the row and its error."""
+    publishing.follow()
+    publishing.edit("second")
+    if source == "broken":
+        publishing.trial = InstantTrial(one=PluginError("one", "it is broken"))
+        publishing.publisher._trial = publishing.trial
+    sql(f"{FREEZE}; CREATE TRIGGER f BEFORE UPDATE ON plugins"
+        " FOR EACH ROW EXECUTE FUNCTION frozen()")  # fmt: skip
+    try:
+        assert publishing.follow() is not None
+        ((plugin, what),) = publishing.held
+        assert plugin == "one"
+        assert ("it is broken" in what) == (source == "broken")
+        assert "; nor can that be recorded: the database refuses: frozen until Monday" in what
+        assert publishing.error == ""
+        assert caplog.text.count("nor can that be recorded") == 1
+    finally:
+        sql("DROP FUNCTION frozen CASCADE")
+    monday = publishing.refusals.next_at()
+    assert monday is not None, "it is tried again"
+    publishing.edit("third")
+    publishing.follow()
+    assert ("it is broken" in publishing.error) == (source == "broken")
+    assert publishing.held == []
+
+
+def test_a_folder_that_cannot_be_unregistered_stops_no_scan(
+    publishing: Publishing, sql: Session, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The whole scan ended, again and again, and nothing was watched any more."""
+    publishing.follow()
+    (publishing.root / "one" / "main.py").unlink()
+    (publishing.root / "one").rmdir()
+    (publishing.root / "two").mkdir()
+    (publishing.root / "two" / "main.py").write_text("new_plugin = object\n")
+    sql(f"{FREEZE}; CREATE TRIGGER f BEFORE DELETE ON plugins"
+        " FOR EACH ROW EXECUTE FUNCTION frozen()")  # fmt: skip
+    try:
+        publishing.publisher.scan()
+        publishing.publisher.scan()
+        assert publishing.repository.find_row("two") is not None
+        ((plugin, what),) = publishing.held
+        assert (plugin, "frozen until Monday" in what) == ("one", True)
+        assert caplog.text.count("one: the database refuses: frozen") == 1
+    finally:
+        sql("DROP FUNCTION frozen CASCADE")
+    publishing.follow()
+    assert publishing.repository.find_row("one") is None
+    assert publishing.held == []
+
+
+@contextlib.contextmanager
+def role_of(url: str, sql: Session, *grants: str) -> Iterator[Repository]:
+    """A repository of a role that has the schema and these rights only."""
+    sql("DROP ROLE IF EXISTS benana_limited; CREATE ROLE benana_limited LOGIN")
+    sql("GRANT USAGE ON SCHEMA public TO benana_limited")
+    for grant in grants:
+        sql(f"GRANT {grant} TO benana_limited")
+    database = Database(url)
+    database._options |= {"options": "-c role=benana_limited"}
+    try:
+        yield Repository(database)
+    finally:
+        database.close()
+        sql("DROP OWNED BY benana_limited; DROP ROLE benana_limited")
+
+
+def test_a_sequence_without_rights_is_named(
+    url: str, repository: Repository, sql: Session, tmp_path: Path
+) -> None:
+    with role_of(url, sql, "ALL ON ALL TABLES IN SCHEMA public") as limited:
+        publishing = Publishing(tmp_path, limited)
+        error = publishing.follow()
+        assert isinstance(error, DatabaseRefusedError)
+        assert error.sqlstate == "42501"
+        assert "permission denied for sequence plugin_endpoints_id_seq" in publishing.error
+        sql("GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO benana_limited")
+        publishing.edit("second")
+        assert publishing.follow() is None
+        assert repository.find_row("one") is not None
+
+
+@pytest.mark.parametrize("encoding", ["LATIN1", "EUC_JP"])
+def test_a_character_that_the_encoding_lacks_is_refused_with_its_name(
+    new_database: Callable[[], str], tmp_path: Path, encoding: str
+) -> None:
+    with in_encoding(new_database(), encoding) as repository:
+        told = TrialReport(PluginMetadata("one", "1.0", "5 \N{EURO SIGN}"), ())
+        publishing = Publishing(tmp_path, repository, one=told)
+        error = publishing.follow()
+        assert isinstance(error, DatabaseRefusedError)
+        assert (error.sqlstate, f'encoding "{encoding}"' in str(error)) == ("22P05", True)
+        assert f'encoding "{encoding}"' in publishing.error
+        broken = PluginError("one", "found \N{EURO SIGN}, expected $")
+        publishing.publisher._trial = InstantTrial(one=broken)  # type: ignore[assignment]
+        publishing.edit("second")
+        assert publishing.follow() is broken
+        assert publishing.error == "found \\u20ac, expected $"
+        fits = TrialReport(PluginMetadata("one", "1.0", "plain"), ())
+        publishing.publisher._trial = InstantTrial(one=fits)  # type: ignore[assignment]
+        publishing.edit("third")
+        assert publishing.follow() is None
+
+
+def test_a_database_without_an_encoding_takes_every_character(
+    new_database: Callable[[], str], tmp_path: Path
+) -> None:
+    with in_encoding(new_database(), "SQL_ASCII") as repository:
+        endpoints = (Endpoint("GET", "/one/\N{EURO SIGN}", "Plugin.get"),)
+        told = TrialReport(PluginMetadata("one", "1.0", "5 \N{EURO SIGN}"), endpoints)
+        publishing = Publishing(tmp_path, repository, one=told)
+        assert publishing.follow() is None
+        row = repository.find_row("one")
+        assert row is not None
+        assert (row.description, row.endpoints) == ("5 \N{EURO SIGN}", endpoints)
+
+
+@contextlib.contextmanager
+def in_encoding(url: str, encoding: str) -> Iterator[Repository]:
+    """The repository of a database in an encoding, beside another one."""
+    parts = urlsplit(url)
+    name = f"{parts.path[1:]}_{encoding.lower()}"
+    with session(url) as sql:
+        sql(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING '{encoding}' LOCALE 'C'")
+    database = Database(f"{parts.scheme}://{parts.netloc}/{name}?{parts.query}")
+    try:
+        repository = Repository(database)
+        repository.apply_schema()
+        yield repository
+    finally:
+        database.close()
+
+
+def test_a_database_that_is_read_only_is_said_and_tried_again_ever_more_rarely(
+    publishing: Publishing, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a standby is; nothing can be recorded there, and the trial was repeated each second."""
+    bounds = database.timeouts.bounds
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            type(database.timeouts),
+            "bounds",
+            lambda _self, *pace: f"{bounds(*pace)} SET LOCAL transaction_read_only = on; ",
+        )
+        assert isinstance(publishing.follow(), DatabaseReadOnlyError)
+        ((_, what),) = publishing.held
+        assert what.startswith("one: not published: it is read only: cannot execute ")
+        assert publishing.follow() is None, "it is not tried again at once"
+        assert publishing.trial.runs == 1
+    publishing.edit("second")
+    assert publishing.follow() is None
+    assert publishing.held == []
