@@ -270,7 +270,7 @@ class Publisher:
             if not look.settle() or self._has_changed(name, row, source):
                 self.refusals.give_up(name)
                 raise SupersededError("the source changed while it was looked at") from None
-            self._records.write(name, row, folder, look, error)
+            self._record(name, row, folder, look, error)
             raise
         except DatabaseReadOnlyError:
             raise  # as what the database refuses, but that nothing can be recorded
@@ -280,7 +280,7 @@ class Publisher:
         except DatabaseRefusedError as error:
             error.plugin = name
             refused = PluginError(name, error.message, phase="save")
-            self._records.write(name, row, folder, look, refused)
+            self._record(name, row, folder, look, refused)
             raise
         log.info(
             "%s: published generation %d, version %s (%s), in %.0f ms",
@@ -291,6 +291,15 @@ class Publisher:
             (time.perf_counter() - began) * 1000,
         )
         return True
+
+    def _record(
+        self, name: str, row: PluginRow | None, folder: Path, look: Look, error: PluginError
+    ) -> None:
+        try:
+            self._records.write(name, row, folder, look, error)
+        except DatabaseUnavailableError:
+            self.refusals.give_up(name)  # so that it is recorded when it is tried again
+            raise
 
     def _read(self, folder: Path, name: str) -> PluginSource:
         return read_source(self._root, folder, name, self._max_module_mb)

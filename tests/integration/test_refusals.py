@@ -1,9 +1,14 @@
-"""What the database refuses of a publish: said once, recorded, and tried again by itself."""
+"""What is refused for a reason that may pass: said once, recorded, and tried again by itself."""
 
 import contextlib
+import errno
+import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 from urllib.parse import urlsplit
 
 import pytest
@@ -11,15 +16,28 @@ import pytest
 from app.conditions import Conditions
 from app.database.connection import Database
 from app.database.repository import Repository
-from app.errors import DatabaseReadOnlyError, DatabaseRefusedError, PluginError
+from app.errors import (
+    ArtifactError,
+    ConflictError,
+    DatabaseReadOnlyError,
+    DatabaseRefusedError,
+    DiscoveryError,
+    LoadError,
+    PluginError,
+    TrialError,
+)
 from app.plugin import PluginMetadata
+from app.publishing import discovery
 from app.publishing import refusals as refusals_module
 from app.publishing.look import Look
 from app.publishing.publisher import Publisher
 from app.publishing.refusals import Refusals
+from app.publishing.trial import TrialRunner
 from app.records import Endpoint, TrialReport
+from app.serving import artifacts
 from tests.acceptance.server import wait_until
 from tests.integration.test_publisher import InstantTrial
+from tests.integration.test_repository import publish
 from tests.integration.test_schema import Session, session
 
 
@@ -48,6 +66,11 @@ class Publishing:
     def edit(self, text: str) -> None:
         (self.root / "one").mkdir(parents=True, exist_ok=True)
         (self.root / "one" / "main.py").write_text(f"new_plugin = object  # {text}\n")
+
+    def retry(self) -> Exception | None:
+        """Wait until the plugin is due, as the watcher does, and look at it."""
+        wait_until(lambda: self.refusals.due() == ["one"], "it is due by itself", 2.0)
+        return self.follow()
 
     def follow(self) -> Exception | None:
         """Look at the plugin, and return what was raised."""
@@ -139,13 +162,11 @@ def test_what_a_person_has_set_up_is_said_once_and_tried_again_when_it_is_gone(
         assert publishing.trial.runs == 1
         publishing.edit("second")
         assert publishing.follow() is not None, "an edit is tried at once"
-        wait_until(lambda: publishing.refusals.due() == ["one"], "it is due by itself", 2.0)
-        assert publishing.follow() is not None
+        assert publishing.retry() is not None
         assert publishing.trial.runs == 3
         assert publishing.refusals.due() == [], "the next time comes later"
         assert caplog.text.count(said) == 2, "once for each edit"
-    wait_until(lambda: publishing.refusals.due() == ["one"], "it is due by itself", 2.0)
-    assert publishing.follow() is None
+    assert publishing.retry() is None
     row = publishing.repository.find_row("one")
     assert row is not None
     assert row.error is None
@@ -239,7 +260,7 @@ def test_a_sequence_without_rights_is_named(
         assert repository.find_row("one") is not None
 
 
-@pytest.mark.parametrize("encoding", ["LATIN1", "EUC_JP"])
+@pytest.mark.parametrize("encoding", ["LATIN1", pytest.param("EUC_JP", marks=pytest.mark.soak)])
 def test_a_character_that_the_encoding_lacks_is_refused_with_its_name(
     new_database: Callable[[], str], tmp_path: Path, encoding: str
 ) -> None:
@@ -261,6 +282,7 @@ def test_a_character_that_the_encoding_lacks_is_refused_with_its_name(
         assert publishing.follow() is None
 
 
+@pytest.mark.soak
 def test_a_database_without_an_encoding_takes_every_character(
     new_database: Callable[[], str], tmp_path: Path
 ) -> None:
@@ -309,3 +331,199 @@ def test_a_database_that_is_read_only_is_said_and_tried_again_ever_more_rarely(
     publishing.edit("second")
     assert publishing.follow() is None
     assert publishing.held == []
+
+
+# --- the disk, and what lies outside ---------------------------------------------------------
+
+
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(refusals_module, "RETRY_SECONDS", (0.05, 0.2))
+
+
+def test_a_disk_that_is_full_is_noticed_when_it_is_free_again(
+    soon: None,
+    publishing: Publishing,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It was noticed at the next edit, and not before."""
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    with monkeypatch.context() as patch:
+        patch.setattr(artifacts, "write_whole", Mock(side_effect=full))
+        assert isinstance(publishing.follow(), ArtifactError)
+        assert "No space left on device; free space" in publishing.error
+        assert len(publishing.held) == 1
+        assert isinstance(publishing.retry(), ArtifactError)
+        assert caplog.text.count("No space left") == 1
+        assert caplog.text.count("it is tried again") == 1
+    assert publishing.retry() is None
+    assert publishing.repository.find_row("one") is not None
+    assert (publishing.error, publishing.held, publishing.refusals.due()) == ("", [], [])
+
+
+def test_a_folder_of_archives_that_is_none_is_noticed_when_it_is_one(
+    soon: None, publishing: Publishing, tmp_path: Path
+) -> None:
+    """As a volume that is not mounted, or belongs to somebody else."""
+    (tmp_path / "bin").write_text("")
+    error = publishing.follow()
+    assert isinstance(error, ArtifactError)
+    assert error.outside
+    (tmp_path / "bin").unlink()
+    assert publishing.retry() is None
+    assert publishing.held == []
+
+
+def test_a_file_that_cannot_be_read_is_noticed_when_it_can(
+    soon: None, publishing: Publishing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    denied = PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    with monkeypatch.context() as patch:
+        patch.setattr(discovery, "read_file", Mock(side_effect=denied))
+        assert isinstance(publishing.follow(), DiscoveryError)
+        assert isinstance(publishing.retry(), DiscoveryError)
+        assert publishing.error == "main.py cannot be read: Permission denied"
+        assert len(publishing.held) == 1
+    assert publishing.retry() is None
+    assert (publishing.error, publishing.held) == ("", [])
+
+
+def test_what_is_published_and_cannot_be_noted_on_the_host_is_noted_later(
+    soon: None, publishing: Publishing, tmp_path: Path
+) -> None:
+    """Its row stayed when its folder was removed."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / ".seen").write_text("")
+    assert publishing.follow() is None
+    assert publishing.repository.find_row("one") is not None
+    ((_, what),) = publishing.held
+    assert "cannot be noted" in what
+    assert publishing.retry() is None
+    assert len(publishing.held) == 1
+    (tmp_path / "bin" / ".seen").unlink()
+    assert publishing.retry() is None
+    assert publishing.held == []
+    shutil.rmtree(publishing.root / "one")
+    publishing.follow()
+    assert publishing.repository.find_row("one") is None
+
+
+def test_a_route_that_is_free_again_is_taken(
+    soon: None, publishing: Publishing, sql: Session
+) -> None:
+    publish(publishing.repository, "owner", "/one")
+    assert isinstance(publishing.follow(), ConflictError)
+    assert publishing.held == [], "nothing is wrong with the server"
+    sql("DELETE FROM plugins WHERE name = 'owner'")
+    assert publishing.retry() is None
+    assert publishing.repository.find_row("one") is not None
+
+
+def test_a_fault_of_the_plugins_own_waits_for_an_edit(
+    soon: None, repository: Repository, tmp_path: Path
+) -> None:
+    publishing = Publishing(tmp_path, repository, one=PluginError("one", "it is broken"))
+    assert publishing.follow() is not None
+    assert publishing.refusals.next_at() is None
+    assert publishing.held == []
+
+
+VOLUME = """
+from pathlib import Path
+
+from app.plugin import PluginMetadata
+
+{read}
+
+
+class Plugin:
+    def initialize(self, context):
+        pass
+
+    def get_metadata(self):
+        return PluginMetadata("one", "1")
+
+    def register_routes(self, server):
+        server.get("/one", self.get)
+
+    def cleanup(self, context):
+        pass
+
+    def get(self):
+        return {{}}
+
+
+new_plugin = Plugin
+"""
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_trial_that_did_not_find_a_volume_is_repeated(
+    soon: None, publishing: Publishing, tmp_path: Path, wrapped: bool
+) -> None:
+    read = f"TEXT = Path({str(tmp_path / 'volume' / 'text')!r}).read_text()"
+    if wrapped:
+        read = f"try:\n    {read}\nexcept OSError:\n    raise ValueError('not set up')"
+    (publishing.root / "one" / "main.py").write_text(VOLUME.format(read=read))
+    trial = publishing.publisher._trial = TrialRunner(None)
+    try:
+        error = publishing.follow()
+        assert isinstance(error, LoadError)
+        assert error.outside
+        assert publishing.held == [], "it is the plugin's own affair"
+        (tmp_path / "volume").mkdir()
+        (tmp_path / "volume" / "text").write_text("here")
+        assert publishing.retry() is None
+        assert publishing.repository.find_row("one") is not None
+    finally:
+        trial.close()
+
+
+def test_a_trial_that_finds_no_room_for_its_data_is_repeated(
+    soon: None, publishing: Publishing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (publishing.root / "one" / "main.py").write_text(VOLUME.format(read=""))
+    trial = publishing.publisher._trial = TrialRunner(None)
+    try:
+        trial.prepare()
+        with monkeypatch.context() as patch:
+            patch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+            error = publishing.follow()
+            assert isinstance(error, TrialError)
+            assert "it cannot be tried: No such file or directory" in publishing.error
+            assert len(publishing.held) == 1
+        assert publishing.retry() is None
+        assert publishing.held == []
+    finally:
+        trial.close()
+
+
+def test_the_same_content_saved_again_is_tried_at_once_where_that_may_help(
+    publishing: Publishing, tmp_path: Path
+) -> None:
+    (tmp_path / "bin").write_text("")
+    look = Look()
+    look.stamp = ("one",)
+    with pytest.raises(ArtifactError):
+        publishing.publisher.follow("one", look)
+    (tmp_path / "bin").unlink()
+    assert not publishing.publisher.follow("one", look), "it is not due"
+    saved = Look()
+    saved.stamp = ("two",)
+    assert publishing.publisher.follow("one", saved)
+
+
+def test_a_row_that_asks_for_a_source_outside_of_the_root_is_said_once(
+    publishing: Publishing, sql: Session, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It was said again at every edit of any plugin."""
+    sql("INSERT INTO plugins (name, source_path) VALUES ('one', '/elsewhere/one')")
+    shutil.rmtree(publishing.root / "one")
+    for _ in range(3):
+        assert isinstance(publishing.follow(), DiscoveryError)
+    assert caplog.text.count("source_path is '/elsewhere/one'") == 1
+    assert publishing.refusals.next_at() is None
+    sql("UPDATE plugins SET source_path = '/another/one'")
+    assert isinstance(publishing.follow(), DiscoveryError)
+    assert caplog.text.count("source_path is '/another/one'") == 1

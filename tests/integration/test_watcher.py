@@ -16,7 +16,15 @@ from app.errors import (
     PluginError,
     SupersededError,
 )
-from app.publishing import discovery, look, observer, places, requirements, watcher
+from app.publishing import (
+    discovery,
+    look,
+    observer,
+    places,
+    refusals,
+    requirements,
+    watcher,
+)
 from app.publishing.discovery import read_source, same_large
 from app.publishing.look import Look
 from app.publishing.observer import FolderObserver
@@ -233,6 +241,22 @@ def test_what_a_scan_could_not_publish_is_looked_at_again(
         running.stop()
 
 
+def test_what_was_refused_for_a_reason_that_passes_is_looked_at_again_by_itself(
+    frequent_scans: None,
+    root: Path,
+    looks: Looks,
+    watching: SourceWatcher,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(refusals, "RETRY_SECONDS", (0.2, 0.2))
+    write(root, "full", "one")
+    wait_until(lambda: looks.saw("full", "one"))
+    wait_until(lambda: not watching._pending and not watching._busy, "all is quiet")
+    looks.seen.clear()
+    looks.refusals.note("full", Look(), PluginError("full", "no room", outside=True))
+    wait_until(lambda: looks.saw("full", "one"), "it is looked at", 3.0)
+
+
 def test_a_row_that_asks_is_looked_at(root: Path, looks: Looks, watching: SourceWatcher) -> None:
     looks.asked = ["wanted"]
     watching.rows_changed()
@@ -285,12 +309,15 @@ def test_a_pipe_in_the_locks_place_is_said_and_hangs_nobody(
 ) -> None:
     (tmp_path / "bin").mkdir()
     os.mkfifo(tmp_path / "bin" / ".watch.lock")
-    stuck = SourceWatcher(root, tmp_path / "bin", looks, Conditions())  # type: ignore[arg-type]
+    conditions = Conditions()
+    stuck = SourceWatcher(root, tmp_path / "bin", looks, conditions)  # type: ignore[arg-type]
     stuck.start()
     try:
         wait_until(lambda: "nothing is watched" in caplog.text, "it is said", 3.0)
+        assert ["nothing is watched" in found.what for found in conditions.held()] == [True]
         (tmp_path / "bin" / ".watch.lock").unlink()
         wait_until(lambda: looks.scans, "it watches", 3.0)
+        assert conditions.held() == ()
     finally:
         stuck.stop()
 
