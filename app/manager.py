@@ -112,7 +112,7 @@ class PluginManager:
         )
         self._undertaker = Undertaker(app.running, settings.drain_seconds)
         last_good = LastGood(settings.artifacts_dir)
-        self._recorder = Recorder(self._workers, last_good, generations_alive)
+        self._recorder = Recorder(self._workers, last_good, generations_alive, self._conditions)
         self._marker = LoadMarker(settings.artifacts_dir)
         self._loading = Loading(
             self._repository,

@@ -36,6 +36,10 @@ COMPLAINT_SECONDS = 10.0
 _IDLE = psycopg2.extensions.TRANSACTION_STATUS_IDLE
 _READ_COMMITTED = psycopg2.extensions.ISOLATION_LEVEL_READ_COMMITTED
 
+# What the server's own sessions rely on, whatever the role or the database says. Rows that may not
+# be seen are an error then, and not as if they were deleted.
+_OWN_SESSION = "-c row_security=off -c default_transaction_read_only=off"
+
 # A silently dropped TCP connection would be noticed after two hours otherwise.
 _KEEPALIVE: dict[str, Any] = {
     "keepalives": 1,
@@ -106,6 +110,8 @@ class Database:
         self._reset = reset
         self._session = session
         self._options = connection_options(url)
+        if not reset:
+            self._options["options"] = f"{_OWN_SESSION} {self._options.get('options', '')}".strip()
         self.locks = LockReport(self._options)
         self._idle: list[Connection] = []
         self._loans: set[Loan] = set()

@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import Callable, Collection, Iterable
 
+from app.conditions import Conditions
 from app.database.workers import HEARTBEAT_SECONDS, WorkerRepository
 from app.errors import DatabaseError, DatabaseRefusedError
 from app.records import LoadRecord, ServedRow
@@ -34,9 +35,11 @@ class Recorder(OwnThread):
         workers: WorkerRepository,
         last_good: LastGood,
         generations_alive: Callable[[], int],
+        conditions: Conditions,
     ) -> None:
         super().__init__("benana-recorder")
         self._workers = workers
+        self._conditions = conditions
         self._last_good = last_good
         self._generations_alive = generations_alive
         self._id = str(uuid.uuid4())
@@ -80,6 +83,7 @@ class Recorder(OwnThread):
                     self._last_good.write()
                     self._beat()
                 self._report()
+                self._conditions.clear("record")
                 self._wait(lambda: self._stopped or self._changed, beat_at - time.monotonic())
                 if self._changed:
                     self._wait(lambda: self._stopped, GATHER_SECONDS)
@@ -96,6 +100,7 @@ class Recorder(OwnThread):
                 log.debug("not taken off the list: %s", error)
 
     def _complain(self, error: DatabaseError) -> None:
+        self._conditions.hold("record", f"what this process runs is not recorded: {error}")
         said = str(error) if isinstance(error, DatabaseRefusedError) else ""
         if said and said != self._complaint:
             log.error("what this process runs is not recorded: %s; trying again", said)

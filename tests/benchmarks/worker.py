@@ -42,7 +42,9 @@ class Worker:
         self._app = LiveApp()
         self._undertaker = Undertaker(self._app.running)
         last_good = LastGood(artifacts)
-        self._recorder = Recorder(WorkerRepository(database), last_good, generations_alive)
+        self._recorder = Recorder(
+            WorkerRepository(database), last_good, generations_alive, Conditions()
+        )
         repository = Repository(database)
         self._loading = Loading(
             repository,

@@ -333,6 +333,32 @@ def test_a_database_that_is_read_only_is_said_and_tried_again_ever_more_rarely(
     assert publishing.held == []
 
 
+@pytest.mark.parametrize(
+    "whose", ["DATABASE {database}", "ROLE current_user IN DATABASE {database}"]
+)
+def test_a_default_of_read_only_is_not_for_the_servers_own_sessions(
+    new_database: Callable[[], str], tmp_path: Path, whose: str
+) -> None:
+    """Nothing was ever served."""
+    url = new_database()
+    with session(url) as sql:
+        altered = whose.format(database=urlsplit(url).path[1:])
+        sql(f"ALTER {altered} SET default_transaction_read_only = on")
+    server, plugins = Database(url), Database(url, reset=True)
+    try:
+        repository = Repository(server)
+        repository.apply_schema()
+        publishing = Publishing(tmp_path, repository)
+        assert publishing.follow() is None
+        assert publishing.repository.find_row("one") is not None
+        with plugins.connection() as connection, connection.cursor() as cursor:
+            cursor.execute("SHOW transaction_read_only")
+            assert cursor.fetchone() == ("on",), "what a plugin does is its own affair"
+    finally:
+        server.close()
+        plugins.close()
+
+
 # --- the disk, and what lies outside ---------------------------------------------------------
 
 

@@ -10,6 +10,7 @@ from uuid import uuid4
 
 import pytest
 
+from app.conditions import Conditions
 from app.database.connection import Database
 from app.database.workers import WorkerRepository
 from app.errors import PluginError
@@ -133,7 +134,7 @@ def recorder(
 ) -> Iterator[Recorder]:
     """A running recorder that has entered its process."""
     monkeypatch.setattr(recorder_module, "RETRY_SECONDS", 0.02)
-    recorder = Recorder(workers, LastGood(tmp_path), lambda: 0)
+    recorder = Recorder(workers, LastGood(tmp_path), lambda: 0, Conditions())
     recorder.start()
     wait_until(workers.list_workers, "it is entered")
     yield recorder
