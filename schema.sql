@@ -40,7 +40,7 @@ ALTER TABLE plugins ADD COLUMN IF NOT EXISTS generation BIGINT NOT NULL DEFAULT 
 ALTER TABLE plugins ADD COLUMN IF NOT EXISTS source_digest VARCHAR(32);
 ALTER TABLE plugins ADD COLUMN IF NOT EXISTS error JSONB;
 
--- So that `INSERT INTO plugins (name, source_path) VALUES (…)` is enough.
+-- So that `INSERT INTO plugins (name, source_path) VALUES (...)` is enough.
 ALTER TABLE plugins ALTER COLUMN id SET DEFAULT gen_random_uuid()::text;
 ALTER TABLE plugins ALTER COLUMN version SET DEFAULT '';
 
@@ -63,7 +63,7 @@ CREATE INDEX IF NOT EXISTS plugin_endpoints_segment
     ON plugin_endpoints (split_part(ltrim(path, '/'), '/', 1));
 
 -- Every archive that may be served, so that a host without the source folder loads the same bytes.
---   metadata    name, version, description, author and endpoints, [[method, path, handler], …], as
+--   metadata    name, version, description, author and endpoints, [[method, path, handler], ...], as
 --               they are recorded while this version serves. Without "completed" it is of an older
 --               Benana: a description or author that the manifest gave is missing in it.
 CREATE TABLE IF NOT EXISTS plugin_versions (

@@ -31,7 +31,7 @@ class DatabaseRefusedError(DatabaseError):
 
     `sqlstate` is PostgreSQL's code of five characters, empty where the driver itself refused;
     `constraint` the name of the broken one, None if it was none; `plugin` the plugin concerned,
-    None where that is not known.
+    None where that is not known; `raised` says that somebody wrote this refusal, in a trigger.
     """
 
     def __init__(
@@ -41,9 +41,11 @@ class DatabaseRefusedError(DatabaseError):
         sqlstate: str,
         constraint: str | None = None,
         plugin: str | None = None,
+        raised: bool = False,
     ) -> None:
         super().__init__(message)
         self.message = message
+        self.raised = raised
         self.sqlstate = sqlstate
         self.constraint = constraint
         self.plugin = plugin
@@ -57,6 +59,10 @@ class DatabaseBusyError(DatabaseUnavailableError):
 
     The message says who.
     """
+
+
+class DatabaseReadOnlyError(DatabaseUnavailableError):
+    """The database answers, but takes no changes now."""
 
 
 class SupersededError(BenanaError):
@@ -76,7 +82,8 @@ class PluginError(BenanaError):
 
     `file` is relative to the plugin's folder, `line` counts from 1; both are None where a fault
     has no place. `trace` is the traceback as text, for the log alone. `transient` says that the
-    same may succeed in a moment, as where two processes create one table at once.
+    same may succeed in a moment, as where two processes create one table at once; `outside` that
+    its cause lies outside of the plugin, as a full disk does, and may go without an edit.
     """
 
     phase = "plugin"
@@ -91,6 +98,7 @@ class PluginError(BenanaError):
         line: int | None = None,
         trace: str = "",
         transient: bool = False,
+        outside: bool = False,
     ) -> None:
         super().__init__(message)
         self.plugin = plugin
@@ -100,6 +108,12 @@ class PluginError(BenanaError):
         self.line = line
         self.trace = trace
         self.transient = transient
+        self.outside = outside
+
+    @property
+    def passes(self) -> bool:
+        """Whether the same may succeed later, with the plugin as it is."""
+        return self.transient or self.outside
 
     @property
     def place(self) -> str:
@@ -130,6 +144,12 @@ class DiscoveryError(PluginError):
 
 class TooLargeError(DiscoveryError):
     """The plugin's folder holds more than a plugin may."""
+
+
+class TrialError(PluginError):
+    """The trial itself cannot be made: the disk is full, or no process can be started."""
+
+    phase = "trial"
 
 
 class CompileError(PluginError):

@@ -19,6 +19,7 @@ from app.database.workers import WorkerRepository
 from app.errors import DatabaseError, UnknownPluginError
 from app.health import Health, HealthReport
 from app.publishing.publisher import Publisher
+from app.publishing.refusals import Refusals
 from app.publishing.trial import TrialRunner
 from app.publishing.watcher import SourceWatcher
 from app.records import (
@@ -113,6 +114,7 @@ class PluginManager:
             settings.artifacts_dir,
             self._repository,
             self._trial,
+            Refusals(self._host_conditions),
             settings.max_source_mb,
         )
         self._watcher = SourceWatcher(

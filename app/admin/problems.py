@@ -10,9 +10,12 @@ import falcon
 
 from app.errors import (
     BenanaError,
+    ConflictError,
     DatabaseBusyError,
+    DatabaseReadOnlyError,
     DatabaseRefusedError,
     DatabaseUnavailableError,
+    LoadError,
     PluginError,
     UnknownPluginError,
 )
@@ -27,8 +30,9 @@ log = logging.getLogger(__name__)
 MEDIA_PROBLEM = "application/problem+json"
 RETRY_AFTER_SECONDS = 1
 
-# By the class of PostgreSQL's code: what stands against it is another row, a value, or its set-up.
-_REFUSED = {"22": 422, "23": 409, "P0": 422}
+# By the class of PostgreSQL's code: what stands against it is a value, or another row. A refusal
+# that somebody wrote into a trigger is a conflict, whatever its code; the rest is set up wrongly.
+_REFUSED = {"22": 422, "23": 409}
 
 
 class Problem(falcon.HTTPError):
@@ -129,16 +133,18 @@ def _raise_ours(error: BenanaError, plugin: str | None) -> None:
     if isinstance(error, UnknownPluginError):
         raise Problem(404, str(error))
     if isinstance(error, DatabaseUnavailableError):
-        busy = isinstance(error, DatabaseBusyError)
+        detail = "The database is away; what is loaded is served on. Try again in a moment."
+        if isinstance(error, DatabaseBusyError):
+            detail = f"The database is busy: {error}."
+        elif isinstance(error, DatabaseReadOnlyError):
+            detail = f"The database takes no changes now: {error}."
         raise Problem(
             503,
-            f"The database is busy: {error}."
-            if busy
-            else "The database is away; what is loaded is served on. Try again in a moment.",
+            detail,
             headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
         ) from error
     if isinstance(error, DatabaseRefusedError):
-        status = _REFUSED.get(error.sqlstate[:2], 500)
+        status = _REFUSED.get(error.sqlstate[:2], 409 if error.raised else 500)
         if status == 500:
             log.error("%s", error)
         members = {
@@ -152,7 +158,12 @@ def _raise_ours(error: BenanaError, plugin: str | None) -> None:
             members={key: value for key, value in members.items() if value},
         ) from error
     if isinstance(error, PluginError):
-        raise Problem(422, str(error), members={"plugin": error.plugin, "error": error.as_record()})
+        about = {"plugin": error.plugin, "error": error.as_record()}
+        if error.outside and not isinstance(error, (LoadError, ConflictError)):
+            # The server's disk or its rights, and not the plugin.
+            headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
+            raise Problem(503, str(error), members=about, headers=headers)
+        raise Problem(422, str(error), members=about)
 
 
 def _raise_logged(

@@ -1,9 +1,8 @@
-"""The psycopg2 pool; driver errors become ours here, once."""
+"""The psycopg2 pool."""
 
 import contextlib
 import logging
 import os
-import re
 import select
 import socket
 import threading
@@ -16,11 +15,10 @@ import psycopg2.extensions
 
 from app.database.locks import LockReport
 from app.database.shares import Loan, Share, describe
+from app.database.sqlstates import unavailable
 from app.database.timeouts import Timeouts
 from app.errors import (
     DatabaseBusyError,
-    DatabaseError,
-    DatabaseRefusedError,
     DatabaseUnavailableError,
     SettingsError,
 )
@@ -38,15 +36,9 @@ COMPLAINT_SECONDS = 10.0
 _IDLE = psycopg2.extensions.TRANSACTION_STATUS_IDLE
 _READ_COMMITTED = psycopg2.extensions.ISOLATION_LEVEL_READ_COMMITTED
 
-# What is wrong with a statement, its values or who makes it, as psycopg2 sorts SQLSTATEs; and what
-# a trigger raises in words of its own (class P0). Everything else passes, or may.
-_REFUSALS = (
-    psycopg2.DataError,
-    psycopg2.IntegrityError,
-    psycopg2.NotSupportedError,
-    psycopg2.ProgrammingError,
-)
-_RAISED_CLASS = "P0"
+# What the server's own sessions rely on, whatever the role or the database says. Rows that may not
+# be seen are an error then, and not as if they were deleted.
+_OWN_SESSION = "-c row_security=off -c default_transaction_read_only=off"
 
 # A silently dropped TCP connection would be noticed after two hours otherwise.
 _KEEPALIVE: dict[str, Any] = {
@@ -118,6 +110,8 @@ class Database:
         self._reset = reset
         self._session = session
         self._options = connection_options(url)
+        if not reset:
+            self._options["options"] = f"{_OWN_SESSION} {self._options.get('options', '')}".strip()
         self.locks = LockReport(self._options)
         self._idle: list[Connection] = []
         self._loans: set[Loan] = set()
@@ -326,30 +320,6 @@ def connect(options: dict[str, Any]) -> Connection:
         raise unavailable(error) from None
 
 
-def error_of(error: psycopg2.Error, what: str = "the database refuses") -> DatabaseError:
-    """Return our error for one of the driver's, over a connection that is still there.
-
-    Args:
-        error: the driver's.
-        what: how the sentence begins, to which PostgreSQL's own is added.
-    """
-    code = error.pgcode or ""
-    if not isinstance(error, _REFUSALS) and code[:2] != _RAISED_CLASS:
-        return DatabaseUnavailableError(f"{what}: {' '.join(str(error).split())}")
-    # Without the detail: of a constraint it is the whole row.
-    said = [error.diag.message_primary or str(error), error.diag.message_hint or ""]
-    reason = "; ".join(" ".join(text.split()) for text in said if text)
-    return DatabaseRefusedError(
-        f"{what}: {reason}", sqlstate=code, constraint=error.diag.constraint_name
-    )
-
-
-def unavailable(error: psycopg2.Error) -> DatabaseUnavailableError:
-    """Return a driver's error as ours."""
-    reason = " ".join(str(error).split()) or type(error).__name__
-    return DatabaseUnavailableError(f"the database is away: {reason}")
-
-
 def _has_hung_up(connection: Connection) -> bool:
     # An idle connection has nothing to say: if it can be read, the server has closed it.
     poll = select.poll()
@@ -358,35 +328,3 @@ def _has_hung_up(connection: Connection) -> bool:
     except (ValueError, psycopg2.Error):
         return True
     return bool(poll.poll(0))
-
-
-_TRANSIENT = re.compile(
-    r"08...|40001|40P01|55P03|57P0.|53300"  # connections, conflicts, locks, shutdowns, a full house
-    r"|42P07|42710|42P06"  # `IF NOT EXISTS` that came a moment too late
-)
-_RACES = re.compile(r"tuple concurrently (updated|deleted)")
-
-
-def is_transient(error: BaseException) -> bool:
-    """Tell whether a plugin's error comes of PostgreSQL, and the same may succeed in a moment.
-
-    Two sessions that create one object at once, even with `IF NOT EXISTS`, end with an error in one
-    of them: 42P07, 42710, 42P06, or 23505 on an index of the catalogue, or XX000 (PostgreSQL's
-    documentation, appendix A; `heapam.c` for the last). Errors of a library that wraps psycopg2
-    count by their cause.
-    """
-    seen: set[int] = set()
-    found: BaseException | None = error
-    while found is not None and id(found) not in seen:
-        seen.add(id(found))
-        if isinstance(found, psycopg2.Error):
-            code = found.pgcode
-            if code is None:  # it never reached the server, or lost it
-                return isinstance(found, psycopg2.OperationalError)
-            if code == "23505":
-                return (found.diag.constraint_name or "").startswith("pg_")
-            if code == "XX000":
-                return bool(_RACES.search(str(found)))
-            return _TRANSIENT.fullmatch(code) is not None
-        found = found.__cause__ or found.__context__
-    return False

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 import psycopg2
 
-from app.database.connection import Connection, connect, connection_options, unavailable
+from app.database.connection import Connection, connect, connection_options
 from app.database.rehearsed import RehearsedConnection
+from app.database.sqlstates import unavailable
 
 
 class Rehearsal:

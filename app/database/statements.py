@@ -8,21 +8,17 @@ import psycopg2
 import psycopg2.errorcodes
 import psycopg2.extensions
 
-from app.database.connection import Database, error_of
+from app.database.connection import Database
 from app.database.locks import LockReport
 from app.database.shares import Share
+from app.database.sqlstates import error_of, is_transient
 from app.database.timeouts import Pace
-from app.errors import DatabaseBusyError, DatabaseError
+from app.errors import DatabaseBusyError, DatabaseError, DatabaseRefusedError
 
 Lender = Database | Share
 """A pool, or a part of one."""
 
 _WAITED = {psycopg2.errorcodes.LOCK_NOT_AVAILABLE, psycopg2.errorcodes.QUERY_CANCELED}
-_PASSING = {
-    *_WAITED,
-    psycopg2.errorcodes.DEADLOCK_DETECTED,
-    psycopg2.errorcodes.SERIALIZATION_FAILURE,
-}
 
 
 class _BoundedCursor(psycopg2.extensions.cursor):
@@ -95,11 +91,12 @@ def refused(
         locks: who looks for it; None for nobody.
         what: how the sentence of a refusal begins.
     """
-    reason = " ".join(str(error).split())
     if error.pgcode in _WAITED and locks is not None and error.cursor is not None:
         found = locks.sentence(error.cursor.query)
         if found is not None:
             return DatabaseBusyError(found)
-    if error.pgcode in _PASSING:
+    known = error_of(error, what)
+    if isinstance(known, DatabaseRefusedError) and (error.pgcode in _WAITED or is_transient(error)):
+        reason = " ".join(str(error).split())
         return DatabaseBusyError(f"the database gave a statement up: {reason}; try again")
-    return error_of(error, what)
+    return known

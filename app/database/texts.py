@@ -6,8 +6,11 @@ from typing import Any
 
 
 def as_json(value: Mapping[str, Any] | None) -> str | None:
-    """Return a record as the JSON that PostgreSQL takes; None stays None."""
-    return None if value is None else json.dumps(storable(value))
+    """Return a record as the JSON that PostgreSQL takes; None stays None.
+
+    With the characters as they are: PostgreSQL then names the encoding that lacks one.
+    """
+    return None if value is None else json.dumps(storable(value), ensure_ascii=False)
 
 
 def storable(value: Any) -> Any:

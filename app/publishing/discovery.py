@@ -200,7 +200,7 @@ def _read_files(root: Path, folder: Path, name: str) -> dict[str, bytes]:
             continue  # gone since it was listed; the event of its going is on the way
         except OSError as error:
             raise DiscoveryError(
-                name, f"{path} cannot be read: {error.strerror}", file=path
+                name, f"{path} cannot be read: {error.strerror}", file=path, outside=True
             ) from None
         left -= len(files[path])
         if left < 0:
@@ -224,7 +224,9 @@ def _list_files(root: Path, folder: Path, name: str) -> Iterator[tuple[str, str]
                     if looked_at > MAX_ENTRIES or count + len(parts) > 2 * MAX_FILES:
                         raise _too_large(name)
         except OSError as error:
-            raise DiscoveryError(name, f"{current} cannot be read: {error.strerror}") from None
+            raise DiscoveryError(
+                name, f"{current} cannot be read: {error.strerror}", outside=True
+            ) from None
         for entry in sorted(parts, key=lambda entry: entry.name):
             path = prefix + entry.name
             try:

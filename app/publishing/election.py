@@ -124,8 +124,8 @@ class Election:
 
     def _complain(self, error: OSError) -> None:
         sentence = (
-            f"nothing is watched: {error.filename or self._path}: {error.strerror}; make the folder "
-            "writable or set BENANA_WATCH=off"
+            f"nothing is watched: {error.filename or self._path}: {error.strerror}; free space, "
+            "make the folder writable or set BENANA_WATCH=off"
         )
         if not self._own.held():
             log.warning("%s", sentence)

@@ -24,6 +24,10 @@ class Look:
         """Set when the folder has changed again meanwhile."""
         self.stamp: tuple[object, ...] = ()
         """The folder's stamp when the look began."""
+        self.digest: str | None = None
+        """The digest of the source that it found."""
+        self.unrecorded = ""
+        """Why the database does not take what is wrong with the source."""
         self.patient = patient
         """Whether to wait for a lock on the plugin's row: not again, where that was in vain."""
         self.began = time.monotonic()

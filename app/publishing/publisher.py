@@ -1,47 +1,33 @@
 """Discover → compile → try → save, for one plugin or for all."""
 
-import contextlib
 import logging
 import os
 import time
-from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 from app.database.repository import Repository
 from app.errors import (
-    ArtifactError,
     DatabaseBusyError,
-    DatabaseError,
+    DatabaseReadOnlyError,
     DatabaseRefusedError,
     DatabaseUnavailableError,
     DiscoveryError,
     PluginError,
     SupersededError,
 )
-from app.plugin import PluginMetadata
 from app.publishing.discovery import MAX_MODULE_MB, inside, list_folders, read_source
-from app.publishing.look import SAVE_SECONDS, Look
+from app.publishing.error_records import ErrorRecords
+from app.publishing.look import Look
+from app.publishing.refusals import Refusals
 from app.publishing.requirements import installed
+from app.publishing.saving import Saver
 from app.publishing.seen import SeenSources
 from app.publishing.trial import TrialRunner
-from app.records import (
-    ACTIVE,
-    INACTIVE,
-    Artifact,
-    PluginRow,
-    PluginSource,
-    TrialReport,
-    artifact_digest,
-    artifact_name,
-)
-from app.serving.artifacts import store_artifact
-from app.serving.routes import find_conflict
+from app.records import PluginRow, PluginSource, artifact_digest
 
 log = logging.getLogger(__name__)
 
-MAX_PATH_LENGTH = 500
 SCAN_THREADS = 4
 
 
@@ -54,6 +40,7 @@ class Publisher:
         artifacts_dir: Path,
         repository: Repository,
         trial: TrialRunner,
+        refusals: Refusals,
         max_module_mb: int = MAX_MODULE_MB,
     ) -> None:
         self._root = plugins_dir
@@ -62,12 +49,10 @@ class Publisher:
         self._repository = repository
         self._trial = trial
         self._seen = SeenSources(artifacts_dir)
-        self._failed: dict[str, str] = {}
-        """The digests of the sources that this process tried last and in vain, by plugin."""
-        self._unrecorded: dict[str, str] = {}
-        """The errors that could not be recorded, by plugin: the log says each once."""
-        self._refused: set[str] = set()
-        """The plugins whose source this process has refused last."""
+        self._saver = Saver(artifacts_dir, repository)
+        self.refusals = refusals
+        """What was tried in vain, and when it is tried again."""
+        self._records = ErrorRecords(repository)
         installed.look()  # what is imported from now on is what is installed now
 
     def has_folder(self, name: str) -> bool:
@@ -91,10 +76,17 @@ class Publisher:
             DatabaseUnavailableError: nothing was recorded; publish again later.
             DatabaseRefusedError: the row cannot be written; recorded, if the database takes that.
         """
-        self._publish(name, self._repository.find_row(name), force=True)
+        look = Look()
+        try:
+            self._publish(name, self._repository.find_row(name), look, force=True)
+        except (PluginError, DatabaseRefusedError, DatabaseReadOnlyError) as error:
+            self._note(name, look, error, aloud=False)
+            raise
 
     def follow(self, name: str, look: Look) -> bool:
         """Make a plugin's row follow its folder: publish what changed, unregister what is gone.
+
+        What is refused is said, and tried again where that may help (`refusals`).
 
         Args:
             name: the plugin's name.
@@ -109,6 +101,15 @@ class Publisher:
             DatabaseRefusedError: as `publish`.
             SupersededError: nothing was recorded, because the folder changed again.
         """
+        try:
+            published = self._follow(name, look)
+        except (PluginError, DatabaseRefusedError, DatabaseReadOnlyError) as error:
+            self._note(name, look, error)
+            raise
+        self.refusals.settle(name)
+        return published
+
+    def _follow(self, name: str, look: Look) -> bool:
         row = self._repository.find_row(name)
         if row is not None and not look.patient and self._repository.is_locked(row):
             raise DatabaseBusyError(f"the row of {name} is still locked")
@@ -116,7 +117,22 @@ class Publisher:
             return self._publish(name, row, look)
         if not self._seen.is_unmounted(self._root):
             self._remove(name)
+        self.refusals.end(name)
         return False
+
+    def _note(
+        self,
+        name: str,
+        look: Look,
+        error: PluginError | DatabaseRefusedError | DatabaseReadOnlyError,
+        *,
+        aloud: bool = True,
+    ) -> None:
+        if isinstance(error, DatabaseReadOnlyError):
+            error = DatabaseRefusedError(f"not published: {error}", sqlstate="", plugin=name)
+        elif isinstance(error, DatabaseRefusedError):
+            error.plugin = name
+        self.refusals.note(name, look, error, aloud=aloud)
 
     def _folder_is_gone(self, name: str, row: PluginRow | None) -> bool:
         if row is not None and row.unpublished:
@@ -138,17 +154,6 @@ class Publisher:
     def unpublished(self) -> list[str]:
         """Return the plugins whose row asks for a source to be compiled."""
         return self._repository.unpublished_names()
-
-    def forget_refusals(self) -> list[str]:
-        """Return the plugins that were refused, and try their sources once more when asked to.
-
-        For a change of the environment: what they need may be there now.
-        """
-        names = sorted(self._refused)
-        for name in names:
-            self._failed.pop(name, None)
-        self._refused.difference_update(names)
-        return names
 
     def scan(self, *, at_start: bool = False) -> list[str]:
         """Look at every folder and every row once, and publish what wants it.
@@ -193,84 +198,89 @@ class Publisher:
 
     def _scan_one(self, name: str, row: PluginRow | None, restore: bool) -> bool | None:
         """Publish a plugin if it wants it; return whether, or None if somebody's lock is there."""
+        look = Look()
         try:
-            return self._publish(name, row, restore=restore)
-        except (PluginError, DatabaseRefusedError) as error:
-            log.warning("%s", error)
+            published = self._publish(name, row, look, restore=restore)
+        except (PluginError, DatabaseRefusedError, DatabaseReadOnlyError) as error:
+            self._note(name, look, error)
         except SupersededError:
             log.debug("%s changes while it is looked at", name)  # its event is on the way
-        except DatabaseBusyError:
+        except DatabaseBusyError as error:
+            self.refusals.wait(name, error)
             return None
         except DatabaseUnavailableError:
             raise
         except Exception:
             # A fault of ours must not keep the other folders from being looked at.
             log.exception("%s: publishing failed", name)
+        else:
+            self.refusals.settle(name)
+            return published
         return False
 
     def _forget_missing(self, folders: set[str]) -> list[str]:
         """Forget the folders that are gone; return the plugins that somebody's lock keeps."""
+        failures = (
+            failure.name
+            for failure in self._repository.list_failures()
+            if Path(failure.source_path).parent == self._root
+            and not Path(failure.source_path).is_dir()
+        )
         locked = []
-        for name in self._seen.plugins() - folders:
+        for name in {*(self._seen.plugins() - folders), *failures}:
             try:
                 row = self._repository.find_row(name)
                 if self._folder_is_gone(name, row):
                     self._remove(name)
-            except DatabaseBusyError:
+            except DatabaseBusyError as error:
+                self.refusals.wait(name, error)
                 locked.append(name)
-        for failure in self._repository.list_failures():
-            folder = Path(failure.source_path)
-            if folder.parent == self._root and not folder.is_dir():
-                try:
-                    self._repository.forget_failure(failure.name)
-                except DatabaseBusyError:
-                    locked.append(failure.name)
+            except (DatabaseRefusedError, DatabaseReadOnlyError) as error:
+                self._note(name, Look(), error)
         return locked
 
     def _publish(
         self,
         name: str,
         row: PluginRow | None,
-        look: Look | None = None,
+        look: Look,
         *,
         force: bool = False,
         restore: bool = False,
     ) -> bool:
-        look = look or Look()
         began = time.perf_counter()
         folder = self._root / name
         source = None
         try:
             folder = self._folder_of(name, row)
             source = self._read(folder, name)
+            look.digest = source.digest
             if not force and not self._is_wanted(row, source, restore):
-                self._refused.discard(name)
-                self._remember(source)
                 if row is not None and row.error is not None:
                     self._repository.record_error(row, None)
+                self._remember(source, look)
                 return False
-            if not force and self._failed.get(name) == source.digest:
+            if not force and self.refusals.holds(name, source.digest, look.stamp):
                 return False  # it was tried and refused; events come in twos and threes
-            self._failed[name] = source.digest
+            self.refusals.begin(name, source.digest)
             artifact, report = self._trial.run(source, look.superseded)
-            with self._stored(artifact) as binary_path:
-                generation = self._save(source, artifact, report, binary_path, look, force)
-            self._failed.pop(name, None)
-            self._refused.discard(name)
-            self._remember(source)
+            generation = self._saver.save(source, artifact, report, look, force=force)
+            self._remember(source, look)
         except PluginError as error:
             if not look.settle() or self._has_changed(name, row, source):
-                self._failed.pop(name, None)
+                self.refusals.give_up(name)
                 raise SupersededError("the source changed while it was looked at") from None
-            self._refused.add(name)
-            self._record(name, row, folder, error)
+            self._record(name, row, folder, look, error)
             raise
+        except DatabaseReadOnlyError:
+            raise  # as what the database refuses, but that nothing can be recorded
         except (DatabaseUnavailableError, SupersededError):
-            self._failed.pop(name, None)  # it was not tried to the end
+            self.refusals.give_up(name)  # it was not tried to the end
             raise
         except DatabaseRefusedError as error:
             error.plugin = name
-            self._record(name, row, folder, PluginError(name, error.message, phase="save"))
+            refused = PluginError(name, error.message, phase="save")
+            self._record(name, row, folder, look, refused)
             raise
         log.info(
             "%s: published generation %d, version %s (%s), in %.0f ms",
@@ -281,6 +291,15 @@ class Publisher:
             (time.perf_counter() - began) * 1000,
         )
         return True
+
+    def _record(
+        self, name: str, row: PluginRow | None, folder: Path, look: Look, error: PluginError
+    ) -> None:
+        try:
+            self._records.write(name, row, folder, look, error)
+        except DatabaseUnavailableError:
+            self.refusals.give_up(name)  # so that it is recorded when it is tried again
+            raise
 
     def _read(self, folder: Path, name: str) -> PluginSource:
         return read_source(self._root, folder, name, self._max_module_mb)
@@ -321,101 +340,19 @@ class Publisher:
             return True
         return source.digest not in {seen, row.source_digest}
 
-    def _remember(self, source: PluginSource) -> None:
-        if self._seen.digest_of(source.name) == source.digest:
-            return
+    def _remember(self, source: PluginSource, look: Look) -> None:
+        """Note on this host that a source is published, and that nothing is refused any more."""
+        name = source.name
         try:
-            self._seen.record_root(self._root)
-            self._seen.record(source.name, source.digest)
+            if self._seen.digest_of(name) != source.digest:
+                self._seen.record_root(self._root)
+                self._seen.record(name, source.digest)
         except OSError as error:
-            # It costs one look at the next start, and nothing else.
-            log.warning(
-                "%s: %s cannot be written: %s", source.name, self._artifacts_dir, error.strerror
+            text = (
+                f"it is published, but that cannot be noted in {self._artifacts_dir}: "
+                f"{error.strerror}; free space or make the folder writable, else its row stays "
+                "when its folder is removed"
             )
-
-    def _save(
-        self,
-        source: PluginSource,
-        artifact: Artifact,
-        report: TrialReport,
-        binary_path: Path,
-        look: Look,
-        force: bool,
-    ) -> int:
-        for path in (binary_path, source.folder):
-            if len(str(path)) > MAX_PATH_LENGTH:
-                raise ArtifactError(
-                    source.name,
-                    f"the path {str(path)[:60]}… has {len(str(path))} characters, expected "
-                    f"{MAX_PATH_LENGTH} at most",
-                )
-        report = replace(report, metadata=_completed(report.metadata, source))
-        templates = list(dict.fromkeys(endpoint.path for endpoint in report.endpoints))
-        with self._repository.publishing() as publication:
-            publication.keep_version(artifact, report)
-            if not look.settle(SAVE_SECONDS):
-                raise SupersededError("the source changed while it was tried")
-            row = publication.lock_row(source.name)
-            if not force and row is not None and row.source_digest == source.digest:
-                return row.generation  # another process published the same meanwhile
-            others = publication.other_templates(source.name, templates)
-            # By themselves they were compared in the trial.
-            conflict = find_conflict(source.name, templates, others) if others else None
-            if conflict is not None:
-                raise conflict
-            _, generation = publication.save(
-                row,
-                report.metadata,
-                report.endpoints,
-                source_path=str(source.folder),
-                binary_path=str(binary_path),
-                source_digest=source.digest,
-                status=ACTIVE if source.manifest.enabled else INACTIVE,
-            )
-            pruned = publication.prune_versions(source.name)
-            if not look.settle():
-                raise SupersededError("the source changed while it was tried")
-        self._drop_archives(artifact_name(source.name, digest) for digest in pruned)
-        return generation
-
-    @contextlib.contextmanager
-    def _stored(self, artifact: Artifact) -> Iterator[Path]:
-        """Store an archive and give its path; where the block fails, it is not left behind."""
-        known = (self._artifacts_dir / artifact.file_name).exists()
-        binary_path = store_artifact(artifact, self._artifacts_dir)
-        try:
-            yield binary_path
-        except (PluginError, SupersededError, DatabaseError):
-            if not known:  # should it be registered after all, it is fetched from the database
-                self._drop_archives([artifact.file_name])
-            raise
-
-    def _drop_archives(self, file_names: Iterable[str]) -> None:
-        for file_name in file_names:
-            try:
-                (self._artifacts_dir / file_name).unlink(missing_ok=True)
-            except OSError as error:
-                log.warning("%s cannot be removed: %s", file_name, error.strerror)
-
-    def _record(self, name: str, row: PluginRow | None, folder: Path, error: PluginError) -> None:
-        try:
-            if row is not None:
-                self._repository.record_error(row, error.as_record())
-            else:
-                self._repository.record_failure(name, str(folder), error.as_record())
-            self._unrecorded.pop(name, None)
-        except DatabaseError:
-            self._failed.pop(name, None)
-            if self._unrecorded.get(name) != str(error):
-                self._unrecorded[name] = str(error)
-                log.warning("%s", error)  # it would be lost: what is raised is the database's
-            raise
-
-
-def _completed(metadata: PluginMetadata, source: PluginSource) -> PluginMetadata:
-    """Fill what the plugin leaves empty from its manifest."""
-    return replace(
-        metadata,
-        description=metadata.description or source.manifest.description or "",
-        author=metadata.author or source.manifest.author or "",
-    )
+            self._note(name, look, PluginError(name, text, phase="save", outside=True))
+        else:
+            self.refusals.end(name)

@@ -16,7 +16,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from app.errors import CompileError, DatabaseUnavailableError, LoadError, SupersededError
+from app.errors import (
+    CompileError,
+    DatabaseUnavailableError,
+    LoadError,
+    SupersededError,
+    TrialError,
+)
 from app.plugin import PluginMetadata
 from app.publishing.compiler import MAX_ARCHIVE_BYTES
 from app.publishing.parcel import memory_file, write_parcel
@@ -85,6 +91,7 @@ class TrialRunner:
         Raises:
             CompileError: a module does not compile, or not within time and memory.
             LoadError: the plugin failed, ended its process or ran out of time or memory.
+            TrialError: the trial could not be made.
             DatabaseUnavailableError: the plugin needed the database and it was away.
             SupersededError: the trial was given up.
         """
@@ -100,7 +107,15 @@ class TrialRunner:
 
     def _run(self, source: PluginSource, give_up: threading.Event) -> tuple[Artifact, TrialReport]:
         for _ in range(2):
-            text, end, archive, process = self._try(source, give_up)
+            try:
+                text, end, archive, process = self._try(source, give_up)
+            except OSError as error:
+                raise TrialError(
+                    source.name,
+                    f"it cannot be tried: {error.strerror or error}; make room for temporary "
+                    "files, or set TMPDIR to a folder that has some",
+                    outside=True,
+                ) from None
             if end:
                 return _judge(
                     source, text.decode(errors="replace"), json.loads(end), archive, self._seconds
@@ -108,7 +123,7 @@ class TrialRunner:
             if self._stopped:
                 raise SupersededError("the server stops")
             self._drop(process)  # it was killed, or hangs: that says nothing of the plugin
-        raise LoadError(source.name, "the trial's own process ended twice; try again")
+        raise TrialError(source.name, "the trial's own process ended twice", outside=True)
 
     def prepare(self) -> None:
         """Start the server process now, so that the first trial does not wait for it."""
@@ -259,8 +274,8 @@ def _judge(
         raise DatabaseUnavailableError(found["unavailable"])
     if "error" in found:
         kind = CompileError if found["error"]["phase"] == CompileError.phase else LoadError
-        trace, transient = found.get("trace", ""), found.get("transient", False)
-        raise kind(plugin, trace=trace, transient=transient, **found["error"])
+        more = {key: found[key] for key in ("trace", "transient", "outside") if key in found}
+        raise kind(plugin, **more, **found["error"])
     artifact = Artifact(plugin, source.digest, found["sha256"], archive)
     if not artifact.is_intact():
         raise LoadError(plugin, "its archive is not what was compiled; reload it", phase="compile")

@@ -187,6 +187,7 @@ def _try(artifact: Artifact, request: dict[str, Any], steps: Steps) -> dict[str,
             "error": error.as_record(),
             "trace": error.trace,
             "transient": error.transient,
+            "outside": error.outside,
         }
     except DatabaseUnavailableError as error:
         return {"unavailable": str(error)}

@@ -15,6 +15,7 @@ from watchdog.events import EVENT_TYPE_CLOSED, EVENT_TYPE_MODIFIED
 from app.conditions import Conditions
 from app.errors import (
     DatabaseBusyError,
+    DatabaseReadOnlyError,
     DatabaseRefusedError,
     DatabaseUnavailableError,
     PluginError,
@@ -188,8 +189,9 @@ class SourceWatcher(OwnThread):
                 reason = str(error)
                 if isinstance(error, OSError):
                     reason = f"the plugins' root {self._root}: {error.strerror or error}"
+                said = f"nothing is published or unregistered: {reason}"
                 if reason != complained:
-                    log.error("nothing is published or unregistered: %s", reason)
+                    log.error("%s", said)
                 complained = reason
                 self._conditions.hold("watching", f"no edit is seen: {reason}")
                 self._pause()
@@ -209,13 +211,18 @@ class SourceWatcher(OwnThread):
         changes = handled = installed.changes
         while True:
             with self._wake:
-                self._wake.wait_for(lambda: self._stopped or self._rows_changed, SUPERVISE_SECONDS)
+                pause = SUPERVISE_SECONDS
+                retry_at = self._publisher.refusals.next_at()
+                if retry_at is not None:
+                    pause = min(pause, max(0.0, retry_at - time.monotonic()))
+                self._wake.wait_for(lambda: self._stopped or self._rows_changed, pause)
                 if self._stopped:
                     return
                 rows_changed, self._rows_changed = self._rows_changed, False
                 self._staff(time.monotonic())
             if rows_changed:
                 self._mark_unpublished()
+            self.mark(self._publisher.refusals.due())
             if not self.election.is_held():
                 log.warning("the lock of who watches was removed; standing for election again")
                 return
@@ -225,7 +232,7 @@ class SourceWatcher(OwnThread):
             installed.look()
             if handled != installed.changes == changes:  # and nothing more since the last look
                 handled = changes
-                self.mark(self._publisher.forget_refusals())
+                self.mark(self._publisher.refusals.forget())
             changes = installed.changes
             if time.monotonic() >= next_scan:
                 self._compare()
@@ -278,16 +285,18 @@ class SourceWatcher(OwnThread):
         try:
             tried = self._look(folder, self._busy[folder])
             self._locked.discard(folder)
+            self._publisher.refusals.settle(folder)
         except SupersededError:
             pass  # the folder is marked again
-        except DatabaseBusyError:
-            settled = False  # who holds the lock is logged; the folder stays marked
-            self._locked.add(folder)
-        except DatabaseUnavailableError:
-            settled = False  # the listener reports the outage; the folder stays marked
+        except DatabaseUnavailableError as error:
+            settled = False  # it stays marked; who holds a lock is logged, as is an outage
+            if isinstance(error, DatabaseBusyError):
+                self._locked.add(folder)
+            self._publisher.refusals.wait(folder, error)
         except DatabaseRefusedError as error:
-            # Its stamp stays as it was, so the next comparison marks the folder again.
-            log.error("%s: not published: %s", folder, error.message)
+            # Not even the row could be read, or what is wrong with the source recorded.
+            error.plugin = folder
+            self._publisher.refusals.note(folder, self._busy[folder], error)
         except Exception:
             # A fault of ours: say so, and keep the thread for the other plugins.
             log.exception("%s: publishing failed", folder)
@@ -344,11 +353,9 @@ class SourceWatcher(OwnThread):
         for name in self._publisher.names_of(folder):
             try:
                 tried |= self._publisher.follow(name, look)
-            except PluginError as error:
-                tried = True
+            except (PluginError, DatabaseRefusedError, DatabaseReadOnlyError) as error:
+                tried = True  # it was said, and is tried again where that may help
                 large = large or isinstance(error, TooLargeError)
-                if not (large and folder in self._large):  # it was said
-                    log.warning("%s", error)
         if not path.is_dir():
             self._stamps.pop(folder, None)
             self._changed_at.pop(folder, None)

@@ -28,6 +28,7 @@ def store_artifact(artifact: Artifact, folder: Path) -> Path:
             artifact.plugin,
             f"{target} cannot be written: {error.strerror}; free space, make the folder writable "
             "or set BENANA_ARTIFACTS_DIR",
+            outside=True,
         ) from None
     return target
 

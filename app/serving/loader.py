@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
 
-from app.database.connection import is_transient
+from app.database.sqlstates import comes_from_outside, is_transient
 from app.errors import BenanaError, DatabaseUnavailableError, LoadError, PluginError
 from app.plugin import PluginContext, PluginInterface, PluginMetadata
 from app.records import Artifact
@@ -210,6 +210,7 @@ def _as_load_error(
         line=place[1] if place else None,
         trace="".join(traceback.format_exception(error)),
         transient=is_transient(error),
+        outside=comes_from_outside(error),
     )
 
 

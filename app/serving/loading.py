@@ -150,7 +150,7 @@ class Loading:
         except DatabaseUnavailableError as found:
             error = LoadError(row.name, str(found), transient=True)
         except DatabaseRefusedError as found:
-            error = LoadError(row.name, str(found))
+            error = LoadError(row.name, str(found), outside=True)
         except Exception as found:
             # A fault of ours: it costs this plugin its newest generation, and the others nothing.
             log.exception("%s: loading failed", row.name)

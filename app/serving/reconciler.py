@@ -39,6 +39,9 @@ TRANSIENT_RETRY_SECONDS = (0.1, 15.0)
 """The first wait before a load whose fault passes is tried again, and the longest; each is twice
 the one before, less a random part, so that processes that disturb each other part."""
 
+OUTSIDE_RETRY_SECONDS = (1.0, 30.0)
+"""The same, where the cause lies outside of the plugin: a full disk, a service that is away."""
+
 MANY_NAMES = 8
 """From so many dirty names on, everything is compared: the notifications of one large transaction
 come in several reads, and its rows are to be served with one swap."""
@@ -335,8 +338,8 @@ class Reconciler(OwnThread):
         known = self._failed.get(row.name)
         attempts = known.attempts + 1 if known is not None and known.row == row else 1
         wait = FAILED_RETRY_SECONDS
-        if error.transient:
-            first, longest = TRANSIENT_RETRY_SECONDS
+        if error.passes:
+            first, longest = TRANSIENT_RETRY_SECONDS if error.transient else OUTSIDE_RETRY_SECONDS
             wait = min(first * 2.0**attempts, longest) * random.uniform(0.5, 1.0)  # noqa: S311
         self._failed[row.name] = _Failed(row, error, time.monotonic() + wait, attempts)
         place = f" ({error.place})" if error.place else ""

@@ -350,3 +350,30 @@ def test_symlinks_that_leave_the_root_are_refused(server: Server) -> None:
     wait_until(look, "both are refused")
     versions = server.sql("SELECT archive FROM plugin_versions WHERE plugin_name = 'linking'")
     assert all(b"root:" not in bytes(archive) for (archive,) in versions)
+
+
+@pytest.mark.soak
+def test_what_a_trigger_refuses_is_said_once_and_follows_when_it_is_gone(server: Server) -> None:
+    """It was retried each second without a word, and the admin API said the database was away."""
+    server.write("frozen", source("frozen", "before"))
+    server.wait_says("frozen", "before")
+    server.sql(
+        "CREATE FUNCTION no_edits() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN RAISE EXCEPTION 'frozen until Monday'; END $$;"
+        " CREATE TRIGGER mine BEFORE UPDATE OF binary_path ON plugins FOR EACH ROW"
+        " WHEN (OLD.name = 'frozen') EXECUTE FUNCTION no_edits()"
+    )
+    server.write("frozen", source("frozen", "after"))
+    error = error_of(server, "frozen")
+    assert error["phase"] == "save"
+    for part in ("frozen until Monday", "SQLSTATE P0001", "no_edits() line 1 at RAISE"):
+        assert part in error["message"]
+    answer = server.post("/plugins/frozen/reload")
+    assert (answer.status, answer.json["sqlstate"]) == (409, "P0001")
+    server.wait_says("frozen", "before")
+    assert server.log().count("frozen until Monday") == 1
+    server.write("swift", source("swift", "beside it"))
+    server.wait_says("swift", "beside it")
+    server.sql("DROP FUNCTION no_edits CASCADE")
+    server.wait_says("frozen", "after", 8.0)
+    wait_until(lambda: server.plugin("frozen")["error"] is None)

@@ -254,7 +254,9 @@ def test_an_unreachable_database_leaves_a_server_that_waits(make_server: MakeSer
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a full folder")
-def test_a_full_artifacts_folder_keeps_the_old_version(make_server: MakeServer) -> None:
+def test_a_full_artifacts_folder_keeps_the_old_version_until_there_is_room(
+    make_server: MakeServer,
+) -> None:
     server = make_server().start()
     server.write("full", source("full", "one"))
     server.wait_says("full", "one")
@@ -271,11 +273,14 @@ def test_a_full_artifacts_folder_keeps_the_old_version(make_server: MakeServer) 
         error = server.plugin("full")["error"]
         assert error["phase"] == "artifact"
         assert "No space left" in error["message"]
+        server.write("full", source("full", "two"))
+        wait_until(lambda: server.log().count("full: artifact failed") == 2, "once for each edit")
+        assert server.post("/plugins/full/reload").status == 503
         assert server.get("/full").says == "one"
     finally:
         subprocess.run(["umount", "-l", str(server.artifacts)], check=True)
-    assert server.post("/plugins/full/reload").status == 202
-    wait_until(lambda: server.plugin("full")["error"] is None, "all is well again")
+    server.wait_says("full", "two", 8.0)
+    assert server.plugin("full")["error"] is None
 
 
 def test_a_bind_on_the_command_line_decides_what_the_guard_asks_for(

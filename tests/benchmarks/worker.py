@@ -15,6 +15,7 @@ from typing import Any
 
 import psycopg2
 
+from app.conditions import Conditions
 from app.database.connection import Database
 from app.database.events import ChangeListener
 from app.database.repository import Repository
@@ -59,6 +60,7 @@ class Worker:
             self._undertaker,
             self._recorder,
             last_good,
+            Conditions(),
         )
         self._admin = psycopg2.connect(url)
         self._admin.autocommit = True

@@ -20,6 +20,7 @@ import psycopg2
 import pytest
 
 from app.database import connection as connection_module
+from app.database.timeouts import Timeouts
 from app.publishing import watcher
 from app.server import BenanaApp, create_app
 from app.serving import reconciler
@@ -437,7 +438,9 @@ def test_the_list_can_be_asked_for_a_status(live: Live) -> None:
     ("guard", "sqlstate", "status"),
     [
         ("CHECK (status = 'active' OR name <> 'stuck')", "23514", 409),
-        ("RAISE EXCEPTION 'not on fridays' USING HINT = 'try on mondays'", "P0001", 422),
+        ("RAISE EXCEPTION 'not on fridays' USING HINT = 'try on mondays'", "P0001", 409),
+        ("RAISE EXCEPTION 'frozen' USING ERRCODE = 'MY001'", "MY001", 409),
+        ("RAISE EXCEPTION 'too long' USING ERRCODE = '22001'", "22001", 422),
         ("PERFORM 9223372036854775807 + 1", "22003", 422),
         ("PERFORM FROM nowhere", "42P01", 500),
     ],
@@ -466,12 +469,27 @@ def test_what_the_database_refuses_is_answered_with_its_words(
     body = check_problem(answer, status)
     assert (body["sqlstate"], body["plugin"]) == (sqlstate, "stuck")
     assert "refuses" in body["detail"]
+    assert f"SQLSTATE {sqlstate}" in body["detail"]
     if sqlstate == "P0001":
         assert "not on fridays; try on mondays" in body["detail"]
     assert "Retry-After" not in answer.headers
     assert live.plugin("stuck")["status"] == "active"
     live.client.post("/plugins/stuck/toggle", status=200)
     live.client.post("/plugins/stuck/toggle", status=200)
+
+
+def test_a_database_that_is_read_only_is_said_so_and_not_to_be_away(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a standby is."""
+    bounds = Timeouts.bounds
+    monkeypatch.setattr(
+        Timeouts, "bounds", lambda *of: f"{bounds(*of)} SET LOCAL transaction_read_only = on; "
+    )
+    live.client.get("/plugins/hello", status=200)
+    answer = live.client.post("/plugins/hello/toggle", status=503)
+    assert "takes no changes now: it is read only: cannot execute" in answer.json["detail"]
+    assert answer.headers["Retry-After"] == "1"
 
 
 @pytest.mark.soak

@@ -14,8 +14,9 @@ import psycopg2.extras
 import pytest
 
 from app.database import connection as connection_module
-from app.database.connection import Database, is_transient
+from app.database.connection import Database
 from app.database.repository import Repository
+from app.database.sqlstates import is_transient
 from app.errors import DatabaseUnavailableError
 from tests.acceptance.server import wait_until
 from tests.integration.conftest import PLACES

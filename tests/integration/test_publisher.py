@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 
+from app.conditions import Conditions
 from app.database.connection import Database
 from app.database.repository import Repository
 from app.errors import ConflictError, DatabaseRefusedError, PluginError, SupersededError
 from app.publishing.compiler import compile_plugin
 from app.publishing.look import Look
 from app.publishing.publisher import Publisher
+from app.publishing.refusals import Refusals
 from app.publishing.trial import TrialRunner
 from app.records import Artifact, PluginSource, TrialReport
 from tests.integration.test_repository import MESSAGES, publish, report
@@ -71,7 +73,9 @@ def publisher_on(
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "main.py").write_text("new_plugin = object\n")
     trial: Any = InstantTrial(**reports)
-    return Publisher(tmp_path / "plugins", tmp_path / "bin", repository, trial)
+    return Publisher(
+        tmp_path / "plugins", tmp_path / "bin", repository, trial, Refusals(Conditions())
+    )
 
 
 def test_a_scan_goes_through_over_the_rows_of_the_go_design(
@@ -129,7 +133,9 @@ def test_whatever_one_plugin_registers_the_others_are_published(
         (folder / "main.py").write_text(text.replace(old, new) if name == "bad" else text)
     trial = TrialRunner(None)
     try:
-        publisher = Publisher(tmp_path / "plugins", tmp_path / "bin", repository, trial)
+        publisher = Publisher(
+            tmp_path / "plugins", tmp_path / "bin", repository, trial, Refusals(Conditions())
+        )
         publisher.scan(at_start=True)
     finally:
         trial.close()
@@ -191,7 +197,9 @@ def test_a_publish_that_fails_keeps_an_archive_that_was_there(
     before = archives(tmp_path)
     publish(repository, "other", "/taken")
     trial: Any = InstantTrial(fine=report("fine", "/taken"))
-    moved = Publisher(tmp_path / "plugins", tmp_path / "bin", repository, trial)
+    moved = Publisher(
+        tmp_path / "plugins", tmp_path / "bin", repository, trial, Refusals(Conditions())
+    )
     with pytest.raises(ConflictError):
         moved.publish("fine")
     assert archives(tmp_path) == before
@@ -208,7 +216,7 @@ def test_an_unmounted_root_unregisters_nothing(
     publisher.scan()
     publisher.follow("fine", Look())
     trial: Any = InstantTrial()
-    Publisher(root, tmp_path / "bin", repository, trial).scan(at_start=True)
+    Publisher(root, tmp_path / "bin", repository, trial, Refusals(Conditions())).scan(at_start=True)
     assert [row.name for row in repository.list_rows()] == ["fine"]
     assert repository.list_rows()[0].error is None
     assert caplog.text.count("is a disk not mounted?") == 2, "once for each process"

@@ -486,6 +486,10 @@ def raising(sqlstate: str) -> str:
         (raising("42501"), "42501"),
         (raising("P0001"), "P0001"),
         (raising("0A000"), "0A000"),
+        (raising("MY001"), "MY001"),
+        (raising("55000"), "55000"),
+        (raising("58030"), "58030"),
+        (raising("XX000"), "XX000"),
     ],
 )
 def test_what_the_database_refuses_is_no_outage(
@@ -504,7 +508,9 @@ def test_what_the_database_refuses_is_no_outage(
 @pytest.mark.parametrize(
     "passing",
     [
-        *map(raising, ("40001", "40P01", "53300", "53100", "57P01", "58030", "XX000", "08006")),
+        *map(raising, ("40001", "40P01", "55P03", "57014", "53300", "53100", "57P01", "08006")),
+        "DO $$ BEGIN RAISE 'tuple concurrently updated' USING ERRCODE = 'XX000'; END $$",
+        "CREATE SCHEMA public",
         "SET TRANSACTION READ ONLY; INSERT INTO plugins (name) VALUES ('one')",
         "SELECT pg_terminate_backend(pg_backend_pid())",
     ],

@@ -9,11 +9,26 @@ from pathlib import Path
 
 import pytest
 
-from app.errors import DatabaseBusyError, DatabaseUnavailableError, SupersededError
-from app.publishing import discovery, look, observer, places, requirements, watcher
+from app.conditions import Conditions
+from app.errors import (
+    DatabaseBusyError,
+    DatabaseUnavailableError,
+    PluginError,
+    SupersededError,
+)
+from app.publishing import (
+    discovery,
+    look,
+    observer,
+    places,
+    refusals,
+    requirements,
+    watcher,
+)
 from app.publishing.discovery import read_source, same_large
 from app.publishing.look import Look
 from app.publishing.observer import FolderObserver
+from app.publishing.refusals import Refusals
 from app.publishing.watcher import SourceWatcher
 from tests.acceptance.server import wait_until
 
@@ -36,6 +51,8 @@ class Looks:
         self.hanging = 0
         self.walks = 0
         self.release = threading.Event()
+        self.refusals = Refusals(Conditions())
+        self.refusals.note("wanting", Look(), PluginError("wanting", "not installed"))
 
     def prepare(self) -> None: ...
 
@@ -44,9 +61,6 @@ class Looks:
 
     def unpublished(self) -> list[str]:
         return self.asked
-
-    def forget_refusals(self) -> list[str]:
-        return ["wanting"]
 
     def scan(self) -> list[str]:
         if not self.root.is_dir():
@@ -73,7 +87,11 @@ class Looks:
             return True
         if name.startswith("large"):
             self.walks += 1
-            read_source(self.root, self.root / name, name)
+            try:
+                read_source(self.root, self.root / name, name)
+            except PluginError as error:
+                self.refusals.note(name, look, error)
+                raise
         if not look.settle():
             self.superseded += 1
             raise SupersededError("changed")
@@ -99,7 +117,7 @@ def looks(root: Path) -> Looks:
 
 @pytest.fixture
 def watching(root: Path, tmp_path: Path, looks: Looks) -> Iterator[SourceWatcher]:
-    running = SourceWatcher(root, tmp_path / "bin", looks)  # type: ignore[arg-type]
+    running = SourceWatcher(root, tmp_path / "bin", looks, Conditions())  # type: ignore[arg-type]
     running.start()
     wait_until(lambda: looks.scans, "it scans first")
     yield running
@@ -172,7 +190,7 @@ def test_a_system_without_events_is_compared_every_second(
         raise OSError(28, "inotify watch limit reached")
 
     monkeypatch.setattr(observer.Observer, "start", refuse)
-    blind = SourceWatcher(root, tmp_path / "bin", looks)  # type: ignore[arg-type]
+    blind = SourceWatcher(root, tmp_path / "bin", looks, Conditions())  # type: ignore[arg-type]
     blind.start()
     try:
         wait_until(lambda: looks.scans, "it scans first")
@@ -215,12 +233,28 @@ def test_what_a_scan_could_not_publish_is_looked_at_again(
 ) -> None:
     write(root, "held", "one")
     looks.locked = ["held"]
-    running = SourceWatcher(root, tmp_path / "bin", looks)  # type: ignore[arg-type]
+    running = SourceWatcher(root, tmp_path / "bin", looks, Conditions())  # type: ignore[arg-type]
     running.start()
     try:
         wait_until(lambda: looks.saw("held", "one"), "it is looked at", 3.0)
     finally:
         running.stop()
+
+
+def test_what_was_refused_for_a_reason_that_passes_is_looked_at_again_by_itself(
+    frequent_scans: None,
+    root: Path,
+    looks: Looks,
+    watching: SourceWatcher,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(refusals, "RETRY_SECONDS", (0.2, 0.2))
+    write(root, "full", "one")
+    wait_until(lambda: looks.saw("full", "one"))
+    wait_until(lambda: not watching._pending and not watching._busy, "all is quiet")
+    looks.seen.clear()
+    looks.refusals.note("full", Look(), PluginError("full", "no room", outside=True))
+    wait_until(lambda: looks.saw("full", "one"), "it is looked at", 3.0)
 
 
 def test_a_row_that_asks_is_looked_at(root: Path, looks: Looks, watching: SourceWatcher) -> None:
@@ -252,7 +286,7 @@ def test_what_was_refused_is_looked_at_again_once_packages_are_installed(
 def test_one_of_several_watches_and_another_takes_over(
     root: Path, tmp_path: Path, looks: Looks, watching: SourceWatcher
 ) -> None:
-    second = SourceWatcher(root, tmp_path / "bin", looks)  # type: ignore[arg-type]
+    second = SourceWatcher(root, tmp_path / "bin", looks, Conditions())  # type: ignore[arg-type]
     second.start()
     try:
         write(root, "first", "one")
@@ -275,12 +309,15 @@ def test_a_pipe_in_the_locks_place_is_said_and_hangs_nobody(
 ) -> None:
     (tmp_path / "bin").mkdir()
     os.mkfifo(tmp_path / "bin" / ".watch.lock")
-    stuck = SourceWatcher(root, tmp_path / "bin", looks)  # type: ignore[arg-type]
+    conditions = Conditions()
+    stuck = SourceWatcher(root, tmp_path / "bin", looks, conditions)  # type: ignore[arg-type]
     stuck.start()
     try:
         wait_until(lambda: "nothing is watched" in caplog.text, "it is said", 3.0)
+        assert ["nothing is watched" in found.what for found in conditions.held()] == [True]
         (tmp_path / "bin" / ".watch.lock").unlink()
         wait_until(lambda: looks.scans, "it watches", 3.0)
+        assert conditions.held() == ()
     finally:
         stuck.stop()
 

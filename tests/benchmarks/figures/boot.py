@@ -6,9 +6,11 @@ import sys
 import time
 from pathlib import Path
 
+from app.conditions import Conditions
 from app.database.connection import Database
 from app.database.repository import Repository
 from app.publishing.publisher import Publisher
+from app.publishing.refusals import Refusals
 from app.publishing.trial import TrialRunner
 from tests.acceptance.server import CHECKOUT, WHOAMI
 from tests.benchmarks.figures.rows import SMALL
@@ -83,7 +85,9 @@ def measure_publish(rig: Rig) -> list[Figure]:
         url = rig.database()
         artifacts = rig.home("artifacts")
         trial = TrialRunner(url)
-        publisher = Publisher(home / "plugins", artifacts, Repository(Database(url)), trial)
+        refusals = Refusals(Conditions())
+        repository = Repository(Database(url))
+        publisher = Publisher(home / "plugins", artifacts, repository, trial, refusals)
         began = time.monotonic()
         publisher.scan(at_start=True)
         took = time.monotonic() - began

@@ -1,0 +1,65 @@
+"""What is wrong with a plugin's newest source, recorded beside its row."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from app.database.repository import Repository
+from app.errors import DatabaseError, DatabaseReadOnlyError, DatabaseRefusedError, PluginError
+from app.publishing.look import Look
+from app.records import PluginRow
+
+log = logging.getLogger(__name__)
+
+_NO_SUCH_CHARACTER = {"22P05", "22021"}
+"""The codes of a character that the database's encoding lacks."""
+
+
+class ErrorRecords:
+    """Records errors; safe to use from several threads."""
+
+    def __init__(self, repository: Repository) -> None:
+        self._repository = repository
+        self._lost: dict[str, str] = {}
+        """The errors that an outage kept from being recorded, by plugin: the log says each once."""
+
+    def write(
+        self, name: str, row: PluginRow | None, folder: Path, look: Look, error: PluginError
+    ) -> None:
+        """Record an error in the plugin's row, or where it has none, among the failures.
+
+        Where the database does not take it, `look.unrecorded` says why.
+
+        Raises:
+            DatabaseUnavailableError: nothing was recorded; try it again later.
+        """
+        record, place = error.as_record(), str(folder)
+        try:
+            try:
+                self._write(name, row, place, record)
+            except DatabaseRefusedError as found:
+                if found.sqlstate not in _NO_SUCH_CHARACTER:
+                    raise
+                record = {key: _in_ascii(value) for key, value in record.items()}
+                self._write(_in_ascii(name), row, _in_ascii(place), record)
+            self._lost.pop(name, None)
+        except (DatabaseRefusedError, DatabaseReadOnlyError) as found:
+            look.unrecorded = str(found)
+        except DatabaseError:
+            if self._lost.get(name) != str(error):
+                self._lost[name] = str(error)
+                log.warning("%s", error)  # it would be lost: what is raised is the database's
+            raise
+
+    def _write(self, name: str, row: PluginRow | None, place: str, record: dict[str, Any]) -> None:
+        if row is not None:
+            self._repository.record_error(row, record)
+        else:
+            self._repository.record_failure(name, place, record)
+
+
+def _in_ascii(value: Any) -> Any:
+    """Return a text as every encoding can hold it; what is no text as it is."""
+    if isinstance(value, str):
+        return value.encode("ascii", "backslashreplace").decode("ascii")
+    return value

@@ -1,0 +1,168 @@
+"""What could not be published, what was said of it, and when it is tried again."""
+
+import logging
+import threading
+import time
+from dataclasses import dataclass, replace
+
+from app.conditions import Conditions
+from app.errors import (
+    ConflictError,
+    DatabaseRefusedError,
+    DatabaseUnavailableError,
+    LoadError,
+    PluginError,
+    TooLargeError,
+)
+from app.publishing.look import Look
+
+log = logging.getLogger(__name__)
+
+RETRY_SECONDS = (1.0, 30.0)
+"""The first wait before what was refused for a reason that passes is tried again, and the longest;
+each is twice the one before."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    """A plugin's source that was tried in vain, or is being tried."""
+
+    digest: str | None
+    """The source; None where it could not be read."""
+    stamp: tuple[object, ...] = ()
+    """What its folder looked like."""
+    attempts: int = 0
+    retry_at: float | None = None
+    """When to try it again, in monotonic seconds; None: when the folder changes."""
+    said: str = ""
+    """What the log says of it."""
+    condition: str | None = None
+    """What is held of it for as long as it lasts; None for what is the plugin's own fault."""
+
+    def is_of(self, look: Look) -> bool:
+        """Tell whether a look found the same folder, as far as that is known."""
+        return self.digest == look.digest and (not self.stamp or self.stamp == look.stamp)
+
+
+class Refusals:
+    """What one process tried in vain, by plugin; safe to use from several threads.
+
+    It is tried again at once when the folder changes, and else only where that may help: what the
+    database refuses, a disk, a folder's rights, whatever the plugin did not find.
+    """
+
+    def __init__(self, conditions: Conditions) -> None:
+        self._conditions = conditions
+        self._lock = threading.Lock()
+        self._found: dict[str, _Refusal] = {}
+
+    def holds(self, name: str, digest: str, stamp: tuple[object, ...]) -> bool:
+        """Tell whether there is no point in trying a source now.
+
+        Args:
+            name: the plugin.
+            digest: its source.
+            stamp: what its folder looks like; empty if that is not known.
+        """
+        found = self._found.get(name)
+        if found is None or found.digest != digest:
+            return False
+        if found.retry_at is None:
+            return True
+        return time.monotonic() < found.retry_at and stamp in {(), found.stamp}
+
+    def begin(self, name: str, digest: str) -> None:
+        """Note that a source is tried now, so that nobody else tries it at the same time."""
+        with self._lock:
+            found = self._found.get(name)
+            if found is None or found.digest != digest:
+                self._found[name] = _Refusal(digest)
+            else:
+                self._found[name] = replace(found, retry_at=None)
+
+    def give_up(self, name: str) -> None:
+        """Note that a source was not tried to the end; it is tried again as if for the first time.
+
+        What is held of it stays so until its next look.
+        """
+        with self._lock:
+            self._found.pop(name, None)
+
+    def end(self, name: str) -> None:
+        """Note that nothing is refused any more."""
+        self.give_up(name)
+        self._conditions.clear(f"publish:{name}")
+
+    def note(
+        self,
+        name: str,
+        look: Look,
+        error: PluginError | DatabaseRefusedError,
+        *,
+        aloud: bool = True,
+    ) -> None:
+        """Note that a plugin was refused, and say so, once for each state of its folder.
+
+        Args:
+            name: the plugin.
+            look: the look that found it.
+            error: why.
+            aloud: whether it is said and held here; not where somebody waits for the answer.
+        """
+        passes = isinstance(error, DatabaseRefusedError) or error.passes
+        ours = not isinstance(error, (LoadError, ConflictError))
+        text = str(error)
+        if look.unrecorded:
+            text += f"; nor can that be recorded: {look.unrecorded}"
+            passes = ours = True
+        with self._lock:
+            before = self._found.get(name)
+            said = before.said if before is not None and isinstance(error, TooLargeError) else ""
+            if before is None or not before.is_of(look):
+                before = _Refusal(look.digest, said=said)
+            attempts = before.attempts + 1 if aloud else max(before.attempts, 1)
+            first, longest = RETRY_SECONDS
+            wait = min(first * 2.0 ** (attempts - 1), longest)
+            found = replace(
+                before,
+                stamp=look.stamp,
+                attempts=attempts,
+                retry_at=time.monotonic() + wait if passes else None,
+            )
+            if aloud:
+                found = replace(found, said=text, condition=text if passes and ours else None)
+            self._found[name] = found
+        if found.said != before.said:
+            log.warning("%s%s", text, "; it is tried again, less and less often" if passes else "")
+        self.settle(name)
+
+    def settle(self, name: str) -> None:
+        """Hold what is known of a plugin, or that nothing is: a look at it has ended."""
+        found = self._found.get(name)
+        if found is None or found.condition is None:
+            self._conditions.clear(f"publish:{name}")
+        else:
+            self._conditions.hold(f"publish:{name}", found.condition, name)
+
+    def wait(self, name: str, error: DatabaseUnavailableError) -> None:
+        """Hold that a plugin waits for the database; the next look at it ends that."""
+        self._conditions.hold(f"publish:{name}", f"{name}: not published yet: {error}", name)
+
+    def due(self) -> list[str]:
+        """Return the plugins that are to be tried again now."""
+        now = time.monotonic()
+        with self._lock:
+            return sorted(n for n, f in self._found.items() if f.retry_at and f.retry_at <= now)
+
+    def next_at(self) -> float | None:
+        """Return when the next plugin is to be tried again, in monotonic seconds."""
+        with self._lock:
+            return min((f.retry_at for f in self._found.values() if f.retry_at), default=None)
+
+    def forget(self) -> list[str]:
+        """Return the plugins that are refused; the next look at each tries it again."""
+        with self._lock:
+            names = sorted(n for n, found in self._found.items() if found.attempts)
+            for name in names:
+                self._found[name] = replace(self._found[name], digest=None, retry_at=None)
+            return names

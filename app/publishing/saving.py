@@ -1,0 +1,139 @@
+"""The last step of a publish: an archive and its row are saved, both or none."""
+
+import contextlib
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from app.database.repository import Repository
+from app.errors import ArtifactError, DatabaseError, PluginError, SupersededError
+from app.plugin import PluginMetadata
+from app.publishing.look import SAVE_SECONDS, Look
+from app.records import (
+    ACTIVE,
+    INACTIVE,
+    Artifact,
+    PluginSource,
+    TrialReport,
+    artifact_name,
+)
+from app.serving.artifacts import store_artifact
+from app.serving.routes import find_conflict
+
+log = logging.getLogger(__name__)
+
+MAX_PATH_LENGTH = 500
+
+
+class Saver:
+    """Saves what passed its trial; safe to use from several threads and processes."""
+
+    def __init__(self, artifacts_dir: Path, repository: Repository) -> None:
+        self._artifacts_dir = artifacts_dir
+        self._repository = repository
+
+    def save(
+        self,
+        source: PluginSource,
+        artifact: Artifact,
+        report: TrialReport,
+        look: Look,
+        *,
+        force: bool = False,
+    ) -> int:
+        """Store an archive and make it what the plugin's row serves.
+
+        Args:
+            source: what was tried.
+            artifact: what it compiles to.
+            report: what its trial found.
+            look: tells whether the folder has changed meanwhile.
+            force: whether to save it even where the row serves this source already.
+
+        Returns:
+            The row's generation.
+
+        Raises:
+            ArtifactError: the archive cannot be stored.
+            ConflictError: a route belongs to another plugin.
+            DatabaseError: nothing was saved.
+            SupersededError: the source changed; nothing was saved.
+        """
+        with self._stored(artifact) as binary_path:
+            return self._save(source, artifact, report, binary_path, look, force=force)
+
+    def _save(
+        self,
+        source: PluginSource,
+        artifact: Artifact,
+        report: TrialReport,
+        binary_path: Path,
+        look: Look,
+        *,
+        force: bool,
+    ) -> int:
+        for path in (binary_path, source.folder):
+            if len(str(path)) > MAX_PATH_LENGTH:
+                raise ArtifactError(
+                    source.name,
+                    f"the path {str(path)[:60]}… has {len(str(path))} characters, expected "
+                    f"{MAX_PATH_LENGTH} at most",
+                )
+        report = replace(report, metadata=_completed(report.metadata, source))
+        templates = list(dict.fromkeys(endpoint.path for endpoint in report.endpoints))
+        with self._repository.publishing() as publication:
+            publication.keep_version(artifact, report)
+            if not look.settle(SAVE_SECONDS):
+                raise SupersededError("the source changed while it was tried")
+            row = publication.lock_row(source.name)
+            if not force and row is not None and row.source_digest == source.digest:
+                return row.generation  # another process published the same meanwhile
+            others = publication.other_templates(source.name, templates)
+            # By themselves they were compared in the trial.
+            conflict = find_conflict(source.name, templates, others) if others else None
+            if conflict is not None:
+                conflict.outside = True  # the other plugin may go
+                raise conflict
+            _, generation = publication.save(
+                row,
+                report.metadata,
+                report.endpoints,
+                source_path=str(source.folder),
+                binary_path=str(binary_path),
+                source_digest=source.digest,
+                status=ACTIVE if source.manifest.enabled else INACTIVE,
+            )
+            pruned = publication.prune_versions(source.name)
+            if not look.settle():
+                raise SupersededError("the source changed while it was tried")
+        self._drop_archives(artifact_name(source.name, digest) for digest in pruned)
+        return generation
+
+    @contextlib.contextmanager
+    def _stored(self, artifact: Artifact) -> Iterator[Path]:
+        """Store an archive and give its path; where the block fails, it is not left behind."""
+        known = (self._artifacts_dir / artifact.file_name).exists()
+        binary_path = store_artifact(artifact, self._artifacts_dir)
+        try:
+            yield binary_path
+        except (PluginError, SupersededError, DatabaseError):
+            if not known:  # should it be registered after all, it is fetched from the database
+                self._drop_archives([artifact.file_name])
+            raise
+
+    def _drop_archives(self, file_names: Iterable[str]) -> None:
+        for file_name in file_names:
+            try:
+                (self._artifacts_dir / file_name).unlink(missing_ok=True)
+            except OSError as error:
+                log.warning("%s cannot be removed: %s", file_name, error.strerror)
+
+
+def _completed(metadata: PluginMetadata, source: PluginSource) -> PluginMetadata:
+    """Fill what the plugin leaves empty from its manifest."""
+    return replace(
+        metadata,
+        description=metadata.description or source.manifest.description or "",
+        author=metadata.author or source.manifest.author or "",
+    )
