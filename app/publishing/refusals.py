@@ -130,7 +130,8 @@ class Refusals:
                 retry_at=time.monotonic() + wait if passes else None,
             )
             if aloud:
-                found = replace(found, said=text, condition=text if passes and ours else None)
+                held = text.removeprefix(f"{name}: ") if passes and ours else None
+                found = replace(found, said=text, condition=held)
             self._found[name] = found
         if found.said != before.said:
             log.warning("%s%s", text, "; it is tried again, less and less often" if passes else "")
@@ -146,7 +147,7 @@ class Refusals:
 
     def wait(self, name: str, error: DatabaseUnavailableError) -> None:
         """Hold that a plugin waits for the database; the next look at it ends that."""
-        self._conditions.hold(f"publish:{name}", f"{name}: not published yet: {error}", name)
+        self._conditions.hold(f"publish:{name}", f"not published yet: {error}", name)
 
     def due(self) -> list[str]:
         """Return the plugins that are to be tried again now."""

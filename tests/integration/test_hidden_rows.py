@@ -144,8 +144,8 @@ def test_what_is_served_is_served_on_while_its_rows_are_hidden(
         assert sum("serving what is loaded, trying again" in text for text in told) == 1
         sql("ALTER TABLE plugins DISABLE ROW LEVEL SECURITY")
         wait_until(lambda: live.client.get("/hello").json["says"] == "two", "the edit follows")
-        wait_until(lambda: not live.app.manager._conditions.held(), "all is well again")
+        wait_until(lambda: not live.app.manager.health.reasons, "all is well again")
 
 
 def held(live: Live, key: str) -> bool:
-    return key in live.app.manager._conditions._held
+    return key in [reason.key for reason in live.app.manager.health.reasons]

@@ -150,7 +150,7 @@ def test_an_active_row_of_which_there_is_no_version_is_a_reason(live: Live) -> N
         str(live.settings.plugins_dir / "nowhere"),
     )
     wait_until(
-        lambda: [p for p, _ in reasons(live)] == ["never"] and live.plugin("never")["error"],
+        lambda: {p for p, _ in reasons(live)} == {"never"} and live.plugin("never")["error"],
         "it is named",
     )
     live.sql("DELETE FROM plugins WHERE name = 'never'")
@@ -227,7 +227,7 @@ def test_a_host_that_cannot_write_is_degraded_if_it_publishes(
         if not watch:
             ready(live)
             return
-        sentence = f"nothing is watched: {settings.artifacts_dir}: File exists; make the folder"
+        sentence = f"nothing is watched: {settings.artifacts_dir}: File exists; free space"
         wait_until(lambda: sentence in str(reasons(live)), "it is said")
         assert health(live)["status"] == "degraded"
         settings.artifacts_dir.unlink()

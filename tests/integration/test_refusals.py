@@ -157,7 +157,7 @@ def test_what_a_person_has_set_up_is_said_once_and_tried_again_when_it_is_gone(
         for word in (f"SQLSTATE {sqlstate}", *words):
             assert word in said
             assert word in publishing.error
-        assert publishing.held == [("one", said)]
+        assert publishing.held == [("one", said.removeprefix("one: "))]
         assert publishing.follow() is None, "it is not tried again at once"
         assert publishing.trial.runs == 1
         publishing.edit("second")
@@ -325,7 +325,7 @@ def test_a_database_that_is_read_only_is_said_and_tried_again_ever_more_rarely(
         )
         assert isinstance(publishing.follow(), DatabaseReadOnlyError)
         ((_, what),) = publishing.held
-        assert what.startswith("one: not published: it is read only: cannot execute ")
+        assert what.startswith("not published: it is read only: cannot execute ")
         assert publishing.follow() is None, "it is not tried again at once"
         assert publishing.trial.runs == 1
     publishing.edit("second")

@@ -314,10 +314,11 @@ def test_a_pipe_in_the_locks_place_is_said_and_hangs_nobody(
     stuck.start()
     try:
         wait_until(lambda: "nothing is watched" in caplog.text, "it is said", 3.0)
-        assert ["nothing is watched" in found.what for found in conditions.held()] == [True]
+        held = [found.what for found in stuck.election.conditions()]
+        assert ["nothing is watched" in what for what in held] == [True]
         (tmp_path / "bin" / ".watch.lock").unlink()
         wait_until(lambda: looks.scans, "it watches", 3.0)
-        assert conditions.held() == ()
+        assert stuck.election.conditions() == ()
     finally:
         stuck.stop()
 
