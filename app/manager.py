@@ -105,7 +105,9 @@ class PluginManager:
             self._trial,
             settings.max_source_mb,
         )
-        self._watcher = SourceWatcher(settings.plugins_dir, settings.artifacts_dir, self._publisher)
+        self._watcher = SourceWatcher(
+            settings.plugins_dir, settings.artifacts_dir, self._publisher, self._conditions
+        )
         self._undertaker = Undertaker(app.running, settings.drain_seconds)
         last_good = LastGood(settings.artifacts_dir)
         self._recorder = Recorder(self._workers, last_good, generations_alive)

@@ -8,7 +8,6 @@ import os
 import re
 import stat
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from pathlib import Path
 
 from app.errors import DiscoveryError, TooLargeError
@@ -57,71 +56,6 @@ def _is_dir(entry: os.DirEntry[str]) -> bool:
         return entry.is_dir()
     except OSError:  # a link to itself, or into a folder that may not be entered
         return False
-
-
-def folder_stamp(folder: Path) -> tuple[tuple[str, int, int, int], ...]:
-    """Return a cheap fingerprint of a folder: path, size, mtime and inode of each part.
-
-    It only says whether to look again; content alone decides what is published. Empty for a
-    folder that is gone.
-    """
-    stamps: list[tuple[str, int, int, int]] = []
-    pending = [str(folder)]
-    left = MAX_ENTRIES
-    while pending:
-        try:
-            with os.scandir(pending.pop()) as entries:
-                for entry in entries:
-                    left -= 1
-                    if left < 0 or len(stamps) > 2 * MAX_FILES:
-                        return tuple(sorted(stamps))  # it is refused for its size anyway
-                    if not is_part(entry.name):
-                        continue
-                    try:
-                        found = entry.stat()
-                    except OSError:
-                        found = entry.stat(follow_symlinks=False)  # a broken link
-                    stamps.append((entry.path, found.st_size, found.st_mtime_ns, found.st_ino))
-                    if entry.is_dir(follow_symlinks=False):
-                        pending.append(entry.path)
-        except OSError:
-            continue  # it changes under our feet: the next look will tell
-    return tuple(sorted(stamps))
-
-
-def large_stamp(folder: Path) -> tuple[tuple[str, int, int], ...]:
-    """Return a fingerprint of a folder that is too large, cheap to compare with `same_large`.
-
-    It holds path, mtime and inode of the folder and of those below it that a bounded walk meets:
-    they change when something is moved into one of them or taken away.
-    """
-    pending = [str(folder)]
-    stamps: list[tuple[str, int, int]] = []
-    left = MAX_ENTRIES
-    while pending and left > 0:
-        current = pending.pop()
-        with suppress(OSError), os.scandir(current) as entries:
-            found = Path(current).stat()
-            stamps.append((current, found.st_mtime_ns, found.st_ino))
-            for entry in entries:
-                left -= 1
-                if left < 0:
-                    break
-                if is_part(entry.name) and entry.is_dir(follow_symlinks=False):
-                    pending.append(entry.path)
-    return tuple(stamps)
-
-
-def same_large(stamp: tuple[tuple[str, int, int], ...], *, root_only: bool = False) -> bool:
-    """Tell whether the folders of a `large_stamp` are what they were, without a walk."""
-    for path, mtime, inode in stamp[:1] if root_only else stamp:
-        try:
-            found = os.stat(path)  # noqa: PTH116 - for each event
-        except OSError:
-            return False
-        if (found.st_mtime_ns, found.st_ino) != (mtime, inode):
-            return False
-    return bool(stamp)
 
 
 def inside(root: Path, path: Path) -> bool:
