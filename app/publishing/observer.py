@@ -25,7 +25,7 @@ from watchdog.events import (
 )
 from watchdog.observers.api import BaseObserver
 
-from app.publishing.discovery import is_part
+from app.publishing.ignore import is_part
 
 _CHANGES: list[type[FileSystemEvent]] = [
     FileCreatedEvent,

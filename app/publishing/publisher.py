@@ -21,7 +21,14 @@ from app.errors import (
     SupersededError,
 )
 from app.plugin import PluginMetadata
-from app.publishing.discovery import MAX_MODULE_MB, inside, list_folders, read_source
+from app.publishing.discovery import (
+    MAX_MODULE_MB,
+    inside,
+    list_folders,
+    may_be_plugin,
+    read_source,
+)
+from app.publishing.ignore import is_part
 from app.publishing.look import SAVE_SECONDS, Look
 from app.publishing.requirements import installed
 from app.publishing.seen import SeenSources
@@ -220,7 +227,8 @@ class Publisher:
                 locked.append(name)
         for failure in self._repository.list_failures():
             folder = Path(failure.source_path)
-            if folder.parent == self._root and not folder.is_dir():
+            listed = folder.is_dir() and is_part(folder.name) and may_be_plugin(str(folder))
+            if folder.parent == self._root and not listed:
                 try:
                     self._repository.forget_failure(failure.name)
                 except DatabaseBusyError:

@@ -6,7 +6,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from app.publishing.discovery import MAX_ENTRIES, MAX_FILES, inside, is_part
+from app.publishing.discovery import MAX_ENTRIES, MAX_FILES, inside, rules_of
+from app.publishing.ignore import is_environment, is_part
 
 Row = tuple[str, int, int, int, int]
 """Path, size, mtime, ctime and inode. Only the ctime cannot be set back: a file that was replaced
@@ -46,10 +47,12 @@ def folder_stamp(folder: Path) -> FolderStamp:
     except OSError:
         return NOTHING
     folders.append(_row(str(folder), found))
-    pending, walked = [str(folder)], {(found.st_dev, found.st_ino)}
+    rules = rules_of(folder)
+    pending, walked = [(str(folder), "")], {(found.st_dev, found.st_ino)}
     while pending:
+        current, prefix = pending.pop()
         try:
-            with os.scandir(pending.pop()) as entries:
+            with os.scandir(current) as entries:
                 for entry in entries:
                     left -= 1
                     if left < 0 or len(files) + len(folders) > 2 * MAX_FILES:
@@ -61,14 +64,18 @@ def folder_stamp(folder: Path) -> FolderStamp:
                         found = entry.stat()
                     except OSError:
                         found = entry.stat(follow_symlinks=False)  # a broken link
-                    if not stat.S_ISDIR(found.st_mode) or (
+                    path, is_folder = prefix + entry.name, stat.S_ISDIR(found.st_mode)
+                    if rules.leave_out(path, folder=is_folder):
+                        continue
+                    if not is_folder or (
                         entry.is_symlink() and not inside(folder.parent, Path(entry.path))
                     ):
                         files.append(_row(entry.path, found))
                     elif (found.st_dev, found.st_ino) not in walked:
                         walked.add((found.st_dev, found.st_ino))
                         folders.append(_row(entry.path, found))
-                        pending.append(entry.path)
+                        if not is_environment(entry.path):
+                            pending.append((entry.path, f"{path}/"))
         except OSError:
             continue  # it changes under our feet: the next look will tell
     return FolderStamp(tuple(sorted(files)), tuple(folders), linked)
@@ -98,11 +105,12 @@ def large_stamp(folder: Path) -> LargeStamp:
     It holds path, mtime, ctime and inode of the folder and of those below it that a bounded walk
     meets: they change when something is moved into one of them or taken away.
     """
-    pending = [str(folder)]
+    rules = rules_of(folder)
+    pending = [(str(folder), "")]
     stamps: list[tuple[str, int, int, int]] = []
     left = MAX_ENTRIES
     while pending and left > 0:
-        current = pending.pop()
+        current, prefix = pending.pop()
         with suppress(OSError), os.scandir(current) as entries:
             found = Path(current).stat()
             stamps.append((current, found.st_mtime_ns, found.st_ctime_ns, found.st_ino))
@@ -110,8 +118,11 @@ def large_stamp(folder: Path) -> LargeStamp:
                 left -= 1
                 if left < 0:
                     break
-                if is_part(entry.name) and entry.is_dir(follow_symlinks=False):
-                    pending.append(entry.path)
+                if not entry.is_dir(follow_symlinks=False) or is_environment(entry.path):
+                    continue
+                path = prefix + entry.name
+                if not rules.leave_out(path, folder=True):
+                    pending.append((entry.path, f"{path}/"))
     return tuple(stamps)
 
 

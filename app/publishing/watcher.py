@@ -20,6 +20,7 @@ from app.errors import (
     SupersededError,
     TooLargeError,
 )
+from app.publishing.discovery import rules_of
 from app.publishing.election import elected
 from app.publishing.known import KnownFolders
 from app.publishing.look import QUIET_SECONDS, Look
@@ -89,7 +90,7 @@ class SourceWatcher(OwnThread):
 
     def notice(self, folder: str, file: str, event_type: str) -> None:
         """Mark a folder for a file event; until the file is closed, half of it may be missing."""
-        if self._known.is_left_alone(folder):
+        if self._known.is_left_alone(folder) or self._is_left_out(folder, file):
             return
         busy = self._busy.get(folder)
         if busy is not None:
@@ -101,6 +102,11 @@ class SourceWatcher(OwnThread):
                 self._known.event(folder, now)
                 self._staff(now)
                 self._marked.notify()
+
+    def _is_left_out(self, folder: str, file: str) -> bool:
+        _, inner, path = file.partition("/")
+        rules = rules_of(self._root / folder, fresh=False)
+        return bool(inner) and rules.leave_out_below(path)
 
     def rows_changed(self) -> None:
         """Look whether a row asks for a source to be compiled, if it is this process that does."""

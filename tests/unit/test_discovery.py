@@ -420,10 +420,10 @@ def test_a_huge_folder_is_neither_walked_nor_read_to_its_end(
         monkeypatch.setattr(module, "MAX_ENTRIES", 60)
     folder = make_plugin({"main.py": ""} | {name.format(n=n): "" for n in range(100)})
     read = []
-    monkeypatch.setattr(discovery, "read_file", lambda *args: read.append(args))
+    monkeypatch.setattr(discovery, "read_file", lambda path, _: read.append(path) or b"")
     with pytest.raises(TooLargeError, match="more than 10 files"):
         read_source(plugins_root, folder, "sample")
-    assert read == []
+    assert [path for path in read if not path.endswith("plugin.yaml")] == []
     assert len(looked_at) <= 62
     looked_at.clear()
     folder_stamp(folder)
