@@ -129,7 +129,7 @@ def check(paths: tuple[Path, ...]) -> None:
     Each is tried in a process of its own. Its database is DATABASE_URL, or else Benana's own
     while that runs; what it writes there is rolled back.
     """
-    from app.publishing.discovery import read_source
+    from app.publishing.discovery import list_left_out, read_source, rules_of
     from app.publishing.trial import TrialRunner
 
     settings = Settings.from_environment()
@@ -156,10 +156,17 @@ def check(paths: tuple[Path, ...]) -> None:
                     (found.method, found.path, found.handler) for found in report.endpoints
                 ]
                 echo_table(endpoints or [("no routes",)], indent="  ")
+            _echo_left_out(list_left_out(folder, rules_of(folder)))
     finally:
         runner.close()
     if failed:
         click.get_current_context().exit(1)
+
+
+def _echo_left_out(paths: Sequence[tuple[str, str]]) -> None:
+    if paths:
+        click.echo("  left out:")
+        echo_table([(plain(path), f"by {plain(by)}") for path, by in paths], indent="    ")
 
 
 @main.command("list", options_metavar="[--json]")

@@ -29,7 +29,8 @@ class Manifest:
     """What `plugin.yaml` says; every field may be left out there.
 
     `origins` are those of the pages that may call the plugin beside its own, None if all may;
-    `hosts` are the names under which it may be called beside the server's.
+    `hosts` are the names under which it may be called beside the server's; `ignore` are patterns
+    of gitignore's syntax, of what in the folder is no part of the plugin.
     """
 
     entry: str = "main:new_plugin"
@@ -41,6 +42,7 @@ class Manifest:
     config: Mapping[str, Any] = field(default_factory=dict)
     origins: tuple[str, ...] | None = None
     hosts: tuple[str, ...] | None = None
+    ignore: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,18 +5,20 @@ What is hashed, compiled and archived later are these bytes, whatever happens to
 
 import hashlib
 import os
-import re
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from app.errors import DiscoveryError, TooLargeError
+from app.publishing.ignore import DEFAULT, Rules, is_environment, is_part
 from app.publishing.manifest import FILE_NAME as MANIFEST_NAME
+from app.publishing.manifest import MAX_BYTES as MAX_MANIFEST_BYTES
 from app.publishing.manifest import parse_manifest
 from app.publishing.requirements import FILE_NAME as REQUIREMENTS_NAME
 from app.publishing.requirements import check_requirements
-from app.records import PluginSource, is_plugin_name
+from app.records import Manifest, PluginSource, is_plugin_name
 from app.serving.artifacts import open_regular
 
 ENTRY_FILES = ("main.py", "plugin.py")
@@ -27,20 +29,6 @@ MAX_ENTRIES = 10 * MAX_FILES
 
 MAX_MODULE_MB = 4
 
-_PASSING = re.compile(
-    r"\..*"  # hidden: .git, .main.py.swp (vim), .main.py.AbC123 (rsync), ..data (Kubernetes)
-    r"|__pycache__|.*\.py[co]"
-    r"|.*~|.*\.(swp|swx|swo|tmp|temp|bak|orig|rej|part)"  # editors, patch, downloads
-    r"|#.*#|4913|sed[A-Za-z0-9]{6}|.*___jb_(tmp|old)___",  # emacs, vim, sed -i, JetBrains
-    re.DOTALL,
-)
-"""Names that tools leave for a moment or beside the source: they are no part of a plugin."""
-
-
-def is_part(name: str) -> bool:
-    """Tell whether a file or folder of this name is part of a plugin's source."""
-    return _PASSING.fullmatch(name) is None
-
 
 def list_folders(root: Path) -> list[str]:
     """Return the names of all folders in the plugins' root that may be plugins, sorted.
@@ -49,7 +37,19 @@ def list_folders(root: Path) -> list[str]:
         OSError: the root is gone or unreadable.
     """
     with os.scandir(root) as entries:
-        return sorted(entry.name for entry in entries if is_part(entry.name) and _is_dir(entry))
+        return sorted(
+            entry.name
+            for entry in entries
+            if is_part(entry.name) and _is_dir(entry) and may_be_plugin(entry.path)
+        )
+
+
+def may_be_plugin(folder: str) -> bool:
+    """Tell whether a folder of the plugins' root may be a plugin, and nothing left beside them."""
+    name = os.path.basename(folder)  # noqa: PTH119 - for each folder, each second
+    # A plugin may be called as what is left out of one: tests, venv.
+    beside = not is_plugin_name(name) or name == "node_modules"
+    return not (beside and DEFAULT.leave_out(name, folder=True)) and not is_environment(folder)
 
 
 def _is_dir(entry: os.DirEntry[str]) -> bool:
@@ -57,71 +57,6 @@ def _is_dir(entry: os.DirEntry[str]) -> bool:
         return entry.is_dir()
     except OSError:  # a link to itself, or into a folder that may not be entered
         return False
-
-
-def folder_stamp(folder: Path) -> tuple[tuple[str, int, int, int], ...]:
-    """Return a cheap fingerprint of a folder: path, size, mtime and inode of each part.
-
-    It only says whether to look again; content alone decides what is published. Empty for a
-    folder that is gone.
-    """
-    stamps: list[tuple[str, int, int, int]] = []
-    pending = [str(folder)]
-    left = MAX_ENTRIES
-    while pending:
-        try:
-            with os.scandir(pending.pop()) as entries:
-                for entry in entries:
-                    left -= 1
-                    if left < 0 or len(stamps) > 2 * MAX_FILES:
-                        return tuple(sorted(stamps))  # it is refused for its size anyway
-                    if not is_part(entry.name):
-                        continue
-                    try:
-                        found = entry.stat()
-                    except OSError:
-                        found = entry.stat(follow_symlinks=False)  # a broken link
-                    stamps.append((entry.path, found.st_size, found.st_mtime_ns, found.st_ino))
-                    if entry.is_dir(follow_symlinks=False):
-                        pending.append(entry.path)
-        except OSError:
-            continue  # it changes under our feet: the next look will tell
-    return tuple(sorted(stamps))
-
-
-def large_stamp(folder: Path) -> tuple[tuple[str, int, int], ...]:
-    """Return a fingerprint of a folder that is too large, cheap to compare with `same_large`.
-
-    It holds path, mtime and inode of the folder and of those below it that a bounded walk meets:
-    they change when something is moved into one of them or taken away.
-    """
-    pending = [str(folder)]
-    stamps: list[tuple[str, int, int]] = []
-    left = MAX_ENTRIES
-    while pending and left > 0:
-        current = pending.pop()
-        with suppress(OSError), os.scandir(current) as entries:
-            found = Path(current).stat()
-            stamps.append((current, found.st_mtime_ns, found.st_ino))
-            for entry in entries:
-                left -= 1
-                if left < 0:
-                    break
-                if is_part(entry.name) and entry.is_dir(follow_symlinks=False):
-                    pending.append(entry.path)
-    return tuple(stamps)
-
-
-def same_large(stamp: tuple[tuple[str, int, int], ...], *, root_only: bool = False) -> bool:
-    """Tell whether the folders of a `large_stamp` are what they were, without a walk."""
-    for path, mtime, inode in stamp[:1] if root_only else stamp:
-        try:
-            found = os.stat(path)  # noqa: PTH116 - for each event
-        except OSError:
-            return False
-        if (found.st_mtime_ns, found.st_ino) != (mtime, inode):
-            return False
-    return bool(stamp)
 
 
 def inside(root: Path, path: Path) -> bool:
@@ -152,7 +87,9 @@ def read_source(
         )
     if not inside(root, folder):
         raise DiscoveryError(name, f"{folder} leads out of {root}; expected a folder inside of it")
-    files = _read_files(root, folder, name)
+    found = _read_manifest(root, folder, name)
+    rules = Rules(found.ignore)
+    files = _read_files(root, folder, name, rules)
     for path, raw in files.items():
         if path.endswith(".py") and len(raw) > max_module_mb * 1024 * 1024:
             raise DiscoveryError(
@@ -162,19 +99,17 @@ def read_source(
                 file=path,
             )
     entry_file = next((file for file in ENTRY_FILES if file in files), None)
-    if MANIFEST_NAME in files:
-        default = (entry_file or ENTRY_FILES[0]).removesuffix(".py") + ":new_plugin"
-        manifest = parse_manifest(name, files[MANIFEST_NAME], default)
-    elif entry_file is None:
-        found = ", ".join(sorted(files)[:5]) or "no file"
-        raise DiscoveryError(name, f"the folder holds {found}; expected main.py or plugin.py")
-    else:
-        manifest = parse_manifest(name, b"", entry_file.removesuffix(".py") + ":new_plugin")
+    if entry_file is None and MANIFEST_NAME not in files:
+        held = ", ".join(sorted(files)[:5]) or "no file"
+        raise DiscoveryError(name, f"the folder holds {held}; expected main.py or plugin.py")
+    default = (entry_file or ENTRY_FILES[0]).removesuffix(".py") + ":new_plugin"
+    manifest = replace(found, entry=found.entry or default)
     module = manifest.entry.partition(":")[0].replace(".", "/")
     if f"{module}.py" not in files and f"{module}/__init__.py" not in files:
-        raise DiscoveryError(
-            name, f"the entry {manifest.entry} needs {module}.py, which is not in the folder"
-        )
+        where = "which is not in the folder"
+        if (folder / f"{module}.py").is_file() and rules.leave_out_below(f"{module}.py"):
+            where = "which the plugin's patterns leave out; say so in ignore: if it is to be there"
+        raise DiscoveryError(name, f"the entry {manifest.entry} needs {module}.py, {where}")
     check_requirements(name, folder, files.get(REQUIREMENTS_NAME, b""))
     return PluginSource(name, folder, files, manifest, digest_of(files))
 
@@ -189,11 +124,21 @@ def digest_of(files: Mapping[str, bytes]) -> str:
     return state.hexdigest()
 
 
-def _read_files(root: Path, folder: Path, name: str) -> dict[str, bytes]:
+def _read_manifest(root: Path, folder: Path, name: str) -> Manifest:
+    """Read a folder's manifest, which says what else is read; its entry is empty if it has none."""
+    place = folder / MANIFEST_NAME
+    raw = b""
+    if inside(root, place):  # else the walk refuses it, and all that it cannot read
+        with suppress(OSError):
+            raw = read_file(str(place), MAX_MANIFEST_BYTES)
+    return parse_manifest(name, raw, "")
+
+
+def _read_files(root: Path, folder: Path, name: str, rules: Rules) -> dict[str, bytes]:
     """Read a folder, once it is known that it is small enough."""
     files: dict[str, bytes] = {}
     left = MAX_BYTES
-    for path, place in list(_list_files(root, folder, name)):
+    for path, place in list(_list_files(root, folder, name, rules)):
         try:
             files[path] = read_file(place, left)
         except FileNotFoundError:
@@ -208,7 +153,7 @@ def _read_files(root: Path, folder: Path, name: str) -> dict[str, bytes]:
     return files
 
 
-def _list_files(root: Path, folder: Path, name: str) -> Iterator[tuple[str, str]]:
+def _list_files(root: Path, folder: Path, name: str, rules: Rules) -> Iterator[tuple[str, str]]:
     """List the files that are part of a plugin: path within the folder, and where it is."""
     count = size = looked_at = 0
     pending = [(str(folder), "")]
@@ -219,7 +164,7 @@ def _list_files(root: Path, folder: Path, name: str) -> Iterator[tuple[str, str]
             with os.scandir(current) as entries:
                 for entry in entries:
                     looked_at += 1
-                    if is_part(entry.name):
+                    if is_part(entry.name) and not _is_left_out(rules, prefix, entry):
                         parts.append(entry)
                     if looked_at > MAX_ENTRIES or count + len(parts) > 2 * MAX_FILES:
                         raise _too_large(name)
@@ -255,6 +200,71 @@ def _list_files(root: Path, folder: Path, name: str) -> Iterator[tuple[str, str]
             if count > MAX_FILES or size > MAX_BYTES:
                 raise _too_large(name)
             yield path, entry.path
+
+
+def _is_left_out(rules: Rules, prefix: str, entry: os.DirEntry[str]) -> bool:
+    folder = _is_dir(entry)
+    return rules.leave_out(prefix + entry.name, folder=folder) or (
+        folder and is_environment(entry.path)
+    )
+
+
+def list_left_out(folder: Path, rules: Rules) -> list[tuple[str, str]]:
+    """Return what a plugin's folder leaves out: each path, and the pattern that does it.
+
+    Of a folder that is left out, nothing below it is named.
+    """
+    found: list[tuple[str, str]] = []
+    pending = [(str(folder), "")]
+    left = MAX_ENTRIES
+    while pending and left > 0:
+        current, prefix = pending.pop()
+        with suppress(OSError), os.scandir(current) as entries:
+            for entry in entries:
+                left -= 1
+                path, is_folder = prefix + entry.name, _is_dir(entry)
+                if not _is_left_out(rules, prefix, entry):
+                    if is_folder and not entry.is_symlink():
+                        pending.append((entry.path, f"{path}/"))
+                    continue
+                shown = f"{path}/" if is_folder else path
+                found.append((shown, rules.pattern_for(path, folder=is_folder)))
+    return sorted(found)
+
+
+_rules: dict[str, tuple[tuple[int, ...], Rules]] = {}
+"""The rules of folders whose manifest names patterns, and what that file was when it was read."""
+
+
+def rules_of(folder: Path, *, fresh: bool = True) -> Rules:
+    """Return what a plugin's folder leaves out; by default where its manifest cannot be read.
+
+    Args:
+        folder: the plugin's folder.
+        fresh: whether to look if the manifest is another one than last time.
+    """
+    key = str(folder)
+    known = _rules.get(key)
+    if not fresh:
+        return DEFAULT if known is None else known[1]
+    place = f"{key}/{MANIFEST_NAME}"
+    try:
+        found = os.stat(place)  # noqa: PTH116 - for each stamp
+    except OSError:
+        _rules.pop(key, None)
+        return DEFAULT
+    was = found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
+    if known is None or known[0] != was:
+        known = _rules[key] = was, _read_rules(folder.name, place)
+    return known[1]
+
+
+def _read_rules(name: str, place: str) -> Rules:
+    with suppress(OSError, DiscoveryError):  # who publishes says what is wrong with it
+        raw = read_file(place, MAX_MANIFEST_BYTES)
+        if b"ignore" in raw:
+            return Rules(parse_manifest(name, raw, "").ignore)
+    return DEFAULT
 
 
 def read_file(place: str, limit: int) -> bytes:

@@ -4,6 +4,8 @@ import threading
 import time
 from collections.abc import Callable
 
+from app.publishing.stamps import NOTHING, FolderStamp
+
 QUIET_SECONDS = 0.02
 """How long a folder has to be quiet before what is found in it counts."""
 
@@ -19,10 +21,17 @@ class Look:
     quiet period: compile and trial run during it, and what they found counts after it.
     """
 
-    def __init__(self, *, eager: bool = False, patient: bool = True) -> None:
+    def __init__(
+        self,
+        *,
+        eager: bool = False,
+        patient: bool = True,
+        told: bool = False,
+        untold_at: float | None = None,
+    ) -> None:
         self.superseded = threading.Event()
         """Set when the folder has changed again meanwhile."""
-        self.stamp: tuple[object, ...] = ()
+        self.stamp: FolderStamp = NOTHING
         """The folder's stamp when the look began."""
         self.digest: str | None = None
         """The digest of the source that it found."""
@@ -30,18 +39,22 @@ class Look:
         """Why the database does not take what is wrong with the source."""
         self.patient = patient
         """Whether to wait for a lock on the plugin's row: not again, where that was in vain."""
+        self.told = told
+        """Whether an event told of a change."""
+        self.untold_at = untold_at
+        """When a comparison found a change that no event told of, in monotonic seconds."""
         self.began = time.monotonic()
         self._eager = eager
         self._compare_at = 0.0
 
-    def compare(self, stamp_of: Callable[[], tuple[object, ...]]) -> None:
+    def compare(self, stamp_of: Callable[[], FolderStamp]) -> None:
         """Set `superseded` if the folder is not what it was when the look began.
 
         A stamp of a large folder takes its time, and events come in thousands: nine tenths of the
         time are kept free of it.
         """
         began = time.monotonic()
-        if not self.stamp or self.superseded.is_set() or began < self._compare_at:
+        if self.stamp is NOTHING or self.superseded.is_set() or began < self._compare_at:
             return
         if stamp_of() != self.stamp:
             self.superseded.set()

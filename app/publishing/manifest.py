@@ -7,17 +7,19 @@ from typing import Any, cast
 import yaml
 
 from app.errors import DiscoveryError
+from app.publishing.ignore import MANIFEST_NAME, read_patterns
 from app.records import Manifest
 from app.serving.callers import parse_host, parse_origin
 
-FILE_NAME = "plugin.yaml"
+FILE_NAME = MANIFEST_NAME
 MAX_BYTES = 64 * 1024
 MAX_DEPTH = 32
 
 _TEXTS = {"entry": 200, "name": 63, "description": 65536, "version": 100, "author": 255}
 _LISTS = ("origins", "hosts")
-_KEYS = (*_TEXTS, "enabled", *_LISTS, "config")
+_KEYS = (*_TEXTS, "enabled", *_LISTS, "config", "ignore")
 MAX_NAMES = 200
+MAX_PATTERN = 200
 _ENTRY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
 _MAP_TAG = "tag:yaml.org,2002:map"
 _NULL_TAG = "tag:yaml.org,2002:null"
@@ -161,6 +163,8 @@ def _value(key: str, node: yaml.Node) -> Any:
         return text
     if key in _LISTS:
         return _names(key, node)
+    if key == "ignore":
+        return _patterns(node)
     found = _construct(node)
     if key == "enabled" and node.tag != _BOOL_TAG:
         raise ValueError(f"{found!r}, expected true or false")
@@ -206,6 +210,32 @@ def _names(key: str, node: yaml.Node) -> tuple[str, ...]:
             f"a list with {', '.join(wrong[:10])}, expected {key} as {expected}, in full"
         )
     return tuple(name for _, name in names if name is not None)
+
+
+def _patterns(node: yaml.Node) -> tuple[str, ...]:
+    """Return a list of patterns of gitignore's syntax.
+
+    Raises:
+        ValueError: with what is none.
+    """
+    if not isinstance(node, yaml.SequenceNode):
+        found = repr(node.value[:40]) if isinstance(node, yaml.ScalarNode) else "a mapping"
+        raise ValueError(f"{found}, expected a list of patterns, as [docs/, '*.log']")  # noqa: TRY004
+    if len(node.value) > MAX_NAMES:
+        raise ValueError(f"a list of {len(node.value):,}, expected {MAX_NAMES} at most")
+    for item in node.value:
+        text = item.value if isinstance(item, yaml.ScalarNode) else ""
+        if not 1 <= len(text) <= MAX_PATTERN or "\n" in text:
+            shown = repr(text[:40]) if text else "what is no text"
+            raise ValueError(
+                f"a list with {shown}, expected patterns of 1 to {MAX_PATTERN} characters"
+            )
+    patterns = tuple(item.value for item in node.value)
+    try:
+        read_patterns(patterns)
+    except ValueError as error:
+        raise ValueError(f"a list with {error}") from None
+    return patterns
 
 
 def _origin(text: str) -> str | None:

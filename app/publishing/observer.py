@@ -1,9 +1,12 @@
 """One watchdog observer of the plugins' root, and whether it still sees."""
 
+import errno
 import logging
 import os
 import sys
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from watchdog.events import (
@@ -20,15 +23,9 @@ from watchdog.events import (
     FileSystemEvent,
     FileSystemEventHandler,
 )
-from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver
 
-from app.publishing.discovery import is_part
-
-log = logging.getLogger(__name__)
-
-BLIND_SCAN_SECONDS = 1.0
-"""How often folders are compared where no events can be had."""
+from app.publishing.ignore import is_part
 
 _CHANGES: list[type[FileSystemEvent]] = [
     FileCreatedEvent,
@@ -43,60 +40,175 @@ _CHANGES: list[type[FileSystemEvent]] = [
 ]
 """Not the opening and closing of a file that is only read: each publish and each scan reads."""
 
+_SWAPS: list[type[FileSystemEvent]] = [FileCreatedEvent, FileMovedEvent, FileDeletedEvent]
+"""How a link is put into the place of another one."""
+
+_GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
+"""What a folder that went away meanwhile ends in."""
+
 Notice = Callable[[str, str, str], None]
 """Takes a folder of the root, the file's path and the type of the event."""
+
+Tell = Callable[[str], None]
+"""Takes why events are missing; empty if some were lost, and there are events again."""
+
+Stir = Callable[[bool], None]
+"""Takes whether what is called after an event is urgent."""
+
+
+if sys.platform == "linux":
+    from watchdog.observers.inotify import InotifyEmitter, InotifyObserver
+    from watchdog.observers.inotify_c import (
+        CallbackId,
+        InotifyEvent,
+        InotifyFD,
+        Mask,
+        WatchCallback,
+        WatchDescriptor,
+    )
+
+    # watchdog's word, an error, for an observer that is being closed while an event comes.
+    logging.getLogger("watchdog.observers.inotify").addFilter(
+        lambda record: "when the thread is inactive" not in str(record.msg)
+    )
+    # And its warning where a folder and one in it are made at once: it watches the inner one twice.
+    warnings.filterwarnings("ignore", "Callback with id .* already exists", RuntimeWarning)
+
+    class _Inotify(InotifyFD):
+        """Tells of what watchdog keeps to itself: folders without a watch, and lost events."""
+
+        def __init__(self, tell: Tell) -> None:
+            self._tell = tell
+            try:
+                super().__init__()
+            except OSError:
+                with suppress(AttributeError):
+                    os.close(self._inotify_fd)  # of no use without the pipe that could not be made
+                raise
+
+        def add_callback(
+            self, path: bytes, mask: Mask, callback: WatchCallback, id_: CallbackId
+        ) -> WatchDescriptor:
+            try:
+                return super().add_callback(path, mask, callback, id_)
+            except OSError as error:
+                if error.errno not in _GONE:
+                    self._tell(_reason(error))
+                raise
+
+        def handle_event(self, event: InotifyEvent) -> None:
+            super().handle_event(event)
+            if event.is_queue_overflow:
+                self._tell("")
+
+    class Observer(InotifyObserver):
+        """watchdog's own, with an `_Inotify`."""
+
+        def __init__(self, tell: Tell) -> None:
+            self._inotify_fd = _Inotify(tell)
+            self._inotify_fd.start()
+            BaseObserver.__init__(self, InotifyEmitter, inotify_fd=self._inotify_fd)
+
+        def sees(self) -> bool:
+            """Tell whether all of its threads are alive."""
+            return _is_whole(self) and self._inotify_fd.is_alive()
+
+else:
+    from watchdog.observers import Observer as SystemObserver
+
+    class Observer(SystemObserver):  # type: ignore[misc,valid-type,no-redef]
+        """watchdog's own for this system."""
+
+        def __init__(self, _tell: Tell) -> None:
+            super().__init__()
+
+        def sees(self) -> bool:
+            """Tell whether all of its threads are alive."""
+            return _is_whole(self)
+
+
+def _is_whole(observer: BaseObserver) -> bool:
+    emitters = observer.emitters
+    return observer.is_alive() and bool(emitters) and all(e.is_alive() for e in emitters)
+
+
+def _reason(error: Exception) -> str:
+    """Return why there are no events, with what is to be done."""
+    text = (isinstance(error, OSError) and error.strerror) or str(error)
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return f"{text}; raise fs.inotify.max_user_watches"
+    if isinstance(error, OSError) and error.errno == errno.EMFILE:
+        setting = (
+            "fs.inotify.max_user_instances" if "inotify" in text else "the limit of open files"
+        )
+        return f"{text}; raise {setting}"
+    return text
 
 
 class FolderObserver(FileSystemEventHandler):
     """Tells of every file event below the root, by folder."""
 
-    def __init__(self, root: Path, notice: Notice) -> None:
+    def __init__(self, root: Path, notice: Notice, stir: Stir) -> None:
+        """Make it.
+
+        Args:
+            root: the plugins' root.
+            notice: is told of events in the parts of a plugin.
+            stir: is called after each event, those of hidden names included; with true if the
+                observer itself has to be looked at.
+        """
         self._root = root
-        self._real_root = os.path.realpath(root)
+        self._real_root = ""
         self._notice = notice
-        self._observer: BaseObserver | None = None
-        self._inode = 0
-        self.blind = False
-        """Whether the system gives no events: all that is left is to compare."""
+        self._stir = stir
+        self._observer: Observer | None = None
+        self._inode = (0, 0)
+        self.trouble = ""
+        """Why the system gives no events, or not of all folders; empty if it does."""
+        self.lost = False
+        """Whether events were lost since; there are events again."""
 
     def open(self) -> None:
-        """Start to observe; OSError if the root is gone."""
-        self._inode = self._root.stat().st_ino
-        observer = Observer()
-        observer.name = "benana-observer"
-        observer.schedule(self, self._real_root, recursive=True, event_filter=_CHANGES)
+        """Start to observe, as far as there are events; OSError if the root is gone."""
+        found = self._root.stat()
+        self._inode = found.st_dev, found.st_ino
+        self._real_root = os.path.realpath(self._root)
         try:
+            self._observer = self._start()
+        except (OSError, RuntimeError) as error:  # RuntimeError: no thread can be started
+            self.trouble = _reason(error)
+
+    def _start(self) -> Observer:
+        observer = Observer(self._tell)
+        observer.name = "benana-observer"
+        try:
+            observer.schedule(self, self._real_root, recursive=True, event_filter=_CHANGES)
+            links = frozenset(_links_to(self._root))
+            for folder in {os.path.dirname(link) for link in links}:  # noqa: PTH120
+                observer.schedule(_Links(links, self._stir), folder, event_filter=_SWAPS)
             observer.start()
-        except OSError as error:
-            # Out of inotify watches or instances: fs.inotify.max_user_watches.
-            self.blind = True
-            log.warning(
-                "%s: no file events (%s); comparing the folders every %.0f s instead",
-                self._root,
-                error.strerror,
-                BLIND_SCAN_SECONDS,
-            )
-        else:
-            self._observer = observer
+        except (OSError, RuntimeError):
+            observer.stop()  # it gives its inotify instance back
+            raise
+        return observer
 
     def close(self) -> None:
         """Stop to observe."""
         if self._observer is not None:
             self._observer.stop()
             self._observer.join(1.0)
+            self._observer = None
+
+    def is_at_root(self) -> bool:
+        """Tell whether the root is still the folder that is observed; OSError if it is gone."""
+        found = self._root.stat()
+        return (found.st_dev, found.st_ino) == self._inode and (
+            os.path.realpath(self._root) == self._real_root
+        )
 
     def alive(self) -> bool:
-        """Tell whether the observer, its emitter and its root are all still there.
-
-        Raises:
-            OSError: the root is gone.
-        """
-        if self._root.stat().st_ino != self._inode:
-            return False
-        if self._observer is None:
-            return True
-        emitters = self._observer.emitters
-        return self._observer.is_alive() and bool(emitters) and all(e.is_alive() for e in emitters)
+        """Tell whether the observer and its emitters work, if there are any."""
+        return self._observer is None or self._observer.sees()
 
     def on_any_event(self, event: FileSystemEvent) -> None:
         """Tell of the folders that an event touches."""
@@ -109,3 +221,41 @@ class FolderObserver(FileSystemEventHandler):
             # Not the root itself, nothing outside, and no part that tools leave behind.
             if parts[0] != ".." and all(is_part(part) for part in parts):
                 self._notice(parts[0], relative, kind)
+        self._stir(False)
+
+    def _tell(self, trouble: str) -> None:
+        self.trouble = self.trouble or trouble
+        self.lost = True
+        self._stir(True)
+
+
+class _Links(FileSystemEventHandler):
+    """Calls back when one of the links that lead to the root is put into another's place."""
+
+    def __init__(self, links: frozenset[str], stir: Stir) -> None:
+        self._links = links
+        self._stir = stir
+
+    def on_any_event(self, event: FileSystemEvent) -> None:
+        if {os.fsdecode(path) for path in (event.src_path, event.dest_path)} & self._links:
+            self._stir(True)
+
+
+def _links_to(path: Path) -> Iterator[str]:
+    """Return the links that a path leads over, each by a path without links but its last part."""
+    left, current = list(path.parts[::-1]), ""
+    for _ in range(100):  # more than the kernel follows
+        if not left:
+            return
+        part = left.pop()
+        if part == "..":
+            current = os.path.dirname(current)  # noqa: PTH120
+            continue
+        step = os.path.join(current, part)  # noqa: PTH118
+        if os.path.islink(step):  # noqa: PTH114
+            yield step
+            target = os.readlink(step)  # noqa: PTH115
+            left += Path(target).parts[::-1]
+            current = "/" if target.startswith("/") else current
+        else:
+            current = step

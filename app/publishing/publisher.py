@@ -16,8 +16,15 @@ from app.errors import (
     PluginError,
     SupersededError,
 )
-from app.publishing.discovery import MAX_MODULE_MB, inside, list_folders, read_source
+from app.publishing.discovery import (
+    MAX_MODULE_MB,
+    inside,
+    list_folders,
+    may_be_plugin,
+    read_source,
+)
 from app.publishing.error_records import ErrorRecords
+from app.publishing.ignore import is_part
 from app.publishing.look import Look
 from app.publishing.refusals import Refusals
 from app.publishing.requirements import installed
@@ -220,24 +227,30 @@ class Publisher:
 
     def _forget_missing(self, folders: set[str]) -> list[str]:
         """Forget the folders that are gone; return the plugins that somebody's lock keeps."""
-        failures = (
+        failures = {
             failure.name
             for failure in self._repository.list_failures()
             if Path(failure.source_path).parent == self._root
-            and not Path(failure.source_path).is_dir()
-        )
+            and not self._is_listed(Path(failure.source_path))
+        }
         locked = []
         for name in {*(self._seen.plugins() - folders), *failures}:
             try:
                 row = self._repository.find_row(name)
                 if self._folder_is_gone(name, row):
                     self._remove(name)
+                elif name in failures:
+                    self._repository.forget_failure(name)
             except DatabaseBusyError as error:
                 self.refusals.wait(name, error)
                 locked.append(name)
             except (DatabaseRefusedError, DatabaseReadOnlyError) as error:
                 self._note(name, Look(), error)
         return locked
+
+    @staticmethod
+    def _is_listed(folder: Path) -> bool:
+        return folder.is_dir() and is_part(folder.name) and may_be_plugin(str(folder))
 
     def _publish(
         self,

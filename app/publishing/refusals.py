@@ -1,6 +1,7 @@
 """What could not be published, what was said of it, and when it is tried again."""
 
 import logging
+import math
 import threading
 import time
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ from app.errors import (
     TooLargeError,
 )
 from app.publishing.look import Look
+from app.publishing.stamps import NOTHING, FolderStamp
 
 log = logging.getLogger(__name__)
 
@@ -29,19 +31,26 @@ class _Refusal:
 
     digest: str | None
     """The source; None where it could not be read."""
-    stamp: tuple[object, ...] = ()
+    stamp: FolderStamp = NOTHING
     """What its folder looked like."""
     attempts: int = 0
     retry_at: float | None = None
     """When to try it again, in monotonic seconds; None: when the folder changes."""
+    told: bool = False
+    """Whether `due` has told that the time has come."""
     said: str = ""
     """What the log says of it."""
     condition: str | None = None
     """What is held of it for as long as it lasts; None for what is the plugin's own fault."""
 
+    @property
+    def next_at(self) -> float:
+        """When `due` has to tell of it, in monotonic seconds; never, if it has done so."""
+        return math.inf if self.told or self.retry_at is None else self.retry_at
+
     def is_of(self, look: Look) -> bool:
         """Tell whether a look found the same folder, as far as that is known."""
-        return self.digest == look.digest and (not self.stamp or self.stamp == look.stamp)
+        return self.digest == look.digest and self.stamp in (NOTHING, look.stamp)
 
 
 class Refusals:
@@ -56,20 +65,20 @@ class Refusals:
         self._lock = threading.Lock()
         self._found: dict[str, _Refusal] = {}
 
-    def holds(self, name: str, digest: str, stamp: tuple[object, ...]) -> bool:
+    def holds(self, name: str, digest: str, stamp: FolderStamp) -> bool:
         """Tell whether there is no point in trying a source now.
 
         Args:
             name: the plugin.
             digest: its source.
-            stamp: what its folder looks like; empty if that is not known.
+            stamp: what its folder looks like; NOTHING if that is not known.
         """
         found = self._found.get(name)
         if found is None or found.digest != digest:
             return False
         if found.retry_at is None:
             return True
-        return time.monotonic() < found.retry_at and stamp in {(), found.stamp}
+        return time.monotonic() < found.retry_at and stamp in (NOTHING, found.stamp)
 
     def begin(self, name: str, digest: str) -> None:
         """Note that a source is tried now, so that nobody else tries it at the same time."""
@@ -78,7 +87,7 @@ class Refusals:
             if found is None or found.digest != digest:
                 self._found[name] = _Refusal(digest)
             else:
-                self._found[name] = replace(found, retry_at=None)
+                self._found[name] = replace(found, retry_at=None, told=False)
 
     def give_up(self, name: str) -> None:
         """Note that a source was not tried to the end; it is tried again as if for the first time.
@@ -128,6 +137,7 @@ class Refusals:
                 stamp=look.stamp,
                 attempts=attempts,
                 retry_at=time.monotonic() + wait if passes else None,
+                told=False,
             )
             if aloud:
                 held = text.removeprefix(f"{name}: ") if passes and ours else None
@@ -150,15 +160,18 @@ class Refusals:
         self._conditions.hold(f"publish:{name}", f"not published yet: {error}", name)
 
     def due(self) -> list[str]:
-        """Return the plugins that are to be tried again now."""
+        """Return the plugins that are to be tried again now, each once."""
         now = time.monotonic()
         with self._lock:
-            return sorted(n for n, f in self._found.items() if f.retry_at and f.retry_at <= now)
+            names = sorted(n for n, found in self._found.items() if found.next_at <= now)
+            for name in names:
+                self._found[name] = replace(self._found[name], told=True)
+            return names
 
-    def next_at(self) -> float | None:
-        """Return when the next plugin is to be tried again, in monotonic seconds."""
+    def next_at(self) -> float:
+        """Return when the next plugin is to be tried again, in monotonic seconds; inf: none is."""
         with self._lock:
-            return min((f.retry_at for f in self._found.values() if f.retry_at), default=None)
+            return min((found.next_at for found in self._found.values()), default=math.inf)
 
     def forget(self) -> list[str]:
         """Return the plugins that are refused; the next look at each tries it again."""

@@ -8,9 +8,8 @@ import logging
 import threading
 import time
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
-
-from watchdog.events import EVENT_TYPE_CLOSED, EVENT_TYPE_MODIFIED
 
 from app.conditions import Conditions
 from app.errors import (
@@ -22,25 +21,23 @@ from app.errors import (
     SupersededError,
     TooLargeError,
 )
-from app.publishing.discovery import folder_stamp, large_stamp, list_folders, same_large
+from app.publishing.discovery import rules_of
 from app.publishing.election import Election
+from app.publishing.known import KnownFolders
 from app.publishing.look import QUIET_SECONDS, Look
-from app.publishing.observer import BLIND_SCAN_SECONDS, FolderObserver
+from app.publishing.marks import Marks
 from app.publishing.places import PLACES, Places
 from app.publishing.publisher import Publisher
 from app.publishing.requirements import installed
+from app.publishing.sight import Sight
+from app.publishing.stamps import folder_stamp, large_stamp
 from app.threads import STOP_SECONDS, OwnThread
 
 log = logging.getLogger(__name__)
 
-MAX_QUIET_SECONDS = 0.5
-CALM_SECONDS = 0.3
-"""A folder that was left alone for so long is looked at at once: it is no storm of edits."""
-
 SETTLE_SECONDS = 0.3
 """How long after a publish its folder is compared once more, for events that came too early."""
 
-SCAN_SECONDS = 5.0
 ELECTION_SECONDS = 0.5
 RETRY_SECONDS = 1.0
 SUPERVISE_SECONDS = 1.0
@@ -76,16 +73,17 @@ class SourceWatcher(OwnThread):
         """Wakes the threads that publish: one for a mark, which takes what is due first."""
         self._root = plugins_dir
         self._publisher = publisher
-        self._pending: dict[str, _Pending] = {}
+        self._pending = Marks()
         self._busy: dict[str, Look] = {}
-        self._changed_at: dict[str, float] = {}
-        """When the last event of a folder came, in monotonic seconds."""
         self._locked: set[str] = set()
         """The folders whose last look somebody's lock ended."""
         self._rows_changed = False
-        self._stamps: dict[str, tuple[object, ...]] = {}
-        self._large: dict[str, tuple[tuple[str, int, int], ...]] = {}
-        """The folders that were refused for their size: they are not walked while they are so."""
+        self._known = KnownFolders(plugins_dir)
+        self._stirred = False
+        """Whether folders with links have to be compared: any event may be of what they lead to."""
+        self._stir_at = 0.0
+        """When they may be compared again."""
+        self._sight = Sight(plugins_dir, self.notice, self._stir, self._conditions)
         self._places = Places()
         self._publishing = 0
         """How many threads publish."""
@@ -96,46 +94,29 @@ class SourceWatcher(OwnThread):
         """Look at folders again, once they have been quiet for 20 ms."""
         with self._lock:
             for folder in folders:
-                self._mark(folder)
+                self._pending.quiet(folder, time.monotonic())
                 self._marked.notify()
             self._staff(time.monotonic())
 
     def notice(self, folder: str, file: str, event_type: str) -> None:
         """Mark a folder for a file event; until the file is closed, half of it may be missing."""
-        large = self._large.get(folder)
-        if large is not None and same_large(large, root_only=True):
+        if self._known.is_left_alone(folder) or self._is_left_out(folder, file):
             return
         busy = self._busy.get(folder)
         if busy is not None:
             busy.compare(lambda: folder_stamp(self._root / folder))
         with self._lock:
             now = time.monotonic()
-            known = self._pending.get(folder)
-            if known is not None and known.eager and not event_type:
-                return  # a folder is modified, too, by the file that was closed in it
-            pending = self._mark(folder)
-            if not pending.files:
-                pending.calm = now - self._changed_at.get(folder, 0.0) > CALM_SECONDS
-            pending.files.add(file)
-            self._changed_at[folder] = now
-            if event_type == EVENT_TYPE_MODIFIED:
-                pending.written.add(file)
-            else:
-                pending.written.discard(file)
-            if pending.written:
-                pending.due = pending.first + MAX_QUIET_SECONDS
-            elif event_type == EVENT_TYPE_CLOSED and pending.calm and pending.files == {file}:
-                pending.due = now
-                pending.eager = True
-            self._staff(now)
-            self._marked.notify()
+            last = partial(self._known.last_event, folder)
+            if self._pending.event(folder, file, event_type, now, last):
+                self._known.event(folder, now)
+                self._staff(now)
+                self._marked.notify()
 
-    def _mark(self, folder: str) -> "_Pending":
-        now = time.monotonic()
-        pending = self._pending.setdefault(folder, _Pending(now, now))
-        pending.due = min(now + QUIET_SECONDS, pending.first + MAX_QUIET_SECONDS)
-        pending.eager = False
-        return pending
+    def _is_left_out(self, folder: str, file: str) -> bool:
+        _, inner, path = file.partition("/")
+        rules = rules_of(self._root / folder, fresh=False)
+        return bool(inner) and rules.leave_out_below(path)
 
     def rows_changed(self) -> None:
         """Look whether a row asks for a source to be compiled, if it is this process that does."""
@@ -173,17 +154,16 @@ class SourceWatcher(OwnThread):
             self._staff(time.monotonic())
         complained = ""
         while not self._stopped and self.election.is_held():
-            observer = FolderObserver(self._root, self.notice)
             try:
-                observer.open()
-                self._stamps = {n: folder_stamp(self._root / n) for n in list_folders(self._root)}
+                self._sight.open()
+                self._known.read()
                 self.mark(self._publisher.scan())
+                self._conditions.clear("watching:root")
                 complained = ""
-                self._conditions.clear("watching")
-                self._watch(observer)
+                self._watch()
             except DatabaseUnavailableError as error:
                 # The listener reports the outage in the log.
-                self._conditions.hold("watching", f"no edit is published: {error}")
+                self._conditions.hold("watching:root", f"no edit is published: {error}")
                 self._pause()
             except (OSError, DatabaseRefusedError) as error:
                 reason = str(error)
@@ -193,10 +173,10 @@ class SourceWatcher(OwnThread):
                 if reason != complained:
                     log.error("%s", said)
                 complained = reason
-                self._conditions.hold("watching", f"no edit is seen: {reason}")
+                self._conditions.hold("watching:root", f"no edit is seen: {reason}")
                 self._pause()
             finally:
-                observer.close()
+                self._sight.close()
 
     def _pause(self) -> None:
         with self._wake:
@@ -204,21 +184,18 @@ class SourceWatcher(OwnThread):
 
     # --- watching --------------------------------------------------------------------------
 
-    def _watch(self, observer: FolderObserver) -> None:
+    def _watch(self) -> None:
         """Supervise the observer and compare the folders now and then, until something breaks."""
-        interval = BLIND_SCAN_SECONDS if observer.blind else SCAN_SECONDS
-        next_scan = time.monotonic() + interval
         changes = handled = installed.changes
+        supervise_at = 0.0
         while True:
             with self._wake:
-                pause = SUPERVISE_SECONDS
-                retry_at = self._publisher.refusals.next_at()
-                if retry_at is not None:
-                    pause = min(pause, max(0.0, retry_at - time.monotonic()))
-                self._wake.wait_for(lambda: self._stopped or self._rows_changed, pause)
+                supervise_at = min(supervise_at, self._publisher.refusals.next_at())
+                self._wait(min(supervise_at, self._sight.compare_at))
                 if self._stopped:
                     return
                 rows_changed, self._rows_changed = self._rows_changed, False
+                stirred, self._stirred = self._stirred, False
                 self._staff(time.monotonic())
             if rows_changed:
                 self._mark_unpublished()
@@ -226,17 +203,42 @@ class SourceWatcher(OwnThread):
             if not self.election.is_held():
                 log.warning("the lock of who watches was removed; standing for election again")
                 return
-            if not observer.alive():
-                log.warning("the observer of %s ended; starting another", self._root)
+            if not self._sight.look():
                 return
+            if time.monotonic() >= self._sight.compare_at:
+                self._sight.compared(self._compare())
+            elif stirred and self._known.linked:
+                pause = max(QUIET_SECONDS, 9 * self._compare(linked=True))
+                self._stir_at = time.monotonic() + pause
+            if time.monotonic() < supervise_at:
+                continue
+            supervise_at = time.monotonic() + SUPERVISE_SECONDS
+            with self._lock:
+                for folder, found_at in self._known.missed().items():
+                    self._sight.missed(folder, found_at)
             installed.look()
             if handled != installed.changes == changes:  # and nothing more since the last look
                 handled = changes
                 self.mark(self._publisher.refusals.forget())
             changes = installed.changes
-            if time.monotonic() >= next_scan:
-                self._compare()
-                next_scan = time.monotonic() + interval
+
+    def _wait(self, until: float) -> None:
+        """Wait for a time in monotonic seconds, or for what cannot wait as long."""
+
+        def called() -> bool:
+            return self._stopped or self._rows_changed
+
+        left = until - time.monotonic()
+        if self._wake.wait_for(lambda: called() or self._stirred, left) and self._stirred:
+            self._wake.wait_for(called, self._stir_at - time.monotonic())
+
+    def _stir(self, urgent: bool) -> None:
+        """Note an event of whatever file; if it is urgent, something is to be looked at."""
+        self._known.stirred()
+        if not self._stirred and (urgent or self._known.linked):
+            with self._wake:
+                self._stirred = True
+                self._wake.notify_all()
 
     def _mark_unpublished(self) -> None:
         try:
@@ -249,19 +251,23 @@ class SourceWatcher(OwnThread):
         if names:
             self.mark(names)
 
-    def _compare(self) -> None:
-        """Mark the folders whose stamp differs from the last: events can be lost."""
-        folders = list_folders(self._root)
-        changed = [n for n in folders if self._differs(n)]
-        changed += self._stamps.keys() - set(folders)
-        if changed:
-            self.mark(changed)
+    def _compare(self, *, linked: bool = False) -> float:
+        """Mark the folders that have changed, of all or of those with links.
 
-    def _differs(self, folder: str) -> bool:
-        large = self._large.get(folder)
-        if large is not None:
-            return not same_large(large)
-        return folder_stamp(self._root / folder) != self._stamps.get(folder)
+        Returns:
+            How many seconds that took.
+        """
+        began = time.monotonic()
+        changed = self._known.changed(linked=linked)
+        now = time.monotonic()
+        with self._lock:
+            for folder in changed:
+                mark = self._pending.quiet(folder, now)
+                if not mark.files and folder not in self._busy and self._known.is_untold(folder):
+                    mark.untold_at = now
+                self._marked.notify()
+            self._staff(now)
+        return now - began
 
     # --- publishing ------------------------------------------------------------------------
 
@@ -281,9 +287,10 @@ class SourceWatcher(OwnThread):
                 self._publishing -= 1
 
     def _look_at(self, folder: str) -> None:
+        look, known = self._busy[folder], folder in self._known
         settled, tried = True, False
         try:
-            tried = self._look(folder, self._busy[folder])
+            tried = self._look(folder, look)
             self._locked.discard(folder)
             self._publisher.refusals.settle(folder)
         except SupersededError:
@@ -304,9 +311,14 @@ class SourceWatcher(OwnThread):
             now = time.monotonic()
             del self._busy[folder]
             self._places.end(folder, now, tried=tried)
+            if tried or (known and folder not in self._known):
+                if look.untold_at is not None:
+                    self._known.found_untold(folder, look.untold_at)
+                elif look.told:
+                    self._sight.told()
             self._marked.notify()  # who waits for the place
-            if not settled and folder not in self._pending:
-                self._pending[folder] = _Pending(now, now + RETRY_SECONDS)
+            if not settled:
+                self._pending.later(folder, now, RETRY_SECONDS)
 
     def _next(self) -> str | None:
         """Wait for a folder that is due, that no other thread looks at and that finds a place.
@@ -321,7 +333,7 @@ class SourceWatcher(OwnThread):
                     return None
                 room = {hung: self._places.may_begin(hung=hung, now=now) for hung in (False, True)}
                 free = [
-                    (not room[hung], hung, f not in self._stamps, p.due, f)
+                    (not room[hung], hung, f not in self._known, p.due, f)
                     for f, p in self._pending.items()
                     if f not in self._busy
                     for hung in (self._places.hung(f),)
@@ -334,7 +346,10 @@ class SourceWatcher(OwnThread):
                     if not full:
                         pending = self._pending.pop(folder)
                         self._busy[folder] = Look(
-                            eager=pending.eager, patient=folder not in self._locked
+                            eager=pending.eager,
+                            patient=folder not in self._locked,
+                            told=bool(pending.files),
+                            untold_at=pending.untold_at,
                         )
                         self._places.begin(folder, now)
                         self._staff(now)
@@ -347,8 +362,8 @@ class SourceWatcher(OwnThread):
     def _look(self, folder: str, look: Look) -> bool:
         """Look at a folder and return whether a source was tried."""
         path = self._root / folder
+        began = time.monotonic()
         stamp = look.stamp = folder_stamp(path)
-        known = self._stamps.get(folder)
         large = tried = False
         for name in self._publisher.names_of(folder):
             try:
@@ -356,45 +371,12 @@ class SourceWatcher(OwnThread):
             except (PluginError, DatabaseRefusedError, DatabaseReadOnlyError) as error:
                 tried = True  # it was said, and is tried again where that may help
                 large = large or isinstance(error, TooLargeError)
-        if not path.is_dir():
-            self._stamps.pop(folder, None)
-            self._changed_at.pop(folder, None)
-            self._large.pop(folder, None)
-            with self._lock:
-                self._places.forget(folder)
-            return tried
-        self._stamps[folder] = stamp
-        if large:
-            found = large_stamp(path)
-            if found != self._large.get(folder):
-                self._large[folder] = found
-                self._look_again(folder)  # for what changed before the stamp was taken
-            return tried
-        self._large.pop(folder, None)
-        if stamp != known:
-            self._look_again(folder)
-        return tried
-
-    def _look_again(self, folder: str) -> None:
+        found = large_stamp(path) if large else None
         with self._lock:
-            if folder not in self._pending:
-                now = time.monotonic()
-                self._pending[folder] = _Pending(now, now + SETTLE_SECONDS)
-
-
-class _Pending:
-    """A marked folder: when its first event came and when to look, in monotonic seconds."""
-
-    __slots__ = ("calm", "due", "eager", "files", "first", "written")
-
-    def __init__(self, first: float, due: float) -> None:
-        self.first = first
-        self.due = due
-        self.files: set[str] = set()
-        """The files that events told of."""
-        self.written: set[str] = set()
-        """The files that a writer has changed and not closed yet."""
-        self.calm = False
-        """Whether the folder had been left alone before."""
-        self.eager = False
-        """Whether it is due before its quiet period is over."""
+            if not path.is_dir():
+                self._known.forget(folder)
+                self._places.forget(folder)
+            elif self._known.keep(folder, stamp, began, found):
+                # For what changed before the stamp was taken.
+                self._pending.later(folder, time.monotonic(), SETTLE_SECONDS)
+        return tried

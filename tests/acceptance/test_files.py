@@ -182,6 +182,38 @@ def test_touch_and_identical_content_change_nothing(server: Server) -> None:
     assert server.plugin("touched") == before
 
 
+def test_what_is_left_out_keeps_nothing_from_being_served_and_changes_nothing(
+    server: Server,
+) -> None:
+    broken = "print 'of another Python'"
+    server.write("tidy", "ignore: [notes/, '!notes/keep.py']\n", "plugin.yaml")
+    left_out = [
+        "main (conflicted copy 2026-11-26).py",
+        "main.sync-conflict-20261126-101112-ABCDEFG.py",
+        "venv/lib/old.py",
+        "node_modules/gyp/old.py",
+        "tests/fixtures/old.py",
+        "{{name}}.py",
+        "notes/old.py",
+    ]
+    for file in left_out:
+        server.write("tidy", broken, file)
+    server.write("tidy", source("tidy", "one"))
+    server.write("fence", source("fence", "one"))
+    server.wait_says("tidy", "one")
+    before = server.plugin("tidy")
+    assert before["error"] is None
+    for file in left_out:
+        server.write("tidy", broken + " and more", file)
+    # What comes after has been looked at, so has what came before.
+    for turn in range(2):
+        server.write("fence", source("fence", f"left out {turn}"))
+        server.wait_says("fence", f"left out {turn}")
+    assert server.plugin("tidy") == before
+    server.write("tidy", source("tidy", "two"))
+    server.wait_says("tidy", "two")
+
+
 def test_data_files_and_modules_count(server: Server) -> None:
     text = source("parts").replace(
         '"says": "one"',

@@ -19,16 +19,20 @@ from app.errors import (
 from app.publishing import (
     discovery,
     look,
+    marks,
     observer,
     places,
     refusals,
     requirements,
+    sight,
+    stamps,
     watcher,
 )
-from app.publishing.discovery import read_source, same_large
+from app.publishing.discovery import read_source
 from app.publishing.look import Look
 from app.publishing.observer import FolderObserver
 from app.publishing.refusals import Refusals
+from app.publishing.stamps import FolderStamp, same_large
 from app.publishing.watcher import SourceWatcher
 from tests.acceptance.server import wait_until
 
@@ -137,7 +141,7 @@ def test_an_event_marks_its_folder(root: Path, looks: Looks, watching: SourceWat
 
 @pytest.fixture
 def frequent_scans(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watcher, "SCAN_SECONDS", 0.2)
+    monkeypatch.setattr(sight, "SCAN_SECONDS", 0.2)
     monkeypatch.setattr(watcher, "SUPERVISE_SECONDS", 0.05)
 
 
@@ -345,13 +349,13 @@ def test_a_single_file_is_looked_at_at_once_and_a_second_one_supersedes_it(
     write(root, "one", "old")
     wait_until(lambda: looks.saw("one", "old"))
     wait_until(lambda: not watching._pending and not watching._busy, "all is quiet")
-    monkeypatch.setattr(watcher, "CALM_SECONDS", 0.0)
+    monkeypatch.setattr(marks, "CALM_SECONDS", 0.0)
     monkeypatch.setattr(look, "QUIET_SECONDS", 30.0)
     begun = looks.begun
     write(root, "one", "new")
     wait_until(lambda: looks.begun > begun, "it does not wait for the quiet period")
     assert not looks.saw("one", "new"), "what is found counts after it"
-    monkeypatch.setattr(watcher, "CALM_SECONDS", 30.0)
+    monkeypatch.setattr(marks, "CALM_SECONDS", 30.0)
     (root / "one" / "other.py").write_text("other")
     wait_until(lambda: looks.superseded == 1, "the first look is given up")
     wait_until(lambda: looks.saw("one", "new"), "the next one waited before it began")
@@ -364,7 +368,7 @@ def test_a_storm_of_edits_is_waited_out(
     write(root, "one", "old")
     wait_until(lambda: looks.saw("one", "old"))
     wait_until(lambda: not watching._pending and not watching._busy, "all is quiet")
-    monkeypatch.setattr(watcher, "CALM_SECONDS", 30.0)
+    monkeypatch.setattr(marks, "CALM_SECONDS", 30.0)
     begun = looks.begun
     for number in range(200):
         write(root, "one", str(number))
@@ -415,6 +419,7 @@ def test_a_folder_that_is_too_large_is_left_alone_until_it_changes(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(discovery, "MAX_FILES", 20)
+    monkeypatch.setattr(stamps, "MAX_FILES", 20)
     beside = tmp_path / "beside"  # watchdog warns where a folder and one in it are made at once
     (beside / "large" / "data").mkdir(parents=True)
     for number in range(30):
@@ -424,7 +429,7 @@ def test_a_folder_that_is_too_large_is_left_alone_until_it_changes(
     data = root / "large" / "data"
 
     def rests() -> bool:
-        known = same_large(watching._large.get("large", ()))
+        known = same_large(watching._known._large.get("large", ()))
         return known and not watching._pending and not watching._busy
 
     wait_until(rests, "it is refused as it is now")
@@ -440,32 +445,33 @@ def test_a_folder_that_is_too_large_is_left_alone_until_it_changes(
     assert not looks.saw("large", "new")
     shutil.move(data, root.parent / "data")
     wait_until(lambda: looks.saw("large", "new"), "it is small enough", 3.0)
-    assert "large" not in watching._large
+    assert not watching._known.is_large("large")
     assert caplog.text.count("large: discover failed") == 1
 
 
 def test_thousands_of_events_cost_few_stamps(
     root: Path, watching: SourceWatcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stamps = []
+    taken = []
+    same = FolderStamp((("same", 0, 0, 0, 0),))
 
-    def stamp(_folder: Path) -> tuple[object, ...]:
-        stamps.append(time.monotonic())
-        while time.monotonic() < stamps[-1] + 0.002:
+    def stamp(_folder: Path) -> FolderStamp:
+        taken.append(time.monotonic())
+        while time.monotonic() < taken[-1] + 0.002:
             pass
-        return ("same",)
+        return same
 
     monkeypatch.setattr(watcher, "folder_stamp", stamp)
     busy = Look()
-    busy.stamp = ("same",)
+    busy.stamp = same
     watching._busy["one"] = busy
     began = time.monotonic()
     for number in range(3000):
         watching.notice("one", f"one/f{number}", "created")
     took = time.monotonic() - began
-    assert len(stamps) <= 1 + took / 0.02
+    assert len(taken) <= 1 + took / 0.02
     wait_until(lambda: time.monotonic() > busy._compare_at, "its time has come")
-    monkeypatch.setattr(watcher, "folder_stamp", lambda _folder: ("other",))
+    monkeypatch.setattr(watcher, "folder_stamp", lambda _folder: FolderStamp(()))
     watching.notice("one", "one/last", "created")
     assert busy.superseded.is_set()
     del watching._busy["one"]

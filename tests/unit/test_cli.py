@@ -436,6 +436,20 @@ def test_check_shows_a_fault_as_one_line_that_cannot_steer_the_terminal(run, tmp
     assert "ValueError: red?[31m second\n" in result.stdout
 
 
+@pytest.mark.parametrize(("source", "exit_code"), [(GOOD, 0), ("def f(:", 1)])
+def test_check_lists_what_it_left_out_and_why(run, tmp_path, source, exit_code):
+    folder = write(tmp_path / "good", source, plugin_yaml="ignore: [notes/]\n")
+    (folder / "notes").mkdir()
+    (folder / "main (conflicted copy).py").write_text("def f(:")
+    result = run("check", str(folder))
+    assert result.exit_code == exit_code
+    assert result.stdout.endswith(
+        "  left out:\n"
+        "    main (conflicted copy).py  by * (*conflict*)*\n"
+        "    notes/                     by notes/\n"
+    )
+
+
 def test_check_says_what_a_plugin_that_needs_the_database_misses(run, tmp_path):
     source = GOOD.replace("context): pass", "context): context.database().__enter__()", 1)
     result = run("check", str(write(tmp_path / "good", source)))
