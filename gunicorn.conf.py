@@ -38,8 +38,6 @@ control_socket_disable = True  # two servers of one user would collide on it
 if sys.platform == "linux":
     worker_tmp_dir = "/dev/shm"  # noqa: S108 - a heartbeat shall not wait for a disk
 
-# Not gunicorn's `logconfig_dict`: with it every request pays for a line of an access log.
-logs.configure()
 log = logging.getLogger("benana")
 
 
@@ -49,11 +47,11 @@ log = logging.getLogger("benana")
 def on_starting(server):
     """Start the database, publish what changed; the port opens afterwards."""
     global settings
-    logs.protect_gunicorn()
+    logs.follow_gunicorn(server.cfg)
     os.environ["BENANA_BIND"] = _bind_of(server)  # where `--bind` says otherwise, it counts
     os.environ["FORWARDED_ALLOW_IPS"] = ",".join(server.cfg.forwarded_allow_ips)  # likewise
     settings = Settings.from_environment()
-    _refuse_busy_port()
+    _refuse_busy_port(server)
     server.postgres = None
     if settings.database_url is None:
         server.postgres = EmbeddedPostgres(settings.data_dir)
@@ -61,14 +59,14 @@ def on_starting(server):
             server.postgres.start()
             server.postgres.keep()
         except BenanaError as error:
-            sys.exit(f"benana: {error}")
+            _refuse(server, str(error))
     Arbiter.look_after(server, CrashedLoads(settings.artifacts_dir))
     create_app(settings).manager.publish_at_start()
 
 
 def on_reload(server):
     """Take the log in hand again: HUP has set it up anew."""
-    logs.protect_gunicorn()
+    logs.follow_gunicorn(server.cfg)
 
 
 def when_ready(server):
@@ -120,7 +118,7 @@ def _text_of(address):
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _refuse_busy_port():
+def _refuse_busy_port(server):
     # gunicorn would try for 5 s, and after the plugins have been published.
     inherited = os.environ.get("LISTEN_FDS") or os.environ.get("GUNICORN_FD")
     if settings.bind.startswith("unix:") or inherited:
@@ -137,4 +135,11 @@ def _refuse_busy_port():
             reason = "is in use: stop the other server"
         else:
             reason = f"cannot be bound ({error.strerror}): choose another address"
-        sys.exit(f"benana: {settings.bind} {reason}, or set BENANA_BIND.")
+        _refuse(server, f"{settings.bind} {reason}, or set BENANA_BIND.")
+
+
+def _refuse(server, reason):
+    # A daemon has no standard error.
+    if server.cfg.errorlog != "-":
+        log.critical("%s", reason)
+    sys.exit(f"benana: {reason}")

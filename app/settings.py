@@ -4,7 +4,7 @@ import ipaddress
 import os
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self, TypeVar
 
@@ -33,12 +33,12 @@ class Settings:
     plugins_dir: Path
     artifacts_dir: Path
     data_dir: Path
-    database_url: str | None = None
-    listen_database_url: str | None = None
+    database_url: str | None = field(default=None, repr=False)
+    listen_database_url: str | None = field(default=None, repr=False)
     bind: str = "127.0.0.1:9999"
     workers: int = 2
     threads: int = 8
-    admin_token: str | None = None
+    admin_token: str | None = field(default=None, repr=False)
     admin_read_open: bool = False
     admin_hosts: frozenset[str] = frozenset()
     trusted_proxies: tuple[Network, ...] = LOOPBACK_NETWORKS
