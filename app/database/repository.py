@@ -213,13 +213,13 @@ class Repository:
             ids, digests = [row[0] for row in rows], [row[1] for row in rows]
             cursor.execute(
                 "UPDATE plugins SET source_path = %s || substr(source_path, %s)"
-                " WHERE id = ANY(%s::uuid[])",
+                " WHERE id = ANY(%s)",
                 (root, len(former) + 1, ids),
             )
             # The trigger has taken the new path for a wish to compile it.
             cursor.execute(
                 "UPDATE plugins SET source_digest = kept.digest"
-                " FROM unnest(%s::uuid[], %s::text[]) AS kept (id, digest)"
+                " FROM unnest(%s::text[], %s::text[]) AS kept (id, digest)"
                 " WHERE plugins.id = kept.id",
                 (ids, digests),
             )

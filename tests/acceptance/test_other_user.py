@@ -55,7 +55,7 @@ def postgres_tcp(new_database: Callable[[], str]) -> Iterator[Callable[[], str]]
 
     def make() -> str:
         url = new_database()
-        code = (CHECKOUT / "tests/acceptance/relay.py").read_text()
+        code = Path(__file__).with_name("relay.py").read_text()
         relay = subprocess.Popen(
             [sys.executable, "-c", code, url], stdout=subprocess.PIPE, cwd=CHECKOUT
         )
