@@ -12,6 +12,7 @@ from typing import Any
 from gunicorn.arbiter import Arbiter as GunicornArbiter
 from gunicorn.errors import HaltServer
 
+from app.identity import as_user
 from app.serving.crashes import UNKNOWN_END, CrashedLoads, ProcessEnd, end_of
 
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 15.0
@@ -42,7 +43,9 @@ class Arbiter(GunicornArbiter):  # type: ignore[misc]
         master._served = False
         master._never_served = 0
         master._last_end = master._start_at = 0.0
-        for sentence in crashed.collect():
+        with as_user(master.cfg.uid, master.cfg.gid):
+            found = crashed.collect()
+        for sentence in found:
             master.log.error("%s", sentence)
 
     def reap_workers(self) -> None:
@@ -93,7 +96,8 @@ class Arbiter(GunicornArbiter):  # type: ignore[misc]
                     "Worker (pid:%s) ended (%s) while it answered: %s", pid, end.how, doing
                 )
             early |= not worker.activity.serving and end.by_itself
-        crashed = self._crashed.collect(ends, later=self.WORKERS, busy=busy)
+        with as_user(self.cfg.uid, self.cfg.gid):
+            crashed = self._crashed.collect(ends, later=self.WORKERS, busy=busy)
         for sentence in crashed:
             self.log.error("%s", sentence)
         self._pace(early)

@@ -239,6 +239,8 @@ def psql(arguments: tuple[str, ...]) -> None:
         )
     program = find_psql()
     if program is None:
+        if settings.database_url:
+            raise _Failure("There is no psql on this machine; the database is at DATABASE_URL.")
         click.echo(url)
         raise _Failure("There is no psql on this machine; the database is at the address above.")
     _exec(program, *_psql_call(url, arguments))

@@ -1,13 +1,17 @@
 """Log lines that nobody can forge: one event is one line, whoever's text is in it."""
 
+import json
 import logging
 import re
 import threading
+from pathlib import Path
+from typing import Any
 
 FORMAT = "[%(asctime)s] [%(process)d] [%(levelname)s] %(message)s"
 DATE_FORMAT = "%Y-%m-%d %H:%M:%S %z"
 
-GUNICORN_LOGGERS = ("gunicorn.error", "gunicorn.access")
+ERROR_LOG = "gunicorn.error"
+GUNICORN_LOGGERS = (ERROR_LOG, "gunicorn.access")
 
 INDENT = "    "
 
@@ -50,12 +54,54 @@ def _indented(text: str) -> str:
     return "\n".join(INDENT + one_line(line) for line in text.rstrip("\n").split("\n"))
 
 
-def configure() -> None:
-    """Write what the server and its plugins log to standard error, once for a process."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(LineFormatter(FORMAT, DATE_FORMAT))
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
+class _ToGunicorn(logging.Handler):
+    """Hands an event on to gunicorn's error log, wherever that goes now.
+
+    To the logger and not to its handlers: those are others after HUP, and an operator's own.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._log = logging.getLogger(ERROR_LOG)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self._log.isEnabledFor(record.levelno):
+            self._log.handle(record)
+
+
+def follow_gunicorn(configuration: Any) -> None:
+    """Write what the server and its plugins log to gunicorn's error log, at its level.
+
+    To be called once gunicorn has set its own log up: at the start, and again at HUP. Where the
+    operator's `logconfig` says where the root logger's lines go, they go there.
+
+    Args:
+        configuration: gunicorn's settings.
+    """
     threading.excepthook = _log_thread_error
+    protect_gunicorn()
+    root = logging.getLogger()
+    ours = [handler for handler in root.handlers if isinstance(handler, _ToGunicorn)]
+    if _configures_root(configuration):
+        for handler in ours:
+            root.removeHandler(handler)
+        return
+    root.setLevel(logging.getLogger(ERROR_LOG).getEffectiveLevel())
+    if configuration.logconfig_dict or configuration.logconfig_json:
+        root.handlers.clear()  # the console that gunicorn adds where root is not spoken of
+    if not any(isinstance(handler, _ToGunicorn) for handler in root.handlers):
+        root.addHandler(_ToGunicorn())
+
+
+def _configures_root(configuration: Any) -> bool:
+    """Tell whether the operator's own logging configuration is one of the root logger, too."""
+    given: Any = configuration.logconfig_dict
+    if not given and configuration.logconfig_json:
+        try:
+            given = json.loads(Path(configuration.logconfig_json).read_bytes())
+        except (OSError, ValueError):  # gunicorn goes on without it
+            return False
+    return "root" in given if given else bool(configuration.logconfig)  # that file has to
 
 
 def _log_thread_error(error: threading.ExceptHookArgs) -> None:

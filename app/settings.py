@@ -4,7 +4,7 @@ import ipaddress
 import os
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self, TypeVar
 
@@ -24,7 +24,8 @@ LOOPBACK_NETWORKS: tuple[Network, ...] = (
 class Settings:
     """What the environment says, checked. All folders are absolute.
 
-    `database_url` is None for the embedded PostgreSQL; `bind` is `host:port` or `unix:path`;
+    `database_url` is None for the embedded PostgreSQL; `bind` is `host:port` or `unix:path`, and
+    `listening` where the sockets of a running server really are, in the same words;
     with `admin_read_open`, what changes nothing in the admin API needs no token; `trusted_proxies`
     are the addresses whose word on the host that was called counts; `plugin_statement_seconds` is
     None for no limit.
@@ -33,12 +34,13 @@ class Settings:
     plugins_dir: Path
     artifacts_dir: Path
     data_dir: Path
-    database_url: str | None = None
-    listen_database_url: str | None = None
+    database_url: str | None = field(default=None, repr=False)
+    listen_database_url: str | None = field(default=None, repr=False)
     bind: str = "127.0.0.1:9999"
+    listening: tuple[str, ...] = ()
     workers: int = 2
     threads: int = 8
-    admin_token: str | None = None
+    admin_token: str | None = field(default=None, repr=False)
     admin_read_open: bool = False
     admin_hosts: frozenset[str] = frozenset()
     trusted_proxies: tuple[Network, ...] = LOOPBACK_NETWORKS
@@ -99,14 +101,22 @@ class Settings:
 
     @property
     def bind_is_local(self) -> bool:
-        """Whether only this machine can reach the server: a loopback address or a unix socket."""
-        if self.bind.startswith("unix:"):
-            return True
-        host = self.bind.rpartition(":")[0].strip("[]")
-        try:
-            return ipaddress.ip_address(host).is_loopback
-        except ValueError:
-            return host in LOOPBACK_HOSTS
+        """Whether only this machine can reach the server: loopback addresses or unix sockets.
+
+        Where it listens already, its sockets say so, and not what was configured.
+        """
+        return all(map(_is_local, self.listening or (self.bind,)))
+
+
+def _is_local(bind: str) -> bool:
+    if bind.startswith("unix:"):
+        return True
+    host = bind.rpartition(":")[0].strip("[]")
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host in LOOPBACK_HOSTS
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 
 def _folder(environ: Mapping[str, str], variable: str, default: str) -> Path:

@@ -17,10 +17,10 @@ from app.database.locks import LockReport
 from app.database.shares import Loan, Share, describe
 from app.database.sqlstates import unavailable
 from app.database.timeouts import Timeouts
+from app.database.urls import parse_url
 from app.errors import (
     DatabaseBusyError,
     DatabaseUnavailableError,
-    SettingsError,
 )
 
 Connection = psycopg2.extensions.connection
@@ -54,15 +54,9 @@ def connection_options(url: str, **options: Any) -> dict[str, Any]:
     """Return psycopg2's arguments for a libpq URI or DSN; what it says itself is kept.
 
     Raises:
-        SettingsError: the text is neither.
+        SettingsError: the text is neither; see `parse_url`.
     """
-    try:
-        given = psycopg2.extensions.parse_dsn(url)
-    except psycopg2.ProgrammingError as error:
-        raise SettingsError(
-            f"DATABASE_URL cannot be read: {str(error).strip()}; expected a libpq URI such as "
-            "postgresql://user@host:5432/name"
-        ) from None
+    given = parse_url(url)
     defaults = {
         "application_name": "benana",
         "client_encoding": "utf8",

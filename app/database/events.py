@@ -78,14 +78,15 @@ class ChangeListener:
         self._options = connection_options(url, application_name="benana-listener")
         self._on_change = on_change
         self._stopped = threading.Event()
-        self._wake_read, self._wake_write = os.pipe()
+        self._wake_read = self._wake_write = -1  # made by `start`: a fork would share them
         self._thread: threading.Thread | None = None
         self._outage = False
         self.connected = False
         """Whether changes are noticed at once now."""
 
     def start(self) -> None:
-        """Start the thread."""
+        """Start the thread, in the process that is to run it."""
+        self._wake_read, self._wake_write = os.pipe()
         self._conditions.hold("listening", "changes of the rows are not noticed yet")
         self._thread = threading.Thread(target=self._run, name="benana-listener", daemon=True)
         self._thread.start()
@@ -95,12 +96,13 @@ class ChangeListener:
         if self._stopped.is_set():
             return
         self._stopped.set()
+        if self._thread is None:
+            return
         os.write(self._wake_write, b"x")
-        if self._thread is not None:
-            self._thread.join(timeout)
-            if self._thread.is_alive():
-                log.warning("%s did not end within %.0f s", self._thread.name, timeout)
-                return
+        self._thread.join(timeout)
+        if self._thread.is_alive():
+            log.warning("%s did not end within %.0f s", self._thread.name, timeout)
+            return
         os.close(self._wake_read)
         os.close(self._wake_write)
 

@@ -5,6 +5,7 @@ rows (PostgreSQL's own user can, past every check) must be nobody but root: an a
 """
 
 import grp
+import logging
 import os
 import pwd
 import shutil
@@ -14,8 +15,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from app.database.postgres_host import NAME, SOCKET_NAME, Account, locked, owner_of, user_name
-from app.database.processes import log
 from app.errors import EmbeddedDatabaseError
+
+log = logging.getLogger(__name__)
 
 NOBODY = "nobody"
 SHARED = ("postgres", NOBODY)  # accounts that other programs run as, too
@@ -58,7 +60,7 @@ def choose_account(cluster: Path | None, data_dir: Path, shared_dir: Path) -> Ac
         )
         if owner.name == NOBODY:
             raise EmbeddedDatabaseError(danger) from None
-        log(danger)
+        log.warning("%s", danger)
         return owner
     return own
 
@@ -85,9 +87,12 @@ def give(cluster: Path, sockets: Path, account: Account) -> None:
                     os.close(file)
         if os.fstat(folder).st_uid == former:
             os.fchown(folder, account.uid, account.gid)
-    log(
-        f"The database {cluster} belonged to {user_name(former)}, which other programs run as, "
-        f"too; it belongs to the user {account.name} now."
+    log.warning(
+        "The database %s belonged to %s, which other programs run as, too; it belongs to the user "
+        "%s now.",
+        cluster,
+        user_name(former),
+        account.name,
     )
 
 
@@ -137,7 +142,9 @@ def _own_account(shared_dir: Path) -> Account:
         failure = _make_user()
         with suppress(KeyError):
             account = _account()
-            log(f"made the system user {NAME} (uid {account.uid}), which PostgreSQL runs as")
+            log.info(
+                "made the system user %s (uid %d), which PostgreSQL runs as", NAME, account.uid
+            )
             return account
     raise EmbeddedDatabaseError(
         f"PostgreSQL does not run as root, and the user {NAME} that it is to run as cannot be made "

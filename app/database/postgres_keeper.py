@@ -50,6 +50,7 @@ class SupervisorProcess:
         # complain in every worker that its process still runs.
         self.pid: int | None = None
         self.said = b""
+        self._rest = b""  # of a line that is not complete
         self._lifeline = self._reports = -1  # our ends of the two pipes
 
     def start(self, *, again: bool = False) -> None:
@@ -59,7 +60,7 @@ class SupervisorProcess:
         folder that was removed, and must not become an empty database.
         """
         self._close()  # the pipes of one that was killed
-        self.said = b""
+        self.said = self._rest = b""
         with ExitStack() as theirs:
             stdin, self._lifeline = os.pipe()
             theirs.callback(os.close, stdin)
@@ -79,15 +80,32 @@ class SupervisorProcess:
     def read_report(self, deadline: float, wake: int = -1) -> bool:
         """Read what the supervisor says, until `deadline`; return False if it has ended.
 
+        Its log lines become ours, all else is added to `said`.
+
         `deadline` is of `time.monotonic`; `wake` is a file that ends the wait as well.
         """
         if self._reports < 0:
             return False
         if _first_readable(deadline, self._reports, wake) == self._reports:
             said = os.read(self._reports, 4096)
-            self.said += said
+            *lines, self._rest = (self._rest + said).split(b"\n")
+            for line in lines:
+                if line.startswith(b"log "):
+                    self._log(line.decode(errors="replace"))
+                else:
+                    self.said += line + b"\n"
             return bool(said)
         return True
+
+    def _log(self, line: str) -> None:
+        _, level, text = line.split(" ", 2)
+        with _no_fork:
+            log.log(
+                logging.getLevelNamesMapping().get(level, logging.WARNING),
+                "the embedded PostgreSQL's supervisor (pid %s): %s",
+                self.pid,
+                text,
+            )
 
     @property
     def reason(self) -> str:

@@ -3,6 +3,7 @@
 Whoever clears them holds the data folder's lock, so nobody looks after those processes any more.
 """
 
+import logging
 import os
 import signal
 import time
@@ -11,7 +12,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from app.database.postgres_host import SOCKET_NAME, Account
-from app.database.processes import Watch, command_line, is_alive, kill_processes_in, log
+from app.database.processes import Watch, command_line, is_alive, kill_processes_in
+
+log = logging.getLogger(__name__)
 
 # PostgreSQL's fast shutdown, its immediate shutdown, and the end, with seconds to wait for each.
 # Short ones, because workers wait for the database; a recovery is no loss, only slower.
@@ -52,7 +55,9 @@ class Remains:
                 os.kill(pid, number)
             if self._wait(lambda: not self._is_our_postmaster(pid), seconds):
                 return
-            log(f"PostgreSQL (pid {pid}) did not end within {seconds:g} s of {number.name}")
+            log.warning(
+                "PostgreSQL (pid %d) did not end within %g s of %s", pid, seconds, number.name
+            )
 
     def _kill_backends(self) -> None:
         """Kill what has lost its postmaster, and would hold its memory for as long as it computes.

@@ -4,9 +4,10 @@
 lock on the data folder, so there is one PostgreSQL for any number of servers on that folder; who
 does not get the lock waits for it and takes over. Its standard input is a pipe from the server:
 a byte or its end means stop. Its standard output is a pipe back: one line `waiting`, `ready` or
-`failed`, and after `failed` the reason.
+`failed`, and after `failed` the reason. A line `log LEVEL …` is one for the server's log.
 """
 
+import logging
 import os
 import shutil
 import signal
@@ -31,15 +32,17 @@ from app.database.postgres_host import (
     user_name,
 )
 from app.database.postgres_remains import Remains
+from app.database.postgres_reports import ServerLog, report
 from app.database.processes import (
     FolderLock,
     Restarts,
     Watch,
     die_with_parent,
-    log,
     make_private,
 )
 from app.errors import EmbeddedDatabaseError
+
+log = logging.getLogger(__name__)
 
 LOG_LIMIT = 8 << 20  # bytes of postgres.log before it becomes postgres.log.1
 FAST_SHUTDOWN = 8.0  # seconds for a shutdown with a checkpoint
@@ -186,11 +189,13 @@ class Supervisor:
                     raise
                 failure = str(error)
             if not self._lock.is_held():
-                log(f"{self._data_dir} was removed while PostgreSQL ran: not started again")
+                log.warning(
+                    "%s was removed while PostgreSQL ran: not started again", self._data_dir
+                )
                 return
             if restarts.ended() or failure != told:
                 told = failure
-                log(f"starting PostgreSQL again: {failure}")
+                log.warning("starting PostgreSQL again: %s", failure)
             self._watch.pause(restarts.pause)
 
     def _run_once(self) -> None:
@@ -287,12 +292,6 @@ class Supervisor:
         )
 
 
-def report(text: str) -> None:
-    """Tell the server, which may have gone or may not read any more."""
-    with suppress(BrokenPipeError, BlockingIOError):
-        os.write(sys.stdout.fileno(), f"{text}\n".encode())
-
-
 def unusable(data_dir: Path, error: OSError) -> str:
     """Return the sentence for an operating system error in the data folder."""
     folder = data_dir
@@ -316,6 +315,7 @@ def main(arguments: Sequence[str]) -> int:
     os.setsid()  # a terminal's Ctrl-C is for the server, which stops us after its workers
     os.chdir("/")
     os.set_blocking(sys.stdout.fileno(), False)
+    logging.basicConfig(level=logging.INFO, handlers=[ServerLog()])
     watch = Watch(int(arguments[3]))
     again = "again" in arguments[4:]
     supervisor = Supervisor(data_dir, install, shared_dir, watch, again=again)
@@ -327,9 +327,8 @@ def main(arguments: Sequence[str]) -> int:
         failure = unusable(data_dir, error)
     else:
         return 0
-    report(f"failed\n{failure}")
-    if supervisor.patient:  # the server has long been told `ready` or `waiting`
-        log(failure)
+    if not report(f"failed\n{failure}"):
+        log.error("%s", failure)
     return 1
 
 

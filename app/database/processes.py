@@ -117,7 +117,7 @@ class FolderLock:
         self._watch = watch
         self._file = -1
 
-    def take(self, on_wait: Callable[[], None]) -> bool:
+    def take(self, on_wait: Callable[[], object]) -> bool:
         """Take the lock, and call `on_wait` once if another process has it.
 
         Returns whether that was so. Raises OSError if the file cannot be opened or locked.
@@ -242,10 +242,3 @@ def command_line(pid: int) -> str:
         return ""
     command = ["/bin/ps", "-ww", "-o", "command=", "-p", str(pid)]
     return subprocess.run(command, check=False, capture_output=True, text=True).stdout.strip() + " "
-
-
-def log(text: str) -> None:
-    """Write one line to standard error, which may be a terminal that has gone."""
-    with suppress(OSError):
-        sys.stderr.write(f"benana-postgres: {text}\n")
-        sys.stderr.flush()

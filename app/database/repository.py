@@ -202,6 +202,35 @@ class Repository:
             )
             return bool(cursor.rowcount)
 
+    def move_sources(self, former: str, root: str) -> int:
+        """Have the rows whose source lies in a former plugins' root name the present one.
+
+        Their source digests stay: it is the same source as far as anybody knows yet.
+
+        Returns:
+            How many rows there were.
+        """
+        with transaction(self._database, pace="brief") as cursor:
+            cursor.execute(
+                f"{_BY_PUBLISH}; SELECT id, source_digest FROM plugins"  # noqa: S608 - a constant
+                " WHERE starts_with(source_path, %s || '/') ORDER BY name FOR UPDATE",
+                (former,),
+            )
+            rows = cursor.fetchall()
+            ids, digests = [row[0] for row in rows], [row[1] for row in rows]
+            cursor.execute(
+                "UPDATE plugins SET source_path = %s || substr(source_path, %s) WHERE id = ANY(%s)",
+                (root, len(former) + 1, ids),
+            )
+            # The trigger has taken the new path for a wish to compile it.
+            cursor.execute(
+                "UPDATE plugins SET source_digest = kept.digest"
+                " FROM unnest(%s::text[], %s::text[]) AS kept (id, digest)"
+                " WHERE plugins.id = kept.id",
+                (ids, digests),
+            )
+            return len(rows)
+
     # --- what an operator asks for ---------------------------------------------------------
 
     def toggle(self, name: str) -> ServedRow | None:

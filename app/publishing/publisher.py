@@ -179,6 +179,8 @@ class Publisher:
         restore = self._seen.begin_start() if at_start else self._seen.start_is_pending()
         self._repository.apply_schema()
         folders = list_folders(self._root)
+        if restore and folders:
+            self._follow_root()
         rows = {row.name: row for row in self._repository.list_rows()}
         sources = {row.source_path: name for name, row in rows.items() if row.source_path}
         names = {sources.get(str(self._root / folder), folder) for folder in folders}
@@ -197,11 +199,26 @@ class Publisher:
         if folders:
             self._seen.record_root(self._root)
         if not locked:
-            self._seen.end_start()
+            self._seen.end_start(self._root)
         published = sum(map(bool, found.values()))
         if published:
             log.info("published %d of %d plugins", published, len(names))
         return locked
+
+    def _follow_root(self) -> None:
+        """Have the rows of a root that is another folder now name this one.
+
+        So what is missing here is unregistered, and what differs is published.
+        """
+        former = self._seen.former_root(self._root)
+        if former is not None:
+            moved = self._repository.move_sources(str(former), str(self._root))
+            log.info(
+                "the plugins' root is %s, and not %s any more: %d rows follow it",
+                self._root,
+                former,
+                moved,
+            )
 
     def _scan_one(self, name: str, row: PluginRow | None, restore: bool) -> bool | None:
         """Publish a plugin if it wants it; return whether, or None if somebody's lock is there."""

@@ -23,6 +23,7 @@ class SeenSources:
         self._folder = artifacts_dir / ".seen"
         self._start = self._folder / ".start"
         self._root = self._folder / ".root"
+        self._started_from = self._folder / ".from"
         self._lost = False
 
     def digest_of(self, plugin: str) -> str | None:
@@ -80,6 +81,17 @@ class SeenSources:
         except OSError:
             return set()
 
+    def former_root(self, root: Path) -> Path | None:
+        """Return the plugins' root of the start before, None if it is the same or not known.
+
+        A release that is a folder of its own has another root than the one before.
+        """
+        try:
+            former = Path(os.fsdecode(read_whole(self._started_from)))
+        except OSError:
+            return None
+        return former if former != root else None
+
     def begin_start(self) -> bool:
         """Note that the scan of the server's start is to be made; always true."""
         with suppress(OSError):
@@ -91,9 +103,11 @@ class SeenSources:
         """Tell whether the scan of the server's start was never completed."""
         return self._start.exists()
 
-    def end_start(self) -> None:
-        """Note that the scan of the server's start is complete."""
+    def end_start(self, root: Path) -> None:
+        """Note that the scan of the server's start is complete, and of which root it was."""
         with suppress(OSError):
+            if self._start.exists():
+                write_whole(self._started_from, os.fsencode(root))
             self._start.unlink(missing_ok=True)
 
 

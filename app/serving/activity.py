@@ -37,8 +37,13 @@ class Activity:
     def __init__(self, threads: int = 0) -> None:
         """Make the memory; threads beyond `threads` get a word that nobody else sees."""
         words = (2 + threads) * _WORD
-        # What is not touched of it costs nothing.
-        self._memory = memoryview(mmap.mmap(-1, words + (NAMES if threads else 1) * _NAME_BYTES))
+        # Shared, and what is not touched of it costs nothing.
+        memory = (
+            mmap.mmap(-1, words + NAMES * _NAME_BYTES)
+            if threads
+            else bytearray(words + _NAME_BYTES)
+        )
+        self._memory = memoryview(memory)
         self._names = self._memory[words:]
         self._words = self._memory[:words].cast("Q")
         self._free = [self._words[n : n + 1] for n in range(2, len(self._words))]

@@ -106,6 +106,9 @@ class Server:
         self.log_file = home / "server.log"
         self.process: subprocess.Popen[bytes] | None = None
         self.program = [sys.executable, "-m", "gunicorn"]
+        self.config = CHECKOUT / "gunicorn.conf.py"
+        self.folder = CHECKOUT
+        self.arguments: list[str] = []
         self.plugins.mkdir(parents=True, exist_ok=True)
         self.environment = {
             "BENANA_PLUGINS_DIR": str(self.plugins),
@@ -125,8 +128,8 @@ class Server:
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("BENANA_", "DATABASE_"))}
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
-                [*self.program, "-c", str(CHECKOUT / "gunicorn.conf.py")],
-                cwd=CHECKOUT,
+                [*self.program, "-c", str(self.config), *self.arguments],
+                cwd=self.folder,
                 env={**kept, **self.environment},
                 stdout=log,
                 stderr=log,

@@ -244,7 +244,7 @@ def test_a_thousand_rows_in_one_update_are_one_swap_a_worker(make_server) -> Non
         "table",
         "import sys\n"
         + source("table").replace(
-            '"says": "one"', '"says": str(sys.modules["app.wsgi"].application.table.number)'
+            '"says": "one"', '"says": str(sys.modules["app.wsgi"].application.app.table.number)'
         ),
     )
     wait_until(lambda: server.get("/table").json.get("says", "one") != "one")

@@ -225,7 +225,7 @@ def test_a_busy_port_is_said_in_a_sentence(make_server: MakeServer) -> None:
 @pytest.mark.parametrize(
     ("variable", "value", "message"),
     [
-        ("DATABASE_URL", "nonsense://", "DATABASE_URL cannot be read"),
+        ("DATABASE_URL", "nonsense://u:secret@h", "DATABASE_URL has the scheme 'nonsense'; exp"),
         ("BENANA_BIND", "nowhere", "BENANA_BIND is 'nowhere'"),
         ("BENANA_THREADS", "many", "BENANA_THREADS is 'many'"),
         ("BENANA_WATCH", "perhaps", "BENANA_WATCH is 'perhaps'"),

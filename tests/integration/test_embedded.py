@@ -233,7 +233,7 @@ def test_root_runs_it_as_a_user_of_its_own_and_only_root_gets_in(embed, home):
 
 @needs_root
 @pytest.mark.parametrize("name", [pytest.param("nobody", marks=pytest.mark.soak), "postgres"])
-def test_a_cluster_of_a_shared_account_is_given_to_its_own_user(embed, home, capfd, name):
+def test_a_cluster_of_a_shared_account_is_given_to_its_own_user(embed, home, caplog, name):
     """As earlier versions have left them, one of them killed: with `trust` and its socket."""
     try:
         former = pwd.getpwnam(name)
@@ -261,11 +261,12 @@ def test_a_cluster_of_a_shared_account_is_given_to_its_own_user(embed, home, cap
     owners = {path.owner() for path in (cluster, *cluster.rglob("*")) if not path.is_symlink()}
     assert owners == {"benana", "root"}
     assert secret.owner() == "root"
-    assert f"belonged to {name}, which other programs run as" in capfd.readouterr().err
+    assert f"belonged to {name}, which other programs run as" in caplog.text
+    caplog.clear()
     account = Account(name, former.pw_uid, former.pw_gid)
     assert not account.can(lambda: os.access(cluster, os.X_OK))
     assert answers(server.start())
-    assert "belonged" not in capfd.readouterr().err
+    assert "belonged" not in caplog.text
 
 
 @needs_root

@@ -802,11 +802,20 @@ def test_psql_opens_the_embedded_database(run, executed, found_psql, monkeypatch
     assert "host='/tmp/benana-" in caught.value.arguments[2]
 
 
-def test_where_there_is_no_psql_the_address_is_printed(run, executed, monkeypatch):
+def test_where_there_is_no_psql_the_embedded_databases_address_is_printed(run, monkeypatch):
     monkeypatch.setattr(embedded, "find_psql", lambda: None)
-    result = run("psql", DATABASE_URL="postgresql://me@db.example/shop")
+    monkeypatch.setattr(embedded.EmbeddedPostgres, "answers", lambda _: True)
+    result = run("psql")
     assert result.exit_code == 1
-    assert result.stdout == "postgresql://me@db.example/shop\n"
+    assert result.stdout.startswith("postgresql:///benana?host=")
+    assert result.stderr.startswith("There is no psql")
+
+
+def test_where_there_is_no_psql_no_password_is_printed(run, monkeypatch):
+    monkeypatch.setattr(embedded, "find_psql", lambda: None)
+    result = run("psql", DATABASE_URL="postgresql://me:sesame@db.example/shop")
+    assert result.exit_code == 1
+    assert "sesame" not in result.output
     assert result.stderr.startswith("There is no psql")
 
 

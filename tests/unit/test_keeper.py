@@ -2,7 +2,9 @@
 
 import contextlib
 import os
+import re
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -167,3 +169,35 @@ def test_a_stop_leaves_no_process(kept):
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
     assert len(supervisor.starts) == 1
+
+
+def test_what_the_supervisor_logs_is_an_event_of_the_servers_log(kept, caplog):
+    caplog.set_level("INFO")
+    say = "os.write(1, b'ready\\nlog WARNING it was killed: a'); time.sleep(0.05)"
+    rest = r"os.write(1, b'\nlog INFO b\nwaiting\n'); os.read(0, 1)"
+    supervisor = kept(f"import os, time; {say}; {rest}")
+    wait_until(lambda: b"waiting" in supervisor.said)
+    assert supervisor.said == b"ready\nwaiting\n"
+    said = [(found.levelname, found.getMessage().partition(": ")[2]) for found in caplog.records]
+    assert said == [("WARNING", "it was killed: a"), ("INFO", "b")]
+
+
+@pytest.mark.parametrize("served", [True, False])
+def test_the_supervisor_logs_to_its_server_and_without_one_with_a_time_stamp(served):
+    code = (
+        "import logging; from app.database.postgres_reports import ServerLog;"
+        "logging.basicConfig(handlers=[ServerLog()]); logging.warning('a\\nb')"
+    )
+    read, write = os.pipe()
+    if not served:
+        os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-c", code], stdout=write, stderr=subprocess.PIPE, text=True, check=True
+    )
+    os.close(write)
+    if served:
+        assert os.read(read, 100) == b"log WARNING a\\nb\n"
+        os.close(read)
+        assert done.stderr == ""
+    else:
+        assert re.fullmatch(r"\[\d{4}-\d\d-\d\d \d\d:.+\] \[\d+\] \[WARNING\] a\\nb\n", done.stderr)

@@ -4,6 +4,7 @@ import contextlib
 import io
 import logging
 import sys
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -128,15 +129,23 @@ def test_an_event_looks_as_before(log):
 
 
 @contextlib.contextmanager
-def gunicorn_log() -> Iterator[Logger]:
+def gunicorn_log(**settings: object) -> Iterator[Logger]:
     """In the test itself: a handler keeps the stream that it was made with."""
     config = Config()
     config.set("accesslog", "-")
+    for name, value in settings.items():
+        config.set(name, value)
     log = Logger(config)
     yield log
     for logger in (log.error_log, log.access_log):
         for handler in list(logger.handlers):
+            close(handler)
             logger.removeHandler(handler)
+
+
+def close(handler: logging.Handler) -> None:
+    if isinstance(handler, logging.FileHandler):
+        handler.close()
 
 
 def test_gunicorns_own_lines_cannot_be_forged_either(capsys):
@@ -159,3 +168,95 @@ def test_a_handler_of_the_operators_own_stays_as_it_is():
         log.error_log.addHandler(handler)
         logs.protect_gunicorn()
         assert handler.formatter is own
+
+
+@pytest.fixture
+def root() -> Iterator[logging.Logger]:
+    """The root logger as it is in a new process; as it was, afterwards."""
+    logger = logging.getLogger()
+    handlers, level, hook = list(logger.handlers), logger.level, threading.excepthook
+    logger.handlers.clear()
+    yield logger
+    logger.handlers[:] = handlers
+    logger.setLevel(level)
+    threading.excepthook = hook
+
+
+def test_an_event_goes_to_gunicorns_error_log_and_where_it_goes_after_hup(root, tmp_path, capfd):
+    first, second = tmp_path / "first", tmp_path / "second"
+    with gunicorn_log(errorlog=str(first)) as log:
+        logs.follow_gunicorn(log.cfg)
+        logging.getLogger("app.publishing").warning("a\n%s", FORGED)
+        for handler in log.error_log.handlers:
+            close(handler)  # gunicorn leaves it open
+        log.cfg.set("errorlog", str(second))
+        log.setup(log.cfg)
+        logging.getLogger("benana.plugins.x").info("between")
+        logs.follow_gunicorn(log.cfg)
+        logging.getLogger("app.serving").info("later")
+    assert first.read_text().count("\n") == 1
+    assert "] [WARNING] a\\n[2026" in first.read_text()
+    assert [line.rpartition(" ")[2] for line in second.read_text().splitlines()] == [
+        "between",
+        "later",
+    ]
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("level", "shown"),
+    [("debug", 4), ("info", 3), ("WARNING", 2), ("error", 1), ("critical", 0)],
+)
+def test_the_log_level_is_gunicorns(root, tmp_path, level, shown):
+    path = tmp_path / "log"
+    with gunicorn_log(errorlog=str(path), loglevel=level) as log:
+        logs.follow_gunicorn(log.cfg)
+        ours = logging.getLogger("app.manager")
+        for say in (ours.debug, ours.info, ours.warning, ours.error):
+            say("said")
+        assert ours.isEnabledFor(logging.DEBUG) == (level == "debug")  # nothing is made in vain
+    assert path.read_text().count("said") == shown
+
+
+def logconfig(path: str, **more: object) -> dict[str, object]:
+    """As an operator writes it; gunicorn adds a root logger that has the handler `console`."""
+    return {
+        "formatters": {},
+        "handlers": {
+            "console": {"class": "logging.StreamHandler"},
+            "file": {"class": "logging.FileHandler", "filename": path},
+        },
+        "loggers": {"gunicorn.error": {"level": "INFO", "handlers": ["file"]}},
+        **more,
+    }
+
+
+def test_an_operators_own_error_log_gets_the_events_and_nobody_else(root, tmp_path, capfd):
+    path = tmp_path / "own"
+    with gunicorn_log(logconfig_dict=logconfig(str(path))) as log:
+        logs.follow_gunicorn(log.cfg)
+        logging.getLogger("app.manager").info("said")
+    assert path.read_text() == "said\n"
+    assert "said" not in "".join(capfd.readouterr())
+
+
+def test_where_the_operator_configures_the_root_logger_it_stays_his(root, tmp_path):
+    path, other = tmp_path / "own", tmp_path / "root"
+    configured = logconfig(str(path), root={"level": "INFO", "handlers": ["other"]})
+    configured["handlers"]["other"] = {"class": "logging.FileHandler", "filename": str(other)}
+    with gunicorn_log(logconfig_dict=configured) as log:
+        logs.follow_gunicorn(log.cfg)
+        logging.getLogger("app.manager").info("said")
+        close(root.handlers[0])
+    assert (path.read_text(), other.read_text()) == ("", "said\n")
+
+
+def test_a_handler_that_a_configuration_file_puts_on_the_root_logger_stays(root, tmp_path):
+    own = logging.StreamHandler(stream := io.StringIO())
+    root.addHandler(own)
+    with gunicorn_log(errorlog=str(tmp_path / "log")) as log:
+        for _ in range(2):
+            logs.follow_gunicorn(log.cfg)
+        logging.getLogger("app.manager").error("said")
+    assert stream.getvalue() == "said\n"
+    assert (tmp_path / "log").read_text().count("said") == 1

@@ -77,13 +77,14 @@ def test_an_ordinary_user_runs_it_himself(host, monkeypatch, tmp_path):
     assert not host.commands
 
 
-def test_the_user_is_made_once_as_a_system_user(host, tmp_path, capsys):
+def test_the_user_is_made_once_as_a_system_user(host, tmp_path, caplog):
+    caplog.set_level("INFO")
     account = choose_account(None, tmp_path, tmp_path)
     assert account == Account("benana", 999, 999)
     assert choose_account(None, tmp_path, tmp_path) == account
     assert len(host.commands) == 1
     assert "--system" in host.commands[0]
-    assert "made the system user benana (uid 999)" in capsys.readouterr().err
+    assert "made the system user benana (uid 999)" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -120,10 +121,10 @@ def test_an_ordinary_users_cluster_stays_his(host, belongs):
     assert not host.commands
 
 
-def test_where_it_cannot_be_given_away_postgres_goes_on_with_a_warning(host, belongs, capsys):
+def test_where_it_cannot_be_given_away_postgres_goes_on_with_a_warning(host, belongs, caplog):
     host.useradd = None
     assert choose_account(*belongs("postgres", "root"), Path("/shared")).name == "postgres"
-    said = capsys.readouterr().err
+    said = caplog.text
     assert "belongs to postgres, which other programs run as" in said
     assert "there is no useradd here" in said
 
@@ -134,10 +135,10 @@ def test_where_it_cannot_be_given_away_nobody_is_refused(host, belongs):
         choose_account(*belongs("nobody", "root"), Path("/shared"))
 
 
-def test_the_data_folder_of_the_same_account_is_left_alone(host, belongs, capsys):
+def test_the_data_folder_of_the_same_account_is_left_alone(host, belongs, caplog):
     """Their own server, for once started by root: `sudo` must not take the database away."""
     assert choose_account(*belongs("postgres", "postgres"), Path("/shared")).name == "postgres"
-    assert "data folder is postgres's as well" in capsys.readouterr().err
+    assert "data folder is postgres's as well" in caplog.text
     with pytest.raises(EmbeddedDatabaseError, match="run Benana as nobody"):
         choose_account(*belongs("nobody", "nobody"), Path("/shared"))
     assert not host.commands

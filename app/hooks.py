@@ -1,0 +1,276 @@
+"""gunicorn's hooks: the master publishes what changed, each worker serves what is registered.
+
+One line of gunicorn's configuration file, whichever it is, brings them in: `from app.hooks import
+*`. It sets the worker class and the hooks, and nothing else. What the master has to keep is kept in
+this module: HUP runs the configuration file again, and not the module.
+"""
+
+import errno
+import gc
+import logging
+import os
+import signal
+import socket
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Never
+
+from app import logs
+from app.arbiter import Arbiter
+from app.database.embedded import EmbeddedPostgres
+from app.database.urls import parse_url
+from app.errors import BenanaError, SettingsError
+from app.hook_check import HOOKS, faulty_hooks, sentence
+from app.identity import differs, run_apart, user_text
+from app.listeners import address_of, address_text, url_of
+from app.server import create_app
+from app.serving.crashes import CrashedLoads
+from app.settings import Settings
+from app.writable import make_folders, unusable_place
+
+__all__ = ["worker_class", *HOOKS]
+
+log = logging.getLogger("benana")
+
+worker_class = "app.worker.Worker"  # gunicorn's "gthread", and what its master shows of it
+
+MAX_THREADS = 1024
+
+
+@dataclass
+class _Master:
+    """What the master of this process has begun, for its life."""
+
+    begun: bool = False
+    postgres: EmbeddedPostgres | None = None
+    published: Path | None = None
+    """The plugins' root that was published last."""
+    folder: Path | None = None
+    """Where it was started."""
+
+
+_master = _Master()
+
+# The folders that the master has begun with: the current folder may be another release at HUP.
+_folders: dict[str, str] = {}
+
+
+def read_settings(configuration: Any = None) -> Settings:
+    """Read the environment, and what gunicorn's command line and configuration say otherwise.
+
+    Args:
+        configuration: gunicorn's settings, None where they are not known yet.
+
+    Raises:
+        SettingsError: a variable holds what cannot be used.
+    """
+    environ = {**os.environ, **_folders}
+    if configuration is not None:
+        environ["FORWARDED_ALLOW_IPS"] = ",".join(configuration.forwarded_allow_ips)
+        environ["BENANA_THREADS"] = str(min(configuration.threads, MAX_THREADS))
+    settings = Settings.from_environment(environ)
+    for variable, url in (
+        ("DATABASE_URL", settings.database_url),
+        ("BENANA_LISTEN_DATABASE_URL", settings.listen_database_url),
+    ):
+        if url:
+            parse_url(url, variable)
+    if configuration is None:
+        return settings
+    names = {address[0] for address in configuration.address if isinstance(address, tuple)}
+    return replace(settings, admin_hosts=settings.admin_hosts | names)
+
+
+# --- in the master -------------------------------------------------------------------------
+
+
+def on_starting(server: Any) -> None:
+    """Start the database, publish what changed; the port opens afterwards."""
+    logs.follow_gunicorn(server.cfg)
+    try:
+        _refuse_busy_port(server.cfg)
+        _begin(server)
+    except BenanaError as error:
+        _end(server.cfg, str(error))
+
+
+def on_reload(server: Any) -> None:
+    """Follow the configuration that HUP has read, and a plugins' root that is another one now."""
+    logs.follow_gunicorn(server.cfg)
+    try:
+        if not _master.begun:
+            _begin(server)  # the file has had no `on_starting` of ours before
+            return
+        settings = read_settings(server.cfg)
+        if settings.plugins_dir != _master.published:
+            _warn_of_folders(settings)
+            _publish(server.cfg, settings)
+    except BenanaError as error:
+        log.critical("%s", error)
+
+
+def when_ready(server: Any) -> None:
+    """Say where it is, to a person."""
+    settings = read_settings(server.cfg)
+    places = [address_of(listener) for listener in server.LISTENERS]
+    if not places:  # with `reuse_port` each worker opens its own
+        places = [address_text(address) for address in server.cfg.address]
+    said = ", ".join(url_of(place, tls=bool(server.cfg.is_ssl)) for place in places)
+    log.info("Benana serves %s (plugins in %s)", said, settings.plugins_dir)
+
+
+def pre_exec(server: Any) -> None:
+    """Hand the folders down to the master that USR2 starts: its environment is gunicorn's own."""
+    server.cfg.env_orig.update(_folders)
+
+
+def on_exit(_server: Any) -> None:
+    """Stop the database that was started here."""
+    if _master.postgres is not None:
+        _master.postgres.stop()
+
+
+# --- in a worker ---------------------------------------------------------------------------
+
+
+def post_worker_init(worker: Any) -> None:
+    """Build the server and load everything that is registered, before the first request."""
+    from app.wsgi import application  # not before gunicorn does: it looks who imports it
+
+    faults = faulty_hooks(worker.cfg)
+    if faults:
+        log.error("%s", sentence(faults))
+        return
+    settings = read_settings(worker.cfg)
+    listening = tuple(address_of(listener) for listener in worker.sockets)
+    app = create_app(replace(settings, listening=listening))
+    application.begin(app)
+    if worker.wsgi is application:
+        worker.wsgi = app  # which spares each request a call
+    gc.collect()
+    gc.freeze()  # what is here now stays: collections look at plugins alone
+    activity = getattr(worker, "activity", None)  # None with another worker class, `-k`
+    if activity is not None:
+        app.running.share(activity)
+    app.manager.start(worker.notify, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    if activity is not None:
+        activity.begin_serving()
+
+
+def worker_exit(_server: Any, _worker: Any) -> None:
+    """Clean the plugins up; a worker that never came to load them has nothing to stop."""
+    found = sys.modules.get("app.wsgi")
+    if found is not None and found.application.app is not None:
+        found.application.app.manager.stop()
+
+
+# --- steps -----------------------------------------------------------------------------------
+
+
+def _begin(server: Any) -> None:
+    """Start what lives as long as the master, and publish.
+
+    Raises:
+        BenanaError: the server cannot be started so.
+    """
+    configuration = server.cfg
+    settings = read_settings(configuration)
+    _folders["BENANA_DATA_DIR"] = str(settings.data_dir)
+    _folders["BENANA_ARTIFACTS_DIR"] = str(settings.artifacts_dir)
+    if differs(configuration.uid):
+        _prepare_other_user(configuration, settings)
+    elif settings.database_url is None:
+        _master.postgres = EmbeddedPostgres(settings.data_dir)
+        _master.postgres.start()
+        _master.postgres.keep()
+    _master.begun, _master.folder = True, Path.cwd()
+    crashed = CrashedLoads(settings.artifacts_dir)
+    Arbiter.look_after(server, crashed)
+    _publish(configuration, settings)
+
+
+def _prepare_other_user(configuration: Any, settings: Settings) -> None:
+    """Make ready for workers that are another user than this master, which is root.
+
+    Raises:
+        SettingsError: they could not work; the message says what to do.
+    """
+    user = user_text(configuration.uid)
+    if settings.database_url is None:
+        raise SettingsError(
+            "The embedded PostgreSQL lets in the server's own user and root alone, and the workers "
+            f"are to run as {user}. Start gunicorn itself as {user} (`User={user}` in systemd, "
+            f"`runuser -u {user} -- gunicorn`) instead of with --user, or set DATABASE_URL."
+        )
+    make_folders([settings.artifacts_dir, settings.data_dir], configuration.uid, configuration.gid)
+    place = unusable_place(settings, configuration)
+    if place is not None:
+        raise SettingsError(place)
+
+
+def _publish(configuration: Any, settings: Settings) -> None:
+    """Publish what changed, as the workers' user; what it takes is gone afterwards."""
+
+    def work() -> int:
+        create_app(settings).manager.publish_at_start()
+        return 0
+
+    code = run_apart(
+        work, configuration.uid, configuration.gid, initgroups=configuration.initgroups
+    )
+    if code != 0:
+        log.error("publishing at the start ended with %d; the workers make up for it", code)
+    _master.published = settings.plugins_dir
+
+
+def _warn_of_folders(settings: Settings) -> None:
+    """Say where the data stays, if that is a release that will be removed one day."""
+    kept = [path for path in (settings.data_dir, settings.artifacts_dir) if _is_left_behind(path)]
+    if kept:
+        log.warning(
+            "the plugins come from %s now; what the server keeps stays in %s: set BENANA_DATA_DIR "
+            "and BENANA_ARTIFACTS_DIR to folders outside of the releases before that is removed",
+            settings.plugins_dir,
+            " and ".join(map(str, kept)),
+        )
+
+
+def _is_left_behind(path: Path) -> bool:
+    folder = _master.folder
+    return folder is not None and folder != Path.cwd() and path.is_relative_to(folder)
+
+
+def _end(configuration: Any, reason: str) -> Never:
+    if configuration.errorlog != "-":  # a daemon has no standard error
+        log.critical("%s", reason)
+    sys.exit(f"benana: {reason}")
+
+
+def _refuse_busy_port(configuration: Any) -> None:
+    """Look whether the addresses are free: gunicorn would try for 5 s, and after the publishing.
+
+    Raises:
+        SettingsError: one is not.
+    """
+    activated = os.environ.get("LISTEN_PID") == str(os.getpid())  # systemd's sockets are there
+    if activated or os.environ.get("GUNICORN_FD") or configuration.reuse_port:
+        return
+    for address in configuration.address:
+        if isinstance(address, tuple):
+            _refuse_busy(*address)
+
+
+def _refuse_busy(host: str, port: int) -> None:
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        family, kind, protocol, _, address = found[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            reason = "is in use: stop the other server"
+        else:
+            reason = f"cannot be bound ({error.strerror}): choose another address"
+        raise SettingsError(f"{address_text((host, port))} {reason}, or set BENANA_BIND.") from None
