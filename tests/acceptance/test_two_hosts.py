@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from app.publishing.watcher import SCAN_SECONDS
+from app.publishing.sight import SCAN_SECONDS
 from tests.acceptance.requester import (
     Audit,
     Requester,
