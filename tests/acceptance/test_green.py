@@ -1,5 +1,6 @@
 """What says ready, current or 200 is what the next request finds, on real workers and hosts."""
 
+import http.client
 import os
 import shutil
 import signal
@@ -120,13 +121,7 @@ def test_a_folder_that_cannot_be_written_to_is_said_by_all(ready: Server) -> Non
     ready.artifacts.rename(away)
     ready.artifacts.write_text("no folder")
     try:
-        try:
-            wait_until(
-                lambda: all_say(ready, f"nothing is watched: {ready.artifacts}"), "all say so"
-            )
-        except AssertionError:
-            print(health(ready), ready.log()[-3000:])
-            raise
+        wait_until(lambda: all_say(ready, f"nothing is watched: {ready.artifacts}"), "all say so")
     finally:
         ready.artifacts.unlink()
         away.rename(ready.artifacts)
@@ -194,9 +189,15 @@ def test_a_full_disk_is_said_by_all_while_it_is_full(make_server: MakeServer) ->
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("end", ["os._exit(1)", "os._exit(3)", "os.kill(os.getpid(), 9)"])
-def test_workers_that_end_of_a_load_are_no_200(ready: Server, end: str) -> None:
-    name = f"ends{abs(hash(end)) % 1000}"
+@pytest.mark.parametrize(
+    ("name", "end"),
+    [
+        ("ends_with_1", "os._exit(1)"),
+        ("ends_with_3", "os._exit(3)"),
+        ("is_killed", "os.kill(os.getpid(), 9)"),
+    ],
+)
+def test_workers_that_end_of_a_load_are_no_200(ready: Server, name: str, end: str) -> None:
     ready.write(name, source(name))
     ready.wait_says(name, "one")
     ready.write(name, in_a_worker(name, end))
@@ -205,7 +206,7 @@ def test_workers_that_end_of_a_load_are_no_200(ready: Server, end: str) -> None:
     while time.monotonic() < deadline:
         try:
             answer = ready.get(f"/plugins/{name}")
-        except OSError:
+        except (OSError, http.client.HTTPException):
             continue  # nobody is there just now, or the one that answered has ended
         workers = answer.json["workers"]
         assert workers["current"] == 0, workers
