@@ -18,12 +18,14 @@ from app.database.timeouts import Timeouts, plugin_bounds
 from app.database.workers import WorkerRepository
 from app.errors import DatabaseError, UnknownPluginError
 from app.health import Health, HealthReport
+from app.presence import own_presence
 from app.publishing.publisher import Publisher
 from app.publishing.refusals import Refusals
 from app.publishing.trial import TrialRunner
 from app.publishing.watcher import SourceWatcher
 from app.records import (
     Convergence,
+    Crew,
     PluginFailure,
     PluginRow,
     ServedRow,
@@ -54,7 +56,9 @@ SETTLE_SECONDS = 5.0
 
 CONVERGENCE_LOOK_SECONDS = 0.02
 
-_NOT_RECORDED = "what this process runs is not recorded; its health check says why"
+_NOT_RECORDED = (
+    "what this process runs is not recorded yet; its health check says whether it cannot be"
+)
 
 ADMIN_PATIENCE_SECONDS = 0.25
 """How long an admin call waits while none of the others gets on with the database: those that
@@ -296,9 +300,15 @@ class PluginManager:
         """Return how many of the processes run what a row says, and which do not."""
         workers = self._admin_workers.loads_of(row.name)
         if self._health.started and all(worker.id != self._recorder.id for worker in workers):
-            here = WorkerLoad(socket.gethostname(), os.getpid(), None, absent=_NOT_RECORDED)
-            workers.append(here)
+            workers.append(self._unrecorded())
         return convergence_of(row, workers)
+
+    def _unrecorded(self) -> WorkerLoad:
+        """Return this process for a list that lacks it."""
+        machine, size = own_presence().machine, self._running.crew
+        crew = Crew(machine, os.getppid(), size) if machine and size else None
+        host = socket.gethostname()
+        return WorkerLoad(host, os.getpid(), None, crew=crew, absent=_NOT_RECORDED)
 
     def wait_for_convergence(self, row: ServedRow, seconds: float) -> Convergence:
         """Wait until every live process runs a row's generation or a later one.

@@ -22,6 +22,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         """Make it: in the master, before the fork."""
         super().__init__(*arguments)
         self.activity = Activity(self.cfg.threads)
+        self.activity.crew = self.cfg.workers  # the master corrects it, after TTIN and TTOU
 
     def init_signals(self) -> None:
         """Handle signals as gunicorn does, and ask for SIGTERM when the master ends.

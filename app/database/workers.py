@@ -7,7 +7,7 @@ from typing import Any
 
 from app.database.statements import Lender, statement, transaction
 from app.database.texts import as_json, storable
-from app.presence import Presence
+from app.presence import Presence, own_presence
 from app.records import Crew, LoadRecord, WorkerLoad, WorkerReport, WorkerRow
 
 HEARTBEAT_SECONDS = 2.0
@@ -126,6 +126,7 @@ class WorkerRepository:
         Args:
             loads: what a process could not load.
         """
+        self._drop_gone()  # a killed process would be waited for as long as its heartbeat counts
         with statement(self._database, pace="brief") as cursor:
             cursor.execute(
                 "UPDATE plugins p SET error = l.error"  # noqa: S608
@@ -141,6 +142,23 @@ class WorkerRepository:
                     [as_json(load.error) for load in loads],
                 ),
             )
+
+    def _drop_gone(self) -> None:
+        """Drop the processes of this machine that have ended without a word."""
+        with statement(self._database) as cursor:
+            cursor.execute(
+                f"SELECT {_PRESENCE}, w.id FROM plugin_workers w WHERE w.machine = %s",  # noqa: S608
+                (own_presence().machine,),
+            )
+            found = cursor.fetchall()
+            live = {worker for (worker,) in _live(found)}
+            gone = [worker for *_, worker in found if worker not in live]
+            if gone:
+                cursor.execute(
+                    "DELETE FROM plugin_workers WHERE id IN (SELECT id FROM plugin_workers"
+                    " WHERE id = ANY(%s) FOR UPDATE SKIP LOCKED)",
+                    (gone,),
+                )
 
     def leave(self, worker: str) -> None:
         """Drop a process that ends, and the dead: nobody may be left who would drop them."""

@@ -66,7 +66,9 @@ class Election:
         """The length and the checksum of what was told last."""
         self._probe_at = 0.0
         self._own = Conditions()
-        """What keeps this process from being elected, or from hearing who is."""
+        """What this process itself finds of the election."""
+        self._barred = ""
+        """What keeps this process from standing for it."""
         self._heard: tuple[Condition, ...] = ()
         self._heard_header = b""
         self._heard_at = time.monotonic()
@@ -89,12 +91,14 @@ class Election:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(file)
+            self._barred = ""
             self._own.clear("election")
             return False
         except OSError as error:
             os.close(file)
             self._complain(error)
             return False
+        self._barred = ""
         self._own.clear_all()
         self._conditions.clear_all()  # of a former time: all is looked at again
         with self._lock:
@@ -120,15 +124,19 @@ class Election:
         with self._lock:
             file, self._file = self._file, -1
             self._heard_at = time.monotonic()
+        self._own.clear("telling")
         os.close(file)
 
     def _complain(self, error: OSError) -> None:
+        place = error.filename or self._path
         sentence = (
-            f"nothing is watched: {error.filename or self._path}: {error.strerror}; free space, "
-            "make the folder writable or set BENANA_WATCH=off"
+            f"nothing is watched: {place}: {error.strerror}; free space, make the folder writable "
+            "or set BENANA_WATCH=off"
         )
-        if not self._own.held():
+        if not self._barred:
             log.warning("%s", sentence)
+        self._barred = sentence
+        self._own.clear("watching")  # it is known why
         self._own.hold("election", sentence)
 
     # --- what is said of the host --------------------------------------------------------------
@@ -146,7 +154,7 @@ class Election:
         """Return what keeps the host from seeing edits, or from writing, as it was heard last."""
         if self._file >= 0:
             return (*self._conditions.held(), *self._own.held())
-        if time.monotonic() - self._heard_at > SILENT_SECONDS:
+        if not self._barred and time.monotonic() - self._heard_at > SILENT_SECONDS:
             self._own.hold(
                 "watching",
                 "nobody watches on this host, so no edit is seen: the process that shall "

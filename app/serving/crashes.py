@@ -30,7 +30,7 @@ from app.serving.artifacts import write_whole
 log = logging.getLogger(__name__)
 
 ROUND_SECONDS = 2.0
-"""Processes that die within so many seconds of each other die of one cause."""
+"""Processes that die within so many seconds of the first of them die of one cause."""
 
 SETTLE_SECONDS = 5.0
 """How long after its load a generation may still be what ended its process: it may have left a
@@ -72,7 +72,7 @@ class Crash:
     """A generation whose load ended its process.
 
     `rounds` counts the occasions: a process that was killed from outside was perhaps only
-    unlucky, so that one counts for nothing yet.
+    unlucky, so that one counts for nothing yet. `round_at` is when the last one began.
     """
 
     id: str
@@ -80,7 +80,7 @@ class Crash:
     binary_path: str | None
     how: str
     rounds: int
-    last_at: float
+    round_at: float
     proven: bool
     file: str | None = None
     line: int | None = None
@@ -256,14 +256,17 @@ class CrashedLoads:
     def _record(self, row: ServedRow, end: ProcessEnd, trace: str) -> str:
         known = self._read(row.name)
         now = time.time()
-        rounds, proven = 1, end.by_itself
+        rounds, round_at, proven = 1, now, end.by_itself
         if known is not None and known.is_of(row):
-            rounds = known.rounds + (now - known.last_at > ROUND_SECONDS)
+            # Counted from its beginning: workers that are started again and end again, many times
+            # in a second, are no one round without end.
+            same = now - known.round_at <= ROUND_SECONDS
+            rounds, round_at = (known.rounds, known.round_at) if same else (known.rounds + 1, now)
             if known.proven:
                 proven, end = True, ProcessEnd(known.how, by_itself=True)
         file, line = _place_in(trace, row)
         crash = Crash(
-            row.id, row.generation, row.binary_path, end.how, rounds, now, proven, file, line
+            row.id, row.generation, row.binary_path, end.how, rounds, round_at, proven, file, line
         )
         consequence = "it is not loaded again" if crash.blocks else "it is tried once more"
         try:

@@ -222,7 +222,7 @@ ONLY_ONCE = "if not context.trial:\n            os.close(os.open({path!r}, os.O_
 
 
 @pytest.mark.soak
-def test_a_new_worker_without_what_others_serve_is_not_ready_and_says_which(
+def test_a_new_worker_without_what_others_serve_is_degraded_and_says_which(
     server: Server,
 ) -> None:
     taken = str(server.home / "taken")
@@ -238,11 +238,14 @@ def test_a_new_worker_without_what_others_serve_is_not_ready_and_says_which(
     wait_until(lambda: failed not in server.workers() and all_up(server), "another is there")
     ready = server.ask_all("/health/ready")
     new = next(pid for pid in ready if pid not in has_it)
-    assert ready.pop(new).status == 503
-    assert [answer.status for answer in ready.values()] == [200]
-    with server.each_worker() as connections:
-        detail = ask(connections[new], "GET", "/health/ready").json["detail"]
-    assert detail == "Other processes serve what this one cannot load: once (generation 1)."
+    assert [answer.status for answer in ready.values()] == [200, 200]
+    degraded = ready.pop(new).json
+    assert [answer.json for answer in ready.values()] == [{"status": "ready"}]
+    assert (degraded["status"], degraded["reason_count"]) == ("degraded", 1)
+    (reason,) = degraded["reasons"]
+    assert reason["plugin"] == "once"
+    assert reason["what"].startswith("generation 1 cannot be loaded: initialize failed: FileExists")
+    assert reason["what"].endswith("nothing of it is served")
     server.write("once", source("once", "mended"))
     server.wait_says("once", "mended")
     server.wait_everywhere("/health/ready", lambda answer: answer.status == 200)

@@ -210,6 +210,19 @@ def test_what_no_process_can_load_is_said_by_the_row(
     assert error_of(sql) == {"message": "late", "generation": 4}
 
 
+def test_a_killed_process_is_not_waited_for_to_fail(
+    workers: WorkerRepository, sql: Session, row: str
+) -> None:
+    with subprocess.Popen(["sleep", "60"]) as process:
+        entered_as(workers, "here", presence_of(process.pid))
+        process.kill()
+    worker = registered(workers)
+    assert workers.record(worker, [BROKEN])
+    workers.record_failures([BROKEN])
+    assert error_of(sql) == BROKEN.error
+    assert entered(sql) == {worker}
+
+
 @pytest.mark.parametrize(
     "other",
     [

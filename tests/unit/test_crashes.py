@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import signal
+import time
 
 import pytest
 
@@ -113,6 +114,18 @@ def test_a_load_is_not_blamed_where_something_else_is_likelier(tmp_path, crashed
     busy = [pid] if why == "it answered a request" else []
     assert crashed.collect({pid: end}, busy=busy) == []
     assert crashed.find(ROW) is None
+
+
+def test_workers_that_are_killed_again_and_again_are_not_one_round_without_end(
+    tmp_path, crashed, monkeypatch
+):
+    """It was tried once more, ten times in a second: as where each load takes all memory."""
+    now = time.time()
+    for number in range(25):
+        monkeypatch.setattr("app.serving.crashes.time.time", lambda n=number: now + n / 10)
+        pid, _ = die(tmp_path, lambda: os._exit(4))
+        crashed.collect({pid: end_of(-9)})
+        assert (crashed.find(ROW) is not None) == (number > 20), number
 
 
 def test_who_dies_between_two_loads_blocks_nothing(tmp_path, crashed):

@@ -202,7 +202,17 @@ def test_who_cannot_tell_says_so_and_is_not_believed_by_the_others(stand, monkey
     assert said(one) == said(two) == ["the root is gone"]
 
 
-@pytest.mark.parametrize("damage", [b"", b"garbage", b"1 2 3", b"\xff" * 100, b"9" * 44, None])
+DAMAGES = {
+    "empty": b"",
+    "text": b"garbage",
+    "short": b"1 2 3",
+    "binary": b"\xff" * 100,
+    "too many digits": b"9" * 44,
+    "a pipe": None,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
 def test_what_cannot_be_read_is_no_word(stand, folder, damage, monkeypatch):
     (one, held), (two, _) = stand(), stand()
     assert one.take()
