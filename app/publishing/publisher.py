@@ -270,6 +270,11 @@ class Publisher:
             if not look.settle() or self._has_changed(name, row, source):
                 self.refusals.give_up(name)
                 raise SupersededError("the source changed while it was looked at") from None
+            if error.phase == "get_metadata" and folder.name != name:
+                error.message += (
+                    f"; the row {name!r} has {folder} as its source: if the row was renamed, set "
+                    f"its name back to {folder.name!r} in psql"
+                )
             self._record(name, row, folder, look, error)
             raise
         except DatabaseReadOnlyError:

@@ -540,6 +540,18 @@ def test_the_same_content_saved_again_is_tried_at_once_where_that_may_help(
     assert publishing.publisher.follow("one", saved)
 
 
+def test_a_row_that_was_renamed_is_told_how_to_come_back(
+    repository: Repository, sql: Session, tmp_path: Path
+) -> None:
+    wrong = LoadError("two", "name is 'one', expected 'two'", phase="get_metadata")
+    publishing = Publishing(tmp_path, repository, two=wrong)
+    sql("INSERT INTO plugins (name, source_path) VALUES ('two', %s)", str(publishing.root / "one"))
+    with pytest.raises(LoadError, match="set its name back to 'one' in psql"):
+        publishing.publisher.follow("two", Look())
+    sql("UPDATE plugins SET name = 'one'")
+    assert publishing.follow() is None
+
+
 def test_a_row_that_asks_for_a_source_outside_of_the_root_is_said_once(
     publishing: Publishing, sql: Session, caplog: pytest.LogCaptureFixture
 ) -> None:
