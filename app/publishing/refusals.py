@@ -1,6 +1,7 @@
 """What could not be published, what was said of it, and when it is tried again."""
 
 import logging
+import re
 import threading
 import time
 from dataclasses import dataclass, replace
@@ -23,6 +24,10 @@ RETRY_SECONDS = (1.0, 30.0)
 each is twice the one before."""
 
 
+# What differs from one try to the next, and is no news.
+_VOLATILE = re.compile(r"benana-trial-[^/'\"]+|0x[0-9a-fA-F]+|\d+")
+
+
 @dataclass(frozen=True, slots=True)
 class _Refusal:
     """A plugin's source that was tried in vain, or is being tried."""
@@ -35,7 +40,7 @@ class _Refusal:
     retry_at: float | None = None
     """When to try it again, in monotonic seconds; None: when the folder changes."""
     said: str = ""
-    """What the log says of it."""
+    """What the log says of it, without what differs from one try to the next."""
     condition: str | None = None
     """What is held of it for as long as it lasts; None for what is the plugin's own fault."""
 
@@ -130,7 +135,9 @@ class Refusals:
                 retry_at=time.monotonic() + wait if passes else None,
             )
             if aloud:
-                found = replace(found, said=text, condition=text if passes and ours else None)
+                found = replace(
+                    found, said=_VOLATILE.sub("", text), condition=text if passes and ours else None
+                )
             self._found[name] = found
         if found.said != before.said:
             log.warning("%s%s", text, "; it is tried again, less and less often" if passes else "")

@@ -93,7 +93,9 @@ class Saver:
                 publication.keep_version(artifact, report)
             others = publication.other_templates(source.name, templates)
             # By themselves they were compared in the trial.
-            conflict = find_conflict(source.name, templates, others) if others else None
+            conflict = (
+                find_conflict(source.name, templates, others, report.places) if others else None
+            )
             if conflict is not None:
                 conflict.outside = True  # the other plugin may go
                 raise conflict
