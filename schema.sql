@@ -126,6 +126,30 @@ CREATE INDEX IF NOT EXISTS plugin_loads_plugin_name ON plugin_loads (plugin_name
 -- Under the row's lock, so that no two changes get the same generation.
 CREATE OR REPLACE FUNCTION stamp_plugin_change() RETURNS TRIGGER AS $$
 BEGIN
+    IF NEW.name !~ '^[a-z][a-z0-9_]{0,62}$' THEN
+        RAISE EXCEPTION USING
+            ERRCODE = 'check_violation', CONSTRAINT = 'plugins_name_check',
+            MESSAGE = format('the name of the plugin is %L, expected 1 to 63 of a-z, 0-9 and _, '
+                'a letter first', NEW.name),
+            HINT = 'A row that has such a name from before can be renamed or deleted.';
+    END IF;
+    -- A name stands in the plugin's code and in its archives. So a row that serves one keeps its
+    -- name, or takes that of the archive that it is set to with it. One that serves none of its own
+    -- may be renamed: as it came to be, and how it is put right.
+    IF TG_OP = 'UPDATE' AND NEW.name <> OLD.name AND NEW.binary_path IS NOT NULL
+        AND substring(OLD.binary_path FROM '[^/]*$')
+            = OLD.name || '-' || left(right(OLD.binary_path, 36), 32) || '.pyz'
+        AND substring(NEW.binary_path FROM '[^/]*$')
+            <> NEW.name || '-' || left(right(NEW.binary_path, 36), 32) || '.pyz'
+    THEN
+        RAISE EXCEPTION USING
+            ERRCODE = 'check_violation', CONSTRAINT = 'plugins_name_kept',
+            MESSAGE = format('the plugin %L cannot be renamed to %L while it serves %s: its code '
+                'and its archives have its name', OLD.name, NEW.name,
+                substring(NEW.binary_path FROM '[^/]*$')),
+            HINT = format('Rename its folder, and the name in its code, to %s: that registers it '
+                'anew and unregisters %s.', NEW.name, OLD.name);
+    END IF;
     IF NEW.generation > 4611686018427387904
         AND (TG_OP = 'INSERT' OR NEW.generation > OLD.generation + 1)
     THEN

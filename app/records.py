@@ -106,10 +106,14 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class TrialReport:
-    """What a trial found: the plugin's own metadata and the endpoints it registers."""
+    """What a trial found: the plugin's own metadata and the endpoints it registers.
+
+    `places` are the file and line where each template is registered, where that is known.
+    """
 
     metadata: PluginMetadata
     endpoints: tuple[Endpoint, ...]
+    places: Mapping[str, tuple[str, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -123,7 +123,7 @@ class Publisher:
         if not self._folder_is_gone(name, row):
             return self._publish(name, row, look)
         if not self._seen.is_unmounted(self._root):
-            self._remove(name)
+            self._remove(name, row, look)
         self.refusals.end(name)
         return False
 
@@ -146,13 +146,19 @@ class Publisher:
             return False  # the row asks for it: that it is missing is an error to show
         return self._root.is_dir() and not self._folder_of(name, row).is_dir()
 
-    def _remove(self, name: str) -> None:
+    def _remove(self, name: str, row: PluginRow | None, look: Look) -> None:
         """Unregister a plugin whose folder is gone from this host, if this host published it."""
-        if self._seen.digest_of(name) is not None:
-            if self._repository.unregister(name, str(self._root / name)):
-                log.info("%s: its folder is gone, unregistered", name)
-            self._seen.forget(name)
-        self._repository.forget_failure(name)
+        folder = self._root / name
+        try:
+            if self._seen.digest_of(name) is not None:
+                if self._repository.unregister(name, str(folder)):
+                    log.info("%s: its folder is gone, unregistered", name)
+                self._seen.forget(name)
+            self._repository.forget_failure(name)
+        except DatabaseRefusedError as error:
+            refused = PluginError(name, error.message, phase="unregister")
+            self._record(name, row, folder, look, refused)
+            raise
 
     def names_of(self, folder: str) -> list[str]:
         """Return the plugins whose source is a folder of the plugins' root, or lies within it."""
@@ -252,17 +258,18 @@ class Publisher:
         }
         locked = []
         for name in {*(self._seen.plugins() - folders), *failures}:
+            look = Look()
             try:
                 row = self._repository.find_row(name)
                 if self._folder_is_gone(name, row):
-                    self._remove(name)
+                    self._remove(name, row, look)
                 elif name in failures:
                     self._repository.forget_failure(name)
             except DatabaseBusyError as error:
                 self.refusals.wait(name, error)
                 locked.append(name)
             except (DatabaseRefusedError, DatabaseReadOnlyError) as error:
-                self._note(name, Look(), error)
+                self._note(name, look, error)
         return locked
 
     @staticmethod
@@ -300,6 +307,14 @@ class Publisher:
             if not look.settle() or self._has_changed(name, row, source):
                 self.refusals.give_up(name)
                 raise SupersededError("the source changed while it was looked at") from None
+            if error.outside and not self._root.is_dir():
+                self.refusals.give_up(name)  # that it is gone is told elsewhere, for all plugins
+                raise SupersededError(f"the plugins' root {self._root} is gone") from None
+            if error.phase == "get_metadata" and folder.name != name:
+                error.message += (
+                    f"; the row {name!r} has {folder} as its source: if the row was renamed, set "
+                    f"its name back to {folder.name!r} in psql"
+                )
             self._record(name, row, folder, look, error)
             raise
         except DatabaseReadOnlyError:

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import re
 import threading
 import time
 from dataclasses import dataclass, replace
@@ -25,6 +26,10 @@ RETRY_SECONDS = (1.0, 30.0)
 each is twice the one before."""
 
 
+# What differs from one try to the next, and is no news.
+_VOLATILE = re.compile(r"benana-trial-[^/'\"]+|0x[0-9a-fA-F]+|\d+")
+
+
 @dataclass(frozen=True, slots=True)
 class _Refusal:
     """A plugin's source that was tried in vain, or is being tried."""
@@ -39,7 +44,7 @@ class _Refusal:
     told: bool = False
     """Whether `due` has told that the time has come."""
     said: str = ""
-    """What the log says of it."""
+    """What the log says of it, without what differs from one try to the next."""
     condition: str | None = None
     """What is held of it for as long as it lasts; None for what is the plugin's own fault."""
 
@@ -141,7 +146,7 @@ class Refusals:
             )
             if aloud:
                 held = text.removeprefix(f"{name}: ") if passes and ours else None
-                found = replace(found, said=text, condition=held)
+                found = replace(found, said=_VOLATILE.sub("", text), condition=held)
             self._found[name] = found
         if found.said != before.said:
             log.warning("%s%s", text, "; it is tried again, less and less often" if passes else "")

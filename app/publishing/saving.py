@@ -91,7 +91,9 @@ class Saver:
                 return row.generation  # another process published the same meanwhile
             others = publication.other_templates(source.name, templates)
             # By themselves they were compared in the trial.
-            conflict = find_conflict(source.name, templates, others) if others else None
+            conflict = (
+                find_conflict(source.name, templates, others, report.places) if others else None
+            )
             if conflict is not None:
                 conflict.outside = True  # the other plugin may go
                 raise conflict

@@ -282,6 +282,7 @@ def _judge(
     return artifact, TrialReport(
         PluginMetadata(*found["metadata"]),
         tuple(Endpoint(*parts) for parts in found["endpoints"]),
+        {template: (file, line) for template, (file, line) in found["places"].items()},
     )
 
 

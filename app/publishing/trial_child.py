@@ -174,7 +174,9 @@ def _try(artifact: Artifact, request: dict[str, Any], steps: Steps) -> dict[str,
     make_context = make_context_factory(Path(request["data_dir"]), lambda _: lend, trial=True)
     try:
         loaded = load(artifact, make_context, steps=steps)
-        conflict = find_conflict(artifact.plugin, [r.template for r in loaded.routes], {})
+        places = {r.template: r.place for r in loaded.routes if r.place is not None}
+        templates = [route.template for route in loaded.routes]
+        conflict = find_conflict(artifact.plugin, templates, {}, places)
         if conflict is not None:
             raise conflict
         endpoints = [[e.method, e.path, e.handler] for r in loaded.routes for e in r.endpoints]
@@ -199,6 +201,7 @@ def _try(artifact: Artifact, request: dict[str, Any], steps: Steps) -> dict[str,
         "sha256": artifact.sha256,
         "metadata": [metadata.name, metadata.version, metadata.description, metadata.author],
         "endpoints": endpoints,
+        "places": places,
     }
 
 

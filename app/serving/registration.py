@@ -39,7 +39,8 @@ class Route:
     """A URI template and the Falcon resource that answers it; `owner` is the plugin's name.
 
     `generation` tells the routes of one loaded generation from those of all others; `name` is what
-    a thread shows while it answers the route (`serving/activity.py`).
+    a thread shows while it answers the route (`serving/activity.py`); `place` is where the plugin
+    registers it, in its trial.
 
     `methods` is Falcon's method map: what answers each method, those with 405 included. It is
     made once, for all the tables that the route will be in; out of `responders`, what answers the
@@ -54,6 +55,7 @@ class Route:
     endpoints: tuple[Endpoint, ...] = ()
     responders: InitVar[Mapping[str, Responder] | None] = None
     generation: str = ""
+    place: Place | None = None
     methods: MethodMap = field(init=False, repr=False, compare=False)
     name: Name = field(init=False, repr=False, compare=False)
 
@@ -131,6 +133,7 @@ class RouteCollector:
         self._place_of = place_of
         self._handlers: dict[str, HandlerResource] = {}
         self._routes: dict[str, tuple[object, str | None]] = {}
+        self._places: dict[str, Place | None] = {}
         self._responders: dict[str, dict[str, Responder]] = {}
         self._endpoints: dict[str, list[Endpoint]] = {}
         self._faults: list[tuple[str, Place | None]] = []
@@ -201,6 +204,7 @@ class RouteCollector:
                 )
                 return
         self._routes[uri_template] = (resource, suffix)
+        self._note_place(uri_template)
         self._responders[uri_template] = methods
         self._endpoints[uri_template] = [
             Endpoint(method, uri_template, describe(responder)[:255])
@@ -236,6 +240,7 @@ class RouteCollector:
                 tuple(self._endpoints[template]),
                 self._responders[template],
                 self._generation,
+                self._places.get(template),
             )
             for template, (resource, suffix) in self._routes.items()
         )
@@ -258,6 +263,7 @@ class RouteCollector:
         if resource is None:
             resource = self._handlers[uri_template] = HandlerResource()
             self._routes[uri_template] = (resource, None)
+            self._note_place(uri_template)
         resource.set_responder(method, plan.responder)
         self._responders.setdefault(uri_template, {})[method] = plan.responder
         self._filled.setdefault(_identity(handler), set()).update(template_fields(uri_template))
@@ -283,6 +289,10 @@ class RouteCollector:
 
     def _fault(self, message: str) -> None:
         self._faults.append((message, self._place()))
+
+    def _note_place(self, uri_template: str) -> None:
+        if not self._tried:  # afterwards nobody asks
+            self._places[uri_template] = self._place()
 
     def _place(self) -> Place | None:
         frame: FrameType | None = sys._getframe(1)

@@ -11,7 +11,7 @@ from typing import Any
 
 from app.errors import ConflictError
 from app.serving.layers import Draft, Layers
-from app.serving.registration import MethodMap, Route
+from app.serving.registration import MethodMap, Place, Route
 from app.serving.templates import ROUTING_ERRORS, SegmentRouter, routing_fault, unquotable
 
 SERVER = "the server"
@@ -238,11 +238,14 @@ class TableBuilder:
                 _insert(pair, route)
             except ROUTING_ERRORS:
                 return _conflict(owner, route, other)
-        return ConflictError(owner, f"the route {route.template}: {error}")
+        return _error(owner, f"the route {route.template}: {error}", route)
 
 
 def find_conflict(
-    plugin: str, templates: Iterable[str], others: Mapping[str, Iterable[str]]
+    plugin: str,
+    templates: Iterable[str],
+    others: Mapping[str, Iterable[str]],
+    places: Mapping[str, Place] | None = None,
 ) -> ConflictError | None:
     """Tell whether a plugin's templates can stand beside those of the others.
 
@@ -250,13 +253,15 @@ def find_conflict(
         plugin: the plugin's name.
         templates: its URI templates.
         others: the templates of every other owner, by owner; as they stood together before.
+        places: where the plugin registers its templates, for the error.
     """
     builder = RouteTable.empty().builder()
+    found = places or {}
     for owner, theirs in others.items():
         with contextlib.suppress(ConflictError):  # theirs to answer for, not this plugin's
             builder.add(owner, tuple(Route(owner, template, _NOBODY) for template in theirs))
     try:
-        builder.add(plugin, tuple(Route(plugin, template, _NOBODY) for template in templates))
+        builder.add(plugin, tuple(Route(plugin, t, _NOBODY, place=found.get(t)) for t in templates))
     except ConflictError as error:
         return error
     return None
@@ -275,26 +280,35 @@ def _insert(router: SegmentRouter, route: Route) -> None:
 
 def _conflict(owner: str, route: Route, other: Route) -> ConflictError:
     if other.owner == owner:
-        return ConflictError(
-            owner, f"the routes {other.template} and {route.template} exclude each other"
+        return _error(
+            owner, f"the routes {other.template} and {route.template} exclude each other", route
         )
     how = "is owned by" if other.template == route.template else "excludes a route of"
     whose = other.owner if other.owner == SERVER else f"the plugin {other.owner!r}"
     named = "" if other.template == route.template else f" ({other.template})"
-    return ConflictError(
+    return _error(
         owner,
         f"the route {route.template} of the plugin {owner!r} {how} {whose}{named}; "
         "expected a template of its own",
+        route,
     )
 
 
+def _error(owner: str, message: str, route: Route) -> ConflictError:
+    """Return an error at the place where a route is registered, if that is known."""
+    file, line = route.place or (None, None)
+    return ConflictError(owner, message, file=file, line=line)
+
+
 def _refuse_reserved(owner: str, routes: Iterable[Route]) -> None:
-    taken = [r.template for r in routes if _segment_of(r.template) in RESERVED_SEGMENTS]
+    taken = [route for route in routes if _segment_of(route.template) in RESERVED_SEGMENTS]
     if taken:
-        raise ConflictError(
+        named = ", ".join(route.template for route in taken)
+        raise _error(
             owner,
-            f"the route {', '.join(taken)} of the plugin {owner!r} is owned by {SERVER}; expected "
-            "a template that begins otherwise",
+            f"the route {named} of the plugin {owner!r} is owned by {SERVER}; expected a template "
+            "that begins otherwise",
+            taken[0],
         )
 
 
@@ -302,7 +316,7 @@ def _refuse_unquotable(owner: str, routes: Iterable[Route]) -> None:
     for route in routes:
         found = unquotable(route.template)
         if found is not None:
-            raise ConflictError(owner, f"the route {route.template}: it {found}")
+            raise _error(owner, f"the route {route.template}: it {found}", route)
 
 
 def _fault_alone(route: Route) -> ConflictError | None:
@@ -310,4 +324,4 @@ def _fault_alone(route: Route) -> ConflictError | None:
     found = routing_fault(route.template)
     if found is None:
         return None
-    return ConflictError(route.owner, f"the route {route.template}: {found}")
+    return _error(route.owner, f"the route {route.template}: {found}", route)

@@ -47,9 +47,29 @@ def test_status(server: Server) -> None:
 
 def test_a_wrong_status_or_name_is_refused_by_the_table(server: Server) -> None:
     published(server, "checked")
-    for statement in ("status = 'broken'", "name = '../x'", "name = E'x\\n'"):
-        with pytest.raises(AssertionError, match="violates check constraint"):
+    for statement, said in (
+        ("status = 'broken'", "violates check constraint"),
+        ("name = '../x'", "the name of the plugin is '../x', expected"),
+        ("name = E'x\\n'", "expected 1 to 63 of a-z"),
+    ):
+        with pytest.raises(AssertionError, match=said):
             psql(server, f"UPDATE plugins SET {statement} WHERE name = 'checked';")
+
+
+def test_two_names_are_not_swapped_and_both_folders_are_followed_on(server: Server) -> None:
+    """Both rows were dead then, and no edit brought them back."""
+    published(server, "left")
+    published(server, "right")
+    with pytest.raises(AssertionError, match="'left' cannot be renamed to 'third' while it serves"):
+        psql(
+            server,
+            "BEGIN; UPDATE plugins SET name = 'third' WHERE name = 'left';"
+            " UPDATE plugins SET name = 'left' WHERE name = 'right';"
+            " UPDATE plugins SET name = 'right' WHERE name = 'third'; COMMIT;",
+        )
+    server.wait_says("left", "one")
+    published(server, "left", "two")
+    published(server, "right", "two")
 
 
 def test_generation(server: Server) -> None:

@@ -24,6 +24,7 @@ from app.errors import (
     DiscoveryError,
     LoadError,
     PluginError,
+    SupersededError,
     TrialError,
 )
 from app.plugin import PluginMetadata
@@ -221,6 +222,7 @@ def test_a_folder_that_cannot_be_unregistered_stops_no_scan(
         assert publishing.repository.find_row("two") is not None
         ((plugin, what),) = publishing.held
         assert (plugin, "frozen until Monday" in what) == ("one", True)
+        assert "frozen until Monday" in publishing.error
         assert caplog.text.count("one: the database refuses: frozen") == 1
     finally:
         sql("DROP FUNCTION frozen CASCADE")
@@ -415,6 +417,20 @@ def test_a_file_that_cannot_be_read_is_noticed_when_it_can(
     assert (publishing.error, publishing.held) == ("", [])
 
 
+def test_a_root_that_is_missing_is_no_fault_of_its_plugins(
+    publishing: Publishing, sql: Session
+) -> None:
+    publishing.follow()
+    shutil.rmtree(publishing.root)
+    for _ in range(2):
+        with pytest.raises(SupersededError, match=r"root .* is gone"):
+            publishing.follow()
+    assert (publishing.error, publishing.held, publishing.refusals.due()) == ("", [], [])
+    publishing.edit("second")
+    assert publishing.follow() is None
+    assert publishing.trial.runs == 2
+
+
 def test_what_is_published_and_cannot_be_noted_on_the_host_is_noted_later(
     soon: None, publishing: Publishing, tmp_path: Path
 ) -> None:
@@ -538,6 +554,18 @@ def test_the_same_content_saved_again_is_tried_at_once_where_that_may_help(
     saved = Look()
     saved.stamp = ("two",)
     assert publishing.publisher.follow("one", saved)
+
+
+def test_a_row_that_was_renamed_is_told_how_to_come_back(
+    repository: Repository, sql: Session, tmp_path: Path
+) -> None:
+    wrong = LoadError("two", "name is 'one', expected 'two'", phase="get_metadata")
+    publishing = Publishing(tmp_path, repository, two=wrong)
+    sql("INSERT INTO plugins (name, source_path) VALUES ('two', %s)", str(publishing.root / "one"))
+    with pytest.raises(LoadError, match="set its name back to 'one' in psql"):
+        publishing.publisher.follow("two", Look())
+    sql("UPDATE plugins SET name = 'one'")
+    assert publishing.follow() is None
 
 
 def test_a_row_that_asks_for_a_source_outside_of_the_root_is_said_once(

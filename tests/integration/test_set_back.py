@@ -1,6 +1,7 @@
 """A row that psql sets to another version says what that version is, or is not set at all."""
 
 import itertools
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -441,18 +442,103 @@ def test_a_row_that_appears_during_a_publish_is_looked_at_again(
 # --- rows and roles of all sorts -----------------------------------------------------------------
 
 
-def test_a_rename_is_left_to_the_worker_and_back_it_is_as_it_was(
+RENAMES = {
+    "one": ["UPDATE plugins SET name = 'two' WHERE name = 'one'"],
+    "one and its folder": [
+        "UPDATE plugins SET name = 'two', source_path = '/p/two' WHERE name = 'one'"
+    ],
+    "two swapped over a third name": [
+        "UPDATE plugins SET name = 'third' WHERE name = 'one'",
+        "UPDATE plugins SET name = 'one' WHERE name = 'other'",
+        "UPDATE plugins SET name = 'other' WHERE name = 'third'",
+    ],
+    "two swapped in one statement": [
+        "UPDATE plugins SET name = CASE name WHEN 'one' THEN 'other' ELSE 'one' END"
+    ],
+}
+
+
+@pytest.mark.parametrize("renames", RENAMES)
+def test_a_plugin_that_is_served_keeps_its_name(
+    two_versions: Repository, sql: Session, renames: str
+) -> None:
+    """The row was not served any more, and its folder could not be published."""
+    publish(two_versions, "other", "/other")
+    before = two_versions.list_rows()
+    sql("BEGIN")
+    with pytest.raises(psycopg2.errors.CheckViolation) as caught:
+        for statement in RENAMES[renames]:
+            sql(statement)
+    sql("ROLLBACK")
+    assert re.search(
+        r"the plugin 'one' cannot be renamed to '\w+' while it serves one-0+2\.pyz: its code and "
+        r"its archives have its name\s+HINT: +Rename its folder, and the name in its code, to ",
+        str(caught.value),
+    )
+    assert two_versions.list_rows() == before
+
+
+def test_a_row_takes_the_name_of_the_archive_that_it_is_set_to(
     two_versions: Repository, sql: Session
 ) -> None:
+    publish(two_versions, "other", "/other", version="3.0")
+    sql("DELETE FROM plugins WHERE name = 'other'")
+    sql("UPDATE plugins SET name = 'other', binary_path = %s", path_of("other", 1))
+    assert described(two_versions, "other")[0] == "3.0"
+    assert described(two_versions, "other")[-1] == ["/other"]
+
+
+def test_what_is_not_served_is_renamed_and_back(two_versions: Repository, sql: Session) -> None:
+    sql("UPDATE plugins SET binary_path = NULL")
     before = described(two_versions, "one")
     sql("UPDATE plugins SET name = 'two'")
     assert described(two_versions, "two") == before
     sql("UPDATE plugins SET name = 'one'")
-    assert described(two_versions, "one") == before
-    sql("UPDATE plugins SET name = 'two'")
-    publish(two_versions, "one", "/a", number=7)
-    with pytest.raises(psycopg2.errors.CheckViolation, match="two-<digest>"):
-        sql("UPDATE plugins SET binary_path = %s WHERE name = 'two'", path_of("one", 1))
+    set_back(sql, "one", 1)
+    assert described(two_versions, "one")[0] == "1.0"
+
+
+def test_names_that_were_swapped_without_the_triggers_can_be_swapped_back(
+    two_versions: Repository, sql: Session
+) -> None:
+    """As by an earlier Benana, or in a restored dump."""
+    publish(two_versions, "other", "/other")
+    before = {row.name: row.id for row in two_versions.list_rows()}
+    swap = [f"UPDATE plugins SET name = {new!r} WHERE name = {old!r}"
+            for old, new in (("one", "third"), ("other", "one"), ("third", "other"))]  # fmt: skip
+    sql("ALTER TABLE plugins DISABLE TRIGGER USER")
+    try:
+        for statement in swap:
+            sql(statement)
+    finally:
+        sql("ALTER TABLE plugins ENABLE TRIGGER USER")
+    for statement in swap:
+        sql(statement)
+    assert {row.name: row.id for row in two_versions.list_rows()} == before
+    publish(two_versions, "one", "/new", number=5)
+    publish(two_versions, "other", "/other/new", number=5)
+
+
+def test_a_name_that_is_none_is_said_to_be_so(two_versions: Repository, sql: Session) -> None:
+    for statement in (
+        "UPDATE plugins SET name = 'My Plugin', binary_path = NULL",
+        "INSERT INTO plugins (name) VALUES ('My Plugin')",
+    ):
+        with pytest.raises(psycopg2.errors.CheckViolation) as caught:
+            sql(statement)
+        assert "the name of the plugin is 'My Plugin', expected 1 to 63 of a-z" in str(caught.value)
+        assert caught.value.diag.constraint_name == "plugins_name_check"
+    sql("ALTER TABLE plugins DROP CONSTRAINT plugins_name_check; ALTER TABLE plugins DISABLE"
+        " TRIGGER USER; UPDATE plugins SET name = 'My Plugin';"
+        " ALTER TABLE plugins ENABLE TRIGGER USER")  # fmt: skip
+    with pytest.raises(psycopg2.errors.CheckViolation, match="can be renamed or deleted"):
+        sql("UPDATE plugins SET status = 'inactive'")
+    sql("UPDATE plugins SET name = 'one'")
+    sql(
+        "ALTER TABLE plugins ADD CONSTRAINT plugins_name_check"
+        " CHECK (name ~ '^[a-z][a-z0-9_]{0,62}$') NOT VALID"
+    )
+    assert described(two_versions, "one")[0] == "2.0"
 
 
 def test_a_row_of_the_go_design_is_changed_in_all_but_its_path(
