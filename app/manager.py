@@ -13,6 +13,7 @@ from app.database.events import ChangeListener
 from app.database.repository import Repository
 from app.database.shares import Share
 from app.database.timeouts import Timeouts, plugin_bounds
+from app.database.upkeep import Upkeep
 from app.database.workers import WorkerRepository
 from app.errors import DatabaseError, UnknownPluginError
 from app.publishing.publisher import Publisher
@@ -108,7 +109,8 @@ class PluginManager:
         self._watcher = SourceWatcher(settings.plugins_dir, settings.artifacts_dir, self._publisher)
         self._undertaker = Undertaker(app.running, settings.drain_seconds)
         last_good = LastGood(settings.artifacts_dir)
-        self._recorder = Recorder(self._workers, last_good, generations_alive)
+        self._upkeep = Upkeep(self._database, self._conditions, lambda: self._changed(None))
+        self._recorder = Recorder(self._workers, last_good, generations_alive, self._upkeep.seen)
         self._marker = LoadMarker(settings.artifacts_dir)
         self._loading = Loading(
             self._repository,
@@ -125,12 +127,14 @@ class PluginManager:
             self._undertaker,
             self._recorder,
             last_good,
+            self._upkeep,
         )
         self._listener = ChangeListener(
             settings.listen_database_url or url,
             self._changed,
             self._database.cut,
             settings.heartbeat_seconds,
+            lambda: self._upkeep.schema,
         )
 
     # --- life ------------------------------------------------------------------------------

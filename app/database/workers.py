@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from app.database.statements import Lender, statement, transaction
+from app.database.tables import LOOK, Tables
 from app.database.texts import as_json
 from app.records import LoadRecord, ServedRow, WorkerLoad, WorkerRow
 
@@ -36,27 +37,33 @@ class WorkerRepository:
         pid: int,
         generations_alive: int,
         started_at: datetime.datetime,
+        former: str | None = None,
     ) -> None:
-        """Enter a process, without any load."""
+        """Enter a process, without any load; the id that it had before is dropped."""
         with transaction(self._database) as cursor:
-            cursor.execute("DELETE FROM plugin_workers WHERE id = %s", (worker,))
+            cursor.execute("DELETE FROM plugin_workers WHERE id IN (%s, %s)", (worker, former))
             cursor.execute(
                 "INSERT INTO plugin_workers (id, host, pid, generations_alive, started_at)"
                 " VALUES (%s, %s, %s, %s, %s)",
                 (worker, host[:255], pid, generations_alive, started_at),
             )
 
-    def heartbeat(self, worker: str, generations_alive: int) -> bool:
-        """Note that a process lives, and drop the dead; return whether it is entered at all."""
-        with transaction(self._database) as cursor:
+    def heartbeat(self, worker: str, generations_alive: int) -> Tables | None:
+        """Note that a process lives, drop the dead, and look at our tables: one round trip.
+
+        Returns:
+            The tables; None if the process is not entered.
+        """
+        with statement(self._database) as cursor:
             cursor.execute(
-                "UPDATE plugin_workers SET heartbeat_at = clock_timestamp(),"
-                " generations_alive = %s WHERE id = %s",
-                (generations_alive, worker),
+                "WITH beat AS (UPDATE plugin_workers SET heartbeat_at = clock_timestamp(),"  # noqa: S608
+                " generations_alive = %s WHERE id = %s RETURNING id),"
+                f" dropped AS (DELETE FROM plugin_workers WHERE id IN ({_DEAD}) AND id <> %s)"
+                f" SELECT beat.id, tables.* FROM ({LOOK}) tables LEFT JOIN beat ON true",
+                (generations_alive, worker, worker),
             )
-            known = bool(cursor.rowcount)
-            cursor.execute(f"DELETE FROM plugin_workers WHERE id IN ({_DEAD})")  # noqa: S608
-            return known
+            known, *tables = cursor.fetchone()
+            return Tables.read(tuple(tables)) if known else None
 
     def record(self, worker: str, loads: Collection[LoadRecord]) -> bool:
         """Note what a process runs of some plugins; return whether it is entered at all."""

@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import Callable, Collection, Iterable
 
+from app.database.tables import Tables
 from app.database.workers import HEARTBEAT_SECONDS, WorkerRepository
 from app.errors import DatabaseError, DatabaseRefusedError
 from app.records import LoadRecord, ServedRow
@@ -34,11 +35,22 @@ class Recorder(OwnThread):
         workers: WorkerRepository,
         last_good: LastGood,
         generations_alive: Callable[[], int],
+        seen: Callable[[Tables | None], None] = lambda _: None,
     ) -> None:
+        """Make it; nothing is started.
+
+        Args:
+            workers: where it reports to.
+            last_good: the host's own files.
+            generations_alive: how many generations are in memory.
+            seen: is told with each heartbeat what state our tables are in; None if that is
+                refused, as where one is missing.
+        """
         super().__init__("benana-recorder")
         self._workers = workers
         self._last_good = last_good
         self._generations_alive = generations_alive
+        self._seen = seen
         self._id = str(uuid.uuid4())
         self._loads: dict[str, LoadRecord] = {}
         self._changed: set[str] = set()
@@ -85,6 +97,8 @@ class Recorder(OwnThread):
                     self._wait(lambda: self._stopped, GATHER_SECONDS)
             except DatabaseError as error:
                 self._complain(error)
+                if isinstance(error, DatabaseRefusedError):
+                    self._seen(None)
                 self._registered = False  # all of it is told again when the database is back
                 beat_at = 0.0
                 self._wait(lambda: self._stopped, RETRY_SECONDS)
@@ -105,13 +119,21 @@ class Recorder(OwnThread):
 
     def _beat(self) -> None:
         alive = self._generations_alive()
-        if self._registered and self._workers.heartbeat(self._id, alive):
+        if self._registered and (tables := self._workers.heartbeat(self._id, alive)):
+            self._seen(tables)
             return
         self._registered = False
-        self._workers.register(self._id, socket.gethostname(), os.getpid(), alive, self._started_at)
+        # Under another id each time: the one before may be in a dump that is being restored.
+        entry = str(uuid.uuid4())
+        self._workers.register(
+            entry, socket.gethostname(), os.getpid(), alive, self._started_at, self._id
+        )
+        self._id = entry
         self._registered = True
         with self._wake:
             self._changed.update(self._loads)
+        if tables := self._workers.heartbeat(self._id, alive):
+            self._seen(tables)
 
     def _report(self) -> None:
         with self._wake:

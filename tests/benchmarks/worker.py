@@ -15,9 +15,11 @@ from typing import Any
 
 import psycopg2
 
+from app.conditions import Conditions
 from app.database.connection import Database
 from app.database.events import ChangeListener
 from app.database.repository import Repository
+from app.database.upkeep import Upkeep
 from app.database.workers import WorkerRepository
 from app.serving.application import LiveApp
 from app.serving.archive import generations_alive
@@ -56,6 +58,7 @@ class Worker:
             self._undertaker,
             self._recorder,
             last_good,
+            Upkeep(database, Conditions(), lambda: self._reconciler.mark(None)),
         )
         self._admin = psycopg2.connect(url)
         self._admin.autocommit = True
