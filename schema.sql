@@ -1,7 +1,11 @@
 -- The tables of Benana, and the trigger that tells every process of a change.
 --
 -- Idempotent: it may be applied again and again, also to a database that holds the two tables of
--- the Go design with rows in them; those rows are kept.
+-- the Go design with rows in them; those rows are kept. The tables are in the schema that is the
+-- current one when this is applied; no function relies on its name, nor on the search_path of who
+-- fires a trigger, so the schema may be renamed or restored under another name.
+--
+-- ASCII alone, so that it can be applied to a database of any encoding.
 
 CREATE TABLE IF NOT EXISTS plugins (
     id VARCHAR(255) PRIMARY KEY,
@@ -84,10 +88,12 @@ CREATE TABLE IF NOT EXISTS plugin_failures (
     updated_at TIMESTAMP WITH TIME ZONE NOT NULL DEFAULT clock_timestamp()
 );
 
--- The processes that serve, and what each of them runs. Nothing here notifies anybody.
+-- The processes that serve, and what each of them runs. Nothing here notifies anybody. Unlogged,
+-- because they are of this database alone: no publication takes such tables along, and a replica
+-- would hold its publisher's processes for its own.
 --   generation  what the process runs of the plugin; NULL if nothing.
 --   reconciled  the generation of the row that the process has acted on.
-CREATE TABLE IF NOT EXISTS plugin_workers (
+CREATE UNLOGGED TABLE IF NOT EXISTS plugin_workers (
     id VARCHAR(36) PRIMARY KEY,
     host VARCHAR(255) NOT NULL,
     pid INTEGER NOT NULL,
@@ -108,7 +114,7 @@ ALTER TABLE plugin_workers ADD COLUMN IF NOT EXISTS crew INTEGER;
 ALTER TABLE plugin_workers ADD COLUMN IF NOT EXISTS status VARCHAR(20);
 ALTER TABLE plugin_workers ADD COLUMN IF NOT EXISTS reasons JSONB;
 
-CREATE TABLE IF NOT EXISTS plugin_loads (
+CREATE UNLOGGED TABLE IF NOT EXISTS plugin_loads (
     worker_id VARCHAR(36) NOT NULL REFERENCES plugin_workers(id) ON DELETE CASCADE,
     plugin_name VARCHAR(255) NOT NULL,
     plugin_id VARCHAR(255) NOT NULL,
@@ -122,6 +128,28 @@ CREATE TABLE IF NOT EXISTS plugin_loads (
 );
 
 CREATE INDEX IF NOT EXISTS plugin_loads_plugin_name ON plugin_loads (plugin_name);
+
+-- Those of an older Benana were logged. The one that refers to the other goes first.
+DO $$
+DECLARE
+    found RECORD;
+BEGIN
+    FOR found IN
+        SELECT p.pubname, r.prrelid::regclass AS relation
+        FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid
+        WHERE r.prrelid IN ('plugin_loads'::regclass, 'plugin_workers'::regclass)
+    LOOP
+        EXECUTE format('ALTER PUBLICATION %I DROP TABLE %s', found.pubname, found.relation);
+    END LOOP;
+    FOR found IN
+        SELECT c.oid::regclass AS relation FROM pg_class c WHERE c.relpersistence = 'p'
+            AND c.oid IN ('plugin_loads'::regclass, 'plugin_workers'::regclass)
+        ORDER BY c.relname
+    LOOP
+        EXECUTE format('ALTER TABLE %s SET UNLOGGED', found.relation);
+    END LOOP;
+END;
+$$;
 
 -- Under the row's lock, so that no two changes get the same generation.
 CREATE OR REPLACE FUNCTION stamp_plugin_change() RETURNS TRIGGER AS $$
@@ -170,7 +198,7 @@ BEGIN
     IF NEW.source_digest IS NOT DISTINCT FROM OLD.source_digest THEN
         IF NEW.binary_path IS DISTINCT FROM OLD.binary_path THEN
             NEW.source_digest := COALESCE(
-                substring(NEW.binary_path FROM '-([0-9a-f]{32})\.pyz$'), OLD.source_digest);
+                substring(NEW.binary_path FROM '-([0-9a-f]{32})[.]pyz$'), OLD.source_digest);
         ELSIF NEW.source_path IS DISTINCT FROM OLD.source_path THEN
             NEW.source_digest := NULL;
         END IF;
@@ -197,7 +225,7 @@ $$ LANGUAGE plpgsql;
 CREATE OR REPLACE FUNCTION plugin_digest(plugin TEXT, path TEXT) RETURNS TEXT AS $$
     SELECT CASE
         WHEN substring(path FROM '[^/]*$') = plugin || '-' || left(right(path, 36), 32) || '.pyz'
-        THEN substring(path FROM '-([0-9a-f]{32})\.pyz$')
+        THEN substring(path FROM '-([0-9a-f]{32})[.]pyz$')
     END;
 $$ LANGUAGE sql IMMUTABLE;
 
@@ -206,7 +234,7 @@ $$ LANGUAGE sql IMMUTABLE;
 -- they have to be the same; after it they are on branches of their own.)
 CREATE OR REPLACE FUNCTION uri_templates_exclude(one TEXT, other TEXT) RETURNS BOOLEAN AS $$
 DECLARE
-    field CONSTANT TEXT := '\{[^}]*\}';
+    field CONSTANT TEXT := '[{][^}]*[}]';  -- without backslashes, which a session may escape
     ours TEXT[] := regexp_split_to_array(ltrim(one, '/'), '/');
     theirs TEXT[] := regexp_split_to_array(ltrim(other, '/'), '/');
 BEGIN
@@ -224,11 +252,15 @@ $$ LANGUAGE plpgsql IMMUTABLE;
 -- The record is of the version that is served: who sets binary_path in psql sets a row to a version
 -- that is kept, and this sets what is known of it. A publish writes all of that itself, and says so
 -- by the setting benana.publishing.
+-- Its search_path is the schema of the table, set within, because who fires it may have any; what a
+-- SET clause names is as it was before when the function ends.
 CREATE OR REPLACE FUNCTION describe_plugin_version() RETURNS TRIGGER AS $$
 DECLARE
-    digest CONSTANT TEXT := plugin_digest(NEW.name, NEW.binary_path);
+    digest TEXT;
     kept JSONB;
 BEGIN
+    PERFORM set_config('search_path', quote_ident(TG_TABLE_SCHEMA) || ', pg_temp', true);
+    digest := plugin_digest(NEW.name, NEW.binary_path);
     SELECT v.metadata INTO kept FROM plugin_versions v
         WHERE v.plugin_name = NEW.name AND v.source_digest = digest
         FOR KEY SHARE;
@@ -257,7 +289,7 @@ BEGIN
     END IF;
     RETURN NEW;
 END;
-$$ LANGUAGE plpgsql SECURITY DEFINER;
+$$ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
 
 -- The same for plugin_endpoints, once all rows of the statement are as they shall be: so two plugins
 -- can change their routes with each other. It holds the rows and then takes the lock of a publish.
@@ -268,6 +300,7 @@ DECLARE
     changed TEXT[];
     clash RECORD;
 BEGIN
+    PERFORM set_config('search_path', quote_ident(TG_TABLE_SCHEMA) || ', pg_temp', true);
     IF TG_OP = 'INSERT' THEN
         -- A row without a version is a person's; a publish or a restored dump knows it.
         WITH described AS (
@@ -342,23 +375,15 @@ BEGIN
     END IF;
     RETURN NULL;
 END;
-$$ LANGUAGE plpgsql SECURITY DEFINER;
+$$ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
 
 -- These two do their work for roles that may change plugins alone. So they see only the tables
 -- beside plugins, and nobody else may make triggers of them.
 REVOKE ALL ON FUNCTION describe_plugin_version(), record_plugin_routes() FROM PUBLIC;
-DO $$
-DECLARE
-    home NAME := (SELECT nspname FROM pg_namespace n JOIN pg_class c ON c.relnamespace = n.oid
-        WHERE c.oid = 'plugins'::regclass);
-BEGIN
-    EXECUTE format('ALTER FUNCTION describe_plugin_version() SET search_path = %I, pg_temp', home);
-    EXECUTE format('ALTER FUNCTION record_plugin_routes() SET search_path = %I, pg_temp', home);
-END;
-$$;
 
 -- The payload is a hint: every process re-reads the row. A payload of 8,000 bytes or more would
 -- fail the statement of whoever changes the row, so `new_data` is null where it would be too long.
+-- `schema` tells one Benana's changes from another's in one database.
 CREATE OR REPLACE FUNCTION notify_plugin_change() RETURNS TRIGGER AS $$
 DECLARE
     changed RECORD;  -- and not `plugins`: that would be looked up in the caller's search_path
@@ -366,8 +391,8 @@ DECLARE
 BEGIN
     IF TG_OP = 'TRUNCATE' THEN
         payload := json_build_object(
-            'operation', TG_OP, 'table', TG_TABLE_NAME, 'id', NULL, 'name', NULL,
-            'new_data', NULL, 'timestamp', extract(epoch FROM clock_timestamp()));
+            'operation', TG_OP, 'schema', TG_TABLE_SCHEMA, 'table', TG_TABLE_NAME, 'id', NULL,
+            'name', NULL, 'new_data', NULL, 'timestamp', extract(epoch FROM clock_timestamp()));
         PERFORM pg_notify('plugin_changes', payload);
         RETURN NULL;
     END IF;
@@ -377,19 +402,22 @@ BEGIN
         changed := NEW;
     END IF;
     payload := json_build_object(
-        'operation', TG_OP, 'table', TG_TABLE_NAME, 'id', changed.id, 'name', changed.name,
+        'operation', TG_OP, 'schema', TG_TABLE_SCHEMA, 'table', TG_TABLE_NAME,
+        'id', changed.id, 'name', changed.name,
         'new_data', CASE WHEN TG_OP <> 'DELETE' THEN row_to_json(changed) END,
         'timestamp', extract(epoch FROM clock_timestamp()));
     IF octet_length(payload) >= 7900 THEN
         payload := json_build_object(
-            'operation', TG_OP, 'table', TG_TABLE_NAME, 'id', changed.id, 'name', changed.name,
-            'new_data', NULL, 'timestamp', extract(epoch FROM clock_timestamp()));
+            'operation', TG_OP, 'schema', TG_TABLE_SCHEMA, 'table', TG_TABLE_NAME,
+            'id', changed.id, 'name', changed.name, 'new_data', NULL,
+            'timestamp', extract(epoch FROM clock_timestamp()));
     END IF;
     PERFORM pg_notify('plugin_changes', payload);
     IF TG_OP = 'UPDATE' AND OLD.name <> NEW.name THEN
         PERFORM pg_notify('plugin_changes', json_build_object(
-            'operation', TG_OP, 'table', TG_TABLE_NAME, 'id', OLD.id, 'name', OLD.name,
-            'new_data', NULL, 'timestamp', extract(epoch FROM clock_timestamp()))::text);
+            'operation', TG_OP, 'schema', TG_TABLE_SCHEMA, 'table', TG_TABLE_NAME,
+            'id', OLD.id, 'name', OLD.name, 'new_data', NULL,
+            'timestamp', extract(epoch FROM clock_timestamp()))::text);
     END IF;
     RETURN NULL;
 END;
@@ -437,3 +465,9 @@ CREATE TRIGGER plugins_notify_update AFTER UPDATE ON plugins
     FOR EACH ROW WHEN (OLD.* IS DISTINCT FROM NEW.*) EXECUTE FUNCTION notify_plugin_change();
 CREATE TRIGGER plugins_notify_truncate AFTER TRUNCATE ON plugins
     FOR EACH STATEMENT EXECUTE FUNCTION notify_plugin_change();
+
+-- Only what notifies fires also where rows are applied, not changed: in the workers of a logical
+-- replica. The others have done their work where the row was changed.
+ALTER TABLE plugins ENABLE ALWAYS TRIGGER plugins_notify_row;
+ALTER TABLE plugins ENABLE ALWAYS TRIGGER plugins_notify_update;
+ALTER TABLE plugins ENABLE ALWAYS TRIGGER plugins_notify_truncate;

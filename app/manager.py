@@ -15,6 +15,7 @@ from app.database.events import ChangeListener
 from app.database.repository import Repository
 from app.database.shares import Share
 from app.database.timeouts import Timeouts, plugin_bounds
+from app.database.upkeep import Upkeep
 from app.database.workers import WorkerRepository
 from app.errors import DatabaseError, UnknownPluginError
 from app.health import Health, HealthReport
@@ -129,7 +130,10 @@ class PluginManager:
         )
         self._undertaker = Undertaker(app.running, settings.drain_seconds)
         last_good = LastGood(settings.artifacts_dir)
-        self._recorder = Recorder(self._workers, last_good, self._report, self._conditions)
+        self._upkeep = Upkeep(self._database, self._conditions, lambda: self._changed(None))
+        self._recorder = Recorder(
+            self._workers, last_good, self._report, self._conditions, self._upkeep.seen
+        )
         self._marker = LoadMarker(settings.artifacts_dir)
         self._loading = Loading(
             self._repository,
@@ -146,6 +150,7 @@ class PluginManager:
             self._undertaker,
             self._recorder,
             last_good,
+            self._upkeep,
             self._conditions,
         )
         self._listener = ChangeListener(
@@ -154,6 +159,7 @@ class PluginManager:
             self._database.cut,
             settings.heartbeat_seconds,
             self._conditions,
+            lambda: self._upkeep.schema,
         )
         self._health = Health(
             self._conditions,

@@ -60,6 +60,7 @@ class ChangeListener:
         on_silence: Callable[[], None] | None = None,
         heartbeat_seconds: float = HEARTBEAT_SECONDS,
         conditions: Conditions | None = None,
+        schema: Callable[[], str | None] = lambda: None,
     ) -> None:
         """Make a listener.
 
@@ -69,8 +70,11 @@ class ChangeListener:
             on_silence: called when the database did not answer in time.
             heartbeat_seconds: how often a silent connection is tested.
             conditions: where it holds that changes are not noticed at once.
+            schema: returns the schema of our tables: what is told of another one is another
+                Benana's; None as long as it is not known, when everything is heard.
         """
         self._conditions = conditions or Conditions()
+        self._schema = schema
         self._deaf = False
         """Whether a LISTEN over this connection was of no use when it was tried last."""
         self._on_silence = on_silence
@@ -195,7 +199,9 @@ class ChangeListener:
             if notification.channel == own:
                 own_came = True
                 continue
-            name = _name_in(notification.payload)
+            name, schema = _read(notification.payload)
+            if schema is not None and (self._schema() or schema) != schema:
+                continue
             if name is None:
                 everything = True
             else:
@@ -270,10 +276,17 @@ class ChangeListener:
         self._stopped.wait(seconds)
 
 
-def _name_in(payload: str) -> str | None:
-    """Return the plugin that a payload names; None where it names none, whoever wrote it."""
+def _read(payload: str) -> tuple[str | None, str | None]:
+    """Return the plugin and the schema that a payload names, whoever wrote it.
+
+    None where it names none: older triggers do not name the schema.
+    """
     try:
-        name = json.loads(payload)["name"]
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return None
-    return name if isinstance(name, str) and is_plugin_name(name) else None
+        found = json.loads(payload)
+        name, schema = found["name"], found.get("schema")
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return None, None
+    return (
+        name if isinstance(name, str) and is_plugin_name(name) else None,
+        schema if isinstance(schema, str) else None,
+    )

@@ -9,9 +9,10 @@ import psycopg2
 from app.database.locks import PUBLISH_LOCK
 from app.database.schema import apply_schema
 from app.database.statements import Lender, statement, transaction
+from app.database.tables import FIRES, NOTIFIERS, silence_of
 from app.database.texts import as_json, storable
 from app.database.timeouts import Timeouts
-from app.errors import DatabaseUnavailableError
+from app.errors import DatabaseRefusedError, DatabaseUnavailableError
 from app.plugin import PluginMetadata
 from app.records import (
     Artifact,
@@ -39,13 +40,23 @@ _ROWS = f"""
     FROM plugins p
 """  # noqa: S608 - both parts are constants
 # The digest that a path ends with, as `records.artifact_digest` reads it: `…-<32 digits>.pyz`.
-_SERVED = """
-    SELECT p.id, p.name, p.generation, p.status, p.binary_path, v.archive_sha256,
-        p.binary_path IS NULL AND p.source_path IS NOT NULL,
-        coalesce(p.error ? 'generation', false)
-    FROM plugins p LEFT JOIN plugin_versions v
-    ON v.plugin_name = p.name AND v.source_digest = left(right(p.binary_path, 36), 32)
-"""
+_SERVED_COLUMNS = """p.id, p.name, p.generation, p.status, p.binary_path, v.archive_sha256,
+    p.binary_path IS NULL AND p.source_path IS NOT NULL, coalesce(p.error ? 'generation', false)"""
+_SERVED_TABLES = """plugins p LEFT JOIN plugin_versions v
+    ON v.plugin_name = p.name AND v.source_digest = left(right(p.binary_path, 36), 32)"""
+_SERVED = f"""
+    SELECT {_SERVED_COLUMNS} FROM {_SERVED_TABLES}
+    WHERE p.name = ANY(%s) ORDER BY p.created_at, p.name
+"""  # noqa: S608 - constants
+# With it, in the same snapshot, what tells of changes and is missing: while a dump is restored, a
+# row that is not there may be one that is not there yet.
+_WHOLE = f"""
+    SELECT whole.silent, {_SERVED_COLUMNS} FROM (
+        SELECT ARRAY(SELECT unnest(%s::name[]) EXCEPT SELECT tgname FROM pg_trigger
+            WHERE tgrelid = 'plugins'::regclass AND {FIRES} ORDER BY 1) AS silent) whole
+    LEFT JOIN ({_SERVED_TABLES}) ON %s::text[] IS NULL OR p.name = ANY(%s)
+    ORDER BY p.created_at, p.name
+"""  # noqa: S608 - constants
 # For the triggers, which do for psql what a publish does itself.
 _BY_PUBLISH = "SET LOCAL benana.publishing = 'on'"
 _FORGET_FAILURE = "DELETE FROM plugin_failures WHERE name = %s"
@@ -109,16 +120,27 @@ class Repository:
             return [found[0] for found in cursor.fetchall()]
 
     def served_rows(self, names: Collection[str] | None = None) -> list[ServedRow]:
-        """Return what decides what is served, oldest first; of all plugins or of some."""
+        """Return what decides what is served, oldest first; of all plugins or of some.
+
+        Raises:
+            DatabaseRefusedError: a table is missing, or a trigger that tells of changes and, where
+                names are given, the row of one: as while a dump is restored, when what is not
+                there is not gone.
+        """
+        if names is not None:
+            wanted = set(names)
+            with statement(self._database) as cursor:
+                cursor.execute(_SERVED, (list(wanted),))
+                rows = [ServedRow(*found) for found in cursor.fetchall()]
+            if len(rows) == len(wanted):
+                return rows
+        some = None if names is None else list(names)
         with statement(self._database) as cursor:
-            if names is None:
-                cursor.execute(f"{_SERVED} ORDER BY p.created_at, p.name")
-            else:
-                cursor.execute(
-                    f"{_SERVED} WHERE p.name = ANY(%s) ORDER BY p.created_at, p.name",
-                    (list(names),),
-                )
-            return [ServedRow(*found) for found in cursor.fetchall()]
+            cursor.execute(_WHOLE, (list(NOTIFIERS), some, some))
+            found = cursor.fetchall()
+        if silent := found[0][0]:
+            raise DatabaseRefusedError(silence_of(silent), sqlstate="")
+        return [ServedRow(*row) for _, *row in found if row[0] is not None]
 
     def find_artifact(self, plugin: str, digest: str) -> Artifact | None:
         """Return a version with its archive, None if there is none."""

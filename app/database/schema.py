@@ -1,37 +1,54 @@
 """Applies `schema.sql`."""
 
 import hashlib
+import logging
 from pathlib import Path
+from typing import Any
 
 import psycopg2
 
 from app.database.connection import Connection
 from app.database.locks import SCHEMA_LOCK, LockReport
 from app.database.statements import refused
+from app.database.tables import FIRES, LOOK, TRIGGERS, Tables
+
+log = logging.getLogger(__name__)
 
 SCHEMA_FILE = Path(__file__).parents[2] / "schema.sql"
 
 LOCK_PATIENCE = "10s"
 """How long the schema waits for a lock: it is applied once, and everything waits for it."""
 
-_IS_CURRENT = """
-    SELECT coalesce(obj_description(to_regclass('plugins'), 'pg_class') = %s, false)
-        AND (SELECT count(*) FROM pg_trigger WHERE tgrelid = to_regclass('plugins')
-             AND tgname IN ('plugins_stamp', 'plugins_version', 'plugins_routes_insert',
-                            'plugins_routes_update', 'plugins_notify_row',
-                            'plugins_notify_update', 'plugins_notify_truncate')) = 7
-"""
+_HERE = "to_regclass(format('%%I.plugins', current_schema()))"
+"""The table in the schema where new ones are made; not the one of another Benana that the
+search_path shows, too."""
+
+_IS_CURRENT = f"""
+    SELECT coalesce(obj_description({_HERE}, 'pg_class') = %s, false)
+        AND (SELECT count(*) FROM pg_trigger WHERE tgrelid = {_HERE}
+             AND tgname = ANY(%s) AND {FIRES}) = {len(TRIGGERS)}
+"""  # noqa: S608 - constants
+
+_ANOTHER = f"""
+    SELECT n.nspname, current_schema()
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.oid = to_regclass('plugins') AND {_HERE} IS NULL
+        AND obj_description(c.oid, 'pg_class') LIKE 'benana %%'
+"""  # noqa: S608 - constants
 
 
-def apply_schema(connection: Connection, locks: LockReport | None = None) -> bool:
+def apply_schema(
+    connection: Connection, locks: LockReport | None = None, *, patience: str = LOCK_PATIENCE
+) -> bool:
     """Bring a database to this schema.
 
     A database that has it already is not touched: its tables would be locked otherwise, and a
     session that left a transaction open would hold up the start.
 
     Args:
-        connection: a connection outside of a transaction.
+        connection: a connection outside of a transaction; its current schema gets the tables.
         locks: finds who holds a lock; None where nobody wants to know.
+        patience: how long to wait for a lock, as PostgreSQL writes it.
 
     Returns:
         Whether anything was applied.
@@ -41,20 +58,57 @@ def apply_schema(connection: Connection, locks: LockReport | None = None) -> boo
         DatabaseUnavailableError: the database is away.
         DatabaseRefusedError: the database refuses, as for want of rights.
     """
-    text = SCHEMA_FILE.read_text()
-    mark = f"benana {hashlib.sha256(text.encode()).hexdigest()[:16]}"
+    # Its bytes decide, and not how this process would read them: they are the same on every host.
+    text = SCHEMA_FILE.read_bytes()
+    mark = f"benana {hashlib.sha256(text).hexdigest()[:16]}"
     try:
         with connection, connection.cursor() as cursor:
-            cursor.execute(
-                "SET LOCAL lock_timeout = %s; SET LOCAL statement_timeout = 0;"
-                " SELECT pg_advisory_xact_lock(%s)",
-                (LOCK_PATIENCE, SCHEMA_LOCK),
-            )
-            cursor.execute(_IS_CURRENT, (mark,))
+            _lock(cursor, patience)
+            cursor.execute(_IS_CURRENT, (mark, list(TRIGGERS)))
             if cursor.fetchone() == (True,):
                 return False
+            cursor.execute(_ANOTHER, ())
+            if (found := cursor.fetchone()) is not None:
+                log.warning(
+                    "the schema %s holds the tables of a Benana; this one makes its own in the "
+                    "schema %s, the first of its search_path",
+                    *found,
+                )
             cursor.execute(text)
             cursor.execute("COMMENT ON TABLE plugins IS %s", (mark,))
             return True
     except psycopg2.Error as error:
         raise refused(error, locks, "schema.sql cannot be applied") from error
+
+
+def fire_always(
+    connection: Connection, locks: LockReport | None = None, *, patience: str = LOCK_PATIENCE
+) -> tuple[str, ...]:
+    """Make the triggers that notify fire also where a replica applies rows, if they do not.
+
+    `pg_restore --disable-triggers` and `ALTER TABLE … ENABLE TRIGGER ALL` end that silently.
+
+    Returns:
+        The triggers that did not.
+
+    Raises:
+        DatabaseError: as `apply_schema`.
+    """
+    try:
+        with connection, connection.cursor() as cursor:
+            _lock(cursor, patience)
+            cursor.execute(LOOK)
+            names = Tables.read(next(cursor)).not_always
+            for name in names:
+                cursor.execute(f"ALTER TABLE plugins ENABLE ALWAYS TRIGGER {name}")
+            return names
+    except psycopg2.Error as error:
+        raise refused(error, locks, "the triggers cannot be set to ALWAYS") from error
+
+
+def _lock(cursor: Any, patience: str) -> None:
+    cursor.execute(
+        "SET LOCAL lock_timeout = %s; SET LOCAL statement_timeout = 0;"
+        " SELECT pg_advisory_xact_lock(%s)",
+        (patience, SCHEMA_LOCK),
+    )

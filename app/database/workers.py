@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from app.database.statements import Lender, statement, transaction
+from app.database.tables import LOOK, Tables
 from app.database.texts import as_json, storable
 from app.presence import Presence, own_presence
 from app.records import Crew, LoadRecord, WorkerLoad, WorkerReport, WorkerRow
@@ -43,6 +44,7 @@ class WorkerRepository:
         master: int,
         started_at: datetime.datetime,
         report: WorkerReport,
+        former: str | None = None,
     ) -> None:
         """Enter a process, without any load.
 
@@ -53,9 +55,10 @@ class WorkerRepository:
             master: the process id of its master.
             started_at: when it began.
             report: what it says of itself.
+            former: the id that it had before, which is dropped.
         """
         with transaction(self._database) as cursor:
-            cursor.execute("DELETE FROM plugin_workers WHERE id = %s", (worker,))
+            cursor.execute("DELETE FROM plugin_workers WHERE id IN (%s, %s)", (worker, former))
             cursor.execute(
                 "INSERT INTO plugin_workers (id, host, machine, pid, started, master, started_at,"
                 " generations_alive, status, reasons, crew)"
@@ -72,17 +75,23 @@ class WorkerRepository:
                 ),
             )
 
-    def heartbeat(self, worker: str, report: WorkerReport) -> bool:
-        """Note that a process lives, and drop the dead; return whether it is entered at all."""
-        with transaction(self._database) as cursor:
+    def heartbeat(self, worker: str, report: WorkerReport) -> Tables | None:
+        """Note that a process lives, drop the dead, and look at our tables: one round trip.
+
+        Returns:
+            The tables; None if the process is not entered.
+        """
+        with statement(self._database) as cursor:
             cursor.execute(
-                "UPDATE plugin_workers SET heartbeat_at = clock_timestamp(),"
-                " generations_alive = %s, status = %s, reasons = %s, crew = %s WHERE id = %s",
-                (*_columns(report), worker),
+                "WITH beat AS (UPDATE plugin_workers SET heartbeat_at = clock_timestamp(),"  # noqa: S608
+                " generations_alive = %s, status = %s, reasons = %s, crew = %s WHERE id = %s"
+                " RETURNING id),"
+                f" dropped AS (DELETE FROM plugin_workers WHERE id IN ({_DEAD}) AND id <> %s)"
+                f" SELECT beat.id, tables.* FROM ({LOOK}) tables LEFT JOIN beat ON true",
+                (*_columns(report), worker, worker),
             )
-            known = bool(cursor.rowcount)
-            cursor.execute(f"DELETE FROM plugin_workers WHERE id IN ({_DEAD})")  # noqa: S608
-            return known
+            known, *tables = cursor.fetchone()
+            return Tables.read(tuple(tables)) if known else None
 
     def record(self, worker: str, loads: Collection[LoadRecord]) -> bool:
         """Note what a process runs of some plugins; return whether it is entered at all."""

@@ -183,7 +183,8 @@ class Publisher:
             DatabaseError: the scan is not complete.
         """
         restore = self._seen.begin_start() if at_start else self._seen.start_is_pending()
-        self._repository.apply_schema()
+        if at_start or restore:
+            self._repository.apply_schema()  # later, a table that is missing is being restored
         folders = list_folders(self._root)
         if restore and folders:
             self._follow_root()

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from app.conditions import Conditions
 from app.database.repository import Repository
+from app.database.upkeep import Upkeep
 from app.errors import (
     ConflictError,
     DatabaseError,
@@ -16,7 +17,7 @@ from app.errors import (
     DatabaseUnavailableError,
     PluginError,
 )
-from app.records import ACTIVE, LoadRecord, ServedRow
+from app.records import ACTIVE, LoadRecord, ServedRow, artifact_digest
 from app.serving.application import LiveApp
 from app.serving.generations import Undertaker
 from app.serving.lastgood import LastGood
@@ -34,6 +35,10 @@ FIRST_PATIENCE_SECONDS = 10.0
 RETRY_SECONDS = 1.0
 FAILED_RETRY_SECONDS = 60.0
 """How long a generation that could not be loaded is left alone: its fault may pass."""
+
+VERSION_RETRY_SECONDS = 3.0
+"""How long a row is left alone whose version is not kept: a restore may bring that later, and
+nobody tells of it."""
 
 TRANSIENT_RETRY_SECONDS = (0.1, 15.0)
 """The first wait before a load whose fault passes is tried again, and the longest; each is twice
@@ -68,6 +73,7 @@ class Reconciler(OwnThread):
         undertaker: Undertaker,
         recorder: Recorder,
         last_good: LastGood,
+        upkeep: Upkeep,
         conditions: Conditions | None = None,
     ) -> None:
         super().__init__("benana-reconciler")
@@ -78,6 +84,7 @@ class Reconciler(OwnThread):
         self._undertaker = undertaker
         self._recorder = recorder
         self._last_good = last_good
+        self._upkeep = upkeep
         self._loaded: dict[str, LoadedPlugin] = {}
         self._failed: dict[str, _Failed] = {}
         self._under_way: dict[str, ServedRow] = {}
@@ -130,7 +137,10 @@ class Reconciler(OwnThread):
     def _run(self) -> None:
         while True:
             with self._wake:
-                retry_at = min((f.retry_at for f in self._failed.values()), default=None)
+                times = [failed.retry_at for failed in self._failed.values()]
+                if self._upkeep.look_at is not None:
+                    times.append(self._upkeep.look_at)
+                retry_at = min(times, default=None)
                 timeout = None if retry_at is None else max(0.0, retry_at - time.monotonic())
                 self._wake.wait_for(
                     lambda: self._stopped or self._all_dirty or self._dirty, timeout
@@ -140,19 +150,25 @@ class Reconciler(OwnThread):
                 now = time.monotonic()
                 self._dirty |= {n for n, failed in self._failed.items() if failed.retry_at <= now}
                 everything = self._all_dirty or len(self._dirty) > MANY_NAMES
+                everything |= self._upkeep.broken  # where it is seen whether rows can be trusted
                 names = None if everything else frozenset(self._dirty)
                 self._all_dirty = False
                 self._dirty.clear()
             try:
                 if not self.complete.is_set():
                     self._repository.apply_schema()
-                self.reconcile(names)
+                elif names is None:
+                    self._upkeep.mend()
+                if names is None or names:
+                    self.reconcile(names)
                 self._complaint = ""
                 self._conditions.clear("rows")
                 if names is None:
                     self.complete.set()
                 if not any(failed.error.transient for failed in self._failed.values()):
                     self.settled.set()
+                if (look_at := self._upkeep.look_at) is not None and look_at <= now:
+                    self._upkeep.give_back_endpoints()
             except DatabaseUnavailableError as error:
                 log.debug("nothing compared: %s", error)
                 self._cannot_compare(str(error))
@@ -262,6 +278,8 @@ class Reconciler(OwnThread):
         return failed is None or failed.row != row or time.monotonic() >= failed.retry_at
 
     def _apply(self, leaving: list[LoadedPlugin], wanted: list[ServedRow]) -> None:
+        if any(row.name not in self._loaded for row in wanted):
+            self._upkeep.rows_arrived()
         results = [self._load(row) for row in wanted]
         arrived: dict[str, LoadResult] = {}
         failed: list[tuple[ServedRow, PluginError]] = []
@@ -341,6 +359,8 @@ class Reconciler(OwnThread):
         if error.passes:
             first, longest = TRANSIENT_RETRY_SECONDS if error.transient else OUTSIDE_RETRY_SECONDS
             wait = min(first * 2.0**attempts, longest) * random.uniform(0.5, 1.0)  # noqa: S311
+        elif row.archive_sha256 is None and artifact_digest(row.name, row.binary_path or ""):
+            wait = VERSION_RETRY_SECONDS
         self._failed[row.name] = _Failed(row, error, time.monotonic() + wait, attempts)
         place = f" ({error.place})" if error.place else ""
         said = f"{error.phase} failed: {error.message}{place}"

@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Callable, Iterable
 
 from app.conditions import Conditions
+from app.database.tables import Tables
 from app.database.workers import HEARTBEAT_SECONDS, WorkerRepository
 from app.errors import DatabaseBusyError, DatabaseError, DatabaseRefusedError
 from app.presence import own_presence
@@ -37,6 +38,7 @@ class Recorder(OwnThread):
         last_good: LastGood,
         report: Callable[[], WorkerReport],
         conditions: Conditions | None = None,
+        seen: Callable[[Tables | None], None] = lambda _: None,
     ) -> None:
         """Make it; the thread is to be started in the process that it reports.
 
@@ -45,12 +47,15 @@ class Recorder(OwnThread):
             last_good: the host's own files.
             report: tells what this process says of itself.
             conditions: where it holds that nothing can be reported.
+            seen: is told with each heartbeat what state our tables are in; None if that is
+                refused, as where one is missing.
         """
         super().__init__("benana-recorder")
         self._workers = workers
         self._last_good = last_good
         self._self_report = report
         self._conditions = conditions or Conditions()
+        self._seen = seen
         self.id = str(uuid.uuid4())
         """This process's name among all."""
         self._loads: dict[str, LoadRecord] = {}
@@ -103,6 +108,8 @@ class Recorder(OwnThread):
                     self._wait(lambda: self._stopped, GATHER_SECONDS)
             except DatabaseError as error:
                 self._complain(error)
+                if isinstance(error, DatabaseRefusedError):
+                    self._seen(None)
                 self._registered = False  # all of it is told again when the database is back
                 beat_at = 0.0
                 self._wait(lambda: self._stopped, RETRY_SECONDS)
@@ -128,15 +135,27 @@ class Recorder(OwnThread):
     def _beat(self) -> None:
         self._beat_now = False
         report = self._self_report()
-        if self._registered and self._workers.heartbeat(self.id, report):
+        if self._registered and (tables := self._workers.heartbeat(self.id, report)):
+            self._seen(tables)
             return
         self._registered = False
+        # Under another id each time: the one before may be in a dump that is being restored.
+        entry = str(uuid.uuid4())
         self._workers.register(
-            self.id, socket.gethostname(), own_presence(), os.getppid(), self._started_at, report
+            entry,
+            socket.gethostname(),
+            own_presence(),
+            os.getppid(),
+            self._started_at,
+            report,
+            self.id,
         )
+        self.id = entry
         self._registered = True
         with self._wake:
             self._changed.update(self._loads)
+        if tables := self._workers.heartbeat(self.id, report):
+            self._seen(tables)
 
     def _report(self) -> None:
         with self._wake:

@@ -19,6 +19,7 @@ from app.conditions import Conditions
 from app.database.connection import Database
 from app.database.events import ChangeListener
 from app.database.repository import Repository
+from app.database.upkeep import Upkeep
 from app.database.workers import WorkerRepository
 from app.records import WorkerReport
 from app.serving.application import LiveApp
@@ -60,6 +61,7 @@ class Worker:
             self._undertaker,
             self._recorder,
             last_good,
+            Upkeep(database, Conditions(), lambda: self._reconciler.mark(None)),
             Conditions(),
         )
         self._admin = psycopg2.connect(url)

@@ -67,9 +67,10 @@ def listening(
     *,
     wait: bool = True,
     heartbeat: float = events.HEARTBEAT_SECONDS,
+    schema: Callable[[], str | None] = lambda: None,
 ) -> Iterator[ChangeListener]:
     """A started listener, which is stopped at the end unless the test did it."""
-    listener = ChangeListener(url, recorder, heartbeat_seconds=heartbeat)
+    listener = ChangeListener(url, recorder, heartbeat_seconds=heartbeat, schema=schema)
     listener.start()
     try:
         if wait:

@@ -83,7 +83,7 @@ CREATE TRIGGER "Endpoints Changed" BEFORE INSERT OR UPDATE OR DELETE ON plugin_e
     FOR EACH ROW EXECUTE FUNCTION notify_plugin_change();
 """
 
-KEYS = {"operation", "table", "id", "name", "new_data", "timestamp"}
+KEYS = {"operation", "schema", "table", "id", "name", "new_data", "timestamp"}
 DIGEST = "0123456789abcdef0123456789abcdef"
 
 Sql = Callable[..., list[tuple[Any, ...]]]

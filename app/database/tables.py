@@ -1,0 +1,95 @@
+"""What state our tables and their triggers are in: others may drop, restore or disable them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+TABLES = (
+    "plugins",
+    "plugin_endpoints",
+    "plugin_versions",
+    "plugin_failures",
+    "plugin_workers",
+    "plugin_loads",
+)
+NOTIFIERS = ("plugins_notify_row", "plugins_notify_truncate", "plugins_notify_update")
+"""The triggers that tell of changes; they fire also where rows are applied by a replica."""
+TRIGGERS = (
+    *NOTIFIERS,
+    "plugins_routes_insert",
+    "plugins_routes_update",
+    "plugins_stamp",
+    "plugins_version",
+)
+
+FIRES = "tgenabled IN ('O', 'A')"
+"""Whether a trigger fires in an ordinary session (`pg_trigger` in PostgreSQL's documentation)."""
+
+# A table that is made anew has another oid; a trigger that is disabled and enabled again, by
+# `pg_restore --disable-triggers` too, has another xmin.
+LOOK = f"""
+    SELECT n.nspname, obj_description(c.oid, 'pg_class'),
+        ARRAY(SELECT t FROM unnest(ARRAY[{", ".join(f"'{name}'" for name in TABLES)}]) t
+            WHERE to_regclass(t) IS NULL),
+        coalesce((SELECT json_object_agg(tgname, tgenabled) FROM pg_trigger
+            WHERE tgrelid = c.oid AND NOT tgisinternal), '{{}}'),
+        concat_ws(' ', c.oid, to_regclass('plugin_versions')::oid,
+            to_regclass('plugin_endpoints')::oid,
+            (SELECT string_agg(concat_ws(' ', oid, xmin, tgenabled), ' ' ORDER BY oid)
+                FROM pg_trigger WHERE tgrelid = c.oid AND NOT tgisinternal))
+    FROM (SELECT to_regclass('plugins')::oid AS oid) c
+    LEFT JOIN pg_class r ON r.oid = c.oid LEFT JOIN pg_namespace n ON n.oid = r.relnamespace
+"""  # noqa: S608 - constants
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """What was found, as this session's search_path finds it."""
+
+    schema: str | None
+    """Where they are; None without the table `plugins`."""
+    mark: str | None
+    """The comment that says which `schema.sql` was applied."""
+    missing: tuple[str, ...]
+    """The tables that are not there."""
+    triggers: tuple[tuple[str, str], ...]
+    """The triggers of `plugins`, each with its `tgenabled`."""
+    trace: str
+    """Another one whenever a table was made anew, or a trigger touched."""
+
+    @classmethod
+    def read(cls, found: tuple[Any, ...]) -> "Tables":
+        """Make it from a row of `LOOK`."""
+        schema, mark, missing, triggers, trace = found
+        return cls(schema, mark, tuple(missing), tuple(sorted(triggers.items())), trace)
+
+    @property
+    def not_firing(self) -> tuple[str, ...]:
+        """The triggers that are missing, or do not fire in an ordinary session."""
+        enabled = dict(self.triggers)
+        return tuple(name for name in TRIGGERS if enabled.get(name) not in {"O", "A"})
+
+    @property
+    def silent(self) -> bool:
+        """Whether one of them is one that tells of changes."""
+        return not set(NOTIFIERS).isdisjoint(self.not_firing)
+
+    @property
+    def not_always(self) -> tuple[str, ...]:
+        """Those that tell of changes, but not where a replica applies rows."""
+        enabled = dict(self.triggers)
+        return tuple(name for name in NOTIFIERS if enabled.get(name) == "O")
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all tables and triggers are there, and fire."""
+        return not self.missing and not self.not_firing
+
+
+def silence_of(triggers: Sequence[str]) -> str:
+    """Return the sentence that says which triggers do not tell of changes."""
+    several = len(triggers) > 1
+    return (
+        f"the table plugins lacks the trigger{'s' * several} {', '.join(triggers)}, or "
+        f"{'they are' if several else 'it is'} disabled, as while a dump is restored"
+    )

@@ -1,0 +1,219 @@
+"""Keeps our tables as they have to be, where others restore, disable or drop parts of them."""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+
+from app.conditions import Conditions
+from app.database.locks import PUBLISH_LOCK
+from app.database.schema import apply_schema, fire_always
+from app.database.statements import Lender, statement, transaction
+from app.database.tables import LOOK, Tables, silence_of
+from app.errors import DatabaseBusyError, DatabaseRefusedError
+
+log = logging.getLogger(__name__)
+
+GRACE_SECONDS = 60.0
+"""How long a trigger has to be missing before it is put back: a restore makes them at its end."""
+
+BARE_SECONDS = 5.0
+"""How long rows have to be without endpoints before they get them back: a restore brings the rows
+first."""
+
+PATIENCE = "100ms"
+"""How long a repair waits for a lock: who writes rows would wait behind it."""
+
+CONDITION = "tables"
+
+_RESTORING = """
+    EXISTS (SELECT 1 FROM pg_stat_activity
+        WHERE datname = current_database() AND application_name = 'pg_restore')
+"""
+# Where a subscription brings the endpoints, they come by it.
+_BARE = f"""
+    SELECT array_agg(p.id ORDER BY p.id) FROM plugins p JOIN plugin_versions v
+        ON v.plugin_name = p.name AND v.source_digest = plugin_digest(p.name, p.binary_path)
+    WHERE NOT EXISTS (SELECT 1 FROM plugin_endpoints e WHERE e.plugin_id = p.id)
+        AND jsonb_array_length(CASE jsonb_typeof(v.metadata->'endpoints')
+            WHEN 'array' THEN v.metadata->'endpoints' ELSE '[]' END) > 0
+        AND NOT {_RESTORING}
+        AND NOT EXISTS (SELECT 1 FROM pg_subscription_rel
+            WHERE srrelid = 'plugin_endpoints'::regclass)
+"""  # noqa: S608 - constants
+_GIVE_BACK = """
+    INSERT INTO plugin_endpoints (plugin_id, method, path, handler)
+    SELECT p.id, e.endpoint->>0, e.endpoint->>1, e.endpoint->>2
+    FROM plugins p JOIN plugin_versions v ON v.plugin_name = p.name
+        AND v.source_digest = plugin_digest(p.name, p.binary_path)
+    CROSS JOIN jsonb_array_elements(v.metadata->'endpoints') WITH ORDINALITY e (endpoint, n)
+    WHERE p.id = ANY(%s) AND jsonb_typeof(v.metadata->'endpoints') = 'array'
+        AND NOT EXISTS (SELECT 1 FROM plugin_endpoints o WHERE o.plugin_id = p.id)
+    ORDER BY p.id, e.n
+"""
+
+
+class Upkeep:
+    """What one process sees of our tables' state, and does about it.
+
+    `seen` is called in the recorder's thread, all else in the reconciler's.
+    """
+
+    def __init__(
+        self, database: Lender, conditions: Conditions, changed: Callable[[], None]
+    ) -> None:
+        """Make it.
+
+        Args:
+            database: the server's own.
+            conditions: what is not as it should be.
+            changed: called when a table was made anew or a trigger touched: everything is to be
+                compared, because nobody may have told of the rows.
+        """
+        self._database = database
+        self._conditions = conditions
+        self._changed = changed
+        self._trace: str | None = None
+        self._broken_since: float | None = None
+        self._said = ""
+        """What was said last of the tables."""
+        self._bare: frozenset[str] = frozenset()
+        self._refused = ""
+        """Why endpoints could not be given back, as it was said last."""
+        self.schema: str | None = None
+        """The schema of our tables; None while it is not known."""
+        self.look_at: float | None = None
+        """When to look for rows without endpoints, in monotonic seconds; None for not at all."""
+
+    def seen(self, tables: Tables | None) -> None:
+        """Take what a heartbeat found, None where it was refused.
+
+        Calls `changed` if it is not what the last one found.
+        """
+        before, self._trace = self._trace, tables.trace if tables else ""
+        if tables is not None:
+            self.schema = tables.schema
+        if before not in {None, self._trace}:
+            self._changed()
+
+    @property
+    def broken(self) -> bool:
+        """Whether a table or trigger was missing when everything was compared last."""
+        return self._broken_since is not None
+
+    # --- tables and triggers ---------------------------------------------------------------
+
+    def mend(self) -> None:
+        """Mend what others have done to our tables, before everything is compared.
+
+        Never a missing table `plugins`, nor the triggers of an empty one: these are of a restore
+        that has not come to its end, and what it was to bring is served on.
+
+        Raises:
+            DatabaseUnavailableError: the database is away.
+        """
+        self.rows_arrived()
+        with statement(self._database) as cursor:
+            cursor.execute(
+                f"SELECT {_RESTORING}, look.* FROM ({LOOK}) look"  # noqa: S608 - constants
+            )
+            restoring, *found = cursor.fetchone()
+        tables = Tables.read(tuple(found))
+        self.schema = tables.schema
+        if tables.is_whole:
+            self._broken_since = None
+            if tables.not_always:
+                self._repair(_shortcoming(tables), fire_always)
+            else:
+                self._is_well()
+            return
+        self._say(f"{_shortcoming(tables)}; what was served last is served on")
+        now = time.monotonic()
+        if self._broken_since is None or restoring:
+            self._broken_since = now
+        if now - self._broken_since < GRACE_SECONDS or tables.schema is None:
+            return
+        if not (tables.silent and self._is_empty()):
+            self._repair(_shortcoming(tables), apply_schema)
+
+    def _is_empty(self) -> bool:
+        with statement(self._database) as cursor:
+            cursor.execute("SELECT NOT EXISTS (SELECT 1 FROM plugins)")
+            return bool(cursor.fetchone()[0])
+
+    def _repair(self, what: str, action: Callable[..., object]) -> None:
+        try:
+            with self._database.connection() as connection:
+                action(connection, self._database.pool.locks, patience=PATIENCE)
+        except (DatabaseRefusedError, DatabaseBusyError) as error:
+            self._say(f"{what}; it cannot be mended here: {error}")
+        else:
+            log.warning("%s; mended", what)
+            self._is_well()
+
+    def _say(self, what: str) -> None:
+        self._conditions.hold(CONDITION, what)
+        if what != self._said:
+            log.warning("%s", what)
+        self._said = what
+
+    def _is_well(self) -> None:
+        self._conditions.clear(CONDITION)
+        if self._said:
+            log.info("the tables in the schema %s are as they should be", self.schema)
+        self._said = ""
+
+    # --- endpoints -------------------------------------------------------------------------
+
+    def rows_arrived(self) -> None:
+        """Look in a while whether there are rows without endpoints."""
+        if self.look_at is None:
+            self.look_at = time.monotonic() + BARE_SECONDS
+
+    def give_back_endpoints(self) -> None:
+        """Give rows the endpoints of their version, where they came back without any.
+
+        Those that were without them the last time, too: a restore brings the rows first.
+
+        Raises:
+            DatabaseUnavailableError: the database is away.
+        """
+        self.look_at = time.monotonic() + BARE_SECONDS
+        if self.broken:
+            return
+        try:
+            with statement(self._database) as cursor:
+                cursor.execute(_BARE)
+                bare = frozenset(cursor.fetchone()[0] or ())
+            long = sorted(bare & self._bare)
+            given = self._give_back(long) if long else 0
+        except (DatabaseRefusedError, DatabaseBusyError) as error:
+            if str(error) != self._refused:
+                log.warning("rows without endpoints do not get them back: %s; trying again", error)
+            self._refused = str(error)
+            return
+        self._refused = ""
+        if given:
+            log.warning("%d endpoints recorded again, which had not come back with rows", given)
+        self._bare = bare.difference(long)
+        if not self._bare:
+            self.look_at = None
+
+    def _give_back(self, rows: Sequence[str]) -> int:
+        with transaction(self._database, pace="brief") as cursor:
+            cursor.execute("SELECT pg_advisory_xact_lock(%s)", (PUBLISH_LOCK,))
+            cursor.execute(_GIVE_BACK, (rows,))
+            return int(cursor.rowcount)
+
+
+def _shortcoming(tables: Tables) -> str:
+    """Return the sentence that says what is not as it should be."""
+    if tables.missing:
+        several = len(tables.missing) > 1
+        names = ", ".join(tables.missing)
+        return f"the table{'s' * several} {names} {'are' if several else 'is'} missing"
+    if tables.not_firing:
+        return silence_of(tables.not_firing)
+    return (
+        f"the triggers {', '.join(tables.not_always)} do not fire where a replica applies rows, as "
+        "after pg_restore --disable-triggers"
+    )

@@ -1,0 +1,335 @@
+"""Our tables in databases as they are: other search_paths, schemas, publications, restores."""
+
+import contextlib
+import io
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator
+from urllib.parse import quote, urlsplit
+
+import psycopg2
+import pytest
+
+from app.conditions import Conditions
+from app.database import upkeep
+from app.database.connection import Database
+from app.database.repository import Repository
+from app.database.upkeep import Upkeep
+from app.errors import DatabaseRefusedError
+from tests.acceptance.server import wait_until
+from tests.integration.test_events import Recorder, listening
+from tests.integration.test_schema import DIGEST, Session, apply, session
+
+PATHS = ["''", "pg_catalog", 'nowhere, "Odd ""Name"""', "elsewhere, public"]
+METADATA = {"version": "7", "endpoints": [["GET", "/p", "handler"]], "completed": True}
+
+
+def in_schema(url: str, schema: str) -> str:
+    """Return the URL for sessions whose current schema is another one, which is made."""
+    with session(url) as sql:
+        sql(f'CREATE SCHEMA "{schema}"')
+    parts = urlsplit(url)
+    path = quote(f'-c search_path="{schema}"'.replace(" ", r"\ ").replace(r"-c\ ", "-c "))
+    return f"{parts.scheme}://{parts.netloc}{parts.path}?{parts.query}&options={path}"
+
+
+def as_role(url: str, role: str) -> str:
+    user = urlsplit(url).query.partition("user=")[2].partition("&")[0]
+    if not user:
+        pytest.skip("the URL names its role elsewhere")
+    return url.replace(f"user={user}", f"user={role}")
+
+
+def keep(sql: Session, table: str, name: str) -> None:
+    sql(f"INSERT INTO {table} VALUES (%s, %s, '', '', %s)", name, DIGEST, json.dumps(METADATA))
+
+
+@pytest.fixture(scope="module")
+def tables_url(new_database: Callable[[], str]) -> str:
+    return new_database()
+
+
+@pytest.fixture
+def sql(tables_url: str) -> Iterator[Session]:
+    """A session on empty tables; whatever was done to them before is mended."""
+    apply(tables_url)
+    with session(tables_url) as opened:
+        opened(
+            "TRUNCATE plugins, plugin_endpoints, plugin_versions, plugin_failures,"
+            " plugin_workers, plugin_loads"
+        )
+        yield opened
+
+
+# --- search_path and schemas -------------------------------------------------------------------
+
+
+def change_everything(sql: Session, home: str) -> None:
+    """Insert, copy, set back, rename, delete and truncate, with all names written out."""
+    keep(sql, f"{home}.plugin_versions", "a")
+    sql(f"INSERT INTO {home}.plugins (name, source_path) VALUES ('a', '/p/a'), ('b', '/p/b')")
+    sql(f"UPDATE {home}.plugins SET binary_path = '/x/a-{DIGEST}.pyz' WHERE name = 'a'")
+    routes = f"SELECT path FROM {home}.plugin_endpoints"
+    assert sql(routes) == [("/p",)]
+    with sql.connection.cursor() as cursor:
+        cursor.execute(f"DELETE FROM {home}.plugins WHERE name = 'a'")
+        cursor.copy_expert(
+            f"COPY {home}.plugins (name, binary_path) FROM STDIN CSV",
+            io.StringIO(f"a,/x/a-{DIGEST}.pyz\n"),
+        )
+    assert sql(routes) == [("/p",)]
+    keep(sql, f"{home}.plugin_versions", "b")
+    with pytest.raises(psycopg2.errors.ExclusionViolation):
+        sql(f"UPDATE {home}.plugins SET binary_path = '/x/b-{DIGEST}.pyz' WHERE name = 'b'")
+    sql(f"UPDATE {home}.plugins SET name = 'c', status = 'inactive' WHERE name = 'b'")
+    sql(f"DELETE FROM {home}.plugins WHERE name = 'c'")
+    sql(f"TRUNCATE {home}.plugins, {home}.plugin_endpoints, {home}.plugin_versions")
+
+
+@pytest.mark.parametrize("strings", ["on", "off"])
+@pytest.mark.parametrize("path", PATHS)
+def test_every_change_works_under_every_search_path(sql: Session, path: str, strings: str) -> None:
+    sql(f"SET search_path = {path}; SET standard_conforming_strings = {strings}")
+    sql("LISTEN plugin_changes; LISTEN fence")
+    change_everything(sql, "public")
+    heard = sql.notified()
+    assert [found["operation"] for found in heard] == [
+        *("INSERT", "INSERT", "UPDATE", "DELETE", "INSERT", "UPDATE", "UPDATE", "UPDATE"),
+        *("DELETE", "TRUNCATE"),
+    ]
+    assert {found["schema"] for found in heard} == {"public"}
+
+
+def test_the_schema_may_get_another_name(database_url: str) -> None:
+    """Another Benana in a schema of the old name is left alone."""
+    apply(database_url)
+    with session(database_url) as sql:
+        rename_and_change(sql)
+
+
+def rename_and_change(sql: Session) -> None:
+    sql('ALTER SCHEMA public RENAME TO "Other one"; CREATE SCHEMA public')
+    apply(sql.connection.dsn)
+    sql("LISTEN plugin_changes; LISTEN fence")
+    change_everything(sql, '"Other one"')
+    assert {found["schema"] for found in sql.notified()} == {"Other one"}
+
+
+@pytest.mark.parametrize("way", ["options", "role"])
+def test_two_benanas_in_one_database_do_not_meet(
+    database_url: str, way: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    apply(database_url)
+    other = in_schema(database_url, "Second one")
+    recorders = [Recorder(), Recorder()]
+    with (
+        session(database_url) as admin,
+        contextlib.ExitStack() as stack,
+    ):
+        role = f"second_{time.monotonic_ns()}"
+        if way == "role":
+            admin(
+                f'CREATE ROLE {role} LOGIN; GRANT ALL ON SCHEMA "Second one" TO {role};'
+                f' ALTER ROLE {role} SET search_path = "Second one", public'
+            )
+            other = as_role(database_url, role)
+        databases = [Database(database_url), Database(other)]
+        for database in databases:
+            stack.callback(database.close)
+        assert Repository(databases[1]).apply_schema() is True
+        assert Repository(databases[1]).apply_schema() is False
+        assert Repository(databases[0]).apply_schema() is False
+        for database, recorder, schema in zip(
+            databases, recorders, ["public", "Second one"], strict=True
+        ):
+            keeper = Upkeep(database, Conditions(), lambda: None)
+            keeper.mend()
+            assert keeper.schema == schema
+            stack.enter_context(listening(database.url, recorder, schema=lambda k=keeper: k.schema))
+        for number, schema in enumerate(["public", '"Second one"']):
+            admin(f"INSERT INTO {schema}.plugins (name) VALUES ('own{number}')")
+        admin('NOTIFY plugin_changes, \'{"name": "all"}\'')
+        for number, (database, recorder) in enumerate(zip(databases, recorders, strict=True)):
+            wait_until(lambda r=recorder: "all" in r.heard(), "an older trigger is heard")
+            assert recorder.heard() == {f"own{number}", "all"}
+            assert [row.name for row in Repository(database).served_rows()] == [f"own{number}"]
+        if way == "role":
+            admin(f"DROP OWNED BY {role}; DROP ROLE {role}")
+    assert ("makes its own in the schema Second one" in caplog.text) == (way == "role")
+
+
+# --- publications ------------------------------------------------------------------------------
+
+PUBLISHED = (
+    "SELECT tablename FROM pg_publication_tables WHERE pubname = 'everything' ORDER BY tablename"
+)
+
+
+@pytest.mark.parametrize("migrated", [None, "FOR ALL TABLES", "FOR TABLE plugins, plugin_workers"])
+def test_processes_are_not_for_publication(
+    sql: Session, tables_url: str, migrated: str | None
+) -> None:
+    if migrated:
+        sql("ALTER TABLE plugin_workers SET LOGGED; ALTER TABLE plugin_loads SET LOGGED")
+        sql(f"CREATE PUBLICATION everything {migrated}")
+        sql("COMMENT ON TABLE plugins IS 'an older one'")
+        assert ("plugin_workers",) in sql(PUBLISHED)
+        assert apply(tables_url) is True
+    else:
+        sql("CREATE PUBLICATION everything FOR ALL TABLES")
+    found = {name for (name,) in sql(PUBLISHED)}
+    sql("DROP PUBLICATION everything")
+    assert "plugins" in found
+    assert found.isdisjoint({"plugin_workers", "plugin_loads"})
+
+
+# --- what others do to them ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def kept(sql: Session) -> Iterator[tuple[Upkeep, Repository, Conditions, list[str]]]:
+    changes: list[str] = []
+    database, conditions = Database(sql.connection.dsn), Conditions()
+    yield (
+        Upkeep(database, conditions, lambda: changes.append("changed")),
+        Repository(database),
+        conditions,
+        changes,
+    )
+    database.close()
+
+
+Kept = tuple[Upkeep, Repository, Conditions, list[str]]
+
+
+def enabled(sql: Session) -> set[tuple[str]]:
+    return set(sql("SELECT tgenabled::text FROM pg_trigger WHERE tgname LIKE 'plugins_notify%%'"))
+
+
+def test_triggers_that_were_disabled_meanwhile_are_noticed_and_fire_always_again(
+    sql: Session, kept: Kept
+) -> None:
+    keeper, repository, conditions, changes = kept
+    with contextlib.closing(Database(sql.connection.dsn)) as database:
+        look = Looker(database)
+        keeper.seen(look())
+        keeper.seen(look())
+        assert changes == []
+        sql("ALTER TABLE plugins DISABLE TRIGGER ALL; ALTER TABLE plugins ENABLE TRIGGER ALL")
+        keeper.seen(look())
+        assert changes == ["changed"]
+        keeper.mend()
+        assert enabled(sql) == {("A",)}
+        assert conditions.held() == ()
+    assert repository.served_rows() == []
+
+
+class Looker:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def __call__(self) -> upkeep.Tables:
+        with self._database.connection() as connection, connection.cursor() as cursor:
+            cursor.execute(upkeep.LOOK)
+            return upkeep.Tables.read(cursor.fetchone())
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        "DROP TRIGGER plugins_notify_row ON plugins",
+        "ALTER TABLE plugins DISABLE TRIGGER USER",
+        "ALTER TABLE plugins ENABLE REPLICA TRIGGER plugins_notify_update",
+    ],
+)
+def test_a_missing_trigger_is_put_back_after_a_while(
+    sql: Session, kept: Kept, broken: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeper, repository, conditions, _ = kept
+    sql("INSERT INTO plugins (name) VALUES ('there')")
+    sql(broken)
+    keeper.mend()
+    (condition,) = conditions.held()
+    assert "lacks the trigger" in condition.what
+    with pytest.raises(DatabaseRefusedError, match="lacks the trigger"):
+        repository.served_rows()
+    with pytest.raises(DatabaseRefusedError, match="lacks the trigger"):
+        repository.served_rows(["there", "gone"])
+    assert len(repository.served_rows(["there"])) == 1
+    monkeypatch.setattr(upkeep, "GRACE_SECONDS", 0.0)
+    with session(f"{sql.connection.dsn}&application_name=pg_restore") as restoring:
+        restoring("SELECT 1")
+        keeper._broken_since = 0.0
+        monkeypatch.setattr(upkeep, "GRACE_SECONDS", 0.1)
+        keeper.mend()
+        assert conditions.held(), "a restore is left alone"
+    monkeypatch.setattr(upkeep, "GRACE_SECONDS", 0.0)
+
+    def well() -> bool:
+        keeper.mend()
+        return conditions.held() == ()
+
+    wait_until(well, "it is put back")
+    assert enabled(sql) == {("A",)}
+    assert len(repository.served_rows()) == 1
+
+
+@pytest.mark.parametrize("broken", ["DROP TABLE plugins CASCADE", "DROP TRIGGER %s ON plugins"])
+def test_a_table_is_never_made_anew_below_what_is_served(
+    sql: Session, kept: Kept, broken: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeper, repository, conditions, _ = kept
+    monkeypatch.setattr(upkeep, "GRACE_SECONDS", 0.0)
+    sql(broken.replace("%s", "plugins_notify_row"))
+    for _ in range(2):
+        keeper.mend()
+        assert conditions.held()
+        with pytest.raises(DatabaseRefusedError):
+            repository.served_rows()
+
+
+def test_who_may_not_mend_says_so_and_goes_on(
+    sql: Session, kept: Kept, caplog: pytest.LogCaptureFixture
+) -> None:
+    role = f"guest_{time.monotonic_ns()}"
+    sql(f"CREATE ROLE {role} LOGIN; GRANT ALL ON ALL TABLES IN SCHEMA public TO {role}")
+    sql("ALTER TABLE plugins ENABLE TRIGGER USER")
+    conditions = Conditions()
+    database = Database(as_role(sql.connection.dsn, role))
+    keeper = Upkeep(database, conditions, lambda: None)
+    with caplog.at_level(logging.WARNING):
+        keeper.mend()
+        keeper.mend()
+    assert Repository(database).served_rows() == []
+    assert caplog.text.count("must be owner") == 1
+    assert "must be owner" in conditions.held()[0].what
+    database.close()
+    sql(f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+
+@pytest.mark.parametrize("brought_by", ["nobody", "subscription", "restore"])
+def test_rows_get_their_endpoints_back_unless_somebody_brings_them(
+    sql: Session, kept: Kept, brought_by: str
+) -> None:
+    keeper = kept[0]
+    sql("ALTER TABLE plugins DISABLE TRIGGER USER")
+    keep(sql, "plugin_versions", "a")
+    sql(f"INSERT INTO plugins (name, binary_path) VALUES ('a', '/x/a-{DIGEST}.pyz')")
+    sql("INSERT INTO plugins (name, binary_path) VALUES ('b', NULL)")
+    sql("ALTER TABLE plugins ENABLE TRIGGER USER")
+    with contextlib.ExitStack() as stack:
+        if brought_by == "restore":
+            stack.enter_context(session(f"{sql.connection.dsn}&application_name=pg_restore"))
+        elif brought_by == "subscription":
+            sql(
+                "INSERT INTO pg_subscription_rel VALUES"
+                " (1, 'plugin_endpoints'::regclass, 'i', NULL)"
+            )
+            stack.callback(sql, "DELETE FROM pg_subscription_rel")
+        keeper.give_back_endpoints()
+        assert sql("SELECT count(*) FROM plugin_endpoints") == [(0,)], "they may be on their way"
+        keeper.give_back_endpoints()
+        expected = [("/p",)] if brought_by == "nobody" else []
+        assert sql("SELECT path FROM plugin_endpoints") == expected
+        assert keeper.look_at is None
