@@ -402,7 +402,7 @@ def test_check_shows_a_plugin_without_routes(run, tmp_path):
         (GOOD.replace('"good"', '"other"'), "", "get_metadata main.py:6: name is 'other'"),
         (GOOD.replace("context): pass", "context): 1/0", 1), "", "initialize main.py:5: ZeroDiv"),
         (GOOD.replace('"/good"', '"good"'), "", "register_routes main.py:8: the template"),
-        (GOOD.replace('"/good"', '"/ui"'), "", "register_routes: the route /ui"),
+        (GOOD.replace('"/good"', '"/ui"'), "", "register_routes main.py:8: the route /ui"),
         (
             GOOD.replace("context): pass", "context): exit(3)"),
             "",
