@@ -1,11 +1,9 @@
 """Makes what is loaded match the rows: `(id, generation)` here against `(id, generation)` there."""
 
 import logging
-import random
 import threading
 import time
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, replace
 
 from app.conditions import Conditions
 from app.database.repository import Repository
@@ -24,6 +22,7 @@ from app.serving.loader import LoadedPlugin
 from app.serving.loading import PATIENCE_SECONDS, Loading, LoadResult
 from app.serving.recorder import Recorder
 from app.serving.routes import TableBuilder
+from app.serving.shortfalls import Shortfalls
 from app.threads import OwnThread
 
 log = logging.getLogger(__name__)
@@ -32,26 +31,9 @@ FIRST_PATIENCE_SECONDS = 10.0
 """At the start nobody is served yet: a slow plugin is waited for."""
 
 RETRY_SECONDS = 1.0
-FAILED_RETRY_SECONDS = 60.0
-"""How long a generation that could not be loaded is left alone: its fault may pass."""
-
-TRANSIENT_RETRY_SECONDS = (0.1, 15.0)
-"""The first wait before a load whose fault passes is tried again, and the longest; each is twice
-the one before, less a random part, so that processes that disturb each other part."""
-
 MANY_NAMES = 8
 """From so many dirty names on, everything is compared: the notifications of one large transaction
 come in several reads, and its rows are to be served with one swap."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Failed:
-    """A generation that this process could not load."""
-
-    row: ServedRow
-    error: PluginError
-    retry_at: float
-    attempts: int
 
 
 class Reconciler(OwnThread):
@@ -76,7 +58,7 @@ class Reconciler(OwnThread):
         self._recorder = recorder
         self._last_good = last_good
         self._loaded: dict[str, LoadedPlugin] = {}
-        self._failed: dict[str, _Failed] = {}
+        self._shortfalls = Shortfalls(self._conditions)
         self._under_way: dict[str, ServedRow] = {}
         """The rows whose load takes long, in a thread of their own."""
         self._wanted: set[str] = set()
@@ -127,15 +109,14 @@ class Reconciler(OwnThread):
     def _run(self) -> None:
         while True:
             with self._wake:
-                retry_at = min((f.retry_at for f in self._failed.values()), default=None)
+                retry_at = self._shortfalls.retry_at()
                 timeout = None if retry_at is None else max(0.0, retry_at - time.monotonic())
                 self._wake.wait_for(
                     lambda: self._stopped or self._all_dirty or self._dirty, timeout
                 )
                 if self._stopped:
                     return
-                now = time.monotonic()
-                self._dirty |= {n for n, failed in self._failed.items() if failed.retry_at <= now}
+                self._dirty |= self._shortfalls.due()
                 everything = self._all_dirty or len(self._dirty) > MANY_NAMES
                 names = None if everything else frozenset(self._dirty)
                 self._all_dirty = False
@@ -148,7 +129,7 @@ class Reconciler(OwnThread):
                 self._conditions.clear("rows")
                 if names is None:
                     self.complete.set()
-                if not any(failed.error.transient for failed in self._failed.values()):
+                if not self._shortfalls.may_pass():
                     self.settled.set()
             except DatabaseUnavailableError as error:
                 log.debug("nothing compared: %s", error)
@@ -206,22 +187,21 @@ class Reconciler(OwnThread):
         rows = {row.name: row for row in self._repository.served_rows(names)}
         if names is None:
             # After an outage, too: what failed for want of the database may go at once.
-            self._failed = {
-                name: replace(failed, retry_at=0.0) if failed.error.transient else failed
-                for name, failed in self._failed.items()
-            }
-            names = self._loaded.keys() | self._failed.keys() | self._under_way.keys() | rows.keys()
+            self._shortfalls.retry_transient()
+            names = self._loaded.keys() | self._shortfalls.names() | self._under_way.keys()
+            names |= rows.keys()
         leaving: list[LoadedPlugin] = []
         wanted: list[ServedRow] = []
         for name in [*rows, *(name for name in names if name not in rows)]:
             row = rows.get(name)
             if row is None or row.status != ACTIVE or row.binary_path is None:
-                self._failed.pop(name, None)
+                self._shortfalls.forget(name)
                 self._under_way.pop(name, None)
                 if row is not None and row.status == ACTIVE and row.unpublished:
-                    self._not_served(row, "it is active, and its source was never published")
+                    reason = "it is active, and its source was never published"
+                    self._shortfalls.hold(row, reason, None)
                 else:
-                    self._conditions.clear(f"load:{name}")
+                    self._shortfalls.end(name)
                 if name in self._loaded:
                     leaving.append(self._loaded[name])
                 if row is not None:
@@ -229,12 +209,11 @@ class Reconciler(OwnThread):
                 else:
                     self._recorder.forget(name)
             elif self._serves(row):
-                self._failed.pop(name, None)
                 self._under_way.pop(name, None)
-                self._conditions.clear(f"load:{name}")
+                self._shortfalls.end(name)
                 if row.load_error:
                     self._forget_load_error(row)
-            elif self._is_wanted(row):
+            elif self._shortfalls.may_try(row):
                 wanted.append(row)
         self._apply(leaving, wanted)
         self._wanted.difference_update(names)
@@ -253,10 +232,6 @@ class Reconciler(OwnThread):
             row.id,
             row.generation,
         )
-
-    def _is_wanted(self, row: ServedRow) -> bool:
-        failed = self._failed.get(row.name)
-        return failed is None or failed.row != row or time.monotonic() >= failed.retry_at
 
     def _apply(self, leaving: list[LoadedPlugin], wanted: list[ServedRow]) -> None:
         results = [self._load(row) for row in wanted]
@@ -309,15 +284,15 @@ class Reconciler(OwnThread):
                 row.generation,
                 patience,
             )
-            self._not_served(row, f"generation {row.generation} is still loading")
+            reason = f"generation {row.generation} is still loading"
+            self._shortfalls.hold(row, reason, self._generation_of(row.name))
             self._note(row, "loading", serving=self._loaded.get(row.name))
         return result
 
-    def _not_served(self, row: ServedRow, reason: str) -> None:
-        """Hold that what a row says is not served, and what is instead."""
-        current = self._loaded.get(row.name)
-        served = "nothing of it" if current is None else f"generation {current.generation}"
-        self._conditions.hold(f"load:{row.name}", f"{reason}; {served} is served", row.name)
+    def _generation_of(self, name: str) -> int | None:
+        """Return the generation that is served of a plugin, None if nothing is."""
+        current = self._loaded.get(name)
+        return None if current is None else current.generation
 
     def _forget_load_error(self, row: ServedRow) -> None:
         """Have the row say no more that its generation cannot be loaded: it is served here."""
@@ -332,18 +307,9 @@ class Reconciler(OwnThread):
                 self._undertaker.retire(result.plugin, self._app.table.number)
 
     def _fail(self, row: ServedRow, error: PluginError) -> None:
-        known = self._failed.get(row.name)
-        attempts = known.attempts + 1 if known is not None and known.row == row else 1
-        wait = FAILED_RETRY_SECONDS
-        if error.transient:
-            first, longest = TRANSIENT_RETRY_SECONDS
-            wait = min(first * 2.0**attempts, longest) * random.uniform(0.5, 1.0)  # noqa: S311
-        self._failed[row.name] = _Failed(row, error, time.monotonic() + wait, attempts)
-        place = f" ({error.place})" if error.place else ""
-        said = f"{error.phase} failed: {error.message}{place}"
-        self._not_served(row, f"generation {row.generation} cannot be loaded: {said}")
+        is_new = self._shortfalls.fail(row, error, self._generation_of(row.name))
         self._note(row, "failed", serving=self._loaded.get(row.name), error=error)
-        if attempts == 1 or (known is not None and known.error.message != error.message):
+        if is_new:
             log.error("%s; generation %d is not served", error, row.generation)
 
     # --- swapping --------------------------------------------------------------------------
@@ -362,8 +328,7 @@ class Reconciler(OwnThread):
             log.info("%s: unloaded generation %d", plugin.name, plugin.generation)
         for plugin in accepted:
             self._loaded[plugin.name] = plugin
-            self._failed.pop(plugin.name, None)
-            self._conditions.clear(f"load:{plugin.name}")
+            self._shortfalls.end(plugin.name)
             self._settle(plugin, arrived[plugin.name])
         for plugin, error in refused:
             self._fail(arrived[plugin.name].row, error)

@@ -51,8 +51,8 @@ class Recorder(OwnThread):
         self._last_good = last_good
         self._self_report = report
         self._conditions = conditions or Conditions()
-        self.id = str(uuid.uuid4())
-        """This process's name among all."""
+        self.id = ""
+        """This process's name among all, once it is started."""
         self._loads: dict[str, LoadRecord] = {}
         self._changed: set[str] = set()
         self._gone: set[str] = set()
@@ -87,7 +87,8 @@ class Recorder(OwnThread):
             self._changed.discard(plugin)
 
     def _run(self) -> None:
-        self._started_at = datetime.datetime.now(datetime.UTC)  # of this process: it may be a fork
+        # Of this process: it may be a fork.
+        self.id, self._started_at = str(uuid.uuid4()), datetime.datetime.now(datetime.UTC)
         beat_at = 0.0
         while not self._stopped:
             try:
