@@ -2,11 +2,7 @@
 
 import gc
 import logging
-import os
-import socket
-import time
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 from app.conditions import Conditions
 from app.database.connection import Database
@@ -18,23 +14,13 @@ from app.database.timeouts import Timeouts, plugin_bounds
 from app.database.upkeep import Upkeep
 from app.database.workers import WorkerRepository
 from app.errors import DatabaseError, UnknownPluginError
+from app.fleet import Fleet
 from app.health import Health, HealthReport
-from app.presence import own_presence
 from app.publishing.publisher import Publisher
 from app.publishing.refusals import Refusals
 from app.publishing.trial import TrialRunner
 from app.publishing.watcher import SourceWatcher
-from app.records import (
-    Convergence,
-    Crew,
-    PluginFailure,
-    PluginRow,
-    ServedRow,
-    WorkerLoad,
-    WorkerReport,
-    WorkerRow,
-    convergence_of,
-)
+from app.records import PluginFailure, PluginRow, ServedRow, WorkerReport
 from app.serving.application import LiveApp
 from app.serving.archive import generations_alive
 from app.serving.callers import Surroundings
@@ -54,12 +40,6 @@ STOP_SECONDS = 20.0
 
 SETTLE_SECONDS = 5.0
 """How long a worker's start waits for generations whose load failed for a reason that passes."""
-
-CONVERGENCE_LOOK_SECONDS = 0.02
-
-_NOT_RECORDED = (
-    "what this process runs is not recorded yet; its health check says whether it cannot be"
-)
 
 ADMIN_PATIENCE_SECONDS = 0.25
 """How long an admin call waits while none of the others gets on with the database: those that
@@ -112,7 +92,6 @@ class PluginManager:
             "the admin API", max(1, settings.threads // 2), patience=ADMIN_PATIENCE_SECONDS
         )
         self._admin = Repository(admin)
-        self._admin_workers = WorkerRepository(admin)
         self._trial = TrialRunner(url, plugins_dir=settings.plugins_dir)
         self._publisher = Publisher(
             settings.plugins_dir,
@@ -143,6 +122,12 @@ class PluginManager:
             self._marker,
             Surroundings(settings.known_hosts, settings.trusted_proxies),
         )
+        self.fleet = Fleet(
+            WorkerRepository(admin),
+            lambda: self._recorder.id if self._health.started else None,
+            lambda: self._running.crew,
+        )
+        """The processes of all hosts, as the admin side asks for them."""
         self._reconciler = Reconciler(
             self._repository,
             app,
@@ -301,50 +286,6 @@ class PluginManager:
         if row is None:
             raise UnknownPluginError(name)
         return row
-
-    def convergence(self, row: ServedRow) -> Convergence:
-        """Return how many of the processes run what a row says, and which do not."""
-        workers = self._admin_workers.loads_of(row.name)
-        if self._health.started and all(worker.id != self._recorder.id for worker in workers):
-            workers.append(self._unrecorded())
-        return convergence_of(row, workers)
-
-    def _unrecorded(self) -> WorkerLoad:
-        """Return this process for a list that lacks it."""
-        machine, size = own_presence().machine, self._running.crew
-        crew = Crew(machine, os.getppid(), size) if machine and size else None
-        host = socket.gethostname()
-        return WorkerLoad(host, os.getpid(), None, crew=crew, absent=_NOT_RECORDED)
-
-    def wait_for_convergence(self, row: ServedRow, seconds: float) -> Convergence:
-        """Wait until every live process runs a row's generation or a later one.
-
-        The processes report to the database without notifying anybody, so this looks again and
-        again; it is an operator who waits, and no request of a plugin.
-
-        Args:
-            row: what is to be served.
-            seconds: how long to wait at most.
-        """
-        deadline = time.monotonic() + seconds
-        while True:
-            found = self.convergence(row)
-            left = deadline - time.monotonic()
-            if not found.behind or left <= 0:
-                return found
-            time.sleep(min(CONVERGENCE_LOOK_SECONDS, left))
-
-    def list_workers(self) -> list[WorkerRow]:
-        """Return the live processes of all hosts."""
-        return self._admin_workers.list_workers()
-
-    def load_errors(self, name: str | None = None) -> dict[tuple[str, int], Mapping[str, Any]]:
-        """Return what keeps live processes from serving rows, by the rows' id and generation.
-
-        Args:
-            name: the plugin to ask for, all with None.
-        """
-        return self._admin_workers.load_errors(name)
 
     @property
     def health(self) -> HealthReport:

@@ -62,7 +62,7 @@ class PluginsResource:
             _answer(resp, [_show_failure(found) for found in self._manager.list_failures()])
             return
         rows = self._manager.list_plugins()
-        errors = self._manager.load_errors()
+        errors = self._manager.fleet.load_errors()
         _answer(resp, [_show(row, errors) for row in rows if status in {None, row.status}])
 
     def on_get_named(self, req: falcon.Request, resp: falcon.Response, name: str) -> None:
@@ -70,8 +70,8 @@ class PluginsResource:
         self._guard.check_read(req)
         row = self._manager.find_plugin(_checked(name))
         if row is not None:
-            workers = _show_convergence(self._manager.convergence(row.served))
-            shown = _show(row, self._manager.load_errors(name))
+            workers = _show_convergence(self._manager.fleet.convergence(row.served))
+            shown = _show(row, self._manager.fleet.load_errors(name))
             _answer(resp, {**shown, "workers": workers, "reasons": self._reasons_of(name)})
             return
         failure = self._manager.find_failure(name)
@@ -87,7 +87,7 @@ class PluginsResource:
         """Return what processes say of a plugin in their health checks."""
         return [
             {"host": worker.host, "pid": worker.pid, **reason}
-            for worker in self._manager.list_workers()
+            for worker in self._manager.fleet.workers()
             for reason in worker.reasons
             if reason["plugin"] == name
         ]
@@ -130,7 +130,7 @@ class PluginsResource:
     def _await(self, row: ServedRow, seconds: float) -> dict[str, Any]:
         """Wait for all processes; 504 names those that do not follow in time."""
         began = time.monotonic()
-        found = self._manager.wait_for_convergence(row, seconds)
+        found = self._manager.fleet.wait(row, seconds)
         workers = _show_convergence(found)
         if found.behind:
             reasons = dict.fromkeys(filter(None, map(_why_behind, found.behind)))
@@ -171,7 +171,7 @@ class WorkersResource:
                     "status": worker.status,
                     "reasons": worker.reasons,
                 }
-                for worker in self._manager.list_workers()
+                for worker in self._manager.fleet.workers()
             ],
         )
 

@@ -71,7 +71,8 @@ class Election:
         """What keeps this process from standing for it."""
         self._heard: tuple[Condition, ...] = ()
         self._heard_header = b""
-        self._heard_at = time.monotonic()
+        self._heard_at: float | None = None
+        """When the one that watches was heard last, or it was begun to listen."""
 
     # --- the lock ----------------------------------------------------------------------------
 
@@ -123,7 +124,7 @@ class Election:
         """Give the lock back."""
         with self._lock:
             file, self._file = self._file, -1
-            self._heard_at = time.monotonic()
+            self._heard_at = None
         self._own.clear("telling")
         os.close(file)
 
@@ -154,7 +155,9 @@ class Election:
         """Return what keeps the host from seeing edits, or from writing, as it was heard last."""
         if self._file >= 0:
             return (*self._conditions.held(), *self._own.held())
-        if not self._barred and time.monotonic() - self._heard_at > SILENT_SECONDS:
+        heard_at = self._heard_at
+        silent = heard_at is not None and time.monotonic() - heard_at > SILENT_SECONDS
+        if silent and not self._barred:
             self._own.hold(
                 "watching",
                 "nobody watches on this host, so no edit is seen: the process that shall "
@@ -216,6 +219,8 @@ class Election:
             )
 
     def _hear(self) -> None:
+        if self._heard_at is None:
+            self._heard_at = time.monotonic()
         header, heard = b"", None
         try:
             file, _ = open_regular(self._board)

@@ -1,11 +1,9 @@
 """Makes what is loaded match the rows: `(id, generation)` here against `(id, generation)` there."""
 
 import logging
-import random
 import threading
 import time
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, replace
 
 from app.conditions import Conditions
 from app.database.repository import Repository
@@ -17,7 +15,7 @@ from app.errors import (
     DatabaseUnavailableError,
     PluginError,
 )
-from app.records import ACTIVE, LoadRecord, ServedRow, artifact_digest
+from app.records import ACTIVE, LoadRecord, ServedRow
 from app.serving.application import LiveApp
 from app.serving.generations import Undertaker
 from app.serving.lastgood import LastGood
@@ -25,6 +23,7 @@ from app.serving.loader import LoadedPlugin
 from app.serving.loading import PATIENCE_SECONDS, Loading, LoadResult
 from app.serving.recorder import Recorder
 from app.serving.routes import TableBuilder
+from app.serving.shortfalls import Shortfalls
 from app.threads import OwnThread
 
 log = logging.getLogger(__name__)
@@ -33,33 +32,9 @@ FIRST_PATIENCE_SECONDS = 10.0
 """At the start nobody is served yet: a slow plugin is waited for."""
 
 RETRY_SECONDS = 1.0
-FAILED_RETRY_SECONDS = 60.0
-"""How long a generation that could not be loaded is left alone: its fault may pass."""
-
-VERSION_RETRY_SECONDS = 3.0
-"""How long a row is left alone whose version is not kept: a restore may bring that later, and
-nobody tells of it."""
-
-TRANSIENT_RETRY_SECONDS = (0.1, 15.0)
-"""The first wait before a load whose fault passes is tried again, and the longest; each is twice
-the one before, less a random part, so that processes that disturb each other part."""
-
-OUTSIDE_RETRY_SECONDS = (1.0, 30.0)
-"""The same, where the cause lies outside of the plugin: a full disk, a service that is away."""
-
 MANY_NAMES = 8
 """From so many dirty names on, everything is compared: the notifications of one large transaction
 come in several reads, and its rows are to be served with one swap."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Failed:
-    """A generation that this process could not load."""
-
-    row: ServedRow
-    error: PluginError
-    retry_at: float
-    attempts: int
 
 
 class Reconciler(OwnThread):
@@ -86,7 +61,7 @@ class Reconciler(OwnThread):
         self._last_good = last_good
         self._upkeep = upkeep
         self._loaded: dict[str, LoadedPlugin] = {}
-        self._failed: dict[str, _Failed] = {}
+        self._shortfalls = Shortfalls(self._conditions)
         self._under_way: dict[str, ServedRow] = {}
         """The rows whose load takes long, in a thread of their own."""
         self._wanted: set[str] = set()
@@ -137,18 +112,15 @@ class Reconciler(OwnThread):
     def _run(self) -> None:
         while True:
             with self._wake:
-                times = [failed.retry_at for failed in self._failed.values()]
-                if self._upkeep.look_at is not None:
-                    times.append(self._upkeep.look_at)
-                retry_at = min(times, default=None)
+                times = [self._shortfalls.retry_at(), self._upkeep.look_at]
+                retry_at = min((at for at in times if at is not None), default=None)
                 timeout = None if retry_at is None else max(0.0, retry_at - time.monotonic())
                 self._wake.wait_for(
                     lambda: self._stopped or self._all_dirty or self._dirty, timeout
                 )
                 if self._stopped:
                     return
-                now = time.monotonic()
-                self._dirty |= {n for n, failed in self._failed.items() if failed.retry_at <= now}
+                self._dirty |= self._shortfalls.due()
                 everything = self._all_dirty or len(self._dirty) > MANY_NAMES
                 everything |= self._upkeep.broken  # where it is seen whether rows can be trusted
                 names = None if everything else frozenset(self._dirty)
@@ -165,9 +137,9 @@ class Reconciler(OwnThread):
                 self._conditions.clear("rows")
                 if names is None:
                     self.complete.set()
-                if not any(failed.error.transient for failed in self._failed.values()):
+                if not self._shortfalls.may_pass():
                     self.settled.set()
-                if (look_at := self._upkeep.look_at) is not None and look_at <= now:
+                if (look_at := self._upkeep.look_at) is not None and look_at <= time.monotonic():
                     self._upkeep.give_back_endpoints()
             except DatabaseUnavailableError as error:
                 log.debug("nothing compared: %s", error)
@@ -225,22 +197,21 @@ class Reconciler(OwnThread):
         rows = {row.name: row for row in self._repository.served_rows(names)}
         if names is None:
             # After an outage, too: what failed for want of the database may go at once.
-            self._failed = {
-                name: replace(failed, retry_at=0.0) if failed.error.transient else failed
-                for name, failed in self._failed.items()
-            }
-            names = self._loaded.keys() | self._failed.keys() | self._under_way.keys() | rows.keys()
+            self._shortfalls.retry_transient()
+            names = self._loaded.keys() | self._shortfalls.names() | self._under_way.keys()
+            names |= rows.keys()
         leaving: list[LoadedPlugin] = []
         wanted: list[ServedRow] = []
         for name in [*rows, *(name for name in names if name not in rows)]:
             row = rows.get(name)
             if row is None or row.status != ACTIVE or row.binary_path is None:
-                self._failed.pop(name, None)
+                self._shortfalls.forget(name)
                 self._under_way.pop(name, None)
                 if row is not None and row.status == ACTIVE and row.unpublished:
-                    self._not_served(row, "it is active, and its source was never published")
+                    reason = "it is active, and its source was never published"
+                    self._shortfalls.hold(row, reason, None)
                 else:
-                    self._conditions.clear(f"load:{name}")
+                    self._shortfalls.end(name)
                 if name in self._loaded:
                     leaving.append(self._loaded[name])
                 if row is not None:
@@ -248,12 +219,11 @@ class Reconciler(OwnThread):
                 else:
                     self._recorder.forget(name)
             elif self._serves(row):
-                self._failed.pop(name, None)
                 self._under_way.pop(name, None)
-                self._conditions.clear(f"load:{name}")
+                self._shortfalls.end(name)
                 if row.load_error:
                     self._forget_load_error(row)
-            elif self._is_wanted(row):
+            elif self._shortfalls.may_try(row):
                 wanted.append(row)
         self._apply(leaving, wanted)
         self._wanted.difference_update(names)
@@ -272,10 +242,6 @@ class Reconciler(OwnThread):
             row.id,
             row.generation,
         )
-
-    def _is_wanted(self, row: ServedRow) -> bool:
-        failed = self._failed.get(row.name)
-        return failed is None or failed.row != row or time.monotonic() >= failed.retry_at
 
     def _apply(self, leaving: list[LoadedPlugin], wanted: list[ServedRow]) -> None:
         if any(row.name not in self._loaded for row in wanted):
@@ -330,15 +296,15 @@ class Reconciler(OwnThread):
                 row.generation,
                 patience,
             )
-            self._not_served(row, f"generation {row.generation} is still loading")
+            reason = f"generation {row.generation} is still loading"
+            self._shortfalls.hold(row, reason, self._generation_of(row.name))
             self._note(row, "loading", serving=self._loaded.get(row.name))
         return result
 
-    def _not_served(self, row: ServedRow, reason: str) -> None:
-        """Hold that what a row says is not served, and what is instead."""
-        current = self._loaded.get(row.name)
-        served = "nothing of it" if current is None else f"generation {current.generation}"
-        self._conditions.hold(f"load:{row.name}", f"{reason}; {served} is served", row.name)
+    def _generation_of(self, name: str) -> int | None:
+        """Return the generation that is served of a plugin, None if nothing is."""
+        current = self._loaded.get(name)
+        return None if current is None else current.generation
 
     def _forget_load_error(self, row: ServedRow) -> None:
         """Have the row say no more that its generation cannot be loaded: it is served here."""
@@ -353,20 +319,9 @@ class Reconciler(OwnThread):
                 self._undertaker.retire(result.plugin, self._app.table.number)
 
     def _fail(self, row: ServedRow, error: PluginError) -> None:
-        known = self._failed.get(row.name)
-        attempts = known.attempts + 1 if known is not None and known.row == row else 1
-        wait = FAILED_RETRY_SECONDS
-        if error.passes:
-            first, longest = TRANSIENT_RETRY_SECONDS if error.transient else OUTSIDE_RETRY_SECONDS
-            wait = min(first * 2.0**attempts, longest) * random.uniform(0.5, 1.0)  # noqa: S311
-        elif row.archive_sha256 is None and artifact_digest(row.name, row.binary_path or ""):
-            wait = VERSION_RETRY_SECONDS
-        self._failed[row.name] = _Failed(row, error, time.monotonic() + wait, attempts)
-        place = f" ({error.place})" if error.place else ""
-        said = f"{error.phase} failed: {error.message}{place}"
-        self._not_served(row, f"generation {row.generation} cannot be loaded: {said}")
+        is_new = self._shortfalls.fail(row, error, self._generation_of(row.name))
         self._note(row, "failed", serving=self._loaded.get(row.name), error=error)
-        if attempts == 1 or (known is not None and known.error.message != error.message):
+        if is_new:
             log.error("%s; generation %d is not served", error, row.generation)
 
     # --- swapping --------------------------------------------------------------------------
@@ -385,8 +340,7 @@ class Reconciler(OwnThread):
             log.info("%s: unloaded generation %d", plugin.name, plugin.generation)
         for plugin in accepted:
             self._loaded[plugin.name] = plugin
-            self._failed.pop(plugin.name, None)
-            self._conditions.clear(f"load:{plugin.name}")
+            self._shortfalls.end(plugin.name)
             self._settle(plugin, arrived[plugin.name])
         for plugin, error in refused:
             self._fail(arrived[plugin.name].row, error)

@@ -56,8 +56,8 @@ class Recorder(OwnThread):
         self._self_report = report
         self._conditions = conditions or Conditions()
         self._seen = seen
-        self.id = str(uuid.uuid4())
-        """This process's name among all."""
+        self.id = ""
+        """This process's name among all, once it is entered."""
         self._loads: dict[str, LoadRecord] = {}
         self._changed: set[str] = set()
         self._gone: set[str] = set()

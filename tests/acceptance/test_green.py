@@ -185,7 +185,7 @@ def test_a_full_disk_is_said_by_all_while_it_is_full(make_server: MakeServer) ->
         wait_until(lambda: is_ready(server), "it is free again", 5.0)
     finally:
         server.kill()
-        subprocess.run(["umount", str(server.artifacts)], check=True)
+        subprocess.run(["umount", "--lazy", str(server.artifacts)], check=True)
 
 
 @pytest.mark.soak

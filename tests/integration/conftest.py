@@ -1,5 +1,6 @@
 """What the tests on a real PostgreSQL share."""
 
+import socket
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -11,6 +12,17 @@ from tests.integration.test_schema import Session, session
 
 PLACES = 4
 """How many connections the pool of these tests lends at most."""
+
+
+# gunicorn hands the connection over; the other end of this one belongs to this process.
+CONNECTION, OTHER_END = socket.socketpair()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _closed_connection() -> Iterator[None]:
+    yield
+    CONNECTION.close()
+    OTHER_END.close()
 
 
 @pytest.fixture(scope="session")

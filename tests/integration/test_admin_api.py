@@ -27,6 +27,7 @@ from app.serving import reconciler
 from app.settings import Settings
 from app.testing import webtest
 from tests.acceptance.server import source, wait_until
+from tests.integration.conftest import CONNECTION
 from tests.integration.test_schema import session
 
 PROBLEM = "application/problem+json"
@@ -160,17 +161,6 @@ class Faulty:
 
 new_plugin = Faulty
 """
-
-
-# gunicorn hands the connection over; the other end of this one belongs to this process.
-CONNECTION, OTHER_END = socket.socketpair()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def closed_connection() -> Iterator[None]:
-    yield
-    CONNECTION.close()
-    OTHER_END.close()
 
 
 def client_of(app: BenanaApp) -> Any:

@@ -136,7 +136,7 @@ def test_what_is_served_is_served_on_while_its_rows_are_hidden(
         sentence = 'would be affected by row-level security policy for table "plugins"'
         wait_until(lambda: sentence in caplog.text, "it is said")
         live.write("hello", source("hello", "two"))
-        wait_until(lambda: held(live, "publish:hello"), "the edit waits for the rows")
+        wait_until(lambda: held(live, "watching:root"), "no edit is published")
         assert held(live, "rows")
         assert live.client.get("/hello").json["says"] == "one"
         assert sentence in live.client.get("/plugins", status=500).json["detail"]

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import math
 import os
 import shutil
 import tempfile
@@ -198,7 +199,7 @@ def test_what_cannot_even_be_recorded_is_said_and_held(
     finally:
         sql("DROP FUNCTION frozen CASCADE")
     monday = publishing.refusals.next_at()
-    assert monday is not None, "it is tried again"
+    assert monday < math.inf, "it is tried again"
     publishing.edit("third")
     publishing.follow()
     assert ("it is broken" in publishing.error) == (source == "broken")
@@ -467,7 +468,7 @@ def test_a_fault_of_the_plugins_own_waits_for_an_edit(
 ) -> None:
     publishing = Publishing(tmp_path, repository, one=PluginError("one", "it is broken"))
     assert publishing.follow() is not None
-    assert publishing.refusals.next_at() is None
+    assert publishing.refusals.next_at() == math.inf
     assert publishing.held == []
 
 
@@ -577,7 +578,7 @@ def test_a_row_that_asks_for_a_source_outside_of_the_root_is_said_once(
     for _ in range(3):
         assert isinstance(publishing.follow(), DiscoveryError)
     assert caplog.text.count("source_path is '/elsewhere/one'") == 1
-    assert publishing.refusals.next_at() is None
+    assert publishing.refusals.next_at() == math.inf
     sql("UPDATE plugins SET source_path = '/another/one'")
     assert isinstance(publishing.follow(), DiscoveryError)
     assert caplog.text.count("source_path is '/another/one'") == 1

@@ -56,7 +56,7 @@ class Looks:
         self.walks = 0
         self.release = threading.Event()
         self.refusals = Refusals(Conditions())
-        self.refusals.note("wanting", Look(), PluginError("wanting", "not installed"))
+        self.refusals.note("wanting", Look(), PluginError("wanting", "not installed"), aloud=False)
 
     def prepare(self) -> None: ...
 

@@ -1,0 +1,83 @@
+"""The processes of all hosts: who lives, what they run, and whether all of them follow."""
+
+import os
+import socket
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from app.database.workers import WorkerRepository
+from app.presence import own_presence
+from app.records import Convergence, Crew, ServedRow, WorkerLoad, WorkerRow, convergence_of
+
+LOOK_SECONDS = 0.02
+
+_NOT_RECORDED = (
+    "what this process runs is not recorded yet; its health check says whether it cannot be"
+)
+
+
+class Fleet:
+    """Answers what an operator asks about the processes."""
+
+    def __init__(
+        self,
+        workers: WorkerRepository,
+        own_id: Callable[[], str | None],
+        own_crew: Callable[[], int | None],
+    ) -> None:
+        """Make it.
+
+        Args:
+            workers: where the processes report.
+            own_id: gives this process's name there, None as long as it does not serve.
+            own_crew: gives how many processes like this one its master wants, None if it has none.
+        """
+        self._workers = workers
+        self._own_id = own_id
+        self._own_crew = own_crew
+
+    def convergence(self, row: ServedRow) -> Convergence:
+        """Return how many of the processes run what a row says, and which do not."""
+        workers = self._workers.loads_of(row.name)
+        own = self._own_id()
+        if own is not None and all(worker.id != own for worker in workers):
+            workers.append(self._unrecorded())
+        return convergence_of(row, workers)
+
+    def wait(self, row: ServedRow, seconds: float) -> Convergence:
+        """Wait until every process runs a row's generation or a later one.
+
+        The processes report to the database without notifying anybody, so this looks again and
+        again; it is an operator who waits, and no request of a plugin.
+
+        Args:
+            row: what is to be served.
+            seconds: how long to wait at most.
+        """
+        deadline = time.monotonic() + seconds
+        while True:
+            found = self.convergence(row)
+            left = deadline - time.monotonic()
+            if not found.behind or left <= 0:
+                return found
+            time.sleep(min(LOOK_SECONDS, left))
+
+    def workers(self) -> list[WorkerRow]:
+        """Return the live processes of all hosts."""
+        return self._workers.list_workers()
+
+    def load_errors(self, name: str | None = None) -> dict[tuple[str, int], Mapping[str, Any]]:
+        """Return what keeps live processes from serving rows, by the rows' id and generation.
+
+        Args:
+            name: the plugin to ask for, all with None.
+        """
+        return self._workers.load_errors(name)
+
+    def _unrecorded(self) -> WorkerLoad:
+        """Return this process for a list that lacks it."""
+        machine, size = own_presence().machine, self._own_crew()
+        crew = Crew(machine, os.getppid(), size) if machine and size else None
+        host = socket.gethostname()
+        return WorkerLoad(host, os.getpid(), None, crew=crew, absent=_NOT_RECORDED)
