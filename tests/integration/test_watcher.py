@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from app.conditions import Conditions
 from app.errors import DatabaseBusyError, DatabaseUnavailableError, SupersededError
 from app.publishing import (
     discovery,
@@ -282,16 +283,30 @@ def test_one_of_several_watches_and_another_takes_over(
 
 
 def test_a_pipe_in_the_locks_place_is_said_and_hangs_nobody(
-    root: Path, tmp_path: Path, looks: Looks, caplog: pytest.LogCaptureFixture
+    frequent_scans: None,
+    root: Path,
+    tmp_path: Path,
+    looks: Looks,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     (tmp_path / "bin").mkdir()
     os.mkfifo(tmp_path / "bin" / ".watch.lock")
-    stuck = SourceWatcher(root, tmp_path / "bin", looks)  # type: ignore[arg-type]
+    monkeypatch.setattr(watcher, "RETRY_SECONDS", 0.05)
+    conditions = Conditions()
+    stuck = SourceWatcher(root, tmp_path / "bin", looks, conditions)  # type: ignore[arg-type]
     stuck.start()
     try:
         wait_until(lambda: "nothing is watched" in caplog.text, "it is said", 3.0)
+        assert "BENANA_WATCH=off" in conditions.held()[0].what
         (tmp_path / "bin" / ".watch.lock").unlink()
         wait_until(lambda: looks.scans, "it watches", 3.0)
+        assert conditions.held() == ()
+        root.rename(tmp_path / "gone")
+        wait_until(conditions.held, "that the root is gone is held", 3.0)
+        assert str(root) in conditions.held()[0].what
+        (tmp_path / "gone").rename(root)
+        wait_until(lambda: not conditions.held(), "it is back", 3.0)
     finally:
         stuck.stop()
 

@@ -204,6 +204,7 @@ def test_no_pattern_takes_long(pattern):
     assert time.monotonic() - began < 1.0
 
 
+@pytest.mark.soak
 def test_the_library_is_imported_only_where_a_manifest_names_patterns():
     code = "import sys, app.publishing.watcher, app.cli; sys.exit('pathspec' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
