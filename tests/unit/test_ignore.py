@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from app.errors import DiscoveryError
+from app.errors import CompileError, DiscoveryError
 from app.publishing import discovery
 from app.publishing.compiler import compile_plugin
 from app.publishing.discovery import list_folders, list_left_out, read_source, rules_of
@@ -89,6 +89,13 @@ def test_what_lies_beside_plugins_is_no_plugin(plugins_root):
         (plugins_root / name).mkdir()
     (plugins_root / "my_env" / "pyvenv.cfg").touch()
     assert list_folders(plugins_root) == ["hello", "tests"]
+
+
+def test_a_test_that_does_not_compile_is_refused_with_what_to_do(read_plugin):
+    source = read_plugin({"main.py": "", "tests/test_old.py": PYTHON_2, "sub/test/a.py": ""})
+    with pytest.raises(CompileError, match="leave it out by ignore: in plugin") as caught:
+        compile_plugin(source)
+    assert caught.value.file == "tests/test_old.py"
 
 
 # --- ignore: --------------------------------------------------------------------------------
