@@ -26,6 +26,7 @@ from app.serving.archive import generations_alive
 from app.serving.callers import Surroundings
 from app.serving.crashes import LoadMarker
 from app.serving.generations import Undertaker
+from app.serving.hostfiles import HostFiles
 from app.serving.lastgood import LastGood
 from app.serving.loader import make_context_factory
 from app.serving.loading import Loading
@@ -108,12 +109,13 @@ class PluginManager:
             self._host_conditions,
         )
         self._undertaker = Undertaker(app.running, settings.drain_seconds)
-        last_good = LastGood(settings.artifacts_dir)
+        self._files = HostFiles(settings.artifacts_dir, self._conditions, needed=settings.watch)
+        last_good = LastGood(settings.artifacts_dir, self._files)
         self._upkeep = Upkeep(self._database, self._conditions, lambda: self._changed(None))
         self._recorder = Recorder(
             self._workers, last_good, self._report, self._conditions, self._upkeep.seen
         )
-        self._marker = LoadMarker(settings.artifacts_dir)
+        self._marker = LoadMarker(settings.artifacts_dir, self._files)
         self._loading = Loading(
             self._repository,
             make_context_factory(settings.data_dir, self._share_of),
@@ -121,6 +123,7 @@ class PluginManager:
             lambda name: self._reconciler.mark([name]),
             self._marker,
             Surroundings(settings.known_hosts, settings.trusted_proxies),
+            self._files,
         )
         self.fleet = Fleet(
             WorkerRepository(admin),
@@ -162,6 +165,7 @@ class PluginManager:
         here raises: with the database away or the folder gone, the workers serve what they can,
         and the one that watches makes up for it.
         """
+        self._files.say_what_is_gone_without(self._settings.data_dir)
         try:
             if self._settings.watch:
                 self._publisher.scan(at_start=True)

@@ -50,7 +50,8 @@ class PluginContext:
     all of it is undone at the trial's end. All loans of a trial share one session, so what one has
     committed the next one sees.
 
-    `data_dir` is a folder of the plugin's own, made before `initialize` and kept over reloads.
+    `data_dir` is a folder of the plugin's own, made when it is first asked for and kept over
+    reloads; where it cannot be made, asking for it is an OSError.
 
     `cancelled` is set when this generation is to stop: a thread of the plugin's own waits on it.
 
@@ -61,7 +62,7 @@ class PluginContext:
     config: Mapping[str, Any]
     logger: logging.Logger
     database: Callable[[], AbstractContextManager[Any]]
-    data_dir: Path
+    data_dir: Path = field(repr=False, compare=False)
     cancelled: threading.Event = field(default_factory=threading.Event)
     trial: bool = False
 

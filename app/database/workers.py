@@ -171,6 +171,7 @@ class WorkerRepository:
 
     def leave(self, worker: str) -> None:
         """Drop a process that ends, and the dead: nobody may be left who would drop them."""
+        self._drop_gone()
         with statement(self._database) as cursor:
             cursor.execute(
                 f"DELETE FROM plugin_workers WHERE id = %s OR id IN ({_DEAD})",  # noqa: S608

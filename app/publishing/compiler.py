@@ -23,6 +23,13 @@ MAX_ARCHIVE_BYTES = 128 * 1024 * 1024
 _SPLIT = "split it, or keep its data in a file that the plugin reads"
 
 
+def _advice(path: str) -> str:
+    """Return what to do about a file that need not be of this Python."""
+    if not {"test", "tests"} & set(path.split("/")[:-1]):
+        return ""
+    return "; if it is no part of the plugin, leave it out by ignore: in plugin.yaml"
+
+
 def compile_plugin(
     source: PluginSource, begins: Callable[[str], None] = lambda _path: None
 ) -> Artifact:
@@ -48,7 +55,7 @@ def compile_plugin(
             importlib.util.decode_source(raw)  # `compile` does not look into comments
             codes[path] = marshal.dumps(compile(raw, label + path, "exec", dont_inherit=True))
         except SyntaxError as error:
-            faults.append((path, error.msg, error.lineno or None))
+            faults.append((path, f"{error.msg}{_advice(path)}", error.lineno or None))
         except UnicodeDecodeError as error:
             at = raw.count(b"\n", 0, error.start) + 1
             faults.append((path, f"it is not {error.encoding.upper()} text: {error.reason}", at))

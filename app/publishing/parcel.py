@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO
 
+from app.errors import LoadError
 from app.records import Manifest, PluginSource
 
 
@@ -20,6 +21,23 @@ def memory_file(name: str) -> IO[bytes]:
     if sys.platform == "linux":
         return os.fdopen(os.memfd_create(name, os.MFD_CLOEXEC), "w+b")
     return tempfile.TemporaryFile()
+
+
+def temporary_folder(plugin: str) -> "tempfile.TemporaryDirectory[str]":
+    """Return a folder for one trial of a plugin, which goes away with its `with` block.
+
+    Raises:
+        LoadError: it cannot be made.
+    """
+    try:
+        return tempfile.TemporaryDirectory(prefix="benana-trial-", ignore_cleanup_errors=True)
+    except OSError as error:
+        raise LoadError(
+            plugin,
+            f"it cannot be tried: no temporary folder can be made ({error.strerror or error}); "
+            "set TMPDIR to a folder that can be written to",
+            phase="trial",
+        ) from None
 
 
 def write_parcel(source: PluginSource, file: IO[bytes]) -> None:

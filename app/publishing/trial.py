@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from contextlib import suppress
@@ -25,7 +24,7 @@ from app.errors import (
 )
 from app.plugin import PluginMetadata
 from app.publishing.compiler import MAX_ARCHIVE_BYTES
-from app.publishing.parcel import memory_file, write_parcel
+from app.publishing.parcel import memory_file, temporary_folder, write_parcel
 from app.records import Artifact, Endpoint, PluginSource, TrialReport
 from app.serving.archive import source_label
 
@@ -141,12 +140,13 @@ class TrialRunner:
         self, source: PluginSource, give_up: threading.Event
     ) -> tuple[bytes, bytes, bytes, Process]:
         """Return the report, how the process ended, the archive and which server it was."""
+        folder = temporary_folder(source.name)
         report_read, report_write = os.pipe()
         status_read, status_write = os.pipe()
         with (
             memory_file("benana-source") as parcel,
             memory_file("benana-archive") as archive,
-            tempfile.TemporaryDirectory(prefix="benana-trial-", ignore_cleanup_errors=True) as data,
+            folder as data,
             os.fdopen(report_read, "rb") as report,
             os.fdopen(status_read, "rb") as status,
         ):

@@ -19,17 +19,22 @@ def store_artifact(artifact: Artifact, folder: Path) -> Path:
     Raises:
         ArtifactError: the folder cannot be written to; an older archive is left as it was.
     """
-    target = folder / artifact.file_name
     try:
-        if not _holds(target, artifact):
-            write_whole(target, artifact.archive, shared=True)
+        return write_archive(artifact, folder)
     except OSError as error:
         raise ArtifactError(
             artifact.plugin,
-            f"{target} cannot be written: {error.strerror}; free space, make the folder writable "
-            "or set BENANA_ARTIFACTS_DIR",
+            f"{folder / artifact.file_name} cannot be written: {error.strerror}; free space, make "
+            "the folder writable or set BENANA_ARTIFACTS_DIR",
             outside=True,
         ) from None
+
+
+def write_archive(artifact: Artifact, folder: Path) -> Path:
+    """Do what `store_artifact` does; OSError if the folder cannot be written to."""
+    target = folder / artifact.file_name
+    if not _holds(target, artifact):
+        write_whole(target, artifact.archive, shared=True)
     return target
 
 

@@ -10,7 +10,6 @@ that generation again.
 import faulthandler
 import fcntl
 import json
-import logging
 import os
 import re
 import signal
@@ -26,8 +25,7 @@ from typing import Any
 from app.records import ServedRow, artifact_digest, is_plugin_name
 from app.serving.archive import source_label
 from app.serving.artifacts import write_whole
-
-log = logging.getLogger(__name__)
+from app.serving.hostfiles import MARKERS, HostFiles
 
 ROUND_SECONDS = 2.0
 """Processes that die within so many seconds of the first of them die of one cause."""
@@ -102,7 +100,8 @@ class Crash:
 class LoadMarker:
     """What this process is loading, where others find it should the process die of it."""
 
-    def __init__(self, artifacts_dir: Path) -> None:
+    def __init__(self, artifacts_dir: Path, files: HostFiles | None = None) -> None:
+        self._files = files or HostFiles(artifacts_dir)
         self._folder = artifacts_dir / ".loading"
         self._lock = threading.Lock()
         self._loads: list[ServedRow] = []
@@ -113,7 +112,6 @@ class LoadMarker:
         self._file = -1
         self._length = 0
         self._path: Path | None = None
-        self._complained = False
 
     def record_faults(self) -> None:
         """Have the interpreter write beside the marker where it was when it crashed."""
@@ -164,14 +162,9 @@ class LoadMarker:
             os.pwrite(self._file, text.ljust(self._length), 0)
             self._length = max(self._length, len(text))
         except OSError as error:
-            if not self._complained:
-                log.warning(
-                    "%s cannot be written (%s): a plugin that ends its worker while it is "
-                    "loaded will be loaded again; make the folder writable",
-                    self._folder,
-                    error.strerror,
-                )
-            self._complained = True
+            self._files.lacks(MARKERS, error)
+        else:
+            self._files.has(MARKERS)
 
     def _open(self) -> Path:
         if self._path is None:

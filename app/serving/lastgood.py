@@ -1,15 +1,13 @@
 """What this host served last, beside its archives: enough to start without the database."""
 
 import json
-import logging
 import threading
 from contextlib import suppress
 from pathlib import Path
 
 from app.records import ACTIVE, ServedRow, is_plugin_name
 from app.serving.artifacts import read_whole, write_whole
-
-log = logging.getLogger(__name__)
+from app.serving.hostfiles import LAST_GOOD, HostFiles
 
 
 class LastGood:
@@ -19,11 +17,11 @@ class LastGood:
     to do than to wait for a disk, and of many changes only the last one is written.
     """
 
-    def __init__(self, artifacts_dir: Path) -> None:
+    def __init__(self, artifacts_dir: Path, files: HostFiles | None = None) -> None:
         self._folder = artifacts_dir / ".served"
         self._changed: dict[str, ServedRow | None] = {}
         self._lock = threading.Lock()
-        self._complained = False
+        self._files = files or HostFiles(artifacts_dir)
 
     def remember(self, row: ServedRow) -> None:
         """Note that a row is served."""
@@ -46,17 +44,10 @@ class LastGood:
                 changed[name] = changed.pop(name)  # the others have their turn before it
                 with self._lock:
                     self._changed = {**changed, **self._changed}
-                if not self._complained:
-                    log.warning(
-                        "%s cannot be written (%s): after a start without the database, older "
-                        "versions would be served; make it writable",
-                        self._folder,
-                        error.strerror,
-                    )
-                self._complained = True
+                self._files.lacks(LAST_GOOD, error)
                 return
             del changed[name]
-        self._complained = False
+        self._files.has(LAST_GOOD)
 
     def write_one(self, name: str) -> None:
         """Write what was noted of one plugin now: its next load may end the process."""

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from app.database.sqlstates import comes_from_outside, is_transient
 from app.errors import BenanaError, DatabaseUnavailableError, LoadError, PluginError
@@ -331,6 +331,36 @@ def _is_utf8(text: str) -> bool:
     return True
 
 
+class _Context(PluginContext):
+    """A context whose data folder is made when it is asked for: not every plugin needs one, and
+    not every host has a disk that can be written to."""
+
+    __slots__ = ()
+
+    @property
+    def data_dir(self) -> Path:
+        folder = cast(Path, _DATA_DIR.__get__(self))
+        try:
+            if not folder.is_dir():
+                folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OSError(
+                error.errno,
+                f"the data folder cannot be made ({error.strerror}); make it writable or set "
+                "BENANA_DATA_DIR",
+                str(folder),
+            ) from None
+        return folder
+
+    @data_dir.setter
+    def data_dir(self, folder: Path) -> None:  # for `__init__` alone: the class is frozen
+        _DATA_DIR.__set__(self, folder)
+
+
+_DATA_DIR: Any = vars(PluginContext)["data_dir"]
+"""The slot in which a context keeps the folder's path."""
+
+
 def make_context_factory(
     data_dir: Path, database_of: Callable[[str], Callable[[], Any]], *, trial: bool = False
 ) -> MakeContext:
@@ -343,23 +373,12 @@ def make_context_factory(
     """
 
     def make(name: str, config: dict[str, Any]) -> PluginContext:
-        folder = data_dir / "plugins" / name
-        try:
-            if not folder.is_dir():
-                folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise LoadError(
-                name,
-                f"the data folder {folder} cannot be made ({error.strerror}); "
-                "make it writable or set BENANA_DATA_DIR",
-                phase="initialize",
-            ) from None
-        return PluginContext(
+        return _Context(
             name=name,
             config=config,
             logger=logging.getLogger(f"benana.plugins.{name}"),
             database=database_of(name),
-            data_dir=folder,
+            data_dir=data_dir / "plugins" / name,
             trial=trial,
         )
 

@@ -18,9 +18,10 @@ from app.errors import (
     PluginError,
 )
 from app.records import Artifact, ServedRow, artifact_digest, artifact_name
-from app.serving.artifacts import read_archive, store_artifact
+from app.serving.artifacts import read_archive, write_archive
 from app.serving.callers import Surroundings
 from app.serving.crashes import Crash, CrashedLoads, LoadMarker
+from app.serving.hostfiles import ARCHIVES, HostFiles
 from app.serving.loader import LoadedPlugin, MakeContext, load
 
 log = logging.getLogger(__name__)
@@ -58,6 +59,7 @@ class Loading:
         on_late: Callable[[str], None],
         marker: LoadMarker | None = None,
         surroundings: Surroundings | None = None,
+        files: HostFiles | None = None,
     ) -> None:
         """Make it.
 
@@ -68,7 +70,9 @@ class Loading:
             on_late: is told the name of a plugin whose late result can be taken.
             marker: where others see what is being loaded; None for one of its own.
             surroundings: what plugins that have their callers checked go by.
+            files: is told whether archives can be kept; None for one of its own.
         """
+        self._files = files or HostFiles(artifacts_dir)
         self._surroundings = surroundings
         self._repository = repository
         self._marker = marker or LoadMarker(artifacts_dir)
@@ -183,9 +187,11 @@ class Loading:
         if kept is None:
             raise ArtifactError(row.name, f"the version {digest[:12]} is no longer kept")
         try:
-            store_artifact(kept, self._artifacts_dir)
-        except ArtifactError as error:
-            log.warning("%s", error)  # it is served from memory all the same
+            write_archive(kept, self._artifacts_dir)
+        except OSError as error:
+            self._files.lacks(ARCHIVES, error)  # it is served from memory all the same
+        else:
+            self._files.has(ARCHIVES)
         return kept
 
 

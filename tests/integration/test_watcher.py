@@ -309,10 +309,16 @@ def test_one_of_several_watches_and_another_takes_over(
 
 
 def test_a_pipe_in_the_locks_place_is_said_and_hangs_nobody(
-    root: Path, tmp_path: Path, looks: Looks, caplog: pytest.LogCaptureFixture
+    frequent_scans: None,
+    root: Path,
+    tmp_path: Path,
+    looks: Looks,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     (tmp_path / "bin").mkdir()
     os.mkfifo(tmp_path / "bin" / ".watch.lock")
+    monkeypatch.setattr(watcher, "RETRY_SECONDS", 0.05)
     conditions = Conditions()
     stuck = SourceWatcher(root, tmp_path / "bin", looks, conditions)  # type: ignore[arg-type]
     stuck.start()
@@ -320,9 +326,15 @@ def test_a_pipe_in_the_locks_place_is_said_and_hangs_nobody(
         wait_until(lambda: "nothing is watched" in caplog.text, "it is said", 3.0)
         held = [found.what for found in stuck.election.conditions()]
         assert ["nothing is watched" in what for what in held] == [True]
+        assert "BENANA_WATCH=off" in held[0]
         (tmp_path / "bin" / ".watch.lock").unlink()
         wait_until(lambda: looks.scans, "it watches", 3.0)
         assert stuck.election.conditions() == ()
+        root.rename(tmp_path / "gone")
+        wait_until(conditions.held, "that the root is gone is held", 3.0)
+        assert str(root) in conditions.held()[0].what
+        (tmp_path / "gone").rename(root)
+        wait_until(lambda: not conditions.held(), "it is back", 3.0)
     finally:
         stuck.stop()
 

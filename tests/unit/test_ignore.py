@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from app.errors import DiscoveryError
+from app.errors import CompileError, DiscoveryError
 from app.publishing import discovery
 from app.publishing.compiler import compile_plugin
 from app.publishing.discovery import list_folders, list_left_out, read_source, rules_of
@@ -89,6 +89,13 @@ def test_what_lies_beside_plugins_is_no_plugin(plugins_root):
         (plugins_root / name).mkdir()
     (plugins_root / "my_env" / "pyvenv.cfg").touch()
     assert list_folders(plugins_root) == ["hello", "tests"]
+
+
+def test_a_test_that_does_not_compile_is_refused_with_what_to_do(read_plugin):
+    source = read_plugin({"main.py": "", "tests/test_old.py": PYTHON_2, "sub/test/a.py": ""})
+    with pytest.raises(CompileError, match="leave it out by ignore: in plugin") as caught:
+        compile_plugin(source)
+    assert caught.value.file == "tests/test_old.py"
 
 
 # --- ignore: --------------------------------------------------------------------------------
@@ -204,6 +211,7 @@ def test_no_pattern_takes_long(pattern):
     assert time.monotonic() - began < 1.0
 
 
+@pytest.mark.soak
 def test_the_library_is_imported_only_where_a_manifest_names_patterns():
     code = "import sys, app.publishing.watcher, app.cli; sys.exit('pathspec' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

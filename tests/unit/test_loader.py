@@ -436,13 +436,35 @@ def test_a_handler_that_would_fail_at_every_request_is_refused_at_its_line(refus
     assert (error.file, error.line) == ("main.py", line_of(text))
 
 
-def test_a_data_folder_that_cannot_be_made_is_named(tmp_path):
+@pytest.mark.parametrize("asked", ["initialize", "later", "never"])
+def test_a_data_folder_is_made_when_it_is_asked_for_and_what_prevents_that_is_named(
+    tmp_path, asked
+):
+    text = PLUGIN
+    if asked == "initialize":
+        line = "def initialize(self, context):"
+        assert line in text
+        text = text.replace(line, f"{line}\n        context.data_dir")
+    artifact = artifact_of({"main.py": text})
     (tmp_path / "file").write_text("")
-    with pytest.raises(LoadError, match="BENANA_DATA_DIR"):
-        load(
-            artifact_of({"main.py": PLUGIN}),
-            make_context_factory(tmp_path / "file", lambda _: no_database),
-        )
+    make_broken = make_context_factory(tmp_path / "file", lambda _: no_database)
+    if asked == "initialize":
+        with pytest.raises(LoadError, match=r"data folder cannot be made .* BENANA_DATA_DIR"):
+            load(artifact, make_broken)
+    else:
+        plugin = load(artifact, make_broken)
+        assert repr(plugin.context)
+        if asked == "later":
+            with pytest.raises(OSError, match="BENANA_DATA_DIR"):
+                print(plugin.context.data_dir)
+        plugin.dispose()
+    plugin = load(artifact, make_context_factory(tmp_path / "var", lambda _: no_database))
+    assert (tmp_path / "var").exists() == (asked == "initialize")
+    assert plugin.context.data_dir == tmp_path / "var" / "plugins" / "sample"
+    assert plugin.context.data_dir.is_dir()
+    with pytest.raises(AttributeError):
+        plugin.context.data_dir = tmp_path
+    plugin.dispose()
     assert not [name for name in sys.modules if name.startswith("_plugins.sample.g")]
 
 

@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -45,6 +46,17 @@ def test_it_is_started_once_ahead_or_when_it_is_needed(runner: TrialRunner) -> N
     _, report = runner.run(first())
     assert [endpoint.path for endpoint in report.endpoints] == ["/first", "/first/{number:int}"]
     assert helpers() == [helper]
+
+
+def test_without_a_temporary_folder_it_is_refused_with_what_to_do(
+    runner: TrialRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    before = psutil.Process().num_fds()
+    for _ in range(3):
+        with pytest.raises(LoadError, match="set TMPDIR to a folder that can be written to"):
+            runner.run(first())
+    assert psutil.Process().num_fds() == before
 
 
 def test_after_its_end_nothing_starts_it_again(runner: TrialRunner) -> None:

@@ -1,0 +1,99 @@
+"""What a host goes without where its own files, beside the archives, cannot be written."""
+
+import logging
+import os
+import threading
+from pathlib import Path
+
+from app.conditions import Conditions
+
+log = logging.getLogger(__name__)
+
+CONDITION = "files"
+
+ARCHIVES = "archives stay in memory, and come from the database again after a start"
+LAST_GOOD = "after a start without the database, older versions would be served"
+MARKERS = "a plugin that ends its worker while it is loaded will be loaded again"
+
+WITHOUT = (
+    "archives come from the database into memory, nothing is served after a start without it, and "
+    "a plugin that ends its worker while it is loaded is loaded again"
+)
+
+
+class HostFiles:
+    """Says once what cannot be written and what follows, for all who write files of a host's own.
+
+    Where a host publishes nothing, a read-only disk is no fault: `say_what_is_gone_without` tells
+    of it for the whole server. Safe to use from several threads.
+    """
+
+    def __init__(
+        self, folder: Path, conditions: Conditions | None = None, *, needed: bool = True
+    ) -> None:
+        """Make it.
+
+        Args:
+            folder: the folder of the archives.
+            conditions: where it says what is wrong.
+            needed: whether this host publishes, and so has to write.
+        """
+        self._folder = folder
+        self._conditions = conditions or Conditions()
+        self._expected = not needed and is_read_only(folder)
+        self._lock = threading.Lock()
+        self._lacking: dict[str, str] = {}
+        """What is gone without, and why."""
+
+    def say_what_is_gone_without(self, data_dir: Path) -> None:
+        """Say once, in the process that starts the others, what a read-only disk costs."""
+        if not self._expected:
+            return
+        data = ""
+        if is_read_only(data_dir):
+            data = f"; {data_dir} is so, too: a plugin that asks for its data folder gets an error"
+        log.info("%s is on a read-only file system: %s%s", self._folder, WITHOUT, data)
+
+    def lacks(self, what: str, error: OSError) -> None:
+        """Note that something could not be written, and what is gone without."""
+        with self._lock:
+            if self._expected or what in self._lacking:
+                return
+            self._lacking[what] = error.strerror or str(error)
+            self._hold()
+        log.warning(
+            "%s cannot be written (%s): %s; make it writable", self._folder, error.strerror, what
+        )
+
+    def has(self, what: str) -> None:
+        """Note that something could be written."""
+        if what not in self._lacking:
+            return
+        with self._lock:
+            self._lacking.pop(what, None)
+            self._hold()
+            whole = not self._lacking
+        if whole:
+            log.info("%s can be written again", self._folder)
+
+    def _hold(self) -> None:
+        if not self._lacking:
+            self._conditions.clear(CONDITION)
+            return
+        why = ", ".join(dict.fromkeys(self._lacking.values()))
+        without = "; ".join(self._lacking)
+        self._conditions.hold(
+            CONDITION, f"{self._folder} cannot be written ({why}): {without}; make it writable"
+        )
+
+
+def is_read_only(folder: Path) -> bool:
+    """Tell whether a folder, or the one in which it would be made, is on a read-only disk."""
+    for path in (folder, *folder.parents):
+        try:
+            return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
+        except FileNotFoundError:
+            continue
+        except OSError:
+            return False
+    return False
