@@ -212,8 +212,7 @@ class Repository:
             rows = cursor.fetchall()
             ids, digests = [row[0] for row in rows], [row[1] for row in rows]
             cursor.execute(
-                "UPDATE plugins SET source_path = %s || substr(source_path, %s)"
-                " WHERE id = ANY(%s)",
+                "UPDATE plugins SET source_path = %s || substr(source_path, %s) WHERE id = ANY(%s)",
                 (root, len(former) + 1, ids),
             )
             # The trigger has taken the new path for a wish to compile it.
