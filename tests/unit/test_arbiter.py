@@ -1,6 +1,7 @@
 """The master ends for a server that cannot start, and for nothing that a plugin does."""
 
 import logging
+import os
 from types import SimpleNamespace
 
 import pytest
@@ -36,7 +37,11 @@ def master(tmp_path, monkeypatch):
     made = object.__new__(GunicornArbiter)
     made.log = logging.getLogger("test")
     made.exited, made.started, made.now = [], [], 1000.0
-    made.cfg = SimpleNamespace(child_exit=lambda _master, gone: made.exited.append(gone))
+    made.cfg = SimpleNamespace(
+        child_exit=lambda _master, gone: made.exited.append(gone),
+        uid=os.geteuid(),
+        gid=os.getegid(),
+    )
     monkeypatch.setattr(arbiter.time, "monotonic", lambda: made.now)
     monkeypatch.setattr(arbiter, "_end_of_child", lambda pid: end_of(3))
     monkeypatch.setattr(
