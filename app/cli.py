@@ -6,13 +6,14 @@ Each command imports what it needs when it runs, so that `benana --help` answers
 import os
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Never
 from urllib.parse import quote
 
 import click
 
+from app.cli_options import calls_a_server, settings_of
 from app.errors import BenanaError, DatabaseUnavailableError, PluginError, SettingsError
 from app.settings import Settings
 from app.terminal import echo_failure, echo_table, fault_line, plain, show_json, status_text
@@ -29,7 +30,9 @@ Settings, from the environment:
   BENANA_PLUGINS_DIR  the plugins' folders         plugins
   BENANA_DATA_DIR     the PostgreSQL of its own    var
   DATABASE_URL        another PostgreSQL instead
-  BENANA_ADMIN_TOKEN  what reload and toggle send  none"""
+  BENANA_ADMIN_TOKEN  what reload and toggle send  none
+  BENANA_URL          the server that is called    where BENANA_BIND is
+  BENANA_CA           the CA of its certificate    the system's"""
 
 
 class _Failure(click.ClickException):
@@ -93,17 +96,17 @@ def serve(arguments: tuple[str, ...]) -> None:
     _exec(script, ["-c", str(config), *arguments])
 
 
-@main.command(options_metavar="")
+@main.command(options_metavar="[--server URL]")
 @click.argument("name")
-def new(name: str) -> None:
+@calls_a_server
+def new(name: str, **server: Any) -> None:
     """Write a plugin that works, to begin with."""
-    from app.client import address_of
     from app.scaffold import write_plugin
+    from app.target import Target
 
-    settings = Settings.from_environment()
+    settings = settings_of(**server)
+    curl = Target.of(settings).curl
     folder = write_plugin(settings.plugins_dir, name)
-    url, socket_path = address_of(settings.bind)
-    curl = f"curl --unix-socket {socket_path} {url}" if socket_path else f"curl {url}"
     click.echo(f"Wrote {click.style(str(folder), bold=True)}")
     click.echo("  main.py      its routes")
     click.echo("  plugin.yaml  its description and config")
@@ -129,11 +132,12 @@ def check(paths: tuple[Path, ...]) -> None:
     Each is tried in a process of its own. Its database is DATABASE_URL, or else Benana's own
     while that runs; what it writes there is rolled back.
     """
+    from app.local_database import running_database
     from app.publishing.discovery import list_left_out, read_source, rules_of
     from app.publishing.trial import TrialRunner
 
     settings = Settings.from_environment()
-    runner = TrialRunner(_running_database(settings))
+    runner = TrialRunner(running_database(settings))
     failed = False
     try:
         for number, path in enumerate(paths):
@@ -169,13 +173,14 @@ def _echo_left_out(paths: Sequence[tuple[str, str]]) -> None:
         echo_table([(plain(path), f"by {plain(by)}") for path, by in paths], indent="    ")
 
 
-@main.command("list", options_metavar="[--json]")
+@main.command("list", options_metavar="[--json] [--server URL]")
 @click.option("--json", "as_json", is_flag=True, help="Print the API's answer.")
-def list_plugins(as_json: bool) -> None:
+@calls_a_server
+def list_plugins(as_json: bool, **server: Any) -> None:
     """Show the plugins, and what is wrong with them."""
     from app.client import call
 
-    settings = Settings.from_environment()
+    settings = settings_of(**server)
     plugins = call(settings, "GET", "/plugins", list)
     failures = call(settings, "GET", "/plugins?status=failed", list)
     if as_json:
@@ -205,20 +210,22 @@ def list_plugins(as_json: bool) -> None:
     _echo_reasons(call(settings, "GET", "/workers", list))
 
 
-@main.command(options_metavar="[--json]")
+@main.command(options_metavar="[--json] [--server URL]")
 @click.argument("name")
 @click.option("--json", "as_json", is_flag=True, help="Print the API's answer.")
-def reload(name: str, as_json: bool) -> None:
+@calls_a_server
+def reload(name: str, as_json: bool, **server: Any) -> None:
     """Compile and publish a plugin again."""
-    _change(name, "reload", as_json=as_json)
+    _change(settings_of(**server), name, "reload", as_json=as_json)
 
 
-@main.command(options_metavar="[--json]")
+@main.command(options_metavar="[--json] [--server URL]")
 @click.argument("name")
 @click.option("--json", "as_json", is_flag=True, help="Print the API's answer.")
-def toggle(name: str, as_json: bool) -> None:
+@calls_a_server
+def toggle(name: str, as_json: bool, **server: Any) -> None:
     """Turn a plugin off, or on again."""
-    _change(name, "toggle", as_json=as_json)
+    _change(settings_of(**server), name, "toggle", as_json=as_json)
 
 
 @main.command(context_settings=_PASS_THROUGH, options_metavar="")
@@ -229,9 +236,10 @@ def psql(arguments: tuple[str, ...]) -> None:
     As in: benana psql -c "UPDATE plugins SET status = 'inactive' WHERE name = 'hello'"
     """
     from app.database.embedded import find_psql
+    from app.local_database import psql_call, running_database
 
     settings = Settings.from_environment()
-    url = _running_database(settings)
+    url = running_database(settings)
     if url is None:
         raise _Failure(
             f"The PostgreSQL of {settings.data_dir} does not run: start it with `benana serve`, "
@@ -243,7 +251,7 @@ def psql(arguments: tuple[str, ...]) -> None:
             raise _Failure("There is no psql on this machine; the database is at DATABASE_URL.")
         click.echo(url)
         raise _Failure("There is no psql on this machine; the database is at the address above.")
-    _exec(program, *_psql_call(url, arguments))
+    _exec(program, *psql_call(url, arguments))
 
 
 def _echo_reasons(workers: list[dict[str, Any]]) -> None:
@@ -264,7 +272,9 @@ def _echo_reasons(workers: list[dict[str, Any]]) -> None:
 def _where_it_is_served(settings: Settings, name: str, folder: Path) -> str:
     """Return what is true of a new plugin: whether a server serves it, or what is to be done."""
     from app.client import ApiError, NobodyAnswersError, call
+    from app.target import Target
 
+    shown = Target.of(settings).shown.removeprefix("http://")
     deadline = time.monotonic() + NEW_SECONDS
     while True:
         try:
@@ -276,57 +286,26 @@ def _where_it_is_served(settings: Settings, name: str, folder: Path) -> str:
                 return f"{error}\nOnce it is served, call:"
         else:
             if found.get("source_path") == str(folder):
-                return f"The server at {settings.bind} serves it:"
+                return f"The server at {shown} serves it:"
             source = plain(str(found.get("source_path")))
-            return f"The server at {settings.bind} has one of this name already, of {source}:"
+            return f"The server at {shown} has one of this name already, of {source}:"
         if time.monotonic() > deadline:
             return (
-                f"The server at {settings.bind} has not registered it yet. Does it watch "
+                f"The server at {shown} has not registered it yet. Does it watch "
                 f"{folder.parent} (BENANA_PLUGINS_DIR, BENANA_WATCH)? Then call:"
             )
         time.sleep(0.05)
 
 
-def _change(name: str, action: str, *, as_json: bool) -> None:
+def _change(settings: Settings, name: str, action: str, *, as_json: bool) -> None:
     from app.client import call
 
     path = f"/plugins/{quote(name, safe='')}/{action}"
-    answer = call(Settings.from_environment(), "POST", path, dict)
+    answer = call(settings, "POST", path, dict)
     if as_json:
         click.echo(show_json(answer))
     else:
         click.echo(f"{click.style(name, bold=True)} is {status_text(str(answer.get('status')))}")
-
-
-def _running_database(settings: Settings) -> str | None:
-    """Return where the database is, None if it is the embedded one and does not run.
-
-    Raises:
-        SettingsError: DATABASE_URL cannot be read.
-    """
-    if settings.database_url:
-        from app.database.connection import connection_options
-
-        connection_options(settings.database_url)
-        return settings.database_url
-    from app.database.embedded import EmbeddedPostgres
-
-    if not EmbeddedPostgres(settings.data_dir).answers():
-        return None
-    return EmbeddedPostgres(settings.data_dir).uri
-
-
-def _psql_call(url: str, arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-    """Return psql's arguments and what its environment adds: the password, which `ps` shows."""
-    from app.database.connection import connection_options
-
-    options = connection_options(url, application_name="psql")
-    password = options.pop("password", None)
-    quoted = {
-        key: str(value).replace("\\", r"\\").replace("'", r"\'") for key, value in options.items()
-    }
-    dsn = " ".join(f"{key}='{value}'" for key, value in quoted.items())
-    return ["--dbname", dsn, *arguments], {} if password is None else {"PGPASSWORD": password}
 
 
 def _exec(

@@ -2,20 +2,19 @@
 
 import http.client
 import json
-import socket
+import ssl
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from app.errors import BenanaError, SettingsError
 from app.settings import Settings
+from app.target import Target
 from app.terminal import place_of, plain
 
 TIMEOUT_SECONDS = 60.0
 """Longer than any reload takes: the server gives up on a trial after 25 s."""
 
 T = TypeVar("T", list[dict[str, Any]], dict[str, Any])
-
-_ANY_HOST = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where to call, not where to bind
 
 
 class ApiError(BenanaError):
@@ -33,37 +32,6 @@ class NobodyAnswersError(ApiError):
     """There is no server where it is called."""
 
 
-class _UnixConnection(http.client.HTTPConnection):
-    """HTTP over a unix socket."""
-
-    def __init__(self, path: str, seconds: float) -> None:
-        super().__init__("localhost", timeout=seconds)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
-
-
-def address_of(bind: str) -> tuple[str, str]:
-    """Return where a server that binds so can be called from this machine.
-
-    Args:
-        bind: `host:port` or `unix:path`, as in `Settings`.
-
-    Returns:
-        The base URL and the path of the unix socket, which is empty for TCP.
-    """
-    if bind.startswith("unix:"):
-        # As gunicorn reads it: `unix:path` or `unix://path`.
-        return "http://localhost", bind.removeprefix("unix:").removeprefix("//")
-    host, _, port = bind.rpartition(":")
-    host = host.strip("[]")
-    host = _ANY_HOST.get(host, host)
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}", ""
-
-
 def call(
     settings: Settings,
     method: str,
@@ -71,7 +39,7 @@ def call(
     expected: type[T],
     seconds: float = TIMEOUT_SECONDS,
 ) -> T:
-    """Call the admin API of the server that the settings bind.
+    """Call the admin API of the server that the settings name.
 
     Args:
         settings: where the server is, and its token.
@@ -82,44 +50,56 @@ def call(
 
     Raises:
         ApiError: the server cannot be reached, refuses, or is no Benana.
-        SettingsError: the admin token cannot be sent.
+        SettingsError: the admin token cannot be sent, or the server's URL or CA not be used.
     """
-    url, socket_path = address_of(settings.bind)
-    shown = settings.bind if socket_path else url
+    target = Target.of(settings)
+    shown = target.shown
     headers: dict[str, str | bytes] = {"Accept": "application/json"}
     if settings.admin_token:
         if not settings.admin_token.isprintable():
             raise SettingsError("BENANA_ADMIN_TOKEN holds a line break or the like; expected text.")
         # Bytes, because http.client would send text as Latin-1, and the server compares UTF-8.
         headers["Authorization"] = b"Bearer " + settings.admin_token.encode()
-    connection = (
-        _UnixConnection(socket_path, seconds)
-        if socket_path
-        else http.client.HTTPConnection(url.removeprefix("http://"), timeout=seconds)
-    )
+    connection = target.connection(seconds)
     try:
-        connection.request(method, path, headers=headers)
+        connection.request(method, target.prefix + path, headers=headers)
         response = connection.getresponse()
         raw = response.read()
     except TimeoutError:
         raise ApiError(f"{shown} did not answer within {seconds:.0f} s.") from None
     except (ConnectionRefusedError, FileNotFoundError):
         raise NobodyAnswersError(
-            f"Nothing answers at {shown}: start it with `benana serve`, or set BENANA_BIND."
+            f"Nothing answers at {shown}: start it with `benana serve`, or {target.advice}."
+        ) from None
+    except ssl.SSLCertVerificationError as error:
+        raise ApiError(
+            f"The certificate of {shown} is not trusted ({error.verify_message}): name its CA by "
+            "--ca FILE or BENANA_CA, or leave the check out by --insecure or BENANA_INSECURE=on."
+        ) from None
+    except ssl.SSLError as error:
+        raise ApiError(
+            f"What answers at {shown} does not speak TLS as expected ({error.reason}): call it by "
+            "http://, or look at its certificate."
         ) from None
     except OSError as error:
         raise ApiError(
             f"{shown} cannot be called ({error.strerror or error}): look at the server's log, "
-            "or set BENANA_BIND."
+            f"or {target.advice}{_if_plain(shown)}."
         ) from None
     except http.client.HTTPException:
-        raise ApiError(f"What answers at {shown} does not speak HTTP; set BENANA_BIND.") from None
+        raise ApiError(
+            f"What answers at {shown} does not speak HTTP{_if_plain(shown)}; {target.advice}."
+        ) from None
     finally:
         connection.close()
-    return _answer(shown, response.status, raw, expected)
+    return _answer(target, response.status, raw, expected)
 
 
-def _answer(shown: str, status: int, raw: bytes, expected: type[T]) -> T:
+def _if_plain(shown: str) -> str:
+    return " (if it speaks TLS, call it by https://)" if shown.startswith("http:") else ""
+
+
+def _answer(target: Target, status: int, raw: bytes, expected: type[T]) -> T:
     try:
         answer = json.loads(raw)
     except ValueError:
@@ -133,8 +113,7 @@ def _answer(shown: str, status: int, raw: bytes, expected: type[T]) -> T:
         or not all(isinstance(item, dict) for item in items)
     ):
         raise ApiError(
-            f"What answers at {shown} is no Benana (status {status}): set BENANA_BIND to where it "
-            "is."
+            f"What answers at {target.shown} is no Benana (status {status}): {target.advice}."
         )
     return answer
 

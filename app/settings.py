@@ -28,7 +28,8 @@ class Settings:
     `listening` where the sockets of a running server really are, in the same words;
     with `admin_read_open`, what changes nothing in the admin API needs no token; `trusted_proxies`
     are the addresses whose word on the host that was called counts; `plugin_statement_seconds` is
-    None for no limit.
+    None for no limit. `server_url`, `ca_file` and `insecure` are the command's: which server it
+    calls, and how it knows that server by.
     """
 
     plugins_dir: Path
@@ -53,6 +54,9 @@ class Settings:
     plugin_connections: int = 6
     plugin_statement_seconds: int | None = None
     max_source_mb: int = 4
+    server_url: str | None = None
+    ca_file: str | None = None
+    insecure: bool = False
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Self:
@@ -90,6 +94,9 @@ class Settings:
             plugin_connections=_count(environ, "BENANA_PLUGIN_CONNECTIONS", threads // 2 + 2),
             plugin_statement_seconds=_count(environ, "BENANA_PLUGIN_STATEMENT_SECONDS", None),
             max_source_mb=_count(environ, "BENANA_MAX_SOURCE_MB", 4),
+            server_url=environ.get("BENANA_URL", "").strip() or None,
+            ca_file=environ.get("BENANA_CA") or None,
+            insecure=_switch(environ, "BENANA_INSECURE", default=False),
         )
 
     @property

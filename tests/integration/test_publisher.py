@@ -271,3 +271,63 @@ def test_a_scan_goes_on_past_a_row_that_the_database_refuses(
     (failure,) = repository.list_failures()
     assert (failure.name, failure.error["phase"]) == ("bad", "save")
     assert "bad: the database refuses" in caplog.text
+
+
+def release(tmp_path: Path, number: int, **texts: str) -> Path:
+    """Write a release's plugins, and return their root."""
+    root = tmp_path / f"release_{number}" / "plugins"
+    for name, content in texts.items():
+        (root / name).mkdir(parents=True)
+        (root / name / "main.py").write_text(f"new_plugin = object  # {content}\n")
+    return root
+
+
+def test_a_root_that_is_another_release_now_is_compared_with_the_former(
+    repository: Repository, tmp_path: Path, sql: Session
+) -> None:
+    one = release(tmp_path, 1, kept="same", edited="one", removed="one", back="one", asked="same")
+    two = release(tmp_path, 2, kept="same", edited="two", back="two", asked="same", added="two")
+    trial: Any = InstantTrial()
+
+    def start(root: Path) -> dict[str, Any]:
+        Publisher(root, tmp_path / "bin", repository, trial).scan(at_start=True)
+        return {row.name: row for row in repository.list_rows()}
+
+    first = start(one)
+    sql("UPDATE plugins SET binary_path = binary_path, status = 'inactive' WHERE name = 'kept'")
+    before = {row.name: row for row in repository.list_rows()}
+    second = start(two)
+    assert second.keys() == {"kept", "edited", "back", "asked", "added"}
+    for name, row in second.items():
+        assert row.source_path == str(two / name)
+        assert row.source_digest is not None, "nobody is asked to compile it"
+    assert second["kept"].generation == before["kept"].generation
+    assert second["kept"].status == "inactive"
+    assert second["asked"].generation == first["asked"].generation
+    assert second["edited"].generation > first["edited"].generation
+    third = start(one)
+    assert third.keys() == first.keys(), "what was removed comes back, what was added goes"
+    assert third["back"].source_digest == first["back"].source_digest
+    assert third["edited"].source_digest == first["edited"].source_digest
+    assert third["kept"].generation == before["kept"].generation
+
+
+def test_a_start_of_the_same_root_moves_nothing_and_another_hosts_rows_stay(
+    repository: Repository, tmp_path: Path, sql: Session
+) -> None:
+    one = release(tmp_path, 1, mine="one")
+    two = release(tmp_path, 2, mine="one")
+    trial: Any = InstantTrial()
+    Publisher(one, tmp_path / "bin", repository, trial).scan(at_start=True)
+    sql("INSERT INTO plugins (name, source_path) VALUES ('theirs', '/elsewhere/plugins/theirs')")
+    sql(f"INSERT INTO plugins (name, source_path) VALUES ('near', '{one}-other/near')")
+    Publisher(one, tmp_path / "bin", repository, trial).scan(at_start=True)
+    Publisher(two, tmp_path / "bin", repository, trial).scan()  # the scan of a watcher
+    assert repository.find_row("mine").source_path == str(one / "mine")
+    Publisher(two, tmp_path / "bin", repository, trial).scan(at_start=True)
+    paths = {row.name: row.source_path for row in repository.list_rows()}
+    assert paths == {
+        "mine": str(two / "mine"),
+        "theirs": "/elsewhere/plugins/theirs",
+        "near": f"{one}-other/near",
+    }

@@ -19,8 +19,8 @@ from click.testing import CliRunner, Result
 
 import app.cli
 from app.cli import main
-from app.client import address_of
 from app.database import embedded
+from app.target import address_of
 from app.testing import load_plugin
 
 NAMES = ["shop", "a", "none", "plugin", "my_plugin", "plugin_context", "a__b_", "x" + "9" * 62]
@@ -688,7 +688,8 @@ def test_a_server_that_does_not_run_is_one_sentence(run, nowhere, command):
     result = run(*command, BENANA_BIND=nowhere)
     assert result.exit_code == 1
     assert result.stderr == (
-        f"Nothing answers at http://{nowhere}: start it with `benana serve`, or set BENANA_BIND.\n"
+        f"Nothing answers at http://{nowhere}: start it with `benana serve`, or set BENANA_BIND or "
+        "BENANA_URL.\n"
     )
 
 
