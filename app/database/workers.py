@@ -54,6 +54,7 @@ class WorkerRepository:
             started_at: when it began.
             report: what it says of itself.
         """
+        self._drop_gone()  # such as the one that it comes in place of
         with transaction(self._database) as cursor:
             cursor.execute("DELETE FROM plugin_workers WHERE id = %s", (worker,))
             cursor.execute(
@@ -162,6 +163,7 @@ class WorkerRepository:
 
     def leave(self, worker: str) -> None:
         """Drop a process that ends, and the dead: nobody may be left who would drop them."""
+        self._drop_gone()
         with statement(self._database) as cursor:
             cursor.execute(
                 f"DELETE FROM plugin_workers WHERE id = %s OR id IN ({_DEAD})",  # noqa: S608
