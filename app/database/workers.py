@@ -57,6 +57,7 @@ class WorkerRepository:
             report: what it says of itself.
             former: the id that it had before, which is dropped.
         """
+        self._drop_gone()  # such as the one that it comes in place of
         with transaction(self._database) as cursor:
             cursor.execute("DELETE FROM plugin_workers WHERE id IN (%s, %s)", (worker, former))
             cursor.execute(

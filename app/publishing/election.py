@@ -105,8 +105,9 @@ class Election:
         with self._lock:
             self._file, self._told, self._probe_at = file, None, 0.0
             with suppress(OSError):  # for a person to read
-                os.ftruncate(file, 0)
-                os.pwrite(file, f"{os.getpid()}\n".encode(), 0)
+                text = f"{os.getpid()}\n".encode()
+                os.pwrite(file, text, 0)
+                os.ftruncate(file, len(text))
         self.look()
         return True
 

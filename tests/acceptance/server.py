@@ -209,12 +209,13 @@ class Server:
     def plugin(self, name: str) -> Any:
         """Return a plugin as the admin API shows it, None if it is not registered.
 
-        Without `workers`, which the processes report a moment after they serve.
+        Without `workers` and `reasons`, which the processes report a moment after they serve.
         """
         answer = self.get(f"/plugins/{name}")
         if answer.status != 200:
             return None
-        return {key: value for key, value in answer.json.items() if key != "workers"}
+        reported = {"workers", "reasons"}
+        return {key: value for key, value in answer.json.items() if key not in reported}
 
     def ask_all(self, path: str) -> dict[int, Answer]:
         """GET a path from every worker; return the answers by process id."""

@@ -14,6 +14,8 @@ import pytest
 
 from tests.acceptance.server import Server, source, wait_until
 
+pytestmark = pytest.mark.soak  # the kinds stand in test_readiness.py and the unit tests, too
+
 MakeServer = Callable[..., Server]
 
 
@@ -130,7 +132,6 @@ def test_a_folder_that_cannot_be_written_to_is_said_by_all(ready: Server) -> Non
     ready.wait_says("after", "one")
 
 
-@pytest.mark.soak
 def test_a_killed_watcher_is_followed_by_another(ready: Server) -> None:
     killed = watching(ready)
     os.kill(killed, signal.SIGKILL)
@@ -140,7 +141,6 @@ def test_a_killed_watcher_is_followed_by_another(ready: Server) -> None:
     wait_until(lambda: is_ready(ready), "it is ready")
 
 
-@pytest.mark.soak
 def test_a_watcher_that_hangs_is_no_green(ready: Server) -> None:
     hanging = watching(ready)
     (other,) = ready.workers() - {hanging}
@@ -166,7 +166,6 @@ def test_a_watcher_that_hangs_is_no_green(ready: Server) -> None:
     wait_until(lambda: is_ready(ready), "it is back", 5.0)
 
 
-@pytest.mark.soak
 def test_a_full_disk_is_said_by_all_while_it_is_full(make_server: MakeServer) -> None:
     server = make_server()
     server.artifacts.mkdir(parents=True)
@@ -188,7 +187,6 @@ def test_a_full_disk_is_said_by_all_while_it_is_full(make_server: MakeServer) ->
         subprocess.run(["umount", "--lazy", str(server.artifacts)], check=True)
 
 
-@pytest.mark.soak
 @pytest.mark.parametrize(
     ("name", "end"),
     [
@@ -217,7 +215,6 @@ def test_workers_that_end_of_a_load_are_no_200(ready: Server, name: str, end: st
     wait_until(lambda: is_ready(ready), "it is ready", 20.0)
 
 
-@pytest.mark.soak
 def test_of_two_hosts_the_broken_one_is_named(make_server: MakeServer, tmp_path: Path) -> None:
     one = make_server().start()
     broken = tmp_path / "broken"

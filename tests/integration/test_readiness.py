@@ -159,6 +159,7 @@ def test_an_active_row_of_which_there_is_no_version_is_a_reason(live: Live) -> N
     ready(live)  # of the Go design: there is nothing to serve of it
 
 
+@pytest.mark.soak
 def test_nothing_served_of_what_is_registered_is_no_200(
     new_database: Callable[[], str], tmp_path: Path
 ) -> None:
@@ -208,7 +209,8 @@ def test_reasons_are_counted_for_everybody_and_named_for_who_may_read(live: Live
         app.manager.stop()
 
 
-@pytest.mark.parametrize("watch", [True, pytest.param(False, marks=pytest.mark.soak)])
+@pytest.mark.soak
+@pytest.mark.parametrize("watch", [True, False])
 def test_a_host_that_cannot_write_is_degraded_if_it_publishes(
     new_database: Callable[[], str], tmp_path: Path, watch: bool
 ) -> None:

@@ -63,9 +63,9 @@ def test_the_dead_are_not_listed(workers: WorkerRepository, sql: Session) -> Non
 
 
 def test_who_was_killed_here_is_not_counted_for_as_long_as_its_heartbeat_lasts(
-    workers: WorkerRepository,
+    workers: WorkerRepository, sql: Session
 ) -> None:
-    for host in ("here", "away"):
+    for host in ("away", "here"):
         with subprocess.Popen(["sleep", "60"]) as process:
             here = presence_of(process.pid)
             presence = here if host == "here" else replace(here, machine="another")
@@ -74,6 +74,7 @@ def test_who_was_killed_here_is_not_counted_for_as_long_as_its_heartbeat_lasts(
             assert process.pid in {found.pid for found in workers.list_workers()}
             process.kill()
             process.wait()
+    assert len(entered(sql)) == 2
     (left,) = workers.list_workers()
     assert left.host == "away", "of another machine only its heartbeat tells"
     (load,) = workers.loads_of("one")
@@ -81,6 +82,15 @@ def test_who_was_killed_here_is_not_counted_for_as_long_as_its_heartbeat_lasts(
     assert workers.load_errors().keys() == {("id-1", 4)}
     workers.leave(left.id)
     assert workers.load_errors() == {}, "what the dead said is of no account"
+    assert entered(sql) == set(), "who leaves drops them"
+
+
+def test_who_comes_drops_who_was_killed(workers: WorkerRepository, sql: Session) -> None:
+    with subprocess.Popen(["sleep", "60"]) as process:
+        entered_as(workers, "here", presence_of(process.pid))
+        process.kill()
+    worker = registered(workers)
+    assert entered(sql) == {worker}
 
 
 def test_a_worker_says_how_it_is(workers: WorkerRepository) -> None:

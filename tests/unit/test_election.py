@@ -244,7 +244,7 @@ def test_a_removed_folder_is_an_election_for_all(stand, folder):
 def test_a_beat_while_a_reader_reads_is_not_half_heard(stand, monkeypatch):
     (one, held), (two, _) = stand(), stand()
     assert one.take()
-    held.hold("watching", "the root is gone")
+    held.hold("watching", "the root is closed!")
     one.look()
     two.look()
     real = os.pwrite
@@ -254,13 +254,14 @@ def test_a_beat_while_a_reader_reads_is_not_half_heard(stand, monkeypatch):
             return real(file, data, offset)  # the body, and not yet the header that counts
         return len(data)
 
-    held.hold("watching", "the root is another one")
+    one.look()  # a beat that the other one has not heard yet
+    held.hold("watching", "the root is another")
     with monkeypatch.context() as patch:
         patch.setattr(election_module.os, "pwrite", torn)
         one.look()
     two.look()
-    assert said(two) == ["the root is gone"]
+    assert said(two) == ["the root is closed!"]
     one._told = None
     one.look()
     two.look()
-    assert said(two) == ["the root is another one"]
+    assert said(two) == ["the root is another"]

@@ -162,7 +162,8 @@ def health_time():
     return held.held()[0].since
 
 
-def test_a_turn_is_told_at_once_to_who_reports_it(conditions, serving, host):
+def test_a_turn_is_told_at_once_to_who_reports_it(conditions, serving, host, monkeypatch):
+    monkeypatch.setattr(health, "LOOK_SECONDS", 0.01)
     turns = []
     made = Health(conditions, serving, host, lambda: turns.append(made.report().status))
     made.started = True
