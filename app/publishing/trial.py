@@ -109,6 +109,8 @@ class TrialRunner:
             try:
                 text, end, archive, process = self._try(source, give_up)
             except OSError as error:
+                if self._stopped:
+                    raise SupersededError("the server stops") from None
                 raise TrialError(
                     source.name,
                     f"it cannot be tried: {error.strerror or error}; make room for temporary "

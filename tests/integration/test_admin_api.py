@@ -504,7 +504,7 @@ def test_a_database_that_refuses_to_be_read_is_named_once_and_served_on(
             body = check_problem(live.client.get("/plugins", status=500), 500)
             assert (body["sqlstate"], "status" in body["detail"]) == ("42703", True)
             assert live.client.get("/hello").json == {"says": "hello"}
-            wait_until(lambda: "hello: not published" in caplog.text, "the watcher says it")
+            wait_until(lambda: "hello: the database refuses" in caplog.text, "the watcher says it")
         finally:
             sql("ALTER TABLE plugins RENAME COLUMN gone TO status")
         sql("NOTIFY plugin_changes")
