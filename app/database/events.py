@@ -21,6 +21,7 @@ import psycopg2.errors
 import psycopg2.extensions
 
 from app.database.connection import CONNECT_SECONDS, Connection, connection_options
+from app.database.sessions import OWN_SETTINGS, Sessions
 from app.records import is_plugin_name
 
 log = logging.getLogger(__name__)
@@ -73,7 +74,8 @@ class ChangeListener:
         self._schema = schema
         self._on_silence = on_silence
         self._heartbeat = heartbeat_seconds
-        self._options = connection_options(url, application_name="benana-listener")
+        options = connection_options(url, application_name="benana-listener")
+        self._sessions = Sessions(options, OWN_SETTINGS)
         self._on_change = on_change
         self._stopped = threading.Event()
         self._wake_read, self._wake_write = os.pipe()
@@ -131,9 +133,14 @@ class ChangeListener:
             self._sleep(random.uniform(0, min(MAX_BACKOFF_SECONDS, 0.2 * 2 ** min(failures, 8))))  # noqa: S311
 
     def _connect(self) -> Connection:
-        connection: Connection = psycopg2.connect(**self._options, async_=True)
-        self._settle(connection, CONNECT_SECONDS)
-        return connection
+        while True:
+            try:
+                connection: Connection = psycopg2.connect(**self._sessions.options, async_=True)
+                self._settle(connection, CONNECT_SECONDS)
+                return connection
+            except psycopg2.OperationalError as error:
+                if not self._sessions.learn(error):
+                    raise
 
     def _listen(self, connection: Connection) -> None:
         own = f"benana_{uuid.uuid4().hex}"

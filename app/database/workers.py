@@ -4,9 +4,12 @@ import datetime
 from collections.abc import Collection, Mapping
 from typing import Any
 
+import psycopg2.errorcodes
+
 from app.database.statements import Lender, statement, transaction
 from app.database.tables import LOOK, Tables
-from app.database.texts import as_json
+from app.database.texts import as_json, encoding_of
+from app.errors import DatabaseRefusedError
 from app.records import LoadRecord, ServedRow, WorkerLoad, WorkerRow
 
 HEARTBEAT_SECONDS = 2.0
@@ -87,7 +90,7 @@ class WorkerRepository:
                     [load.generation for load in loads],
                     [load.reconciled for load in loads],
                     [load.state for load in loads],
-                    [as_json(load.error) for load in loads],
+                    [as_json(load.error, encoding_of(cursor)) for load in loads],
                     [load.milliseconds for load in loads],
                 ),
             )
@@ -103,12 +106,11 @@ class WorkerRepository:
 
     def list_workers(self) -> list[WorkerRow]:
         """Return the live processes, by host and process id."""
-        with statement(self._database) as cursor:
-            cursor.execute(
-                "SELECT id, host, pid, generations_alive, started_at, heartbeat_at"  # noqa: S608
-                f" FROM plugin_workers WHERE {_ALIVE} ORDER BY host, pid"
-            )
-            return [WorkerRow(*found) for found in cursor.fetchall()]
+        found = self._read(
+            "SELECT id, host, pid, generations_alive, started_at, heartbeat_at"  # noqa: S608
+            f" FROM plugin_workers WHERE {_ALIVE} ORDER BY host, pid"
+        )
+        return [WorkerRow(*row) for row in found]
 
     def load_errors(self, plugin: str | None = None) -> dict[tuple[str, int], Mapping[str, Any]]:
         """Return why live processes do not serve what the rows of plugins say, if they do not.
@@ -120,39 +122,48 @@ class WorkerRepository:
             An error for each row's id and generation that one of them could not load: that of the
             first of them, by host and process id, so that everybody is told the same.
         """
-        with statement(self._database) as cursor:
-            cursor.execute(
-                "SELECT DISTINCT ON (l.plugin_id, l.reconciled) l.plugin_id, l.reconciled, l.error"  # noqa: S608
-                " FROM plugin_loads l JOIN plugin_workers w ON w.id = l.worker_id"
-                f" WHERE l.error IS NOT NULL AND {_ALIVE}"
-                " AND (%s::text IS NULL OR l.plugin_name = %s)"
-                " ORDER BY l.plugin_id, l.reconciled, w.host, w.pid",
-                (plugin, plugin),
-            )
-            return {(row, generation): error for row, generation, error in cursor.fetchall()}
+        found = self._read(
+            "SELECT DISTINCT ON (l.plugin_id, l.reconciled) l.plugin_id, l.reconciled, l.error"  # noqa: S608
+            " FROM plugin_loads l JOIN plugin_workers w ON w.id = l.worker_id"
+            f" WHERE l.error IS NOT NULL AND {_ALIVE}"
+            " AND (%s::text IS NULL OR l.plugin_name = %s)"
+            " ORDER BY l.plugin_id, l.reconciled, w.host, w.pid",
+            (plugin, plugin),
+        )
+        return {(row, generation): error for row, generation, error in found}
 
     def loads_of(self, plugin: str) -> list[WorkerLoad]:
         """Return what every live process runs of a plugin."""
-        with statement(self._database) as cursor:
-            cursor.execute(
-                "SELECT w.host, w.pid, l.plugin_id, l.generation, l.reconciled, l.state, l.error,"  # noqa: S608
-                " l.milliseconds FROM plugin_workers w LEFT JOIN plugin_loads l"
-                f" ON l.worker_id = w.id AND l.plugin_name = %s WHERE {_ALIVE}"
-                " ORDER BY w.host, w.pid",
-                (plugin,),
-            )
-            return [
-                WorkerLoad(host, pid, LoadRecord(plugin, *load) if load[0] is not None else None)
-                for host, pid, *load in cursor.fetchall()
-            ]
+        found = self._read(
+            "SELECT w.host, w.pid, l.plugin_id, l.generation, l.reconciled, l.state, l.error,"  # noqa: S608
+            " l.milliseconds FROM plugin_workers w LEFT JOIN plugin_loads l"
+            f" ON l.worker_id = w.id AND l.plugin_name = %s WHERE {_ALIVE}"
+            " ORDER BY w.host, w.pid",
+            (plugin,),
+        )
+        return [
+            WorkerLoad(host, pid, LoadRecord(plugin, *load) if load[0] is not None else None)
+            for host, pid, *load in found
+        ]
 
     def served_names(self, rows: Collection[ServedRow]) -> set[str]:
         """Return the names of the rows whose generation a live process serves."""
-        with statement(self._database) as cursor:
-            cursor.execute(
-                "SELECT DISTINCT l.plugin_name FROM plugin_workers w JOIN plugin_loads l"  # noqa: S608
-                " ON l.worker_id = w.id JOIN unnest(%s::text[], %s::bigint[]) AS r (id, generation)"
-                f" ON l.plugin_id = r.id AND l.generation = r.generation WHERE {_ALIVE}",
-                ([row.id for row in rows], [row.generation for row in rows]),
-            )
-            return {found[0] for found in cursor.fetchall()}
+        found = self._read(
+            "SELECT DISTINCT l.plugin_name FROM plugin_workers w JOIN plugin_loads l"  # noqa: S608
+            " ON l.worker_id = w.id JOIN unnest(%s::text[], %s::bigint[]) AS r (id, generation)"
+            f" ON l.plugin_id = r.id AND l.generation = r.generation WHERE {_ALIVE}",
+            ([row.id for row in rows], [row.generation for row in rows]),
+        )
+        return {name for (name,) in found}
+
+    def _read(self, query: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+        """Return rows; none from a standby, which has no unlogged tables."""
+        try:
+            with statement(self._database) as cursor:
+                cursor.execute(query, values)
+                found: list[tuple[Any, ...]] = cursor.fetchall()
+                return found
+        except DatabaseRefusedError as error:
+            if error.sqlstate != psycopg2.errorcodes.FEATURE_NOT_SUPPORTED:
+                raise
+            return []
