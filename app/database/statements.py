@@ -12,7 +12,7 @@ from app.database.connection import Database, error_of
 from app.database.locks import LockReport
 from app.database.shares import Share
 from app.database.timeouts import Pace
-from app.errors import DatabaseBusyError, DatabaseError, DatabaseRefusedError
+from app.errors import DatabaseBusyError, DatabaseError
 
 Lender = Database | Share
 """A pool, or a part of one."""
@@ -81,11 +81,6 @@ def _cursor(lender: Lender, *, autocommit: bool, pace: Pace) -> Iterator[Any]:
         ):
             cursor.bounds = pool.sessions.beginning + pool.timeouts.bounds(pace)
             yield cursor
-    except UnicodeDecodeError as error:
-        # Of a database in SQL_ASCII, which keeps any bytes.
-        raise DatabaseRefusedError(
-            f"the database holds a text that is not UTF-8: {error.object[:80]!r}", sqlstate="22021"
-        ) from None
     except psycopg2.Error as error:
         raise refused(error, pool.locks) from error
 

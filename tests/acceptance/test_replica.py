@@ -10,6 +10,7 @@ import pytest
 from app.database.embedded import EmbeddedPostgres
 from tests.acceptance.server import Server, source, wait_until
 from tests.conftest import open_folder
+from tests.integration.test_events import Proxy
 from tests.integration.test_schema import apply, session
 
 pytestmark = pytest.mark.soak
@@ -55,12 +56,14 @@ def test_the_workers_of_a_logical_replica_follow(
         original.wait_says("copied", "one")
         publisher(f"CREATE PUBLICATION everything {tables}")
         stack.callback(publisher, "DROP PUBLICATION everything")
-        publisher("SELECT pg_create_logical_replication_slot('benana', 'pgoutput')")
-        dsn = " ".join(f"{k}={v}" for k, v in publisher.connection.get_dsn_parameters().items()
-                       if k in {"host", "user", "dbname"})  # fmt: skip
+        slot = f"benana_{time.monotonic_ns()}"
+        publisher("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", slot)
+        # The embedded PostgreSQL lets in root and the server's user, and not its own account.
+        proxy = Proxy(original_url)
+        stack.callback(proxy.close)
         subscriber(
-            f"CREATE SUBSCRIPTION benana CONNECTION '{dsn}' PUBLICATION everything"
-            " WITH (create_slot = false, slot_name = 'benana')"
+            f"CREATE SUBSCRIPTION benana CONNECTION '{proxy.url}' PUBLICATION everything"
+            f" WITH (create_slot = false, slot_name = '{slot}')"
         )
         stack.callback(subscriber, "TRUNCATE plugins, plugin_endpoints, plugin_versions")
         stack.callback(subscriber, "DROP SUBSCRIPTION benana")

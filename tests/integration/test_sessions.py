@@ -133,13 +133,13 @@ def test_a_plugins_session_is_as_psycopg2_needs_it_each_time(odd_url: str) -> No
 
 
 def test_options_of_a_url_count_beside_ours(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    options = quote(r"-c search_path=a\ b,public --work_mem=5MB -ctimezone=Asia/Tokyo")
+    options = quote(r'-c search_path="a\ b",public --work_mem=5MB -ctimezone=Asia/Tokyo')
     with (
         contextlib.closing(Database(f"{url}&options={options}")) as database,
         database.connection() as connection,
     ):
         assert shown(connection, "search_path", "work_mem", "timezone", "row_security") == {
-            "search_path": "a b,public",
+            "search_path": '"a b",public',
             "work_mem": "5MB",
             "timezone": "UTC",
             "row_security": "off",
@@ -184,9 +184,23 @@ def test_an_unreachable_server_is_not_asked_twice(caplog: pytest.LogCaptureFixtu
 # --- behind PgBouncer ----------------------------------------------------------------------------
 
 
+@pytest.fixture
+def odd_database(url: str) -> Iterator[None]:
+    """Other settings for each session with a database, as far as PgBouncer can be before it."""
+    with session(url) as sql:
+        (name,) = sql("SELECT current_database()")[0]
+        odd = {**ODD, "idle_session_timeout": "0", "client_encoding": "utf8"}
+        for setting, value in odd.items():
+            sql(f"ALTER DATABASE {name} SET {setting} = {value if ',' in value else repr(value)}")
+        try:
+            yield
+        finally:
+            sql(f"SET default_transaction_read_only = off; ALTER DATABASE {name} RESET ALL")
+
+
 @pytest.fixture(params=["", "options"])
 def bouncer(
-    request: pytest.FixtureRequest, url: str, open_path: Path, proxy: Proxy
+    request: pytest.FixtureRequest, url: str, open_path: Path, proxy: Proxy, odd_database: None
 ) -> Iterator[str]:
     """The URL of a PgBouncer that refuses startup parameters, or passes them over in silence."""
     program = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
@@ -230,56 +244,49 @@ def bouncer(
 
 @pytest.mark.soak
 def test_behind_a_pooler_settings_are_made_in_each_transaction_and_leak_to_nobody(
-    bouncer: str, url: str, caplog: pytest.LogCaptureFixture
+    bouncer: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with session(url) as sql, caplog.at_level(logging.INFO):
-        (name,) = sql("SELECT current_database()")[0]
-        odd = {**ODD, "idle_session_timeout": "0", "client_encoding": "utf8"}
-        for setting, value in odd.items():
-            sql(f"ALTER DATABASE {name} SET {setting} = {value if ',' in value else repr(value)}")
-        try:
-            plugin = {**SHARED_SETTINGS, **plugin_bounds(7)}
-            ours = {k: v for k, v in OURS.items() if k != "idle_session_timeout"}
-            with (
-                contextlib.closing(Database(bouncer)) as own,
-                contextlib.closing(Database(bouncer, reset=True, settings=plugin)) as plugins,
-            ):
-                for _ in range(2):
-                    with transaction(own) as cursor:
-                        cursor.execute("DELETE FROM plugin_failures")
-                        assert shown(cursor.connection, *ours) == ours
-                        check_values(cursor.connection)
-                    with statement(own) as cursor:
-                        cursor.execute("INSERT INTO plugin_failures VALUES ('odd', '/p', '{}')")
-                    with plugins.connection() as connection:
-                        for _ in range(2):
-                            assert shown(connection, *SHARED) == SHARED
-                            assert shown(connection, "statement_timeout", "timezone") == {
-                                "statement_timeout": "7s",
-                                "timezone": "Asia/Kolkata",
-                            }
-                            check_values(connection)
-                            connection.commit()
-                        with connection.cursor(cursor_factory=psycopg2.extras.DictCursor) as cursor:
-                            cursor.execute("SHOW bytea_output")
-                            assert cursor.fetchone()["bytea_output"] == "hex"
-                assert own.sessions.pooled
-                assert plugins.sessions.pooled
-                Repository(own).apply_schema()
-                rehearsal = Rehearsal(bouncer, 5)
-                with rehearsal.connection() as connection:
-                    assert shown(connection, *SHARED) == SHARED
-                rehearsal.close()
-            # The one server's session behind the pooler is what the database says.
-            other = psycopg2.connect(bouncer)
-            names = ("bytea_output", "row_security", "statement_timeout", "intervalstyle")
-            assert shown(other, *names) == {
-                "bytea_output": "escape",
-                "row_security": "on",
-                "statement_timeout": "0",
-                "intervalstyle": "sql_standard",
-            }
-            other.close()
-        finally:
-            sql(f"SET default_transaction_read_only = off; ALTER DATABASE {name} RESET ALL")
+    with caplog.at_level(logging.INFO):
+        plugin = {**SHARED_SETTINGS, **plugin_bounds(7)}
+        ours = {k: v for k, v in OURS.items() if k != "idle_session_timeout"}
+        with (
+            contextlib.closing(Database(bouncer)) as own,
+            contextlib.closing(Database(bouncer, reset=True, settings=plugin)) as plugins,
+        ):
+            for _ in range(2):
+                with transaction(own) as cursor:
+                    cursor.execute("DELETE FROM plugin_failures")
+                    assert shown(cursor.connection, *ours) == ours
+                    check_values(cursor.connection)
+                with statement(own) as cursor:
+                    cursor.execute("INSERT INTO plugin_failures VALUES ('odd', '/p', '{}')")
+                with plugins.connection() as connection:
+                    for _ in range(2):
+                        assert shown(connection, *SHARED) == SHARED
+                        assert shown(connection, "statement_timeout", "timezone") == {
+                            "statement_timeout": "7s",
+                            "timezone": "Asia/Kolkata",
+                        }
+                        check_values(connection)
+                        connection.commit()
+                    with connection.cursor(cursor_factory=psycopg2.extras.DictCursor) as cursor:
+                        cursor.execute("SHOW bytea_output")
+                        assert cursor.fetchone()["bytea_output"] == "hex"
+            assert own.sessions.pooled
+            assert plugins.sessions.pooled
+            Repository(own).apply_schema()
+            rehearsal = Rehearsal(bouncer, 5)
+            with rehearsal.connection() as connection:
+                assert shown(connection, *SHARED) == SHARED
+            rehearsal.close()
+        # The one server's session behind the pooler is what the database says.
+        other = psycopg2.connect(bouncer)
+        names = ("bytea_output", "row_security", "statement_timeout", "intervalstyle")
+        assert shown(other, *names) == {
+            "bytea_output": "escape",
+            "row_security": "on",
+            "statement_timeout": "0",
+            "intervalstyle": "sql_standard",
+        }
+        other.close()
     assert "in each transaction" in caplog.text
