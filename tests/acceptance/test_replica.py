@@ -4,6 +4,7 @@ import contextlib
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -14,6 +15,8 @@ from tests.integration.test_events import Proxy
 from tests.integration.test_schema import apply, session
 
 pytestmark = pytest.mark.soak
+
+EMPTY = "TRUNCATE plugins, plugin_endpoints, plugin_versions, plugin_workers, plugin_loads"
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +33,12 @@ def clusters() -> Iterator[tuple[str, str]]:
             assert sql("SHOW wal_level") == [("logical",)]
             sql("CREATE DATABASE original")
             sql("CREATE DATABASE replica")
-        yield url.replace("/postgres?", "/original?"), url.replace("/postgres?", "/replica?")
+        parts = urlsplit(url)
+        original, replica = (
+            f"{parts.scheme}://{parts.netloc}/{name}?{parts.query}"
+            for name in ("original", "replica")
+        )
+        yield original, replica
         postgres.stop()
 
 
@@ -65,7 +73,7 @@ def test_the_workers_of_a_logical_replica_follow(
             f"CREATE SUBSCRIPTION benana CONNECTION '{proxy.url}' PUBLICATION everything"
             f" WITH (create_slot = false, slot_name = '{slot}')"
         )
-        stack.callback(subscriber, "TRUNCATE plugins, plugin_endpoints, plugin_versions")
+        stack.callback(subscriber, EMPTY)
         stack.callback(subscriber, "DROP SUBSCRIPTION benana")
         synced = "SELECT bool_and(srsubstate IN ('r', 's')) FROM pg_subscription_rel"
         wait_until(lambda: subscriber(synced) == [(True,)], "the tables are copied", 30.0)
