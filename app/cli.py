@@ -6,7 +6,7 @@ Each command imports what it needs when it runs, so that `benana --help` answers
 import os
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Never
 from urllib.parse import quote

@@ -9,6 +9,7 @@ from app.database.connection import Database
 from app.database.embedded import EmbeddedPostgres
 from app.database.events import ChangeListener
 from app.database.repository import Repository
+from app.database.sessions import SHARED_SETTINGS
 from app.database.shares import Share
 from app.database.timeouts import Timeouts, plugin_bounds
 from app.database.upkeep import Upkeep
@@ -59,7 +60,7 @@ def _plugin_pool(url: str, settings: Settings) -> Database:
         url,
         max_connections=max(settings.threads + 4, 2 * settings.plugin_connections),
         reset=True,
-        session="" if seconds is None else plugin_bounds(seconds),
+        settings={**SHARED_SETTINGS, **({} if seconds is None else plugin_bounds(seconds))},
         name="the plugins",
     )
 

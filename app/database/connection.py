@@ -7,20 +7,20 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import psycopg2
 import psycopg2.extensions
 
 from app.database.locks import LockReport
+from app.database.sessions import OWN_SETTINGS, SHARED_SETTINGS, PooledConnection, Sessions
 from app.database.shares import Loan, Share, describe
 from app.database.sqlstates import unavailable
 from app.database.timeouts import Timeouts
 from app.database.urls import parse_url
 from app.errors import (
     DatabaseBusyError,
-    DatabaseUnavailableError,
 )
 
 Connection = psycopg2.extensions.connection
@@ -35,10 +35,6 @@ COMPLAINT_SECONDS = 10.0
 
 _IDLE = psycopg2.extensions.TRANSACTION_STATUS_IDLE
 _READ_COMMITTED = psycopg2.extensions.ISOLATION_LEVEL_READ_COMMITTED
-
-# What the server's own sessions rely on, whatever the role or the database says. Rows that may not
-# be seen are an error then, and not as if they were deleted.
-_OWN_SESSION = "-c row_security=off -c default_transaction_read_only=off"
 
 # A silently dropped TCP connection would be noticed after two hours otherwise.
 _KEEPALIVE: dict[str, Any] = {
@@ -79,7 +75,7 @@ class Database:
         max_connections: int = 16,
         *,
         reset: bool = False,
-        session: str = "",
+        settings: Mapping[str, str] | None = None,
         timeouts: Timeouts | None = None,
         name: str = "the pool",
     ) -> None:
@@ -90,7 +86,8 @@ class Database:
             max_connections: how many may be lent at once.
             reset: whether a connection that comes back is made as new: for borrowers who set what
                 they like on it. It costs a round trip.
-            session: a statement to run on each new connection, and after each reset.
+            settings: what each session has fixed; by default what the server relies on, or with
+                `reset` what psycopg2 does.
             timeouts: what bounds `statement` and `transaction`.
             name: whose pool it is, for errors.
 
@@ -102,11 +99,10 @@ class Database:
         self._name = name
         self._max_connections = max_connections
         self._reset = reset
-        self._session = session
-        self._options = connection_options(url)
-        if not reset:
-            self._options["options"] = f"{_OWN_SESSION} {self._options.get('options', '')}".strip()
-        self.locks = LockReport(self._options)
+        if settings is None:
+            settings = SHARED_SETTINGS if reset else OWN_SETTINGS
+        self.sessions = Sessions(connection_options(url), settings)
+        self.locks = LockReport(lambda: self.sessions.options)
         self._idle: list[Connection] = []
         self._loans: set[Loan] = set()
         self._moved: dict[str, float] = {}
@@ -266,16 +262,29 @@ class Database:
             if not _has_hung_up(connection):
                 return connection
             connection.close()
-        connection = connect(self._options)
-        if self._session and not _set_up(connection, self._session):
+        return self._connect()
+
+    def _connect(self) -> Connection:
+        factory = PooledConnection if self._reset and self.sessions.pooled else None
+        connection = connect(self.sessions, connection_factory=factory)
+        try:
+            connection.autocommit = True
+            self.sessions.look(connection)
+            connection.autocommit = False
+        except psycopg2.Error as error:
             connection.close()
-            raise DatabaseUnavailableError(f"the database refuses {self._session!r}")
+            raise unavailable(error) from None
+        if isinstance(connection, PooledConnection):
+            connection.beginning = self.sessions.beginning
+        elif self._reset and self.sessions.pooled:
+            connection.close()
+            return self._connect()
         return connection
 
     def _give_back(self, connection: Connection) -> None:
         if connection.closed == 0:
             idle = connection.get_transaction_status() == _IDLE
-            fit = idle and (not self._reset or _set_up(connection, "DISCARD ALL", self._session))
+            fit = idle and (not self._reset or _discard(connection))
             with self._lock:
                 if fit and not self._closed:
                     self._idle.append(connection)
@@ -283,31 +292,31 @@ class Database:
         connection.close()
 
 
-def _set_up(connection: Connection, *statements: str) -> bool:
+def _discard(connection: Connection) -> bool:
     """Make a connection as the next who gets it expects one; return whether that went well.
 
-    What was set on it is undone by `DISCARD ALL`, which does not run in a transaction.
+    What was set on it is undone by `DISCARD ALL`, which does not run in a transaction; what the
+    startup packet says stays.
     """
     try:
         connection.cursor_factory = psycopg2.extensions.cursor
         connection.autocommit = True
         with connection.cursor() as cursor:
-            for text in filter(None, statements):
-                cursor.execute(text)
+            cursor.execute("DISCARD ALL")
         connection.set_session(_READ_COMMITTED, "default", "default", False)
     except psycopg2.Error:
         return False
     return True
 
 
-def connect(options: dict[str, Any]) -> Connection:
-    """Connect once.
+def connect(sessions: Sessions, **options: Any) -> Connection:
+    """Connect once, with more of psycopg2's arguments.
 
     Raises:
         DatabaseUnavailableError: the server cannot be reached or refuses.
     """
     try:
-        connection: Connection = psycopg2.connect(**options)
+        connection: Connection = sessions.connect(**options)
         connection.set_session(_READ_COMMITTED)
         return connection
     except psycopg2.OperationalError as error:

@@ -22,6 +22,7 @@ import psycopg2.extensions
 
 from app.conditions import Conditions
 from app.database.connection import CONNECT_SECONDS, Connection, connection_options
+from app.database.sessions import OWN_SETTINGS, Sessions
 from app.records import is_plugin_name
 
 log = logging.getLogger(__name__)
@@ -79,7 +80,8 @@ class ChangeListener:
         """Whether a LISTEN over this connection was of no use when it was tried last."""
         self._on_silence = on_silence
         self._heartbeat = heartbeat_seconds
-        self._options = connection_options(url, application_name="benana-listener")
+        options = connection_options(url, application_name="benana-listener")
+        self._sessions = Sessions(options, OWN_SETTINGS)
         self._on_change = on_change
         self._stopped = threading.Event()
         self._wake_read = self._wake_write = -1  # made by `start`: a fork would share them
@@ -143,9 +145,14 @@ class ChangeListener:
             self._sleep(random.uniform(0, min(MAX_BACKOFF_SECONDS, 0.2 * 2 ** min(failures, 8))))  # noqa: S311
 
     def _connect(self) -> Connection:
-        connection: Connection = psycopg2.connect(**self._options, async_=True)
-        self._settle(connection, CONNECT_SECONDS)
-        return connection
+        while True:
+            try:
+                connection: Connection = psycopg2.connect(**self._sessions.options, async_=True)
+                self._settle(connection, CONNECT_SECONDS)
+                return connection
+            except psycopg2.OperationalError as error:
+                if not self._sessions.learn(error):
+                    raise
 
     def _listen(self, connection: Connection) -> None:
         own = f"benana_{uuid.uuid4().hex}"

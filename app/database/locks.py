@@ -5,6 +5,7 @@ import logging
 import select
 import threading
 import time
+from collections.abc import Callable
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -83,8 +84,8 @@ class Holder:
 class LockReport:
     """Finds who holds a lock and says it: to the caller each time, in the log once a holder."""
 
-    def __init__(self, options: dict[str, Any]) -> None:
-        """Make a report for sessions with these options of psycopg2."""
+    def __init__(self, options: Callable[[], dict[str, Any]]) -> None:
+        """Make a report for sessions with these options of psycopg2, asked for each time."""
         self._options = options
         self._told: set[tuple[object, ...]] = set()
         self._lock = threading.Lock()
@@ -97,7 +98,7 @@ class LockReport:
         """
         if not query or len(query) > MAX_QUERY_BYTES:
             return None
-        what, holders = find_holders(self._options, query)
+        what, holders = find_holders(self._options(), query)
         if not holders:
             return None
         shown = " and ".join(str(holder) for holder in holders[:SHOWN_HOLDERS])

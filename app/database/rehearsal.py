@@ -8,6 +8,7 @@ import psycopg2
 
 from app.database.connection import Connection, connect, connection_options
 from app.database.rehearsed import RehearsedConnection
+from app.database.sessions import SHARED_SETTINGS, Sessions
 from app.database.sqlstates import unavailable
 
 
@@ -24,7 +25,7 @@ class Rehearsal:
         Raises:
             SettingsError: the URL cannot be read.
         """
-        self._options = connection_options(url) | {"connection_factory": RehearsedConnection}
+        self._sessions = Sessions(connection_options(url), SHARED_SETTINGS)
         self._seconds = seconds
         self._lock = threading.Lock()
         self._session: RehearsedConnection | None = None
@@ -67,8 +68,9 @@ class Rehearsal:
     def _open(self) -> RehearsedConnection:
         with self._lock:
             if self._session is None or self._session.lost:
-                session = connect(self._options)
+                session = connect(self._sessions, connection_factory=RehearsedConnection)
                 assert isinstance(session, RehearsedConnection)  # noqa: S101 - the factory's
                 session.seconds = self._seconds
+                session.settings = SHARED_SETTINGS
                 self._session = session
             return self._session

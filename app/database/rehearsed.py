@@ -10,7 +10,7 @@ import contextlib
 import functools
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import psycopg2
@@ -81,6 +81,8 @@ class RehearsedConnection(_Base):
     """A psycopg2 connection whose transaction control is played with savepoints."""
 
     seconds = 0.0
+    settings: Mapping[str, str] = {}
+    """What its transaction begins with: a pooler may not take it at the session's start."""
     cursor_factory: Any
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -148,6 +150,7 @@ class RehearsedConnection(_Base):
         if _Base.status.__get__(self) == psycopg2.extensions.STATUS_BEGIN:
             self._say("BEGIN")  # psycopg2 takes the transaction for one that goes on
         self._say(
+            *(f"SET LOCAL {name} = {value!r}" for name, value in self.settings.items()),
             f"SET LOCAL lock_timeout = {LOCK_SECONDS * 1000:.0f}",
             f"SET LOCAL statement_timeout = {self.seconds * 1000:.0f}",
             *map(_savepoint, self._loans),

@@ -10,7 +10,7 @@ from app.database.locks import PUBLISH_LOCK
 from app.database.schema import apply_schema
 from app.database.statements import Lender, statement, transaction
 from app.database.tables import FIRES, NOTIFIERS, silence_of
-from app.database.texts import as_json, storable
+from app.database.texts import as_json, encoding_of, storable
 from app.database.timeouts import Timeouts
 from app.errors import DatabaseRefusedError, DatabaseUnavailableError
 from app.plugin import PluginMetadata
@@ -75,7 +75,8 @@ class Repository:
     def apply_schema(self) -> bool:
         """Bring the database to the schema; return whether anything was applied."""
         with self._database.connection() as connection:
-            return apply_schema(connection, self._database.pool.locks)
+            pool = self._database.pool
+            return apply_schema(connection, pool.locks, beginning=pool.sessions.beginning)
 
     # --- reading ---------------------------------------------------------------------------
 
@@ -88,7 +89,7 @@ class Repository:
     def find_row(self, name: str) -> PluginRow | None:
         """Return a plugin's row with its endpoints, None if there is none."""
         with statement(self._database) as cursor:
-            cursor.execute(f"{_ROWS} WHERE p.name = %s", (storable(name),))
+            cursor.execute(f"{_ROWS} WHERE p.name = %s", (storable(name, encoding_of(cursor)),))
             found = cursor.fetchone()
             return _row(found) if found else None
 
@@ -115,7 +116,7 @@ class Repository:
         with statement(self._database) as cursor:
             cursor.execute(
                 "SELECT name FROM plugins WHERE source_path = %s OR starts_with(source_path, %s)",
-                (storable(folder), storable(f"{folder}/")),
+                [storable(text, encoding_of(cursor)) for text in (folder, f"{folder}/")],
             )
             return [found[0] for found in cursor.fetchall()]
 
@@ -166,7 +167,7 @@ class Repository:
         with statement(self._database) as cursor:
             cursor.execute(
                 "SELECT name, source_path, error, updated_at FROM plugin_failures WHERE name = %s",
-                (name,),
+                (storable(name, encoding_of(cursor)),),
             )
             found = cursor.fetchone()
             return PluginFailure(*found) if found else None
@@ -185,11 +186,12 @@ class Repository:
         With None nothing is wrong with the source; that its generation cannot be loaded stays.
         """
         with statement(self._database, pace="brief") as cursor:
+            text = as_json(error, encoding_of(cursor))
             cursor.execute(
                 "UPDATE plugins SET error = %s WHERE id = %s AND generation = %s"
                 " AND error IS DISTINCT FROM %s AND name ~ '^[a-z][a-z0-9_]{0,62}$'"
                 " AND NOT (%s AND coalesce(error ? 'generation', false))",
-                (as_json(error), row.id, row.generation, as_json(error), error is None),
+                (text, row.id, row.generation, text, error is None),
             )
 
     def forget_load_error(self, row: ServedRow) -> None:
@@ -204,17 +206,22 @@ class Repository:
     def record_failure(self, name: str, source_path: str, error: Mapping[str, Any]) -> None:
         """Note why a folder is no valid plugin."""
         with statement(self._database, pace="brief") as cursor:
+            encoding = encoding_of(cursor)
             cursor.execute(
                 "INSERT INTO plugin_failures (name, source_path, error) VALUES (%s, %s, %s)"
                 " ON CONFLICT (name) DO UPDATE SET source_path = EXCLUDED.source_path,"
                 " error = EXCLUDED.error, updated_at = clock_timestamp()",
-                (storable(name)[:255], storable(source_path), as_json(error)),
+                (
+                    storable(name, encoding)[:255],
+                    storable(source_path, encoding),
+                    as_json(error, encoding),
+                ),
             )
 
     def forget_failure(self, name: str) -> None:
         """Forget that a folder was no valid plugin."""
         with statement(self._database, pace="brief") as cursor:
-            cursor.execute(_FORGET_FAILURE, (storable(name)[:255],))
+            cursor.execute(_FORGET_FAILURE, (storable(name, encoding_of(cursor))[:255],))
 
     def unregister(self, name: str, source_path: str) -> bool:
         """Delete the row of a plugin whose source folder is gone; return whether there was one."""

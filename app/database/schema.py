@@ -38,7 +38,11 @@ _ANOTHER = f"""
 
 
 def apply_schema(
-    connection: Connection, locks: LockReport | None = None, *, patience: str = LOCK_PATIENCE
+    connection: Connection,
+    locks: LockReport | None = None,
+    *,
+    patience: str = LOCK_PATIENCE,
+    beginning: str = "",
 ) -> bool:
     """Bring a database to this schema.
 
@@ -49,6 +53,7 @@ def apply_schema(
         connection: a connection outside of a transaction; its current schema gets the tables.
         locks: finds who holds a lock; None where nobody wants to know.
         patience: how long to wait for a lock, as PostgreSQL writes it.
+        beginning: what the transaction begins with.
 
     Returns:
         Whether anything was applied.
@@ -63,7 +68,7 @@ def apply_schema(
     mark = f"benana {hashlib.sha256(text).hexdigest()[:16]}"
     try:
         with connection, connection.cursor() as cursor:
-            _lock(cursor, patience)
+            _lock(cursor, patience, beginning)
             cursor.execute(_IS_CURRENT, (mark, list(TRIGGERS)))
             if cursor.fetchone() == (True,):
                 return False
@@ -82,7 +87,11 @@ def apply_schema(
 
 
 def fire_always(
-    connection: Connection, locks: LockReport | None = None, *, patience: str = LOCK_PATIENCE
+    connection: Connection,
+    locks: LockReport | None = None,
+    *,
+    patience: str = LOCK_PATIENCE,
+    beginning: str = "",
 ) -> tuple[str, ...]:
     """Make the triggers that notify fire also where a replica applies rows, if they do not.
 
@@ -96,7 +105,7 @@ def fire_always(
     """
     try:
         with connection, connection.cursor() as cursor:
-            _lock(cursor, patience)
+            _lock(cursor, patience, beginning)
             cursor.execute(LOOK)
             names = Tables.read(next(cursor)).not_always
             for name in names:
@@ -106,9 +115,9 @@ def fire_always(
         raise refused(error, locks, "the triggers cannot be set to ALWAYS") from error
 
 
-def _lock(cursor: Any, patience: str) -> None:
+def _lock(cursor: Any, patience: str, beginning: str) -> None:
     cursor.execute(
-        "SET LOCAL lock_timeout = %s; SET LOCAL statement_timeout = 0;"
+        f"{beginning}SET LOCAL lock_timeout = %s; SET LOCAL statement_timeout = 0;"
         " SELECT pg_advisory_xact_lock(%s)",
         (patience, SCHEMA_LOCK),
     )

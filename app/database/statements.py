@@ -22,7 +22,7 @@ _WAITED = {psycopg2.errorcodes.LOCK_NOT_AVAILABLE, psycopg2.errorcodes.QUERY_CAN
 
 
 class _BoundedCursor(psycopg2.extensions.cursor):
-    """A cursor whose first statement brings the transaction's timeouts along."""
+    """A cursor whose first statement brings the transaction's settings and timeouts along."""
 
     bounds = ""
 
@@ -75,7 +75,7 @@ def _cursor(lender: Lender, *, autocommit: bool, pace: Pace) -> Iterator[Any]:
             lender.connection(autocommit=autocommit) as connection,
             connection.cursor(cursor_factory=_BoundedCursor) as cursor,
         ):
-            cursor.bounds = pool.timeouts.bounds(pace)
+            cursor.bounds = pool.sessions.beginning + pool.timeouts.bounds(pace)
             yield cursor
     except psycopg2.Error as error:
         raise refused(error, pool.locks) from error

@@ -4,21 +4,41 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+import psycopg2.extensions
 
-def as_json(value: Mapping[str, Any] | None) -> str | None:
+
+def encoding_of(cursor: Any) -> str | None:
+    """Return the codec of a database's encoding, None where it can hold every character."""
+    name = cursor.connection.info.parameter_status("server_encoding") or "UTF8"
+    # SQL_ASCII is none at all: it holds bytes, and ours are UTF-8.
+    return None if name in {"UTF8", "SQL_ASCII"} else psycopg2.extensions.encodings.get(name)
+
+
+def as_json(value: Mapping[str, Any] | None, encoding: str | None = None) -> str | None:
     """Return a record as the JSON that PostgreSQL takes; None stays None.
 
-    With the characters as they are: PostgreSQL then names the encoding that lacks one.
+    Args:
+        value: the record.
+        encoding: as of `storable`.
     """
-    return None if value is None else json.dumps(storable(value), ensure_ascii=False)
+    # Not escaped: PostgreSQL names the encoding in which it has no such character only then.
+    return None if value is None else json.dumps(storable(value, encoding), ensure_ascii=False)
 
 
-def storable(value: Any) -> Any:
-    """Return a value whose texts PostgreSQL can hold: without NUL and lone surrogates."""
+def storable(value: Any, encoding: str | None = None) -> Any:
+    """Return a value whose texts PostgreSQL can hold: without NUL and lone surrogates.
+
+    Args:
+        value: a text, or lists and mappings of them.
+        encoding: for what has to be kept in any case, such as an error: what the database's
+            encoding does not have is written with a backslash. None to have it refused.
+    """
     if isinstance(value, str):
-        return value.replace("\0", "�").encode("utf-8", "backslashreplace").decode()
+        text = value.replace("\0", "�" if encoding is None else "?")
+        text = text.encode("utf-8", "backslashreplace").decode()
+        return text.encode(encoding, "backslashreplace").decode(encoding) if encoding else text
     if isinstance(value, Mapping):
-        return {storable(key): storable(item) for key, item in value.items()}
+        return {storable(key, encoding): storable(item, encoding) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [storable(item) for item in value]
+        return [storable(item, encoding) for item in value]
     return value

@@ -37,6 +37,6 @@ class Timeouts:
         )
 
 
-def plugin_bounds(seconds: float) -> str:
+def plugin_bounds(seconds: float) -> dict[str, str]:
     """Return what bounds the statements of a plugin's session; a transaction may lift it."""
-    return f"SET statement_timeout = {int(seconds * 1000)}"
+    return {"statement_timeout": str(int(seconds * 1000))}

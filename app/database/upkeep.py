@@ -143,7 +143,9 @@ class Upkeep:
     def _repair(self, what: str, action: Callable[..., object]) -> None:
         try:
             with self._database.connection() as connection:
-                action(connection, self._database.pool.locks, patience=PATIENCE)
+                pool = self._database.pool
+                beginning = pool.sessions.beginning
+                action(connection, pool.locks, patience=PATIENCE, beginning=beginning)
         except (DatabaseRefusedError, DatabaseBusyError) as error:
             self._say(f"{what}; it cannot be mended here: {error}")
         else:

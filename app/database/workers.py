@@ -5,9 +5,12 @@ import json
 from collections.abc import Collection, Mapping
 from typing import Any
 
+import psycopg2.errorcodes
+
 from app.database.statements import Lender, statement, transaction
 from app.database.tables import LOOK, Tables
-from app.database.texts import as_json, storable
+from app.database.texts import as_json, encoding_of, storable
+from app.errors import DatabaseRefusedError
 from app.presence import Presence, own_presence
 from app.records import Crew, LoadRecord, WorkerLoad, WorkerReport, WorkerRow
 
@@ -72,7 +75,7 @@ class WorkerRepository:
                     presence.started,
                     master,
                     started_at,
-                    *_columns(report),
+                    *_columns(report, encoding_of(cursor)),
                 ),
             )
 
@@ -89,7 +92,7 @@ class WorkerRepository:
                 " RETURNING id),"
                 f" dropped AS (DELETE FROM plugin_workers WHERE id IN ({_DEAD}) AND id <> %s)"
                 f" SELECT beat.id, tables.* FROM ({LOOK}) tables LEFT JOIN beat ON true",
-                (*_columns(report), worker, worker),
+                (*_columns(report, encoding_of(cursor)), worker, worker),
             )
             known, *tables = cursor.fetchone()
             return Tables.read(tuple(tables)) if known else None
@@ -116,7 +119,7 @@ class WorkerRepository:
                     [load.generation for load in loads],
                     [load.reconciled for load in loads],
                     [load.state for load in loads],
-                    [as_json(load.error) for load in loads],
+                    [as_json(load.error, encoding_of(cursor)) for load in loads],
                     [load.milliseconds for load in loads],
                 ),
             )
@@ -149,7 +152,7 @@ class WorkerRepository:
                 (
                     [load.plugin_id for load in loads],
                     [load.reconciled for load in loads],
-                    [as_json(load.error) for load in loads],
+                    [as_json(load.error, encoding_of(cursor)) for load in loads],
                 ),
             )
 
@@ -181,13 +184,12 @@ class WorkerRepository:
 
     def list_workers(self) -> list[WorkerRow]:
         """Return the live processes, by host and process id."""
-        with statement(self._database) as cursor:
-            cursor.execute(
-                f"SELECT {_PRESENCE}, w.id, w.host, w.pid, w.generations_alive, w.started_at,"  # noqa: S608
-                " w.heartbeat_at, w.status, coalesce(w.reasons, '[]')"
-                f" FROM plugin_workers w WHERE {_ALIVE} ORDER BY w.host, w.pid"
-            )
-            return [WorkerRow(*columns) for columns in _live(cursor.fetchall())]
+        found = self._read_live(
+            f"SELECT {_PRESENCE}, w.id, w.host, w.pid, w.generations_alive, w.started_at,"  # noqa: S608
+            " w.heartbeat_at, w.status, coalesce(w.reasons, '[]')"
+            f" FROM plugin_workers w WHERE {_ALIVE} ORDER BY w.host, w.pid"
+        )
+        return [WorkerRow(*columns) for columns in found]
 
     def load_errors(self, plugin: str | None = None) -> dict[tuple[str, int], Mapping[str, Any]]:
         """Return why live processes do not serve what the rows of plugins say, if they do not.
@@ -199,40 +201,48 @@ class WorkerRepository:
             An error for each row's id and generation that one of them could not load: that of the
             first of them, by host and process id, so that everybody is told the same.
         """
-        with statement(self._database) as cursor:
-            cursor.execute(
-                f"SELECT {_PRESENCE}, l.plugin_id, l.reconciled, l.error"  # noqa: S608
-                " FROM plugin_loads l JOIN plugin_workers w ON w.id = l.worker_id"
-                f" WHERE l.error IS NOT NULL AND {_ALIVE}"
-                " AND (%s::text IS NULL OR l.plugin_name = %s)"
-                " ORDER BY w.host DESC, w.pid DESC",  # so that the first is the one that stays
-                (plugin, plugin),
-            )
-            found = _live(cursor.fetchall())
-            return {(row, generation): error for row, generation, error in found}
+        found = self._read_live(
+            f"SELECT {_PRESENCE}, l.plugin_id, l.reconciled, l.error"  # noqa: S608
+            " FROM plugin_loads l JOIN plugin_workers w ON w.id = l.worker_id"
+            f" WHERE l.error IS NOT NULL AND {_ALIVE}"
+            " AND (%s::text IS NULL OR l.plugin_name = %s)"
+            " ORDER BY w.host DESC, w.pid DESC",  # so that the first is the one that stays
+            (plugin, plugin),
+        )
+        return {(row, generation): error for row, generation, error in found}
 
     def loads_of(self, plugin: str) -> list[WorkerLoad]:
         """Return what every live process runs of a plugin."""
-        with statement(self._database) as cursor:
-            cursor.execute(
-                f"SELECT {_PRESENCE}, w.id, w.host, w.pid, w.machine, w.master, w.crew,"  # noqa: S608
-                " l.plugin_id, l.generation, l.reconciled, l.state, l.error, l.milliseconds"
-                " FROM plugin_workers w LEFT JOIN plugin_loads l"
-                f" ON l.worker_id = w.id AND l.plugin_name = %s WHERE {_ALIVE}"
-                " ORDER BY w.host, w.pid",
-                (plugin,),
+        found = self._read_live(
+            f"SELECT {_PRESENCE}, w.id, w.host, w.pid, w.machine, w.master, w.crew,"  # noqa: S608
+            " l.plugin_id, l.generation, l.reconciled, l.state, l.error, l.milliseconds"
+            " FROM plugin_workers w LEFT JOIN plugin_loads l"
+            f" ON l.worker_id = w.id AND l.plugin_name = %s WHERE {_ALIVE}"
+            " ORDER BY w.host, w.pid",
+            (plugin,),
+        )
+        return [
+            WorkerLoad(
+                host,
+                pid,
+                LoadRecord(plugin, *load) if load[0] is not None else None,
+                worker,
+                Crew(*crew) if None not in crew else None,
             )
-            return [
-                WorkerLoad(
-                    host,
-                    pid,
-                    LoadRecord(plugin, *load) if load[0] is not None else None,
-                    worker,
-                    Crew(*crew) if None not in crew else None,
-                )
-                for worker, host, pid, *rest in _live(cursor.fetchall())
-                for crew, load in ((rest[:3], rest[3:]),)
-            ]
+            for worker, host, pid, *rest in found
+            for crew, load in ((rest[:3], rest[3:]),)
+        ]
+
+    def _read_live(self, query: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+        """Return the rows of live processes; none from a standby, which has no unlogged tables."""
+        try:
+            with statement(self._database) as cursor:
+                cursor.execute(query, values)
+                return _live(cursor.fetchall())
+        except DatabaseRefusedError as error:
+            if error.sqlstate != psycopg2.errorcodes.FEATURE_NOT_SUPPORTED:
+                raise
+            return []
 
 
 def _live(found: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
@@ -244,9 +254,10 @@ def _live(found: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
     return [row[3:] for row in found if not gone[row[:3]]]
 
 
-def _columns(report: WorkerReport) -> tuple[Any, ...]:
+def _columns(report: WorkerReport, encoding: str | None) -> tuple[Any, ...]:
     reasons = [
         {"plugin": reason.plugin, "what": reason.what, "since": reason.since.isoformat()}
         for reason in report.reasons
     ]
-    return (report.generations_alive, report.status, json.dumps(storable(reasons)), report.crew)
+    told = json.dumps(storable(reasons, encoding), ensure_ascii=False)
+    return (report.generations_alive, report.status, told, report.crew)

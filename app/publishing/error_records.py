@@ -2,7 +2,6 @@
 
 import logging
 from pathlib import Path
-from typing import Any
 
 from app.database.repository import Repository
 from app.errors import DatabaseError, DatabaseReadOnlyError, DatabaseRefusedError, PluginError
@@ -10,9 +9,6 @@ from app.publishing.look import Look
 from app.records import PluginRow
 
 log = logging.getLogger(__name__)
-
-_NO_SUCH_CHARACTER = {"22P05", "22021"}
-"""The codes of a character that the database's encoding lacks."""
 
 
 class ErrorRecords:
@@ -33,15 +29,11 @@ class ErrorRecords:
         Raises:
             DatabaseUnavailableError: nothing was recorded; try it again later.
         """
-        record, place = error.as_record(), str(folder)
         try:
-            try:
-                self._write(name, row, place, record)
-            except DatabaseRefusedError as found:
-                if found.sqlstate not in _NO_SUCH_CHARACTER:
-                    raise
-                record = {key: _in_ascii(value) for key, value in record.items()}
-                self._write(_in_ascii(name), row, _in_ascii(place), record)
+            if row is not None:
+                self._repository.record_error(row, error.as_record())
+            else:
+                self._repository.record_failure(name, str(folder), error.as_record())
             self._lost.pop(name, None)
         except (DatabaseRefusedError, DatabaseReadOnlyError) as found:
             look.unrecorded = str(found)
@@ -50,16 +42,3 @@ class ErrorRecords:
                 self._lost[name] = str(error)
                 log.warning("%s", error)  # it would be lost: what is raised is the database's
             raise
-
-    def _write(self, name: str, row: PluginRow | None, place: str, record: dict[str, Any]) -> None:
-        if row is not None:
-            self._repository.record_error(row, record)
-        else:
-            self._repository.record_failure(name, place, record)
-
-
-def _in_ascii(value: Any) -> Any:
-    """Return a text as every encoding can hold it; what is no text as it is."""
-    if isinstance(value, str):
-        return value.encode("ascii", "backslashreplace").decode("ascii")
-    return value

@@ -12,6 +12,8 @@ import pytest
 from app.database.postgres_host import find_install
 from tests.acceptance.server import Server, source, wait_until
 
+pytestmark = pytest.mark.soak
+
 FOLLOWED_SECONDS = 5.0
 
 WAYS = {
@@ -83,13 +85,7 @@ def asking(server: Server, name: str) -> Iterator[set[int]]:
         thread.join()
 
 
-@pytest.mark.parametrize(
-    "way",
-    [
-        pytest.param(way, marks=() if way == "data only, triggers disabled" else pytest.mark.soak)
-        for way in WAYS
-    ],
-)
+@pytest.mark.parametrize("way", WAYS)
 def test_a_restored_dump_is_followed(server: Server, way: str) -> None:
     name = "restored"
     published(server, name, "one")
@@ -111,7 +107,6 @@ def test_a_restored_dump_is_followed(server: Server, way: str) -> None:
     published(server, name, "three")
 
 
-@pytest.mark.soak
 @pytest.mark.parametrize("until", ["CREATE TABLE", "COPY", "CREATE TRIGGER"])
 def test_a_restore_that_takes_its_time_unloads_nothing(server: Server, until: str) -> None:
     """It stops with tables missing, with empty tables, and with rows but without triggers."""
@@ -138,7 +133,6 @@ def test_a_restore_that_takes_its_time_unloads_nothing(server: Server, until: st
     assert server.plugin(name)["endpoints"]
 
 
-@pytest.mark.soak
 def test_rows_that_come_back_alone_get_their_endpoints_back(server: Server) -> None:
     name = "alone"
     published(server, name, "one")

@@ -119,7 +119,7 @@ def test_a_connection_that_cannot_be_made_costs_no_place(
 ) -> None:
     mine = share(pool, "mine")
     with monkeypatch.context() as patched:
-        patched.setattr(connection_module, "connect", lambda _: 1 / 0)
+        patched.setattr(connection_module, "connect", lambda *_, **__: 1 / 0)
         for _ in range(5):
             with pytest.raises(ZeroDivisionError):
                 use(mine)
@@ -145,7 +145,7 @@ def test_many_threads_of_many_plugins_never_have_more_than_their_part(pool: Data
 
 @pytest.mark.parametrize("own", ["5s", "0"])
 def test_a_plugins_session_has_a_timeout_of_its_own_that_it_may_change(url: str, own: str) -> None:
-    pool = Database(url, max_connections=1, reset=True, session="SET statement_timeout = 7000")
+    pool = Database(url, max_connections=1, reset=True, settings={"statement_timeout": "7000"})
     for _ in range(2):
         with pool.connection() as connection, connection.cursor() as cursor:
             cursor.execute("SHOW statement_timeout")

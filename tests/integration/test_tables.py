@@ -87,8 +87,14 @@ def change_everything(sql: Session, home: str) -> None:
     sql(f"TRUNCATE {home}.plugins, {home}.plugin_endpoints, {home}.plugin_versions")
 
 
-@pytest.mark.parametrize("strings", ["on", "off"])
-@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize(
+    ("path", "strings"),
+    [
+        ("''", "off"),
+        *(pytest.param(path, "on", marks=pytest.mark.soak) for path in PATHS),
+        *(pytest.param(path, "off", marks=pytest.mark.soak) for path in PATHS[1:]),
+    ],
+)
 def test_every_change_works_under_every_search_path(sql: Session, path: str, strings: str) -> None:
     sql(f"SET search_path = {path}; SET standard_conforming_strings = {strings}")
     sql("LISTEN plugin_changes; LISTEN fence")
@@ -116,7 +122,7 @@ def rename_and_change(sql: Session) -> None:
     assert {found["schema"] for found in sql.notified()} == {"Other one"}
 
 
-@pytest.mark.parametrize("way", ["options", "role"])
+@pytest.mark.parametrize("way", [pytest.param("options", marks=pytest.mark.soak), "role"])
 def test_two_benanas_in_one_database_do_not_meet(
     database_url: str, way: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -166,7 +172,14 @@ PUBLISHED = (
 )
 
 
-@pytest.mark.parametrize("migrated", [None, "FOR ALL TABLES", "FOR TABLE plugins, plugin_workers"])
+@pytest.mark.parametrize(
+    "migrated",
+    [
+        pytest.param(None, marks=pytest.mark.soak),
+        pytest.param("FOR ALL TABLES", marks=pytest.mark.soak),
+        "FOR TABLE plugins, plugin_workers",
+    ],
+)
 def test_processes_are_not_for_publication(
     sql: Session, tables_url: str, migrated: str | None
 ) -> None:
@@ -239,8 +252,11 @@ class Looker:
     "broken",
     [
         "DROP TRIGGER plugins_notify_row ON plugins",
-        "ALTER TABLE plugins DISABLE TRIGGER USER",
-        "ALTER TABLE plugins ENABLE REPLICA TRIGGER plugins_notify_update",
+        pytest.param("ALTER TABLE plugins DISABLE TRIGGER USER", marks=pytest.mark.soak),
+        pytest.param(
+            "ALTER TABLE plugins ENABLE REPLICA TRIGGER plugins_notify_update",
+            marks=pytest.mark.soak,
+        ),
     ],
 )
 def test_a_missing_trigger_is_put_back_after_a_while(

@@ -1,0 +1,195 @@
+"""What our sessions rely on, whatever a role, a database or a URL sets."""
+
+import functools
+import logging
+import os
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import psycopg2
+import psycopg2.extensions
+
+log = logging.getLogger(__name__)
+
+_IDLE = psycopg2.extensions.TRANSACTION_STATUS_IDLE
+
+SHARED_SETTINGS = {
+    "datestyle": "ISO,MDY",
+    "intervalstyle": "postgres",
+    "bytea_output": "hex",
+    "standard_conforming_strings": "on",
+}
+"""What psycopg2 needs to read and write values; with it, `client_encoding`."""
+
+OWN_SETTINGS = {
+    **SHARED_SETTINGS,
+    "timezone": "UTC",
+    "row_security": "off",
+    "default_transaction_read_only": "off",
+    "idle_session_timeout": "0",
+}
+"""What the server's own sessions need beside that: rows that may not be seen are an error, and what
+it writes is written."""
+
+_BETWEEN_TRANSACTIONS = "idle_session_timeout"
+"""Of no use within one."""
+
+_REFUSED = ("startup parameter", "command-line option", "options")
+"""What a pooler's refusal holds: PgBouncer's `unsupported startup parameter: options`, and RDS
+Proxy's `currently doesn't support command-line options`."""
+
+
+class Sessions:
+    """How to open sessions with some settings fixed.
+
+    They stand in the startup packet: that costs nothing, wins over what the role, the database and
+    the URL set, and `DISCARD ALL` comes back to it. A pooler may refuse that, or hand a server's
+    session to others meanwhile: then they are set in each transaction, and never for a session.
+    """
+
+    def __init__(self, options: Mapping[str, Any], settings: Mapping[str, str]) -> None:
+        """Make it; nothing is connected.
+
+        Args:
+            options: psycopg2's arguments; the `options` among them count, too, where `settings` do
+                not say otherwise.
+            settings: what is fixed, beside `client_encoding`.
+        """
+        self._options = {**options, "client_encoding": "utf8"}
+        # libpq takes the variable only where it is given no options.
+        self._given = self._options.pop("options", None) or os.environ.get("PGOPTIONS", "")
+        # Replaced and never changed: several threads connect.
+        self._at_start = dict(settings)
+        self._in_each: dict[str, str] = {}
+        self._read_only = False
+        """Whether the server takes no writes, as a standby."""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """psycopg2's arguments."""
+        ours = [f"-c {name}={value}" for name, value in self._at_start.items()]
+        return {**self._options, "options": " ".join(filter(None, [self._given, *ours]))}
+
+    @property
+    def beginning(self) -> str:
+        """What a transaction begins with; empty where the startup packet has done it."""
+        settings = dict(self._in_each)
+        if "default_transaction_read_only" in settings and not self._read_only:
+            settings = {"transaction_read_only": "off", **settings}  # of the one that has begun
+        return "".join(f"SET LOCAL {name} = {value!r}; " for name, value in settings.items())
+
+    @property
+    def pooled(self) -> bool:
+        """Whether the startup packet is not enough."""
+        return bool(self._in_each)
+
+    def connect(self, **options: Any) -> Any:
+        """Connect once; again only where a setting was what was refused.
+
+        Raises:
+            psycopg2.OperationalError: the server cannot be reached or refuses.
+        """
+        while True:
+            before = self._at_start
+            try:
+                return psycopg2.connect(**self.options, **options)
+            except psycopg2.OperationalError as error:
+                # Or another thread has learned it meanwhile.
+                if not self.learn(error) and self._at_start is before:
+                    raise
+
+    def learn(self, error: psycopg2.Error) -> bool:
+        """Leave out of the startup packet what was refused; return whether anything was."""
+        said = " ".join(str(error).split())
+        reason = said.rpartition("failed: ")[2].lower()
+        named = [name for name in self._at_start if re.search(rf"\b{name}\b", reason)]
+        unknown = "unrecognized configuration parameter" in reason
+        if not named and any(text in reason for text in _REFUSED):
+            named = list(self._at_start)
+        if not named:
+            return False
+        refused = {name: self._at_start[name] for name in named}
+        self._at_start = {k: v for k, v in self._at_start.items() if k not in named}
+        if unknown:
+            log.info("the database does not know %s, which is left out", ", ".join(named))
+        else:
+            log.info("%s; settings are made in each transaction instead", said)
+            self._set_in_each(refused)
+        return True
+
+    def look(self, connection: Any) -> None:
+        """See whether a pooler is between: it may hand the server's session to others.
+
+        Args:
+            connection: a new one, in autocommit; it costs a round trip.
+        """
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_backend_pid(), pg_is_in_recovery()")
+            pid, self._read_only = cursor.fetchone()
+        if pid != connection.info.backend_pid and self._at_start.keys() - self._in_each.keys():
+            if not self._in_each:
+                log.info("a pooler is before the database: settings are made in each transaction")
+            self._set_in_each(self._at_start)
+
+    def _set_in_each(self, settings: Mapping[str, str]) -> None:
+        more = {k: v for k, v in settings.items() if k != _BETWEEN_TRANSACTIONS}
+        self._in_each = {**self._in_each, **more}
+
+
+class PooledConnection(psycopg2.extensions.connection):
+    """A connection behind a pooler, for who writes statements of their own.
+
+    Each transaction begins with settings: one round trip more. With `autocommit` it does not.
+    """
+
+    beginning = ""
+    cursor_factory: Any
+
+    def cursor(self, name: Any = None, cursor_factory: Any = None, **kwargs: Any) -> Any:  # type: ignore[override]
+        factory = cursor_factory or self.cursor_factory or psycopg2.extensions.cursor
+        if isinstance(factory, type):
+            factory = _beginning(factory)
+        return super().cursor(name, cursor_factory=factory, **kwargs)
+
+    def begin(self) -> None:
+        """Make the settings, where the next statement begins a transaction."""
+        if self.autocommit or self.get_transaction_status() != _IDLE or not self.beginning:
+            return
+        with super().cursor(cursor_factory=psycopg2.extensions.cursor) as cursor:
+            cursor.execute(self.beginning)
+
+
+class _BeginningCursor:
+    """Goes before a cursor's class: the settings are made before its statements."""
+
+    connection: PooledConnection
+
+    def execute(self, query: Any, vars: Any = None) -> Any:  # noqa: A002 - psycopg2's name
+        self.connection.begin()
+        return super().execute(query, vars)  # type: ignore[misc]
+
+    def executemany(self, query: Any, vars_list: Any) -> Any:
+        self.connection.begin()
+        return super().executemany(query, vars_list)  # type: ignore[misc]
+
+    def callproc(self, procname: Any, *args: Any) -> Any:
+        self.connection.begin()
+        return super().callproc(procname, *args)  # type: ignore[misc]
+
+    def copy_expert(self, sql: Any, *args: Any, **kwargs: Any) -> Any:
+        self.connection.begin()
+        return super().copy_expert(sql, *args, **kwargs)  # type: ignore[misc]
+
+    def copy_from(self, file: Any, *args: Any, **kwargs: Any) -> Any:
+        self.connection.begin()
+        return super().copy_from(file, *args, **kwargs)  # type: ignore[misc]
+
+    def copy_to(self, file: Any, *args: Any, **kwargs: Any) -> Any:
+        self.connection.begin()
+        return super().copy_to(file, *args, **kwargs)  # type: ignore[misc]
+
+
+@functools.cache
+def _beginning(factory: type) -> type:
+    return type(factory.__name__, (_BeginningCursor, factory), {})
