@@ -164,6 +164,7 @@ def test_a_server_below_a_path_is_called_there(run):
     assert [path for _, path, _ in api.asked] == [
         "/benana/plugins",
         "/benana/plugins?status=failed",
+        "/benana/workers",
     ]
 
 
