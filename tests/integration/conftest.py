@@ -1,5 +1,6 @@
 """What the tests on a real PostgreSQL share."""
 
+import atexit
 import socket
 from collections.abc import Callable, Iterator
 
@@ -16,13 +17,8 @@ PLACES = 4
 
 # gunicorn hands the connection over; the other end of this one belongs to this process.
 CONNECTION, OTHER_END = socket.socketpair()
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _closed_connection() -> Iterator[None]:
-    yield
-    CONNECTION.close()
-    OTHER_END.close()
+atexit.register(CONNECTION.close)
+atexit.register(OTHER_END.close)
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,8 @@ from app.database.schema import SCHEMA_FILE
 from app.database.workers import WorkerRepository
 from app.errors import DatabaseRefusedError
 from app.plugin import PluginMetadata
-from app.records import Artifact, Endpoint, LoadRecord, ServedRow, TrialReport
+from app.presence import own_presence
+from app.records import Artifact, Endpoint, LoadRecord, TrialReport, WorkerReport
 from tests.acceptance.server import wait_until
 from tests.integration.test_events import Recorder, listening
 from tests.integration.test_schema import DIGEST, session
@@ -97,13 +98,16 @@ def test_what_fits_is_kept_and_what_does_not_is_refused_by_name(encoded: tuple[s
             row = repository.find_row("good")
             assert row is not None
             repository.record_error(row, error)
-            repository.record_load_error(ServedRow(row.id, "good", 1, "active", None, None), error)
+            repository.record_error(row, None)
+            workers.register("w", "host", own_presence(), 1, row.created_at, WorkerReport())
+            number = row.generation
+            failed = [LoadRecord("good", row.id, number, number, "failed", error, None)]
+            assert workers.record("w", failed)
+            workers.record_failures(failed)
             again = repository.find_row("good")
             assert again is not None
             assert again.error is not None
             assert again.error["message"].startswith("expected ")
-            workers.register("w", "host", 1, 0, row.created_at)
-            assert workers.record("w", [LoadRecord("good", row.id, 1, 1, "failed", error, None)])
 
 
 def test_bytes_of_no_encoding_are_named(encoded: tuple[str, str]) -> None:

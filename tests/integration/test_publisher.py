@@ -73,9 +73,12 @@ def publisher_on(
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "main.py").write_text("new_plugin = object\n")
     trial: Any = InstantTrial(**reports)
-    return Publisher(
-        tmp_path / "plugins", tmp_path / "bin", repository, trial, Refusals(Conditions())
-    )
+    return publisher_of(tmp_path / "plugins", tmp_path, repository, trial)
+
+
+def publisher_of(root: Path, tmp_path: Path, repository: Repository, trial: Any) -> Publisher:
+    """A publisher of the folders below a root."""
+    return Publisher(root, tmp_path / "bin", repository, trial, Refusals(Conditions()))
 
 
 def test_a_scan_goes_through_over_the_rows_of_the_go_design(
@@ -287,10 +290,9 @@ def test_a_root_that_is_another_release_now_is_compared_with_the_former(
 ) -> None:
     one = release(tmp_path, 1, kept="same", edited="one", removed="one", back="one", asked="same")
     two = release(tmp_path, 2, kept="same", edited="two", back="two", asked="same", added="two")
-    trial: Any = InstantTrial()
 
     def start(root: Path) -> dict[str, Any]:
-        Publisher(root, tmp_path / "bin", repository, trial).scan(at_start=True)
+        publisher_of(root, tmp_path, repository, InstantTrial()).scan(at_start=True)
         return {row.name: row for row in repository.list_rows()}
 
     first = start(one)
@@ -318,13 +320,13 @@ def test_a_start_of_the_same_root_moves_nothing_and_another_hosts_rows_stay(
     one = release(tmp_path, 1, mine="one")
     two = release(tmp_path, 2, mine="one")
     trial: Any = InstantTrial()
-    Publisher(one, tmp_path / "bin", repository, trial).scan(at_start=True)
+    publisher_of(one, tmp_path, repository, trial).scan(at_start=True)
     sql("INSERT INTO plugins (name, source_path) VALUES ('theirs', '/elsewhere/plugins/theirs')")
     sql(f"INSERT INTO plugins (name, source_path) VALUES ('near', '{one}-other/near')")
-    Publisher(one, tmp_path / "bin", repository, trial).scan(at_start=True)
-    Publisher(two, tmp_path / "bin", repository, trial).scan()  # the scan of a watcher
+    publisher_of(one, tmp_path, repository, trial).scan(at_start=True)
+    publisher_of(two, tmp_path, repository, trial).scan()  # the scan of a watcher
     assert repository.find_row("mine").source_path == str(one / "mine")
-    Publisher(two, tmp_path / "bin", repository, trial).scan(at_start=True)
+    publisher_of(two, tmp_path, repository, trial).scan(at_start=True)
     paths = {row.name: row.source_path for row in repository.list_rows()}
     assert paths == {
         "mine": str(two / "mine"),

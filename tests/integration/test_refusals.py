@@ -239,8 +239,7 @@ def role_of(url: str, sql: Session, *grants: str) -> Iterator[Repository]:
     sql("GRANT USAGE ON SCHEMA public TO benana_limited")
     for grant in grants:
         sql(f"GRANT {grant} TO benana_limited")
-    database = Database(url)
-    database._options |= {"options": "-c role=benana_limited"}
+    database = Database(f"{url}&options=-c%20role%3Dbenana_limited")
     try:
         yield Repository(database)
     finally:
@@ -534,7 +533,7 @@ def test_a_trial_that_finds_no_room_for_its_data_is_repeated(
             patch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
             error = publishing.follow()
             assert isinstance(error, TrialError)
-            assert "it cannot be tried: No such file or directory" in publishing.error
+            assert "no temporary folder can be made (No such file or directory)" in publishing.error
             assert len(publishing.held) == 1
         assert publishing.retry() is None
         assert publishing.held == []
