@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime
+import functools
 import logging
 import os
 import socket
@@ -15,6 +16,7 @@ from typing import Any
 import psycopg2
 import pytest
 
+from app.database import repository as repository_module
 from app.database import schema as schema_module
 from app.database.connection import Database
 from app.database.locks import PUBLISH_LOCK, SCHEMA_LOCK, Holder
@@ -424,7 +426,8 @@ def test_the_bounds_hold_in_every_transaction_and_reach_nobody_else(url: str, op
 
 
 def test_the_schema_does_not_wait_without_an_end(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(schema_module, "LOCK_PATIENCE", "100ms")
+    impatient = functools.partial(schema_module.apply_schema, patience="100ms")
+    monkeypatch.setattr(repository_module, "apply_schema", impatient)
     database = Database(url)
     with (
         holding(url, f"SELECT pg_advisory_xact_lock({SCHEMA_LOCK})") as pid,
