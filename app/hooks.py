@@ -156,6 +156,7 @@ def post_worker_init(worker: Any) -> None:
     app.manager.start(worker.notify, lambda: os.kill(os.getpid(), signal.SIGTERM))
     if activity is not None:
         activity.begin_serving()
+        worker.on_drain = app.manager.drain
 
 
 def worker_exit(_server: Any, _worker: Any) -> None:

@@ -215,6 +215,10 @@ class PluginManager:
         self._health.started = True
         self._health.start()
 
+    def drain(self) -> None:
+        """Leave the publishing to another process of the host: this one only ends its requests."""
+        self._watcher.end()
+
     def stop(self) -> None:
         """Stop the threads, retire every plugin, and close what was opened."""
         self._trial.stop()  # first: a publish that waits for a trial gives up

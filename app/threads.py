@@ -24,11 +24,15 @@ class OwnThread(ABC):
         self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
         self._thread.start()
 
-    def stop(self, timeout: float = STOP_SECONDS) -> None:
-        """Tell the thread to end, and wait for it `timeout` seconds at most."""
+    def end(self) -> None:
+        """Tell the thread to end; do not wait for it."""
         with self._wake:
             self._stopped = True
             self._wake.notify_all()
+
+    def stop(self, timeout: float = STOP_SECONDS) -> None:
+        """Tell the thread to end, and wait for it `timeout` seconds at most."""
+        self.end()
         if self._thread is not None:
             self._thread.join(timeout)
             if self._thread.is_alive():

@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from gunicorn.workers.gthread import ThreadWorker
@@ -23,6 +24,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         super().__init__(*arguments)
         self.activity = Activity(self.cfg.threads)
         self.activity.crew = self.cfg.workers  # the master corrects it, after TTIN and TTOU
+        self.on_drain: Callable[[], None] = lambda: None
+        """Called when no more connections are taken, and the last requests run on."""
 
     def init_signals(self) -> None:
         """Handle signals as gunicorn does, and ask for SIGTERM when the master ends.
@@ -45,6 +48,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]
     def set_accept_enabled(self, enabled: bool) -> None:
         """Take connections or not; without a master, close the listening sockets."""
         super().set_accept_enabled(enabled)
+        if not (enabled or self.alive):
+            self.on_drain()
         if not enabled and self._is_orphan():
             for listener in self.sockets:
                 listener.close()

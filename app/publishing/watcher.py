@@ -31,7 +31,7 @@ from app.publishing.publisher import Publisher
 from app.publishing.requirements import installed
 from app.publishing.sight import Sight
 from app.publishing.stamps import folder_stamp, large_stamp
-from app.threads import STOP_SECONDS, OwnThread
+from app.threads import OwnThread
 
 log = logging.getLogger(__name__)
 
@@ -126,12 +126,12 @@ class SourceWatcher(OwnThread):
             self._rows_changed = True
             self._wake.notify_all()
 
-    def stop(self, timeout: float = STOP_SECONDS) -> None:
-        """Tell the threads to end, and wait for the one that watches."""
+    def end(self) -> None:
+        """Tell the threads to end; another process of the host takes over."""
         with self._lock:
             self._stopped = True
             self._marked.notify_all()
-        super().stop(timeout)
+        super().end()
 
     # --- election --------------------------------------------------------------------------
 

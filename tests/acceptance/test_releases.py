@@ -245,3 +245,50 @@ def _command(pid: int) -> bytes:
     with contextlib.suppress(OSError):
         return Path(f"/proc/{pid}/cmdline").read_bytes()
     return b""
+
+
+SLOW = source("slow", "slow").replace(
+    "    def get(self):",
+    """    def get(self):
+        import pathlib, time
+        pathlib.Path(f"GATE.{os.getpid()}").touch()
+        while not pathlib.Path("GATE").exists():
+            time.sleep(0.02)""",
+)
+
+
+def test_a_worker_that_ends_its_last_requests_watches_no_former_release(
+    make_server: MakeServer,
+) -> None:
+    """It kept the lock of who watches, with the folders of the release before."""
+    releases = Releases(make_server())
+    gate = releases.home / "gate"
+    for number, says in ((1, "one"), (2, "two")):
+        releases.make(number, edited=says)
+        path = releases.home / "releases" / str(number) / "plugins/slow/main.py"
+        path.parent.mkdir(parents=True)
+        path.write_text(SLOW.replace("GATE", str(gate)))
+    releases.start()
+    server = releases.server
+    answers: list[Answer] = []
+    asking = [
+        threading.Thread(target=lambda: answers.append(server.get("/slow"))) for _ in range(12)
+    ]
+    try:
+        for thread in asking:
+            thread.start()
+        before = _workers(releases.master)
+        busy = [releases.home / f"gate.{pid}" for pid in before]
+        wait_until(lambda: all(path.exists() for path in busy), "both workers are at it")
+        releases.use(2)
+        os.kill(releases.master, signal.SIGHUP)
+        wait_until(lambda: server.get("/edited").says == "two", "the release is served")
+        server.write("edited", source("edited", "three"))
+        wait_until(lambda: server.get("/edited").says == "three", "its edits are, too", 5.0)
+        assert before & _children(releases.master), "the former ones still end their requests"
+    finally:
+        gate.touch()
+        for thread in asking:
+            thread.join()
+        releases.stop()
+    assert [answer.says for answer in answers] == ["slow"] * len(asking)
