@@ -10,6 +10,7 @@ import errno
 import fcntl
 import json
 import logging
+import math
 import os
 import stat
 import tempfile
@@ -29,6 +30,9 @@ log = logging.getLogger(__name__)
 
 SILENT_SECONDS = 4.0
 """How long the one that watches may say nothing before the others say that nobody watches."""
+
+STUCK_SECONDS = 10.0
+"""How long the thread that watches may be at one thing, before that is said."""
 
 PROBE_SECONDS = 2.0
 """How often it is tried whether the artifacts folder can be written to."""
@@ -65,6 +69,8 @@ class Election:
         self._told: tuple[int, int] | None = None
         """The length and the checksum of what was told last."""
         self._probe_at = 0.0
+        self._went_on_at = math.inf
+        """When the thread that watches came to its next step, in monotonic seconds."""
         self._own = Conditions()
         """What this process itself finds of the election."""
         self._barred = ""
@@ -104,12 +110,17 @@ class Election:
         self._conditions.clear_all()  # of a former time: all is looked at again
         with self._lock:
             self._file, self._told, self._probe_at = file, None, 0.0
+            self.go_on()
             with suppress(OSError):  # for a person to read
                 text = f"{os.getpid()}\n".encode()
                 os.pwrite(file, text, 0)
                 os.ftruncate(file, len(text))
         self.look()
         return True
+
+    def go_on(self) -> None:
+        """Note that the thread that watches has come to its next step."""
+        self._went_on_at = time.monotonic()
 
     def is_held(self) -> bool:
         """Return whether this process is the elected one, by the file that counts."""
@@ -147,6 +158,7 @@ class Election:
         """Say how this host's publishing is, if this process is the elected one; else hear it."""
         with self._lock:
             if self._file >= 0:
+                self._look_whether_stuck()
                 self._probe()
                 self._tell()
                 return
@@ -168,6 +180,17 @@ class Election:
         else:
             self._own.clear("watching")
         return self._own.held() or self._heard
+
+    def _look_whether_stuck(self) -> None:
+        seconds = time.monotonic() - self._went_on_at
+        if seconds > STUCK_SECONDS:
+            self._conditions.hold(
+                "watching:stuck",
+                "no edit is seen: the folders have been looked at for more than "
+                f"{STUCK_SECONDS:.0f} s at a stretch; a file system hangs, or much has changed",
+            )
+        else:
+            self._conditions.clear("watching:stuck")
 
     def _probe(self) -> None:
         if time.monotonic() < self._probe_at:

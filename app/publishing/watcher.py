@@ -154,6 +154,7 @@ class SourceWatcher(OwnThread):
             self._staff(time.monotonic())
         complained = ""
         while not self._stopped and self.election.is_held():
+            self.election.go_on()
             try:
                 self._sight.open()
                 self._known.read()
@@ -192,6 +193,7 @@ class SourceWatcher(OwnThread):
             with self._wake:
                 supervise_at = min(supervise_at, self._publisher.refusals.next_at())
                 self._wait(min(supervise_at, self._sight.compare_at))
+                self.election.go_on()
                 if self._stopped:
                     return
                 rows_changed, self._rows_changed = self._rows_changed, False

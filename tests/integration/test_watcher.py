@@ -18,6 +18,7 @@ from app.errors import (
 )
 from app.publishing import (
     discovery,
+    election,
     look,
     marks,
     observer,
@@ -29,6 +30,7 @@ from app.publishing import (
     watcher,
 )
 from app.publishing.discovery import read_source
+from app.publishing.known import KnownFolders
 from app.publishing.look import Look
 from app.publishing.observer import FolderObserver
 from app.publishing.refusals import Refusals
@@ -487,3 +489,35 @@ def test_thousands_of_events_cost_few_stamps(
     watching.notice("one", "one/last", "created")
     assert busy.superseded.is_set()
     del watching._busy["one"]
+
+
+def test_a_watching_that_hangs_is_held_as_a_condition(
+    root: Path, tmp_path: Path, looks: Looks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a network file system whose server is away."""
+    monkeypatch.setattr(election, "STUCK_SECONDS", 0.3)
+    monkeypatch.setattr(sight, "SCAN_SECONDS", 0.1)
+    hangs = threading.Event()
+    changed = KnownFolders.changed
+
+    def hang(known: KnownFolders, *, linked: bool = False) -> list[str]:
+        hangs.wait(10)
+        return changed(known, linked=linked)
+
+    monkeypatch.setattr(KnownFolders, "changed", hang)
+    conditions = Conditions()
+    stuck = SourceWatcher(root, tmp_path / "bin", looks, conditions)  # type: ignore[arg-type]
+    stuck.start()
+
+    def held() -> list[str]:
+        stuck.election.look()
+        return [found.what for found in stuck.election.conditions()]
+
+    try:
+        wait_until(lambda: any("no edit is seen" in what for what in held()), "it is held", 5.0)
+        monkeypatch.setattr(election, "STUCK_SECONDS", 10.0)
+        hangs.set()
+        wait_until(lambda: not held(), "it goes on", 5.0)
+    finally:
+        hangs.set()
+        stuck.stop()

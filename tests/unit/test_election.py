@@ -265,3 +265,23 @@ def test_a_beat_while_a_reader_reads_is_not_half_heard(stand, monkeypatch):
     one.look()
     two.look()
     assert said(two) == ["the root is another"]
+
+
+def test_who_watches_and_is_stuck_says_so_until_it_goes_on(stand, monkeypatch):
+    monkeypatch.setattr(election_module, "STUCK_SECONDS", 0.05)
+    (one, _), (two, _) = stand(), stand()
+    assert one.take()
+    one.look()
+    two.look()
+    assert (said(one), said(two)) == ([], [])
+
+    def heard():
+        one.look()
+        two.look()
+        return said(two)
+
+    wait_until(heard, "it is said")
+    assert "no edit is seen: the folders have been looked at" in said(two)[0]
+    monkeypatch.setattr(election_module, "STUCK_SECONDS", 10.0)
+    one.go_on()
+    assert heard() == []
