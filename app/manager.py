@@ -221,9 +221,9 @@ class PluginManager:
 
     def stop(self) -> None:
         """Stop the threads, retire every plugin, and close what was opened."""
-        self._trial.stop()  # first: a publish that waits for a trial gives up
         self._health.stop()
         self._watcher.stop()
+        self._trial.stop()  # a publish that goes on waiting for one gives up
         self._listener.stop()
         self._reconciler.stop()
         self._reconciler.unload_all()

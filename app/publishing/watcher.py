@@ -31,14 +31,14 @@ from app.publishing.publisher import Publisher
 from app.publishing.requirements import installed
 from app.publishing.sight import Sight
 from app.publishing.stamps import folder_stamp, large_stamp
-from app.threads import OwnThread
+from app.threads import STOP_SECONDS, OwnThread
 
 log = logging.getLogger(__name__)
 
 SETTLE_SECONDS = 0.3
 """How long after a publish its folder is compared once more, for events that came too early."""
 
-ELECTION_SECONDS = 0.5
+ELECTION_SECONDS = 0.2
 RETRY_SECONDS = 1.0
 SUPERVISE_SECONDS = 1.0
 """How often the observer and the installed packages are looked at."""
@@ -132,6 +132,16 @@ class SourceWatcher(OwnThread):
             self._stopped = True
             self._marked.notify_all()
         super().end()
+
+    def stop(self, timeout: float = STOP_SECONDS) -> None:
+        """Tell the threads to end, and wait for them, and so for what they publish just now.
+
+        An edit may have no other witness: who watches next may end as soon as this process.
+        """
+        deadline = time.monotonic() + timeout
+        super().stop(timeout)
+        with self._wake:
+            self._wake.wait_for(lambda: not self._publishing, deadline - time.monotonic())
 
     # --- election --------------------------------------------------------------------------
 
@@ -285,8 +295,9 @@ class SourceWatcher(OwnThread):
             while (folder := self._next()) is not None:
                 self._look_at(folder)
         finally:
-            with self._lock:
+            with self._wake:
                 self._publishing -= 1
+                self._wake.notify_all()
 
     def _look_at(self, folder: str) -> None:
         look, known = self._busy[folder], folder in self._known

@@ -521,3 +521,25 @@ def test_a_watching_that_hangs_is_held_as_a_condition(
     finally:
         hangs.set()
         stuck.stop()
+
+
+def test_what_is_published_when_a_process_ends_is_published_to_the_end(
+    root: Path, tmp_path: Path, looks: Looks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began, done = threading.Event(), threading.Event()
+    follow = looks.follow
+
+    def slow(name: str, look: Look) -> bool:
+        began.set()
+        time.sleep(0.3)  # a trial
+        done.set()
+        return follow(name, look)
+
+    monkeypatch.setattr(looks, "follow", slow)
+    ending = SourceWatcher(root, tmp_path / "bin", looks, Conditions())  # type: ignore[arg-type]
+    ending.start()
+    wait_until(lambda: looks.scans, "it watches")
+    write(root, "hello", "one")
+    assert began.wait(5)
+    ending.stop()
+    assert done.is_set()
