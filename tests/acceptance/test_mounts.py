@@ -137,7 +137,7 @@ def test_a_read_only_disk_serves_with_nothing_to_write_to(
         "the next generation is loaded",
     )
     answer = server.post("/plugins/plain/reload")
-    assert answer.status == 422, answer.body
+    assert answer.status == 503, answer.body
     assert "set TMPDIR" in answer.json["detail"]
     assert server.get("/plain").says == "one"
     assert server.workers() == before

@@ -23,8 +23,9 @@ def can_run() -> bool:
     except KeyError:
         return False
     command = ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups"]
+    code = "import app.server, os, sys; sys.exit(not os.access(sys.executable, os.R_OK))"
     done = subprocess.run(
-        [*command, sys.executable, "-c", "import app.server"],
+        [*command, sys.executable, "-c", code],
         check=False,
         cwd=CHECKOUT,
         capture_output=True,
