@@ -8,6 +8,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -159,7 +160,8 @@ class SourceWatcher(OwnThread):
 
     def _hold(self) -> None:
         log.info("watching %s", self._root)
-        self._publisher.prepare()
+        with suppress(OSError):  # the first publish says so, and tries again
+            self._publisher.prepare()
         with self._lock:
             self._staff(time.monotonic())
         complained = ""
@@ -185,6 +187,14 @@ class SourceWatcher(OwnThread):
                     log.error("%s", said)
                 complained = reason
                 self._conditions.hold("watching:root", f"no edit is seen: {reason}")
+                self._pause()
+            except Exception as error:
+                # A fault of ours must not end the thread: nobody would watch.
+                reason = f"{type(error).__name__}: {error}"
+                if reason != complained:
+                    log.exception("watching failed; trying again")
+                complained = reason
+                self._conditions.hold("watching:root", f"no edit is seen: {reason}; see the log")
                 self._pause()
             finally:
                 self._sight.close()

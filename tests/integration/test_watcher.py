@@ -543,3 +543,30 @@ def test_what_is_published_when_a_process_ends_is_published_to_the_end(
     assert began.wait(5)
     ending.stop()
     assert done.is_set()
+
+
+def test_a_fault_of_the_servers_own_is_said_and_does_not_end_the_watching(
+    root: Path,
+    tmp_path: Path,
+    looks: Looks,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(watcher, "RETRY_SECONDS", 0.05)
+    scan = looks.scan
+
+    def fail() -> list[str]:
+        raise ZeroDivisionError("of ours")
+
+    monkeypatch.setattr(looks, "scan", fail)
+    conditions = Conditions()
+    faulty = SourceWatcher(root, tmp_path / "bin", looks, conditions)  # type: ignore[arg-type]
+    faulty.start()
+    try:
+        wait_until(conditions.held, "it is held", 3.0)
+        assert "ZeroDivisionError: of ours" in conditions.held()[0].what
+        monkeypatch.setattr(looks, "scan", scan)
+        wait_until(lambda: not conditions.held(), "it watches", 3.0)
+        assert caplog.text.count("watching failed") == 1
+    finally:
+        faulty.stop()

@@ -16,6 +16,7 @@ from pathlib import Path
 from app.conditions import Conditions
 from app.publishing import sight
 from app.publishing.look import Look
+from app.publishing.refusals import Refusals
 from app.publishing.watcher import SourceWatcher
 
 sight.AGAIN_SECONDS = sight.PROOF_SECONDS = 0.5
@@ -40,6 +41,7 @@ class Publisher:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.texts: dict[str, str] = {}
+        self.refusals = Refusals(Conditions())
 
     def prepare(self) -> None: ...
 
