@@ -75,8 +75,9 @@ def apply_schema(
             if homeless:
                 raise DatabaseRefusedError(
                     "schema.sql cannot be applied: the search_path of this role is "
-                    f"{path or 'empty'}, expected a schema that exists and that the role may use; CREATE SCHEMA, GRANT USAGE on "
-                    "it, or set another search_path (in the URL, or by ALTER ROLE)",
+                    f"{path or 'empty'}, expected a schema that exists and that the role may use; "
+                    "CREATE SCHEMA, GRANT USAGE on it, or set another search_path (in the URL, or "
+                    "by ALTER ROLE)",
                     sqlstate="3F000",
                 )
             cursor.execute(_IS_CURRENT, (mark, list(TRIGGERS)))
