@@ -12,7 +12,8 @@ from app.database.statements import Lender, statement, transaction
 from app.database.tables import FIRES, NOTIFIERS, silence_of
 from app.database.texts import as_json, encoding_of, storable
 from app.database.timeouts import Timeouts
-from app.errors import DatabaseRefusedError, DatabaseUnavailableError
+from app.database.undone import undone
+from app.errors import DatabaseBusyError, DatabaseError, DatabaseRefusedError
 from app.plugin import PluginMetadata
 from app.records import (
     Artifact,
@@ -274,13 +275,22 @@ class Repository:
 
     def _change(self, assignment: str, name: str) -> ServedRow | None:
         with transaction(self._database, pace="brief") as cursor:
+            cursor.execute("SELECT generation FROM plugins WHERE name = %s FOR UPDATE", (name,))
+            before = cursor.fetchone()
+            if before is None:
+                return None
             cursor.execute(
                 f"UPDATE plugins SET {assignment} WHERE name = %s"  # noqa: S608 - a constant
                 " RETURNING id, name, generation, status, binary_path",
                 (name,),
             )
             found = cursor.fetchone()
-            return ServedRow(*found) if found else None
+            if found is None:
+                raise undone(cursor, name, "UPDATE", "the row is not changed")
+            row = ServedRow(*found)
+            if row.generation <= before[0]:
+                raise _stands_still(cursor, name, row.generation)
+            return row
 
 
 class Publication:
@@ -401,7 +411,8 @@ class Publication:
             The row's id and its new generation.
 
         Raises:
-            DatabaseUnavailableError: somebody registered the plugin meanwhile; publish it again.
+            DatabaseBusyError: somebody registered the plugin meanwhile; publish it again.
+            DatabaseRefusedError: a trigger of somebody's undoes it.
         """
         values = (
             storable(metadata.description),
@@ -430,10 +441,10 @@ class Publication:
             )
         saved = self._cursor.fetchone()
         if saved is None:
-            raise DatabaseUnavailableError(
-                f"{metadata.name}: its row came or went while it was published; publish it again"
-            )
+            raise self._not_saved(row, metadata.name)
         row_id, generation = saved
+        if row is not None and generation <= row.generation:
+            raise _stands_still(self._cursor, metadata.name, generation)
         wanted = tuple(Endpoint(e.method, storable(e.path), storable(e.handler)) for e in endpoints)
         if row is None or row.endpoints != wanted:
             self._cursor.execute(
@@ -448,6 +459,22 @@ class Publication:
                 ),
             )
         return row_id, generation
+
+    def _not_saved(self, row: PluginRow | None, name: str) -> DatabaseError:
+        """Return why nothing was written; a row that is given is locked, and cannot have gone."""
+        if row is None:
+            self._cursor.execute("SELECT 1 FROM plugins WHERE name = %s", (name,))
+            if self._cursor.fetchone() is not None:
+                return DatabaseBusyError(
+                    f"{name} was registered by somebody else meanwhile; publish it again"
+                )
+        operation = "INSERT" if row is None else "UPDATE"
+        return undone(self._cursor, name, operation, "the row is not written")
+
+
+def _stands_still(cursor: Any, name: str, generation: int) -> DatabaseError:
+    """Return the refusal of a change that no process would see."""
+    return undone(cursor, name, "UPDATE", f"the generation stays {generation}")
 
 
 def _row(found: tuple[Any, ...]) -> PluginRow:

@@ -11,6 +11,7 @@ from app.database.connection import Connection
 from app.database.locks import SCHEMA_LOCK, LockReport
 from app.database.statements import refused
 from app.database.tables import FIRES, LOOK, TRIGGERS, Tables
+from app.errors import DatabaseRefusedError
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +70,16 @@ def apply_schema(
     try:
         with connection, connection.cursor() as cursor:
             _lock(cursor, patience, beginning)
+            cursor.execute("SELECT current_schema() IS NULL, current_setting('search_path')")
+            homeless, path = next(cursor)
+            if homeless:
+                raise DatabaseRefusedError(
+                    "schema.sql cannot be applied: the search_path of this role is "
+                    f"{path or 'empty'}, expected a schema that exists and that the role may use; "
+                    "CREATE SCHEMA, GRANT USAGE on it, or set another search_path (in the URL, or "
+                    "by ALTER ROLE)",
+                    sqlstate="3F000",
+                )
             cursor.execute(_IS_CURRENT, (mark, list(TRIGGERS)))
             if cursor.fetchone() == (True,):
                 return False

@@ -27,10 +27,12 @@ OWN_SETTINGS = {
     "timezone": "UTC",
     "row_security": "off",
     "default_transaction_read_only": "off",
+    "default_transaction_isolation": "read committed",
+    "array_nulls": "on",
     "idle_session_timeout": "0",
 }
-"""What the server's own sessions need beside that: rows that may not be seen are an error, and what
-it writes is written."""
+"""What the server's own sessions need beside that: rows that may not be seen are an error, what it
+writes is written, and several of them may do so at once."""
 
 _BETWEEN_TRANSACTIONS = "idle_session_timeout"
 """Of no use within one."""
@@ -68,15 +70,20 @@ class Sessions:
     @property
     def options(self) -> dict[str, Any]:
         """psycopg2's arguments."""
-        ours = [f"-c {name}={value}" for name, value in self._at_start.items()]
+        fixed = {name: value.replace(" ", r"\ ") for name, value in self._at_start.items()}
+        ours = [f"-c {name}={value}" for name, value in fixed.items()]
         return {**self._options, "options": " ".join(filter(None, [self._given, *ours]))}
 
     @property
     def beginning(self) -> str:
         """What a transaction begins with; empty where the startup packet has done it."""
         settings = dict(self._in_each)
+        # Of the one that has begun.
+        if "default_transaction_isolation" in settings:
+            isolation = settings["default_transaction_isolation"]
+            settings = {"transaction_isolation": isolation, **settings}
         if "default_transaction_read_only" in settings and not self._read_only:
-            settings = {"transaction_read_only": "off", **settings}  # of the one that has begun
+            settings = {"transaction_read_only": "off", **settings}
         return "".join(f"SET LOCAL {name} = {value!r}; " for name, value in settings.items())
 
     @property

@@ -176,6 +176,56 @@ def test_what_a_person_has_set_up_is_said_once_and_tried_again_when_it_is_gone(
     assert publishing.repository.find_failure("one") is None
 
 
+UNDONE = {
+    "skips": ("RETURN NULL;", "the row is not {}"),
+    "puts back": ("NEW.generation := OLD.generation; RETURN NEW;", "the generation stays 1"),
+}
+
+
+@pytest.mark.parametrize("way", UNDONE)
+def test_a_trigger_that_undoes_a_change_in_silence_is_named(
+    publishing: Publishing, sql: Session, way: str
+) -> None:
+    """It was an outage, a plugin that does not exist, or nothing at all and the old one served."""
+    publishing.follow()
+    publishing.edit("second")
+    body, words = UNDONE[way]
+    sql(f"CREATE FUNCTION undo() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {body} END $$;"
+        " CREATE TRIGGER zz_undo BEFORE UPDATE ON plugins"
+        " FOR EACH ROW EXECUTE FUNCTION undo()")  # fmt: skip
+    try:
+        error = publishing.follow()
+        assert isinstance(error, DatabaseRefusedError)
+        assert (error.plugin, error.raised) == ("one", True)
+        assert words.format("written") in str(error)
+        assert "that may do so: zz_undo" in str(error)
+        assert [plugin for plugin, _ in publishing.held] == ["one"]
+        for change in (publishing.repository.toggle, publishing.repository.raise_generation):
+            with pytest.raises(DatabaseRefusedError, match="may do so: zz_undo") as caught:
+                change("one")
+            assert words.format("changed") in str(caught.value)
+        row = publishing.repository.find_row("one")
+        assert row is not None
+        assert (row.status, row.generation) == ("active", 1), "nothing is half changed"
+    finally:
+        sql("DROP FUNCTION undo CASCADE")
+    publishing.edit("third")
+    assert publishing.follow() is None
+    assert publishing.repository.toggle("nobody") is None
+
+
+def test_a_trigger_that_skips_a_new_row_is_named(publishing: Publishing, sql: Session) -> None:
+    sql("CREATE FUNCTION undo() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;"
+        " CREATE TRIGGER skip BEFORE INSERT ON plugins"
+        " FOR EACH ROW EXECUTE FUNCTION undo()")  # fmt: skip
+    try:
+        publishing.follow()
+        assert "the row is not written" in publishing.error
+        assert "INSERT on plugins that may do so: skip" in publishing.error
+    finally:
+        sql("DROP FUNCTION undo CASCADE")
+
+
 @pytest.mark.parametrize("source", ["first", "broken"])
 def test_what_cannot_even_be_recorded_is_said_and_held(
     publishing: Publishing, sql: Session, caplog: pytest.LogCaptureFixture, source: str

@@ -500,6 +500,25 @@ def test_an_update_that_changes_nothing_is_silent(sql: Session) -> None:
     assert sql("SELECT plugins FROM plugins") == before
 
 
+@pytest.mark.parametrize("added", ["json", "point", "polygon[]"])
+def test_a_column_of_a_type_that_cannot_be_compared_stops_no_statement(
+    sql: Session, added: str
+) -> None:
+    """Every change of a row failed: could not identify an equality operator for type json."""
+    value = {"json": "{}", "point": "(1, 2)", "polygon[]": "{}"}[added]
+    sql(f"ALTER TABLE plugins ADD COLUMN extra {added}")
+    try:
+        sql("INSERT INTO plugins (name, extra) VALUES ('one', %s)", value)
+        sql.notified()
+        sql("UPDATE plugins SET status = status")
+        assert sql.notified() == []
+        sql("UPDATE plugins SET status = 'inactive'")
+        assert generation(sql, "one") == 2
+        assert [found["operation"] for found in sql.notified()] == ["UPDATE"]
+    finally:
+        sql("ALTER TABLE plugins DROP COLUMN extra")
+
+
 def test_a_rollback_is_silent(sql: Session) -> None:
     sql("INSERT INTO plugins (name) VALUES ('one')")
     sql.notified()

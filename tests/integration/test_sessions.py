@@ -38,6 +38,8 @@ ODD = {
     "row_security": "on",
     "idle_session_timeout": "700",
     "default_transaction_read_only": "on",
+    "default_transaction_isolation": "serializable",
+    "array_nulls": "off",
 }
 
 Borrow = Callable[[], contextlib.AbstractContextManager[Connection]]
@@ -99,6 +101,11 @@ def test_our_own_sessions_are_as_we_rely_on(odd_url: str) -> None:
         with transaction(database) as cursor:
             assert shown(cursor.connection, *OURS) == OURS
             check_values(cursor.connection)
+            assert shown(cursor.connection, "transaction_isolation") == {
+                "transaction_isolation": "read committed"
+            }
+            cursor.execute("SELECT %s::jsonb[]", ([None],))  # psycopg2 sends '{NULL}'
+            assert cursor.fetchone() == ([None],)
         with statement(database) as cursor:
             cursor.execute("INSERT INTO plugin_failures VALUES ('odd', '/p', '{}')")
         Repository(database).forget_failure("odd")

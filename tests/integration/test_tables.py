@@ -349,3 +349,17 @@ def test_rows_get_their_endpoints_back_unless_somebody_brings_them(
         expected = [("/p",)] if brought_by == "nobody" else []
         assert sql("SELECT path FROM plugin_endpoints") == expected
         assert keeper.look_at is None
+
+
+@pytest.mark.parametrize("path", ["nowhere", "", "pg_catalog_of_mine, elsewhere_too"])
+def test_a_search_path_without_a_schema_says_what_to_do(
+    new_database: Callable[[], str], path: str
+) -> None:
+    """It was: null values cannot be formatted as an SQL identifier."""
+    options = quote("-c search_path=" + path.replace(" ", r"\ "))
+    database = Database(f"{new_database()}&options={options}")
+    with contextlib.closing(database), pytest.raises(DatabaseRefusedError) as caught:
+        Repository(database).apply_schema()
+    said = str(caught.value)
+    assert f"search_path of this role is {path or 'empty'}, expected a schema" in said
+    assert "CREATE SCHEMA" in said
