@@ -110,7 +110,7 @@ class PluginManager:
             self._host_conditions,
         )
         self._undertaker = Undertaker(app.running, settings.drain_seconds)
-        self._files = HostFiles(settings.artifacts_dir, self._conditions, needed=settings.watch)
+        self._files = HostFiles(settings.artifacts_dir, needed=settings.watch)
         last_good = LastGood(settings.artifacts_dir, self._files)
         self._upkeep = Upkeep(self._database, self._conditions, lambda: self._changed(None))
         self._recorder = Recorder(

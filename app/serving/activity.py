@@ -8,6 +8,7 @@ import itertools
 import mmap
 import struct
 import threading
+from collections import deque
 
 NAMES = 16_384
 """How many names the memory has room for; the oldest makes room for the next."""
@@ -17,14 +18,25 @@ _ENTRY = struct.Struct(f"Q{_NAME_BYTES - 8}s")
 _WORD = 8
 
 
-class Name:
-    """What a thread does, as others read it; it gets its number when it is first done."""
+_NOBODYS: deque[int] = deque()
 
-    __slots__ = ("number", "text")
+
+class Name:
+    """What a thread does, as others read it; it gets its number when it is first done.
+
+    It gives it back when it is gone: else each reload would take new pages of the memory.
+    """
+
+    __slots__ = ("number", "text", "unused")
 
     def __init__(self, text: str) -> None:
         self.text = text
         self.number = 0
+        self.unused = _NOBODYS
+
+    def __del__(self) -> None:
+        if self.number:
+            self.unused.append(self.number)
 
 
 class Activity:
@@ -48,6 +60,7 @@ class Activity:
         self._words = self._memory[:words].cast("Q")
         self._free = [self._words[n : n + 1] for n in range(2, len(self._words))]
         self._numbers = itertools.count(1)
+        self._unused: deque[int] = deque()
         self._lock = threading.Lock()
 
     def cell(self) -> memoryview:
@@ -59,11 +72,11 @@ class Activity:
         """Enter a name into the table, and return its number."""
         with self._lock:
             if not name.number:
-                number = next(self._numbers)
+                number = self._unused.popleft() if self._unused else next(self._numbers)
                 entry = number % (len(self._names) // _NAME_BYTES) * _NAME_BYTES
                 text = " ".join(name.text.split()).encode("utf-8", "replace")
                 _ENTRY.pack_into(self._names, entry, number, text)
-                name.number = number
+                name.number, name.unused = number, self._unused
             return name.number
 
     @property

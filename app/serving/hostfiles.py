@@ -5,11 +5,7 @@ import os
 import threading
 from pathlib import Path
 
-from app.conditions import Conditions
-
 log = logging.getLogger(__name__)
-
-CONDITION = "files"
 
 ARCHIVES = "archives stay in memory, and come from the database again after a start"
 LAST_GOOD = "after a start without the database, older versions would be served"
@@ -25,25 +21,22 @@ class HostFiles:
     """Says once what cannot be written and what follows, for all who write files of a host's own.
 
     Where a host publishes nothing, a read-only disk is no fault: `say_what_is_gone_without` tells
-    of it for the whole server. Safe to use from several threads.
+    of it for the whole server; where it publishes, the election looks whether it can write, and
+    holds that. Safe to use from several threads.
     """
 
-    def __init__(
-        self, folder: Path, conditions: Conditions | None = None, *, needed: bool = True
-    ) -> None:
+    def __init__(self, folder: Path, *, needed: bool = True) -> None:
         """Make it.
 
         Args:
             folder: the folder of the archives.
-            conditions: where it says what is wrong.
             needed: whether this host publishes, and so has to write.
         """
         self._folder = folder
-        self._conditions = conditions or Conditions()
         self._expected = not needed and is_read_only(folder)
         self._lock = threading.Lock()
-        self._lacking: dict[str, str] = {}
-        """What is gone without, and why."""
+        self._lacking: set[str] = set()
+        """What is gone without."""
 
     def say_what_is_gone_without(self, data_dir: Path) -> None:
         """Say once, in the process that starts the others, what a read-only disk costs."""
@@ -59,8 +52,7 @@ class HostFiles:
         with self._lock:
             if self._expected or what in self._lacking:
                 return
-            self._lacking[what] = error.strerror or str(error)
-            self._hold()
+            self._lacking.add(what)
         log.warning(
             "%s cannot be written (%s): %s; make it writable", self._folder, error.strerror, what
         )
@@ -70,21 +62,10 @@ class HostFiles:
         if what not in self._lacking:
             return
         with self._lock:
-            self._lacking.pop(what, None)
-            self._hold()
+            self._lacking.discard(what)
             whole = not self._lacking
         if whole:
             log.info("%s can be written again", self._folder)
-
-    def _hold(self) -> None:
-        if not self._lacking:
-            self._conditions.clear(CONDITION)
-            return
-        why = ", ".join(dict.fromkeys(self._lacking.values()))
-        without = "; ".join(self._lacking)
-        self._conditions.hold(
-            CONDITION, f"{self._folder} cannot be written ({why}): {without}; make it writable"
-        )
 
 
 def is_read_only(folder: Path) -> bool:

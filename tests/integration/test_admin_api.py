@@ -21,7 +21,7 @@ import pytest
 
 from app.database import connection as connection_module
 from app.database.timeouts import Timeouts
-from app.publishing import watcher
+from app.publishing import sight
 from app.server import BenanaApp, create_app
 from app.serving import reconciler
 from app.settings import Settings
@@ -490,7 +490,7 @@ def test_a_database_that_refuses_to_be_read_is_named_once_and_served_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(reconciler, "RETRY_SECONDS", 0.02)
-    monkeypatch.setattr(watcher, "SCAN_SECONDS", 0.2)
+    monkeypatch.setattr(sight, "SCAN_SECONDS", 0.2)
     settings = settings_for(tmp_path, new_database())
     (settings.plugins_dir / "hello").mkdir(parents=True)
     (settings.plugins_dir / "hello" / "main.py").write_text(HELLO)

@@ -189,9 +189,8 @@ def test_another_process_sees_what_a_dead_one_was_doing():
     if pid == 0:
         first, second, third = activity.cell(), activity.cell(), activity.cell()
         activity.begin_serving()
-        first[0] = activity.number(Name("one g1 /one/{ä}"))
-        second[0] = activity.number(Name("two g2 /two"))
-        third[0] = activity.number(Name("of a thread beyond them"))
+        names = [Name("one g1 /one/{ä}"), Name("two g2 /two"), Name("of a thread beyond them")]
+        first[0], second[0], third[0] = map(activity.number, names)
         second[0] = 0
         os._exit(3)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 3
@@ -210,12 +209,23 @@ def test_a_name_is_one_line_of_bounded_length_and_keeps_its_number():
     assert len(shown.encode()) < 200
 
 
+def test_names_that_are_gone_take_no_room_of_the_memory():
+    """A reload makes new names; each took a place of its own until there was none left."""
+    activity = Activity(1)
+    for turn in range(100):
+        assert activity.number(Name(f"generation {turn}")) == 1
+    kept = Name("kept")
+    assert activity.number(kept) == 1
+    assert activity.number(Name("another")) == 2
+
+
 def test_a_name_that_made_room_for_others_is_not_taken_for_one_of_them(monkeypatch):
     monkeypatch.setattr("app.serving.activity.NAMES", 4)
     activity = Activity(1)
-    activity.cell()[0] = activity.number(Name("the first"))
-    for number in range(3):
-        activity.number(Name(f"another {number}"))
-    assert activity.names() == ["the first"]
-    activity.number(Name("one too many"))
+    names = [Name(f"name {number}") for number in range(5)]
+    activity.cell()[0] = activity.number(names[0])
+    for name in names[1:4]:
+        activity.number(name)
+    assert activity.names() == ["name 0"]
+    activity.number(names[4])
     assert activity.names() == ["a route whose name made room for others"]

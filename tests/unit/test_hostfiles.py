@@ -1,4 +1,4 @@
-"""What a host goes without is said once, and held for as long as it lasts."""
+"""What a host goes without is said once."""
 
 import errno
 import os
@@ -7,16 +7,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from app.conditions import Conditions
 from app.serving import hostfiles
 from app.serving.hostfiles import ARCHIVES, LAST_GOOD, MARKERS, HostFiles, is_read_only
 
 READ_ONLY = OSError(errno.EROFS, "Read-only file system")
-
-
-@pytest.fixture
-def conditions() -> Conditions:
-    return Conditions()
 
 
 @pytest.fixture
@@ -25,52 +19,46 @@ def read_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hostfiles.os, "statvfs", lambda _: flags)
 
 
-def test_what_cannot_be_written_is_held_until_it_can(
-    tmp_path: Path, conditions: Conditions, caplog: pytest.LogCaptureFixture
+def test_what_cannot_be_written_is_said_once_and_its_end_too(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
-    files = HostFiles(tmp_path, conditions)
+    files = HostFiles(tmp_path)
     for _ in range(3):
         files.has(MARKERS)
         files.lacks(ARCHIVES, OSError(errno.ENOSPC, "No space left on device"))
         files.lacks(LAST_GOOD, OSError(errno.ENOSPC, "No space left on device"))
     assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
-    (held,) = conditions.held()
-    assert held.what == (
-        f"{tmp_path} cannot be written (No space left on device): {ARCHIVES}; {LAST_GOOD}; "
-        "make it writable"
+    assert caplog.records[0].message == (
+        f"{tmp_path} cannot be written (No space left on device): {ARCHIVES}; make it writable"
     )
     files.has(ARCHIVES)
-    assert LAST_GOOD in conditions.held()[0].what
-    assert ARCHIVES not in conditions.held()[0].what
+    assert "written again" not in caplog.text
     files.has(LAST_GOOD)
-    assert conditions.held() == ()
     assert caplog.records[-1].message == f"{tmp_path} can be written again"
 
 
 def test_a_read_only_host_that_publishes_nothing_says_one_line(
-    tmp_path: Path, conditions: Conditions, caplog: pytest.LogCaptureFixture, read_only: None
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, read_only: None
 ) -> None:
     caplog.set_level("INFO")
-    files = HostFiles(tmp_path, conditions, needed=False)
+    files = HostFiles(tmp_path, needed=False)
     files.say_what_is_gone_without(tmp_path / "var")
     for what in (ARCHIVES, LAST_GOOD, MARKERS):
         files.lacks(what, READ_ONLY)
     assert [record.levelname for record in caplog.records] == ["INFO"]
     assert f"{tmp_path / 'var'} is so, too" in caplog.text
-    assert conditions.held() == ()
 
 
 @pytest.mark.parametrize("needed", [True, False])
 def test_a_host_that_publishes_or_whose_disk_fails_later_is_warned(
-    tmp_path: Path, conditions: Conditions, caplog: pytest.LogCaptureFixture, needed: bool
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, needed: bool
 ) -> None:
-    files = HostFiles(tmp_path, conditions, needed=needed)
+    files = HostFiles(tmp_path, needed=needed)
     files.say_what_is_gone_without(tmp_path)
     assert caplog.text == ""
     files.lacks(ARCHIVES, READ_ONLY)
     assert [record.levelname for record in caplog.records] == ["WARNING"]
-    assert conditions.held()
 
 
 def test_a_folder_that_is_to_be_made_is_judged_by_the_one_that_is_there(tmp_path: Path) -> None:
