@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO
 
-from app.errors import LoadError
+from app.errors import TrialError
 from app.records import Manifest, PluginSource
 
 
@@ -27,16 +27,16 @@ def temporary_folder(plugin: str) -> "tempfile.TemporaryDirectory[str]":
     """Return a folder for one trial of a plugin, which goes away with its `with` block.
 
     Raises:
-        LoadError: it cannot be made.
+        TrialError: it cannot be made.
     """
     try:
         return tempfile.TemporaryDirectory(prefix="benana-trial-", ignore_cleanup_errors=True)
     except OSError as error:
-        raise LoadError(
+        raise TrialError(
             plugin,
             f"it cannot be tried: no temporary folder can be made ({error.strerror or error}); "
             "set TMPDIR to a folder that can be written to",
-            phase="trial",
+            outside=True,
         ) from None
 
 

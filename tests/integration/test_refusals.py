@@ -534,7 +534,7 @@ def test_a_trial_that_finds_no_room_for_its_data_is_repeated(
             patch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
             error = publishing.follow()
             assert isinstance(error, TrialError)
-            assert "it cannot be tried: No such file or directory" in publishing.error
+            assert "it cannot be tried: no temporary folder can be made" in publishing.error
             assert len(publishing.held) == 1
         assert publishing.retry() is None
         assert publishing.held == []

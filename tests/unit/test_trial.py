@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from app.errors import LoadError, SupersededError
+from app.errors import LoadError, SupersededError, TrialError
 from app.publishing.trial import TrialRunner
 from app.publishing.trial_child import _FIRST_PLUGIN
 from app.records import Manifest, PluginSource
@@ -54,8 +54,9 @@ def test_without_a_temporary_folder_it_is_refused_with_what_to_do(
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
     before = psutil.Process().num_fds()
     for _ in range(3):
-        with pytest.raises(LoadError, match="set TMPDIR to a folder that can be written to"):
+        with pytest.raises(TrialError, match="set TMPDIR to a folder that can be") as caught:
             runner.run(first())
+        assert caught.value.outside, "the machine's fault, and not the plugin's"
     assert psutil.Process().num_fds() == before
 
 
