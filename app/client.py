@@ -86,6 +86,8 @@ def call(
             f"{shown} cannot be called ({error.strerror or error}): look at the server's log, "
             f"or {target.advice}{_if_plain(shown)}."
         ) from None
+    except UnicodeError:
+        raise ApiError(f"{shown} names a host that cannot be one: {target.advice}.") from None
     except http.client.HTTPException:
         raise ApiError(
             f"What answers at {shown} does not speak HTTP{_if_plain(shown)}; {target.advice}."

@@ -48,7 +48,7 @@ def sentence(faults: dict[str, str]) -> str:
     for name, fault in faults.items():
         if fault != "missing":
             advice += (
-                f"; a {name} of its own has to call hooks.{name}, and to say so: "
+                f"; its own {name} has to call hooks.{name}, and to say so: "
                 f"@functools.wraps(hooks.{name})"
             )
             break

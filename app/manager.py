@@ -102,6 +102,7 @@ class PluginManager:
             self._trial,
             Refusals(self._host_conditions),
             settings.max_source_mb,
+            self._host_conditions,
         )
         self._watcher = SourceWatcher(
             settings.plugins_dir,

@@ -101,8 +101,9 @@ class Target:
             return context
         try:
             return ssl.create_default_context(cafile=self.ca_file)
-        except OSError as error:  # also ssl.SSLError
-            reason = error.strerror or "it holds no certificate"
+        except OSError as error:
+            wrong = isinstance(error, ssl.SSLError)  # whose own words are OpenSSL's
+            reason = "it holds no certificate" if wrong else error.strerror
             raise SettingsError(
                 f"The CA file {self.ca_file} cannot be used ({reason}); expected certificates in "
                 "PEM format (--ca, BENANA_CA)."

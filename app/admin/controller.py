@@ -84,12 +84,12 @@ class PluginsResource:
         )
 
     def _reasons_of(self, name: str) -> list[dict[str, Any]]:
-        """Return what processes say of a plugin in their health checks."""
+        """Return what processes say of a plugin, and of all, in their health checks."""
         return [
             {"host": worker.host, "pid": worker.pid, **reason}
             for worker in self._manager.fleet.workers()
             for reason in worker.reasons
-            if reason["plugin"] == name
+            if reason["plugin"] in {name, None}
         ]
 
     def on_post_reload(self, req: falcon.Request, resp: falcon.Response, name: str) -> None:

@@ -23,6 +23,7 @@ import psycopg2.extensions
 from app.conditions import Conditions
 from app.database.connection import CONNECT_SECONDS, Connection, connection_options
 from app.database.sessions import OWN_SETTINGS, Sessions
+from app.database.sqlstates import reason_of
 from app.records import is_plugin_name
 
 log = logging.getLogger(__name__)
@@ -242,12 +243,10 @@ class ChangeListener:
                 return
 
     def _report(self, error: Exception) -> None:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        self._conditions.hold(
-            "listening", f"changes are not noticed: the database is away ({reason})"
-        )
+        away = f"the database is away ({reason_of(error)})"
+        self._conditions.hold("listening", f"changes are not noticed: {away}")
         if not self._outage:
-            log.warning("the database is away (%s); serving what is loaded, trying again", reason)
+            log.warning("%s; serving what is loaded, trying again", away)
         self._outage = True
 
     # --- an asynchronous connection, each step against a deadline ------------------------------

@@ -86,10 +86,22 @@ def _raised(error: psycopg2.Error) -> bool:
     return (error.diag.context or "").partition("\n")[0].rstrip().endswith("RAISE")
 
 
+# What libpq (fe-connect.c) repeats of a URL where a parameter's value is none: it may be of a
+# password that was not encoded.
+_REPEATED = re.compile(r'(invalid [\w ]*value:?) "[^"]*"')
+
+
+def reason_of(error: Exception) -> str:
+    """Return what ended a connection, or why there is none, in one line without a URL's values."""
+    lines = [" ".join(line.split()) for line in str(error).splitlines()]
+    said = [line if line[-1] in ".?!:;," else f"{line}." for line in lines if line]
+    reason = " ".join(said).removesuffix(".") or type(error).__name__
+    return _REPEATED.sub(r"\1 (not shown: it stands in the URL)", reason)
+
+
 def unavailable(error: psycopg2.Error) -> DatabaseUnavailableError:
     """Return a driver's error as ours."""
-    reason = " ".join(str(error).split()) or type(error).__name__
-    return DatabaseUnavailableError(f"the database is away: {reason}")
+    return DatabaseUnavailableError(f"the database is away: {reason_of(error)}")
 
 
 _TRANSIENT = re.compile(

@@ -32,6 +32,10 @@ _ENCODE = "a password is written there with %40 for @, %2F for /, %3A for :"
 _HOST = re.compile(r"[/@].*|[\w.\-]*|[0-9A-Fa-f:.]+(%[\w.\-]+)?", re.DOTALL)
 _PORT = re.compile(r"[0-9]{0,5}")
 
+# `/shop&password=…`, `;password=…` or ` password=…`: libpq takes all of it for the database's name,
+# and PostgreSQL repeats that.
+_PARAMETER_IN_NAME = re.compile(r"[&;,\s]\s*\w+=")
+
 # A `/` before the `@`: what was meant as a password is taken for a port, a name and a host.
 _SPLIT_PASSWORD = re.compile(r"[^/?@]*:[^/?@]*/[^?]*@")
 
@@ -65,6 +69,11 @@ def parse_url(url: str, variable: str = "DATABASE_URL") -> dict[str, str]:
         because = f" ({fault})" if fault else ""
         raise SettingsError(f"{variable} cannot be read{because}; {_EXPECTED}.") from None
     _check_host(found, variable)
+    if _PARAMETER_IN_NAME.search(found.get("dbname", "")):
+        raise SettingsError(
+            f"{variable} has a parameter in the database's name; the first one stands behind a ?, "
+            "as in postgresql://host/name?connect_timeout=5&sslmode=require."
+        )
     return found
 
 

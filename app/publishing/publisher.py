@@ -6,6 +6,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from app.conditions import Conditions
 from app.database.repository import Repository
 from app.errors import (
     DatabaseBusyError,
@@ -49,13 +50,14 @@ class Publisher:
         trial: TrialRunner,
         refusals: Refusals,
         max_module_mb: int = MAX_MODULE_MB,
+        conditions: Conditions | None = None,
     ) -> None:
         self._root = plugins_dir
         self._max_module_mb = max_module_mb
         self._artifacts_dir = artifacts_dir
         self._repository = repository
         self._trial = trial
-        self._seen = SeenSources(artifacts_dir)
+        self._seen = SeenSources(artifacts_dir, conditions)
         self._saver = Saver(artifacts_dir, repository)
         self.refusals = refusals
         """What was tried in vain, and when it is tried again."""
@@ -121,6 +123,7 @@ class Publisher:
         if row is not None and not look.patient and self._repository.is_locked(row):
             raise DatabaseBusyError(f"the row of {name} is still locked")
         if not self._folder_is_gone(name, row):
+            self._seen.found_folder(self._root)
             return self._publish(name, row, look)
         if not self._seen.is_unmounted(self._root):
             self._remove(name, row, look)

@@ -10,6 +10,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+from app.conditions import Conditions
 from app.publishing.discovery import list_folders
 from app.serving.artifacts import read_whole, write_whole
 
@@ -19,7 +20,14 @@ log = logging.getLogger(__name__)
 class SeenSources:
     """The digests of the sources that this host published last, by plugin."""
 
-    def __init__(self, artifacts_dir: Path) -> None:
+    def __init__(self, artifacts_dir: Path, conditions: Conditions | None = None) -> None:
+        """Make it.
+
+        Args:
+            artifacts_dir: the archives' folder.
+            conditions: where it is held that the plugins' root is not mounted.
+        """
+        self._conditions = conditions or Conditions()
         self._folder = artifacts_dir / ".seen"
         self._start = self._folder / ".start"
         self._root = self._folder / ".root"
@@ -53,14 +61,27 @@ class SeenSources:
             lost = not list_folders(root) and self._noted_root() not in {None, _identity(root)}
         except OSError:
             return False  # that it is gone is told elsewhere
-        if lost and not self._lost:
-            log.warning(
-                "the plugins' root %s is empty and not the folder that it was: is a disk not "
-                "mounted? Nothing is unregistered; what is registered is served on",
-                root,
+        if lost:
+            what = f"the plugins' root {root} is empty and not the folder that it was"
+            self._conditions.hold(
+                "watching:mount",
+                f"no edit is seen: {what}; mount its disk, or put the plugins there",
             )
+            if not self._lost:
+                log.warning(
+                    "%s: is a disk not mounted? Nothing is unregistered; what is registered is "
+                    "served on",
+                    what,
+                )
+        else:
+            self._conditions.clear("watching:mount")
         self._lost = lost
         return lost
+
+    def found_folder(self, root: Path) -> None:
+        """Note that a plugin's folder is there: a root that was empty may be so no more."""
+        if self._lost:
+            self.is_unmounted(root)
 
     def _noted_root(self) -> str | None:
         try:

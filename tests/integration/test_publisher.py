@@ -219,10 +219,15 @@ def test_an_unmounted_root_unregisters_nothing(
     publisher.scan()
     publisher.follow("fine", Look())
     trial: Any = InstantTrial()
-    Publisher(root, tmp_path / "bin", repository, trial, Refusals(Conditions())).scan(at_start=True)
+    conditions = Conditions()
+    Publisher(
+        *(root, tmp_path / "bin", repository, trial, Refusals(Conditions())), conditions=conditions
+    ).scan(at_start=True)
     assert [row.name for row in repository.list_rows()] == ["fine"]
     assert repository.list_rows()[0].error is None
     assert caplog.text.count("is a disk not mounted?") == 2, "once for each process"
+    (found,) = conditions.held()
+    assert "no edit is seen" in found.what
     root.rmdir()
     away.rename(root)
     publisher.scan()

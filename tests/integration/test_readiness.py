@@ -246,10 +246,46 @@ def test_a_root_that_is_gone_is_a_reason(live: Live) -> None:
     try:
         wait_until(lambda: "no edit is seen" in str(reasons(live)), "it is said")
         assert str(live.settings.plugins_dir) in str(reasons(live))
+        wait_until(
+            lambda: "no edit is seen" in str(live.plugin("lonely")["reasons"]),
+            "it concerns every plugin",
+        )
         assert live.client.get("/lonely").json["says"] == "one"
     finally:
         away.rename(live.settings.plugins_dir)
     ready(live)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("mended", ["mounted again", "another plugin", "the same plugin"])
+def test_an_empty_folder_in_the_place_of_the_root_is_a_reason(
+    new_database: Callable[[], str], tmp_path: Path, mended: str
+) -> None:
+    """As the mount point below a disk: nothing is unregistered, and no edit is seen."""
+    settings = settings_for(tmp_path, new_database())
+    root, away = settings.plugins_dir, settings.plugins_dir.with_name("unmounted")
+    (root / "one").mkdir(parents=True)
+    (root / "one" / "main.py").write_text(source("one"))
+    with running(settings) as live:
+        live.serves("one")
+        ready(live)
+        root.rename(away)
+        root.mkdir()
+        wait_until(lambda: "mount its disk" in str(reasons(live)), "it is said")
+        assert health(live)["status"] == "degraded"
+        assert live.client.get("/one").json["says"] == "one"
+        if mended == "another plugin":
+            (root / "other").mkdir()
+            (root / "other" / "main.py").write_text(source("other"))
+            live.serves("other")
+        elif mended == "the same plugin":
+            shutil.copytree(away / "one", root / "one")
+        else:
+            root.rmdir()
+            away.rename(root)
+        ready(live)
+        if mended != "another plugin":
+            assert live.client.get("/one").json["says"] == "one"
 
 
 @pytest.mark.soak

@@ -217,3 +217,12 @@ def test_the_server_itself_does_not_look_at_the_commands_url():
     settings = Settings.from_environment({"BENANA_URL": "nonsense://"})
     with pytest.raises(SettingsError):
         Target.of(settings)
+
+
+@pytest.mark.parametrize("host", ["ex..ample", ".example", f"{'a' * 70}.example"])
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_host_that_cannot_be_one_is_one_sentence(run, scheme, host):
+    result = run("list", "--server", f"{scheme}://{host}")
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"{scheme}://{host} names a host that cannot be one")
+    assert result.stderr.count("\n") == 1

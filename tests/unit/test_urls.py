@@ -1,8 +1,10 @@
 """A database URL as people write it; no word of one that cannot be read is ever said."""
 
+import psycopg2
 import pytest
 
 from app.database.connection import connection_options
+from app.database.sqlstates import reason_of
 from app.database.urls import parse_url
 from app.errors import SettingsError
 
@@ -68,6 +70,11 @@ SECRETS = [
     "postgresql://a:b@c:secret@h/db",
     "postgresql+psycopg2://u:my@secret:x@h/db",
     "host='my secret' dbname=x",
+    # ... and PostgreSQL these, when it looks for the database.
+    "postgresql://u@h/db&password=secret",
+    "postgresql://u@h/db;password=secret",
+    "postgresql://u:x@h/db sslmode=require password=secret",
+    "host=h dbname=db;password=secret",
 ]
 
 
@@ -99,3 +106,31 @@ def test_an_unknown_scheme_is_named():
 def test_what_is_wrong_is_said_in_words_of_ours(url, words):
     with pytest.raises(SettingsError, match=words):
         parse_url(url)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["sslmode", "target_session_attrs", "connect_timeout", "gssencmode", "keepalives_idle"],
+)
+def test_a_value_that_libpq_refuses_is_not_repeated(name):
+    """It may be of a password in which a & was not encoded."""
+    options = parse_url(f"postgresql://u@127.0.0.1:1/x?{name}=secret")
+    with pytest.raises(psycopg2.OperationalError, match="secret") as caught:
+        psycopg2.connect(**options)
+    said = reason_of(caught.value)
+    assert "secret" not in said
+    assert name in said
+
+
+def test_what_ended_a_connection_is_read_as_sentences():
+    with pytest.raises(psycopg2.OperationalError) as caught:
+        psycopg2.connect("host=127.0.0.1 port=1")
+    assert "Connection refused. Is the server running" in reason_of(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["postgresql://u:a&b=c@h/db", "postgresql://u@h/a%26b", "postgresql://u@h/db?sslmode=allow"],
+)
+def test_what_only_looks_like_a_parameter_in_a_name_is_taken(url):
+    assert parse_url(url)["dbname"] in {"db", "a&b"}
