@@ -115,7 +115,7 @@ ALTER TABLE plugin_workers ADD COLUMN IF NOT EXISTS status VARCHAR(20);
 ALTER TABLE plugin_workers ADD COLUMN IF NOT EXISTS reasons JSONB;
 
 CREATE UNLOGGED TABLE IF NOT EXISTS plugin_loads (
-    worker_id VARCHAR(36) NOT NULL REFERENCES plugin_workers(id) ON DELETE CASCADE,
+    worker_id VARCHAR(36) NOT NULL,
     plugin_name VARCHAR(255) NOT NULL,
     plugin_id VARCHAR(255) NOT NULL,
     generation BIGINT,
@@ -127,9 +127,13 @@ CREATE UNLOGGED TABLE IF NOT EXISTS plugin_loads (
     PRIMARY KEY (worker_id, plugin_name)
 );
 
+-- No reference to plugin_workers: below a running server a restore could not make it again, because
+-- processes are dropped from there meanwhile.
+ALTER TABLE plugin_loads DROP CONSTRAINT IF EXISTS plugin_loads_worker_id_fkey;
+
 CREATE INDEX IF NOT EXISTS plugin_loads_plugin_name ON plugin_loads (plugin_name);
 
--- Those of an older Benana were logged. The one that refers to the other goes first.
+-- Those of an older Benana were logged.
 DO $$
 DECLARE
     found RECORD;

@@ -28,6 +28,9 @@ _PRESENCE = "w.machine, w.pid, w.started"
 # Whom another process is dropping already is left to that one; so nobody waits for anybody.
 _DEAD = f"SELECT id FROM plugin_workers WHERE NOT {_ALIVE} FOR UPDATE SKIP LOCKED"  # noqa: S608
 
+# In the statement that drops processes: nothing but this file relates the two tables.
+_THEIR_LOADS = "loads AS (DELETE FROM plugin_loads l USING dropped d WHERE l.worker_id = d.id)"
+
 
 class WorkerRepository:
     """Reads and writes `plugin_workers` and `plugin_loads`; what it returns is of live processes.
@@ -62,7 +65,11 @@ class WorkerRepository:
         """
         self._drop_gone()  # such as the one that it comes in place of
         with transaction(self._database) as cursor:
-            cursor.execute("DELETE FROM plugin_workers WHERE id IN (%s, %s)", (worker, former))
+            cursor.execute(
+                "WITH dropped AS (DELETE FROM plugin_workers WHERE id IN (%s, %s) RETURNING id),"  # noqa: S608
+                f" {_THEIR_LOADS} SELECT count(*) FROM dropped",
+                (worker, former),
+            )
             cursor.execute(
                 "INSERT INTO plugin_workers (id, host, machine, pid, started, master, started_at,"
                 " generations_alive, status, reasons, crew)"
@@ -90,7 +97,8 @@ class WorkerRepository:
                 "WITH beat AS (UPDATE plugin_workers SET heartbeat_at = clock_timestamp(),"  # noqa: S608
                 " generations_alive = %s, status = %s, reasons = %s, crew = %s WHERE id = %s"
                 " RETURNING id),"
-                f" dropped AS (DELETE FROM plugin_workers WHERE id IN ({_DEAD}) AND id <> %s)"
+                f" dropped AS (DELETE FROM plugin_workers WHERE id IN ({_DEAD}) AND id <> %s"
+                f" RETURNING id), {_THEIR_LOADS}"
                 f" SELECT beat.id, tables.* FROM ({LOOK}) tables LEFT JOIN beat ON true",
                 (*_columns(report, encoding_of(cursor)), worker, worker),
             )
@@ -168,18 +176,24 @@ class WorkerRepository:
             gone = [worker for *_, worker in found if worker not in live]
             if gone:
                 cursor.execute(
-                    "DELETE FROM plugin_workers WHERE id IN (SELECT id FROM plugin_workers"
-                    " WHERE id = ANY(%s) FOR UPDATE SKIP LOCKED)",
+                    "WITH dropped AS (DELETE FROM plugin_workers WHERE id IN (SELECT id"  # noqa: S608
+                    " FROM plugin_workers WHERE id = ANY(%s) FOR UPDATE SKIP LOCKED)"
+                    f" RETURNING id), {_THEIR_LOADS} SELECT count(*) FROM dropped",
                     (gone,),
                 )
 
     def leave(self, worker: str) -> None:
         """Drop a process that ends, and the dead: nobody may be left who would drop them."""
         self._drop_gone()
-        with statement(self._database) as cursor:
+        with transaction(self._database) as cursor:
             cursor.execute(
                 f"DELETE FROM plugin_workers WHERE id = %s OR id IN ({_DEAD})",  # noqa: S608
                 (worker,),
+            )
+            # All of nobody's: one may have come while its process was dropped.
+            cursor.execute(
+                "DELETE FROM plugin_loads l"
+                " WHERE NOT EXISTS (SELECT 1 FROM plugin_workers w WHERE w.id = l.worker_id)"
             )
 
     def list_workers(self) -> list[WorkerRow]:
