@@ -99,7 +99,7 @@ def test_kill_of_a_worker_in_the_middle_of_a_reload(four: Server) -> None:
             killed[victim] = time.monotonic()
             wait_until(lambda v=victim: v not in four.workers(), "it is gone")
             wait_whole(four)
-            wait_number(four, "killed", number, 3.0)
+            wait_number(four, "killed", number, 6.0)
     requester.assert_flawless(audit, killed)
     print(f"\n{requester.summary()}, {len(killed)} workers killed")
     assert len(audit.changes("killed")) == 1 + 6, "one row change for each edit"

@@ -106,7 +106,9 @@ def test_list_all_plugins(shipped: Server) -> None:
     assert {"method": "GET", "path": "/powertable", "handler": "TableApi.list_tables"} in found[
         "endpoints"
     ]
-    one = json.loads(curl(shipped, "http://localhost:9999/plugins/powertable"))
+    address = "http://localhost:9999/plugins/powertable"
+    wait_until(lambda: not json.loads(curl(shipped, address))["reasons"], "both workers listen")
+    one = json.loads(curl(shipped, address))
     assert one.pop("workers")["total"] == 2
     assert one.pop("reasons") == []
     assert one == found
