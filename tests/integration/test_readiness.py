@@ -269,6 +269,8 @@ def test_an_empty_folder_in_the_place_of_the_root_is_a_reason(
     with running(settings) as live:
         live.serves("one")
         ready(live)
+        seen = settings.artifacts_dir / ".seen" / "one"
+        wait_until(seen.exists, "the host has noted what it published, and where")
         root.rename(away)
         root.mkdir()
         wait_until(lambda: "mount its disk" in str(reasons(live)), "it is said")
