@@ -133,8 +133,8 @@ class Reconciler(OwnThread):
                     self._upkeep.mend()
                 if names is None or names:
                     self.reconcile(names)
-                self._complaint = ""
-                self._conditions.clear("rows")
+                    self._complaint = ""
+                    self._conditions.clear("rows")
                 if names is None:
                     self.complete.set()
                 if not self._shortfalls.may_pass():

@@ -137,7 +137,7 @@ def test_what_is_served_is_served_on_while_its_rows_are_hidden(
         wait_until(lambda: sentence in caplog.text, "it is said")
         live.write("hello", source("hello", "two"))
         wait_until(lambda: held(live, "watching:root"), "no edit is published")
-        assert held(live, "rows")
+        wait_until(lambda: held(live, "rows"), "the rows cannot be read")
         assert live.client.get("/hello").json["says"] == "one"
         assert sentence in live.client.get("/plugins", status=500).json["detail"]
         told = [r.getMessage() for r in caplog.records if sentence in r.getMessage()]
