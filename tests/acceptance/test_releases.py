@@ -176,7 +176,8 @@ def test_a_release_and_its_rollback_are_followed_and_no_request_is_lost(
         follow()
         releases.says(kept="kept", edited="one", removed="one", rolled="one", added=None)
     assert failed == []
-    assert server.get("/health/ready").json["status"] == "ready"
+    # The embedded database has just gone over to the new master.
+    wait_until(lambda: server.get("/health/ready").json["status"] == "ready", "all is well", 30.0)
     assert not (releases.home / "releases/2/var").exists()
     assert not (releases.home / "releases/2/bin").exists()
     assert "Traceback" not in server.log()
