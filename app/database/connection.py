@@ -19,9 +19,7 @@ from app.database.shares import Loan, Share, describe
 from app.database.sqlstates import unavailable
 from app.database.timeouts import Timeouts
 from app.database.urls import parse_url
-from app.errors import (
-    DatabaseBusyError,
-)
+from app.errors import DatabaseBusyError
 
 Connection = psycopg2.extensions.connection
 

@@ -17,6 +17,8 @@ import psycopg2
 import psycopg2.errors
 import psycopg2.extensions
 
+from app.database.sessions import set_local
+
 LOCK_SECONDS = 2.0
 """How long a statement waits for a lock; whoever wants the same one queues behind it meanwhile."""
 
@@ -150,7 +152,7 @@ class RehearsedConnection(_Base):
         if _Base.status.__get__(self) == psycopg2.extensions.STATUS_BEGIN:
             self._say("BEGIN")  # psycopg2 takes the transaction for one that goes on
         self._say(
-            *(f"SET LOCAL {name} = {value!r}" for name, value in self.settings.items()),
+            *set_local(self.settings),
             f"SET LOCAL lock_timeout = {LOCK_SECONDS * 1000:.0f}",
             f"SET LOCAL statement_timeout = {self.seconds * 1000:.0f}",
             *map(_savepoint, self._loans),

@@ -42,6 +42,11 @@ _REFUSED = ("startup parameter", "command-line option", "options")
 Proxy's `currently doesn't support command-line options`."""
 
 
+def set_local(settings: Mapping[str, str]) -> list[str]:
+    """Return the statements that make settings for the transaction they are in."""
+    return [f"SET LOCAL {name} = {value!r}" for name, value in settings.items()]
+
+
 class Sessions:
     """How to open sessions with some settings fixed.
 
@@ -84,7 +89,7 @@ class Sessions:
             settings = {"transaction_isolation": isolation, **settings}
         if "default_transaction_read_only" in settings and not self._read_only:
             settings = {"transaction_read_only": "off", **settings}
-        return "".join(f"SET LOCAL {name} = {value!r}; " for name, value in settings.items())
+        return "".join(f"{text}; " for text in set_local(settings))
 
     @property
     def pooled(self) -> bool:

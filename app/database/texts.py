@@ -1,7 +1,7 @@
 """What PostgreSQL can hold, of texts that come from anywhere."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import psycopg2.extensions
@@ -14,11 +14,13 @@ def encoding_of(cursor: Any) -> str | None:
     return None if name in {"UTF8", "SQL_ASCII"} else psycopg2.extensions.encodings.get(name)
 
 
-def as_json(value: Mapping[str, Any] | None, encoding: str | None = None) -> str | None:
-    """Return a record as the JSON that PostgreSQL takes; None stays None.
+def as_json(
+    value: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None, encoding: str | None = None
+) -> str | None:
+    """Return a record, or several, as the JSON that PostgreSQL takes; None stays None.
 
     Args:
-        value: the record.
+        value: the record or records.
         encoding: as of `storable`.
     """
     # Not escaped: PostgreSQL names the encoding in which it has no such character only then.

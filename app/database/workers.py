@@ -1,7 +1,6 @@
 """All SQL on the processes that serve, and on what each of them runs."""
 
 import datetime
-import json
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -9,7 +8,7 @@ import psycopg2.errorcodes
 
 from app.database.statements import Lender, statement, transaction
 from app.database.tables import LOOK, Tables
-from app.database.texts import as_json, encoding_of, storable
+from app.database.texts import as_json, encoding_of
 from app.errors import DatabaseRefusedError
 from app.presence import Presence, own_presence
 from app.records import Crew, LoadRecord, WorkerLoad, WorkerReport, WorkerRow
@@ -108,6 +107,7 @@ class WorkerRepository:
     def record(self, worker: str, loads: Collection[LoadRecord]) -> bool:
         """Note what a process runs of some plugins; return whether it is entered at all."""
         with statement(self._database) as cursor:
+            encoding = encoding_of(cursor)
             cursor.execute(
                 "INSERT INTO plugin_loads (worker_id, plugin_name, plugin_id, generation,"
                 " reconciled, state, error, milliseconds)"
@@ -127,7 +127,7 @@ class WorkerRepository:
                     [load.generation for load in loads],
                     [load.reconciled for load in loads],
                     [load.state for load in loads],
-                    [as_json(load.error, encoding_of(cursor)) for load in loads],
+                    [as_json(load.error, encoding) for load in loads],
                     [load.milliseconds for load in loads],
                 ),
             )
@@ -149,6 +149,7 @@ class WorkerRepository:
         """
         self._drop_gone()  # a killed process would be waited for as long as its heartbeat counts
         with statement(self._database, pace="brief") as cursor:
+            encoding = encoding_of(cursor)
             cursor.execute(
                 "UPDATE plugins p SET error = l.error"  # noqa: S608
                 " FROM unnest(%s::text[], %s::bigint[], %s::jsonb[]) l (id, generation, error)"
@@ -160,7 +161,7 @@ class WorkerRepository:
                 (
                     [load.plugin_id for load in loads],
                     [load.reconciled for load in loads],
-                    [as_json(load.error, encoding_of(cursor)) for load in loads],
+                    [as_json(load.error, encoding) for load in loads],
                 ),
             )
 
@@ -273,5 +274,4 @@ def _columns(report: WorkerReport, encoding: str | None) -> tuple[Any, ...]:
         {"plugin": reason.plugin, "what": reason.what, "since": reason.since.isoformat()}
         for reason in report.reasons
     ]
-    told = json.dumps(storable(reasons, encoding), ensure_ascii=False)
-    return (report.generations_alive, report.status, told, report.crew)
+    return (report.generations_alive, report.status, as_json(reasons, encoding), report.crew)

@@ -79,10 +79,6 @@ class KnownFolders:
             known.pop(folder, None)
         self.linked -= {folder}
 
-    def is_large(self, folder: str) -> bool:
-        """Tell whether a folder was refused for its size."""
-        return folder in self._large
-
     def is_left_alone(self, folder: str) -> bool:
         """Tell whether events of a folder do not count: it was refused for its size, and is."""
         large = self._large.get(folder)

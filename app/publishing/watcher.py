@@ -129,10 +129,9 @@ class SourceWatcher(OwnThread):
 
     def end(self) -> None:
         """Tell the threads to end; another process of the host takes over."""
-        with self._lock:
-            self._stopped = True
-            self._marked.notify_all()
         super().end()
+        with self._lock:
+            self._marked.notify_all()
 
     def stop(self, timeout: float = STOP_SECONDS) -> None:
         """Tell the threads to end, and wait for them, and so for what they publish just now.
@@ -326,7 +325,7 @@ class SourceWatcher(OwnThread):
         except DatabaseRefusedError as error:
             # Not even the row could be read, or what is wrong with the source recorded.
             error.plugin = folder
-            self._publisher.refusals.note(folder, self._busy[folder], error)
+            self._publisher.refusals.note(folder, look, error)
         except Exception:
             # A fault of ours: say so, and keep the thread for the other plugins.
             log.exception("%s: publishing failed", folder)

@@ -205,9 +205,9 @@ class Reconciler(OwnThread):
         for name in [*rows, *(name for name in names if name not in rows)]:
             row = rows.get(name)
             if row is None or row.status != ACTIVE or row.binary_path is None:
-                self._shortfalls.forget(name)
                 self._under_way.pop(name, None)
                 if row is not None and row.status == ACTIVE and row.unpublished:
+                    self._shortfalls.forget(name)
                     reason = "it is active, and its source was never published"
                     self._shortfalls.hold(row, reason, None)
                 else:

@@ -139,6 +139,14 @@ class Server:
             wait_until(self._is_up, f"the server is up\n{self.log()}", 30.0)
         return self
 
+    def refused(self) -> str:
+        """Start gunicorn, which is to end at once, and return what it said."""
+        self.start(wait=False)
+        assert self.process is not None
+        assert self.process.wait(20.0) != 0
+        assert "Traceback" not in self.log()
+        return self.log()
+
     def _is_up(self) -> bool:
         assert self.process is not None
         if self.process.poll() is not None:

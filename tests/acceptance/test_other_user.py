@@ -108,20 +108,12 @@ def test_a_load_that_ends_its_worker_is_seen_by_the_workers(server: Server) -> N
     assert owners(server.artifacts) == {USER}
 
 
-def refused(server: Server) -> str:
-    server.start(wait=False)
-    assert server.process is not None
-    assert server.process.wait(20.0) != 0
-    assert "Traceback" not in server.log()
-    return server.log()
-
-
 def test_folders_of_an_earlier_start_by_root_are_refused_with_what_to_do(server: Server) -> None:
     arguments, server.arguments = server.arguments, []
     server.start()
     server.stop()
     server.arguments = arguments
-    said = refused(server)
+    said = server.refused()
     advice = f"chown -R {USER} {server.artifacts}"
     assert advice in said
     for folder in (server.artifacts, server.home / "var"):
@@ -132,13 +124,13 @@ def test_folders_of_an_earlier_start_by_root_are_refused_with_what_to_do(server:
 
 def test_plugins_that_the_user_cannot_read_are_refused(server: Server) -> None:
     server.plugins.chmod(0o700)
-    assert f"{USER} cannot read {server.plugins}" in refused(server)
+    assert f"{USER} cannot read {server.plugins}" in server.refused()
 
 
 def test_the_embedded_database_is_refused_with_what_to_do(make_server: MakeServer) -> None:
     server = make_server(database=False)
     server.arguments = ["--user", USER]
-    said = refused(server)
+    said = server.refused()
     assert f"runuser -u {USER}" in said
     assert "DATABASE_URL" in said
     assert not (server.home / "var").exists()

@@ -203,21 +203,12 @@ def _path() -> str:
     return f"{Path(sys.executable).parent}:{os.environ['PATH']}"
 
 
-def refused(server: Server) -> str:
-    """Start a server that is to end at once, and return what it said."""
-    server.start(wait=False)
-    assert server.process is not None
-    assert server.process.wait(20.0) != 0
-    assert "Traceback" not in server.log()
-    return server.log()
-
-
 def test_a_busy_port_is_said_in_a_sentence(make_server: MakeServer) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        said = refused(make_server(BENANA_BIND=f"127.0.0.1:{port}"))
+        said = make_server(BENANA_BIND=f"127.0.0.1:{port}").refused()
     assert f"127.0.0.1:{port} is in use" in said
     assert "BENANA_BIND" in said
 
@@ -234,7 +225,7 @@ def test_a_busy_port_is_said_in_a_sentence(make_server: MakeServer) -> None:
 def test_a_bad_setting_is_said_in_a_sentence(
     make_server: MakeServer, variable: str, value: str, message: str
 ) -> None:
-    assert message in refused(make_server(database=False, **{variable: value}))
+    assert message in make_server(database=False, **{variable: value}).refused()
 
 
 def test_an_unreachable_database_leaves_a_server_that_waits(make_server: MakeServer) -> None:

@@ -459,7 +459,7 @@ def test_a_folder_that_is_too_large_is_left_alone_until_it_changes(
     assert not looks.saw("large", "new")
     shutil.move(data, root.parent / "data")
     wait_until(lambda: looks.saw("large", "new"), "it is small enough", 3.0)
-    assert not watching._known.is_large("large")
+    assert "large" not in watching._known._large
     assert caplog.text.count("large: discover failed") == 1
 
 
