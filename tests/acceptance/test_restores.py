@@ -56,9 +56,10 @@ def published(server: Server, name: str, says: str) -> None:
     server.wait_says(name, says)
 
 
-def count(server: Server, text: str) -> int:
-    """How many lines of the log hold a text."""
-    return sum(text in line for line in server.log().splitlines())
+def who_says(server: Server, text: str) -> set[str]:
+    """The processes that have logged a text: one may do so for each step of a restore."""
+    lines = (line for line in server.log().splitlines() if text in line)
+    return {line.split("[")[2].partition("]")[0] for line in lines}
 
 
 def serves(server: Server, name: str, says: str) -> bool:
@@ -120,7 +121,7 @@ def test_a_restore_that_takes_its_time_unloads_nothing(server: Server, until: st
     server.log_file.write_text("")
     with asking(server, name) as statuses:
         program("psql", "-q", "-d", server.database_url, text=done)
-        wait_until(lambda: count(server, "is served on") == 2, "both workers say it", 30.0)
+        wait_until(lambda: len(who_says(server, "is served on")) == 2, "both workers say it", 30.0)
         server.sql("SELECT pg_notify('plugin_changes', %s)", f'{{"name": "{name}"}}')
         time.sleep(6.0)  # all processes have looked, more than once
         answers = server.ask_all(f"/{name}").values()
