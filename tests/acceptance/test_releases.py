@@ -269,6 +269,8 @@ def test_a_worker_that_ends_its_last_requests_watches_no_former_release(
         path = releases.home / "releases" / str(number) / "plugins/slow/main.py"
         path.parent.mkdir(parents=True)
         path.write_text(SLOW.replace("GATE", str(gate)))
+    # A thread for each slow request and more: until a worker hears of the HUP it accepts others.
+    releases.server.arguments += ["--threads", "16"]
     releases.start()
     server = releases.server
     answers: list[Answer] = []
