@@ -17,23 +17,23 @@ from pathlib import Path
 from typing import Any, Never
 
 from app import logs
-from app.arbiter import Arbiter
-from app.database.embedded import EmbeddedPostgres
 from app.database.urls import parse_url
 from app.errors import BenanaError, SettingsError
-from app.hook_check import HOOKS, faulty_hooks, sentence
-from app.identity import differs, run_apart, user_text
 from app.listeners import address_of, address_text, url_of
+from app.postgres.server import EmbeddedPostgres
 from app.server import create_app
 from app.serving.crashes import CrashedLoads
 from app.settings import Settings
-from app.writable import make_folders, unusable_place
+from app.workers.arbiter import Arbiter
+from app.workers.hook_check import HOOKS, faulty_hooks, sentence
+from app.workers.identity import differs, run_apart, user_text
+from app.workers.writable import make_folders, unusable_place
 
 __all__ = ["worker_class", *HOOKS]
 
 log = logging.getLogger("benana")
 
-worker_class = "app.worker.Worker"  # gunicorn's "gthread", and what its master shows of it
+worker_class = "app.workers.worker.Worker"  # gunicorn's "gthread", and what its master shows of it
 
 MAX_THREADS = 1024
 

@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 from app.conditions import Conditions
 from app.database.connection import Database
-from app.database.embedded import EmbeddedPostgres
 from app.database.events import ChangeListener
 from app.database.repository import Repository
 from app.database.sessions import SHARED_SETTINGS
@@ -17,20 +16,21 @@ from app.database.workers import WorkerRepository
 from app.errors import DatabaseError, UnknownPluginError
 from app.fleet import Fleet
 from app.health import Health, HealthReport
+from app.loading.callers import Surroundings
+from app.loading.loader import make_context_factory
+from app.package.archive import generations_alive
+from app.postgres.server import EmbeddedPostgres
 from app.publishing.publisher import Publisher
 from app.publishing.refusals import Refusals
 from app.publishing.trial import TrialRunner
 from app.publishing.watcher import SourceWatcher
 from app.records import PluginFailure, PluginRow, ServedRow, WorkerReport
-from app.serving.application import LiveApp
-from app.serving.archive import generations_alive
-from app.serving.callers import Surroundings
+from app.routing.application import LiveApp
 from app.serving.crashes import LoadMarker
-from app.serving.generations import Undertaker
-from app.serving.hostfiles import HostFiles
-from app.serving.lastgood import LastGood
-from app.serving.loader import make_context_factory
-from app.serving.loading import Loading
+from app.serving.host_files import HostFiles
+from app.serving.last_known_good import LastKnownGood
+from app.serving.load_queue import LoadQueue
+from app.serving.reclaimer import Reclaimer
 from app.serving.reconciler import Reconciler
 from app.serving.recorder import Recorder
 from app.settings import Settings
@@ -110,15 +110,15 @@ class PluginManager:
             self._publisher,
             self._host_conditions,
         )
-        self._undertaker = Undertaker(app.running, settings.drain_seconds)
+        self._undertaker = Reclaimer(app.running, settings.drain_seconds)
         self._files = HostFiles(settings.artifacts_dir, needed=settings.watch)
-        last_good = LastGood(settings.artifacts_dir, self._files)
+        last_known_good = LastKnownGood(settings.artifacts_dir, self._files)
         self._upkeep = Upkeep(self._database, self._conditions, lambda: self._changed(None))
         self._recorder = Recorder(
-            self._workers, last_good, self._report, self._conditions, self._upkeep.seen
+            self._workers, last_known_good, self._report, self._conditions, self._upkeep.seen
         )
         self._marker = LoadMarker(settings.artifacts_dir, self._files)
-        self._loading = Loading(
+        self._loading = LoadQueue(
             self._repository,
             make_context_factory(settings.data_dir, self._share_of),
             settings.artifacts_dir,
@@ -139,7 +139,7 @@ class PluginManager:
             self._loading,
             self._undertaker,
             self._recorder,
-            last_good,
+            last_known_good,
             self._upkeep,
             self._conditions,
         )

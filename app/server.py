@@ -4,8 +4,8 @@ from app.admin import problems
 from app.admin.controller import admin_routes
 from app.admin.guard import Guard
 from app.manager import PluginManager
-from app.serving.application import LiveApp
-from app.serving.routes import SERVER
+from app.routing.application import LiveApp
+from app.routing.table import SERVER
 from app.settings import Settings
 
 

@@ -39,12 +39,12 @@ from typing import Any
 from app.admin import problems
 from app.database.connection import Database
 from app.errors import DatabaseUnavailableError, DiscoveryError, PluginError
+from app.loading.loader import LoadedPlugin, guarded, load, make_context_factory
 from app.plugin import PluginContext, PluginMetadata
 from app.publishing.compiler import compile_plugin
 from app.publishing.discovery import read_source
 from app.records import Endpoint, PluginSource
-from app.serving.application import LiveApp
-from app.serving.loader import LoadedPlugin, guarded, load, make_context_factory
+from app.routing.application import LiveApp
 
 try:
     with warnings.catch_warnings():

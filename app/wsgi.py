@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from gunicorn.app.base import BaseApplication
 
-from app.hook_check import HOOKS, faulty_hooks, sentence
+from app.workers.hook_check import HOOKS, faulty_hooks, sentence
 
 if TYPE_CHECKING:
     from app.server import BenanaApp

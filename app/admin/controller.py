@@ -12,6 +12,8 @@ from app.admin.problems import Problem
 from app.conditions import Condition
 from app.errors import SupersededError, UnknownPluginError
 from app.health import STARTING
+from app.loading.handlers import to_json
+from app.loading.registration import Route
 from app.manager import PluginManager
 from app.records import (
     ACTIVE,
@@ -23,9 +25,7 @@ from app.records import (
     WorkerLoad,
     is_plugin_name,
 )
-from app.serving.handlers import to_json
-from app.serving.registration import Route
-from app.serving.routes import SERVER
+from app.routing.table import SERVER
 
 STATUSES = (ACTIVE, INACTIVE, "failed")
 MAX_WAIT_SECONDS = 60

@@ -19,11 +19,11 @@ from app.errors import (
     PluginError,
     UnknownPluginError,
 )
-from app.serving.answers import BadAnswerError, PluginExitError
-from app.serving.application import LiveApp
-from app.serving.handlers import to_json
-from app.serving.registration import Route
-from app.serving.routes import SERVER
+from app.loading.handlers import to_json
+from app.loading.registration import Route
+from app.routing.answers import BadAnswerError, PluginExitError
+from app.routing.application import LiveApp
+from app.routing.table import SERVER
 
 log = logging.getLogger(__name__)
 

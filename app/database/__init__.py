@@ -1,1 +1,1 @@
-"""Where the two halves meet: the pool, the SQL, the LISTEN thread, the embedded server."""
+"""Where the two halves meet: the pool, the SQL, the schema and the LISTEN thread."""

@@ -9,8 +9,8 @@ import zipfile
 from collections.abc import Callable
 
 from app.errors import CompileError
+from app.package.archive import META_FILE, source_label
 from app.records import Artifact, PluginSource
-from app.serving.archive import META_FILE, source_label
 
 _UNCHECKED_HASH = (0b01).to_bytes(4, "little")
 """The flags of a pyc that is never compared with a source file (PEP 552)."""

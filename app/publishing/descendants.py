@@ -13,7 +13,7 @@ from collections.abc import Callable, Container
 from contextlib import suppress
 from pathlib import Path
 
-from app.database.processes import process_option
+from app.processes import process_option
 
 _PR_SET_CHILD_SUBREAPER = 36
 

@@ -22,9 +22,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from app.conditions import Condition, Conditions
-from app.database.processes import make_private
+from app.files import make_private, open_regular
 from app.health import ADOPTED
-from app.serving.artifacts import open_regular
 
 log = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from app.database.repository import Repository
 from app.errors import DatabaseError, DatabaseReadOnlyError, DatabaseRefusedError, PluginError
-from app.publishing.look import Look
+from app.publishing.attempt import PublishAttempt
 from app.records import PluginRow
 
 log = logging.getLogger(__name__)
@@ -20,7 +20,12 @@ class ErrorRecords:
         """The errors that an outage kept from being recorded, by plugin: the log says each once."""
 
     def write(
-        self, name: str, row: PluginRow | None, folder: Path, look: Look, error: PluginError
+        self,
+        name: str,
+        row: PluginRow | None,
+        folder: Path,
+        look: PublishAttempt,
+        error: PluginError,
     ) -> None:
         """Record an error in the plugin's row, or where it has none, among the failures.
 

@@ -7,9 +7,9 @@ from typing import Any, cast
 import yaml
 
 from app.errors import DiscoveryError
+from app.loading.callers import parse_host, parse_origin
 from app.publishing.ignore import MANIFEST_NAME, read_patterns
 from app.records import Manifest
-from app.serving.callers import parse_host, parse_origin
 
 FILE_NAME = MANIFEST_NAME
 MAX_BYTES = 64 * 1024

@@ -17,6 +17,7 @@ from app.errors import (
     PluginError,
     SupersededError,
 )
+from app.publishing.attempt import PublishAttempt
 from app.publishing.discovery import (
     MAX_MODULE_MB,
     inside,
@@ -25,12 +26,11 @@ from app.publishing.discovery import (
     read_source,
 )
 from app.publishing.error_records import ErrorRecords
+from app.publishing.host_state import HostState
 from app.publishing.ignore import is_part
-from app.publishing.look import Look
 from app.publishing.refusals import Refusals
 from app.publishing.requirements import installed
 from app.publishing.saving import Saver
-from app.publishing.seen import SeenSources
 from app.publishing.trial import TrialRunner
 from app.records import PluginRow, PluginSource, artifact_digest
 
@@ -57,7 +57,7 @@ class Publisher:
         self._artifacts_dir = artifacts_dir
         self._repository = repository
         self._trial = trial
-        self._seen = SeenSources(artifacts_dir, conditions)
+        self._seen = HostState(artifacts_dir, conditions)
         self._saver = Saver(artifacts_dir, repository)
         self.refusals = refusals
         """What was tried in vain, and when it is tried again."""
@@ -85,14 +85,14 @@ class Publisher:
             DatabaseUnavailableError: nothing was recorded; publish again later.
             DatabaseRefusedError: the row cannot be written; recorded, if the database takes that.
         """
-        look = Look()
+        look = PublishAttempt()
         try:
             self._publish(name, self._repository.find_row(name), look, force=True)
         except (PluginError, DatabaseRefusedError, DatabaseReadOnlyError) as error:
             self._note(name, look, error, aloud=False)
             raise
 
-    def follow(self, name: str, look: Look) -> bool:
+    def follow(self, name: str, look: PublishAttempt) -> bool:
         """Make a plugin's row follow its folder: publish what changed, unregister what is gone.
 
         What is refused is said, and tried again where that may help (`refusals`).
@@ -118,7 +118,7 @@ class Publisher:
         self.refusals.settle(name)
         return published
 
-    def _follow(self, name: str, look: Look) -> bool:
+    def _follow(self, name: str, look: PublishAttempt) -> bool:
         row = self._repository.find_row(name)
         if row is not None and not look.patient and self._repository.is_locked(row):
             raise DatabaseBusyError(f"the row of {name} is still locked")
@@ -133,7 +133,7 @@ class Publisher:
     def _note(
         self,
         name: str,
-        look: Look,
+        look: PublishAttempt,
         error: PluginError | DatabaseRefusedError | DatabaseReadOnlyError,
         *,
         aloud: bool = True,
@@ -149,7 +149,7 @@ class Publisher:
             return False  # the row asks for it: that it is missing is an error to show
         return self._root.is_dir() and not self._folder_of(name, row).is_dir()
 
-    def _remove(self, name: str, row: PluginRow | None, look: Look) -> None:
+    def _remove(self, name: str, row: PluginRow | None, look: PublishAttempt) -> None:
         """Unregister a plugin whose folder is gone from this host, if this host published it."""
         folder = self._root / name
         try:
@@ -232,7 +232,7 @@ class Publisher:
 
     def _scan_one(self, name: str, row: PluginRow | None, restore: bool) -> bool | None:
         """Publish a plugin if it wants it; return whether, or None if somebody's lock is there."""
-        look = Look()
+        look = PublishAttempt()
         try:
             published = self._publish(name, row, look, restore=restore)
         except (PluginError, DatabaseRefusedError, DatabaseReadOnlyError) as error:
@@ -262,7 +262,7 @@ class Publisher:
         }
         locked = []
         for name in {*(self._seen.plugins() - folders), *failures}:
-            look = Look()
+            look = PublishAttempt()
             try:
                 row = self._repository.find_row(name)
                 if self._folder_is_gone(name, row):
@@ -284,7 +284,7 @@ class Publisher:
         self,
         name: str,
         row: PluginRow | None,
-        look: Look,
+        look: PublishAttempt,
         *,
         force: bool = False,
         restore: bool = False,
@@ -342,7 +342,12 @@ class Publisher:
         return True
 
     def _record(
-        self, name: str, row: PluginRow | None, folder: Path, look: Look, error: PluginError
+        self,
+        name: str,
+        row: PluginRow | None,
+        folder: Path,
+        look: PublishAttempt,
+        error: PluginError,
     ) -> None:
         try:
             self._records.write(name, row, folder, look, error)
@@ -389,7 +394,7 @@ class Publisher:
             return True
         return source.digest not in {seen, row.source_digest}
 
-    def _remember(self, source: PluginSource, look: Look) -> None:
+    def _remember(self, source: PluginSource, look: PublishAttempt) -> None:
         """Note on this host that a source is published, and that nothing is refused any more."""
         name = source.name
         try:

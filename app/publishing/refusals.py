@@ -16,7 +16,7 @@ from app.errors import (
     PluginError,
     TooLargeError,
 )
-from app.publishing.look import Look
+from app.publishing.attempt import PublishAttempt
 from app.publishing.stamps import NOTHING, FolderStamp
 
 log = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ class _Refusal:
         """When `due` has to tell of it, in monotonic seconds; never, if it has done so."""
         return math.inf if self.told or self.retry_at is None else self.retry_at
 
-    def is_of(self, look: Look) -> bool:
+    def is_of(self, look: PublishAttempt) -> bool:
         """Tell whether a look found the same folder, as far as that is known."""
         return self.digest == look.digest and self.stamp in (NOTHING, look.stamp)
 
@@ -110,7 +110,7 @@ class Refusals:
     def note(
         self,
         name: str,
-        look: Look,
+        look: PublishAttempt,
         error: PluginError | DatabaseRefusedError,
         *,
         aloud: bool = True,

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from app.database.repository import Repository
 from app.errors import ArtifactError, DatabaseError, PluginError, SupersededError
+from app.package.store import store_artifact
 from app.plugin import PluginMetadata
-from app.publishing.look import SAVE_SECONDS, Look
+from app.publishing.attempt import SAVE_SECONDS, PublishAttempt
 from app.records import (
     ACTIVE,
     INACTIVE,
@@ -18,8 +19,7 @@ from app.records import (
     TrialReport,
     artifact_name,
 )
-from app.serving.artifacts import store_artifact
-from app.serving.routes import find_conflict
+from app.routing.table import find_conflict
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ class Saver:
         source: PluginSource,
         artifact: Artifact,
         report: TrialReport,
-        look: Look,
+        look: PublishAttempt,
         *,
         force: bool = False,
     ) -> int:
@@ -69,7 +69,7 @@ class Saver:
         artifact: Artifact,
         report: TrialReport,
         binary_path: Path,
-        look: Look,
+        look: PublishAttempt,
         *,
         force: bool,
     ) -> int:

@@ -22,11 +22,11 @@ from app.errors import (
     SupersededError,
     TrialError,
 )
+from app.package.archive import source_label
 from app.plugin import PluginMetadata
 from app.publishing.compiler import MAX_ARCHIVE_BYTES
 from app.publishing.parcel import memory_file, temporary_folder, write_parcel
 from app.records import Artifact, Endpoint, PluginSource, TrialReport
-from app.serving.archive import source_label
 
 TRIAL_SECONDS = 5.0
 COMPILE_SECONDS = 20.0

@@ -23,7 +23,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from app.database.processes import die_with_parent
+from app.processes import die_with_parent
 from app.publishing.descendants import adopter, end_all, end_orphans
 from app.publishing.trial_child import run_child, warm_up
 

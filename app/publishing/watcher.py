@@ -22,16 +22,16 @@ from app.errors import (
     SupersededError,
     TooLargeError,
 )
+from app.publishing.attempt import QUIET_SECONDS, PublishAttempt
 from app.publishing.discovery import rules_of
 from app.publishing.election import Election
 from app.publishing.known import KnownFolders
-from app.publishing.look import QUIET_SECONDS, Look
-from app.publishing.marks import Marks
 from app.publishing.places import PLACES, Places
 from app.publishing.publisher import Publisher
 from app.publishing.requirements import installed
 from app.publishing.sight import Sight
 from app.publishing.stamps import folder_stamp, large_stamp
+from app.publishing.work_queue import WorkQueue
 from app.threads import STOP_SECONDS, OwnThread
 
 log = logging.getLogger(__name__)
@@ -74,8 +74,8 @@ class SourceWatcher(OwnThread):
         """Wakes the threads that publish: one for a mark, which takes what is due first."""
         self._root = plugins_dir
         self._publisher = publisher
-        self._pending = Marks()
-        self._busy: dict[str, Look] = {}
+        self._pending = WorkQueue()
+        self._busy: dict[str, PublishAttempt] = {}
         self._locked: set[str] = set()
         """The folders whose last look somebody's lock ended."""
         self._rows_changed = False
@@ -367,7 +367,7 @@ class SourceWatcher(OwnThread):
                     full, *_, folder = min(due_now)
                     if not full:
                         pending = self._pending.pop(folder)
-                        self._busy[folder] = Look(
+                        self._busy[folder] = PublishAttempt(
                             eager=pending.eager,
                             patient=folder not in self._locked,
                             told=bool(pending.files),
@@ -381,7 +381,7 @@ class SourceWatcher(OwnThread):
                 self._marked.wait(min(waits) - now if waits else None)
             return None
 
-    def _look(self, folder: str, look: Look) -> bool:
+    def _look(self, folder: str, look: PublishAttempt) -> bool:
         """Look at a folder and return whether a source was tried."""
         path = self._root / folder
         began = time.monotonic()

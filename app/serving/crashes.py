@@ -22,10 +22,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from app.files import write_whole
+from app.package.archive import source_label
 from app.records import ServedRow, artifact_digest, is_plugin_name
-from app.serving.archive import source_label
-from app.serving.artifacts import write_whole
-from app.serving.hostfiles import MARKERS, HostFiles
+from app.serving.host_files import MARKERS, HostFiles
 
 ROUND_SECONDS = 2.0
 """Processes that die within so many seconds of the first of them die of one cause."""

@@ -15,14 +15,14 @@ from app.errors import (
     DatabaseUnavailableError,
     PluginError,
 )
+from app.loading.loader import LoadedPlugin
 from app.records import ACTIVE, LoadRecord, ServedRow
-from app.serving.application import LiveApp
-from app.serving.generations import Undertaker
-from app.serving.lastgood import LastGood
-from app.serving.loader import LoadedPlugin
-from app.serving.loading import PATIENCE_SECONDS, Loading, LoadResult
+from app.routing.application import LiveApp
+from app.routing.table import TableBuilder
+from app.serving.last_known_good import LastKnownGood
+from app.serving.load_queue import PATIENCE_SECONDS, LoadQueue, LoadResult
+from app.serving.reclaimer import Reclaimer
 from app.serving.recorder import Recorder
-from app.serving.routes import TableBuilder
 from app.serving.shortfalls import Shortfalls
 from app.threads import OwnThread
 
@@ -44,10 +44,10 @@ class Reconciler(OwnThread):
         self,
         repository: Repository,
         app: LiveApp,
-        loading: Loading,
-        undertaker: Undertaker,
+        loading: LoadQueue,
+        reclaimer: Reclaimer,
         recorder: Recorder,
-        last_good: LastGood,
+        last_known_good: LastKnownGood,
         upkeep: Upkeep,
         conditions: Conditions | None = None,
     ) -> None:
@@ -56,9 +56,9 @@ class Reconciler(OwnThread):
         self._repository = repository
         self._app = app
         self._loading = loading
-        self._undertaker = undertaker
+        self._undertaker = reclaimer
         self._recorder = recorder
-        self._last_good = last_good
+        self._last_good = last_known_good
         self._upkeep = upkeep
         self._loaded: dict[str, LoadedPlugin] = {}
         self._shortfalls = Shortfalls(self._conditions)

@@ -14,7 +14,7 @@ from app.database.workers import HEARTBEAT_SECONDS, WorkerRepository
 from app.errors import DatabaseBusyError, DatabaseError, DatabaseRefusedError
 from app.presence import own_presence
 from app.records import LoadRecord, WorkerReport
-from app.serving.lastgood import LastGood
+from app.serving.last_known_good import LastKnownGood
 from app.threads import OwnThread
 
 log = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ class Recorder(OwnThread):
     def __init__(
         self,
         workers: WorkerRepository,
-        last_good: LastGood,
+        last_known_good: LastKnownGood,
         report: Callable[[], WorkerReport],
         conditions: Conditions | None = None,
         seen: Callable[[Tables | None], None] = lambda _: None,
@@ -44,7 +44,7 @@ class Recorder(OwnThread):
 
         Args:
             workers: where it reports.
-            last_good: the host's own files.
+            last_known_good: the host's own files.
             report: tells what this process says of itself.
             conditions: where it holds that nothing can be reported.
             seen: is told with each heartbeat what state our tables are in; None if that is
@@ -52,7 +52,7 @@ class Recorder(OwnThread):
         """
         super().__init__("benana-recorder")
         self._workers = workers
-        self._last_good = last_good
+        self._last_good = last_known_good
         self._self_report = report
         self._conditions = conditions or Conditions()
         self._seen = seen

@@ -15,7 +15,7 @@ from typing import Any
 import psycopg2
 import pytest
 
-from app.database.embedded import EmbeddedPostgres
+from app.postgres.server import EmbeddedPostgres
 from tests.acceptance.requester import (
     NOTE_CLEANUP,
     Audit,

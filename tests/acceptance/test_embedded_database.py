@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from app.database.embedded import EmbeddedPostgres
+from app.postgres.server import EmbeddedPostgres
 from tests.acceptance.server import Server, source, wait_until
 
 MakeServer = Callable[..., Server]

@@ -18,7 +18,7 @@ from urllib.parse import parse_qs, urlsplit
 import psutil
 import pytest
 
-from app.database.embedded import EmbeddedPostgres
+from app.postgres.server import EmbeddedPostgres
 from tests.acceptance.requester import (
     Audit,
     Requester,

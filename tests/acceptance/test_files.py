@@ -244,7 +244,10 @@ def test_a_plugins_root_that_is_gone_unregisters_nothing(server: Server) -> None
 
 
 def test_a_new_plugin_is_said_to_be_served_once_it_is(server: Server) -> None:
-    code = "import sys; from app.cli import main; sys.argv = ['benana', 'new', 'brandnew']; main()"
+    code = (
+        "import sys; from app.cli.commands import main; "
+        "sys.argv = ['benana', 'new', 'brandnew']; main()"
+    )
     command = [sys.executable, "-c", code]
     done = subprocess.run(
         command,

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from app.database.embedded import EmbeddedPostgres
+from app.postgres.server import EmbeddedPostgres
 from tests.acceptance.server import Server, source, wait_until
 from tests.conftest import open_folder
 from tests.integration.test_events import Proxy

@@ -14,7 +14,7 @@ from pathlib import Path
 import psycopg2
 import pytest
 
-from app.database.embedded import EmbeddedPostgres
+from app.postgres.server import EmbeddedPostgres
 from tests.acceptance.server import Server, ask, free_port, source, wait_until
 
 MakeServer = Callable[..., Server]

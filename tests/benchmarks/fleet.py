@@ -12,7 +12,7 @@ from app.database.connection import Database
 from app.database.repository import Repository
 from app.publishing.compiler import compile_plugin
 from app.publishing.discovery import read_source
-from app.publishing.seen import SeenSources
+from app.publishing.host_state import HostState
 from tests.benchmarks.generator import LINES, SyntheticPlugin, generate
 
 CHUNK = 250
@@ -93,7 +93,7 @@ class Fleet:
 def _make(job: tuple[Path, int, int, tuple[int, int]]) -> list[Compiled]:
     home, first, last, lines = job
     plugins, artifacts = home / "plugins", home / "bin" / "plugins"
-    seen = SeenSources(artifacts)
+    seen = HostState(artifacts)
     made: list[Compiled] = []
     for number in range(first, last):
         plugin: SyntheticPlugin = generate(f"p{number:04d}", 1, lines)

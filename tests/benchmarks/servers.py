@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 import psycopg2
 
-from app.database.embedded import EmbeddedPostgres
+from app.postgres.server import EmbeddedPostgres
 from tests.acceptance.server import CHECKOUT, WHOAMI, Server, free_port
 from tests.benchmarks.pinned import fetch, find_workers
 

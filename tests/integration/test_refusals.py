@@ -28,15 +28,15 @@ from app.errors import (
     SupersededError,
     TrialError,
 )
+from app.package import store
 from app.plugin import PluginMetadata
 from app.publishing import discovery
 from app.publishing import refusals as refusals_module
-from app.publishing.look import Look
+from app.publishing.attempt import PublishAttempt
 from app.publishing.publisher import Publisher
 from app.publishing.refusals import Refusals
 from app.publishing.trial import TrialRunner
 from app.records import Endpoint, TrialReport
-from app.serving import artifacts
 from tests.acceptance.server import wait_until
 from tests.integration.test_publisher import InstantTrial
 from tests.integration.test_repository import publish
@@ -77,7 +77,7 @@ class Publishing:
     def follow(self) -> Exception | None:
         """Look at the plugin, and return what was raised."""
         try:
-            self.publisher.follow("one", Look())
+            self.publisher.follow("one", PublishAttempt())
         except (PluginError, DatabaseRefusedError, DatabaseReadOnlyError) as error:
             return error
         return None
@@ -428,7 +428,7 @@ def test_a_disk_that_is_full_is_noticed_when_it_is_free_again(
     """It was noticed at the next edit, and not before."""
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     with monkeypatch.context() as patch:
-        patch.setattr(artifacts, "write_whole", Mock(side_effect=full))
+        patch.setattr(store, "write_whole", Mock(side_effect=full))
         assert isinstance(publishing.follow(), ArtifactError)
         assert "No space left on device; free space" in publishing.error
         assert len(publishing.held) == 1
@@ -595,13 +595,13 @@ def test_the_same_content_saved_again_is_tried_at_once_where_that_may_help(
     publishing: Publishing, tmp_path: Path
 ) -> None:
     (tmp_path / "bin").write_text("")
-    look = Look()
+    look = PublishAttempt()
     look.stamp = ("one",)
     with pytest.raises(ArtifactError):
         publishing.publisher.follow("one", look)
     (tmp_path / "bin").unlink()
     assert not publishing.publisher.follow("one", look), "it is not due"
-    saved = Look()
+    saved = PublishAttempt()
     saved.stamp = ("two",)
     assert publishing.publisher.follow("one", saved)
 
@@ -613,7 +613,7 @@ def test_a_row_that_was_renamed_is_told_how_to_come_back(
     publishing = Publishing(tmp_path, repository, two=wrong)
     sql("INSERT INTO plugins (name, source_path) VALUES ('two', %s)", str(publishing.root / "one"))
     with pytest.raises(LoadError, match="set its name back to 'one' in psql"):
-        publishing.publisher.follow("two", Look())
+        publishing.publisher.follow("two", PublishAttempt())
     sql("UPDATE plugins SET name = 'one'")
     assert publishing.follow() is None
 

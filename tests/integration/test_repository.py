@@ -17,7 +17,6 @@ import pytest
 
 from app.database import connection as connection_module
 from app.database.connection import Database
-from app.database.embedded import EmbeddedPostgres
 from app.database.repository import KEPT_VERSIONS, Repository
 from app.database.statements import statement, transaction
 from app.errors import (
@@ -27,8 +26,9 @@ from app.errors import (
     PluginError,
 )
 from app.plugin import PluginMetadata
+from app.postgres.server import EmbeddedPostgres
 from app.records import ACTIVE, Artifact, Endpoint, TrialReport, artifact_name
-from app.serving.routes import find_conflict
+from app.routing.table import find_conflict
 from tests.acceptance.server import wait_until
 from tests.integration.test_schema import Session, session
 

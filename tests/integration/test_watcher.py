@@ -17,10 +17,9 @@ from app.errors import (
     SupersededError,
 )
 from app.publishing import (
+    attempt,
     discovery,
     election,
-    look,
-    marks,
     observer,
     places,
     refusals,
@@ -28,10 +27,11 @@ from app.publishing import (
     sight,
     stamps,
     watcher,
+    work_queue,
 )
+from app.publishing.attempt import PublishAttempt
 from app.publishing.discovery import read_source
 from app.publishing.known import KnownFolders
-from app.publishing.look import Look
 from app.publishing.observer import FolderObserver
 from app.publishing.refusals import Refusals
 from app.publishing.stamps import FolderStamp, same_large
@@ -58,7 +58,9 @@ class Looks:
         self.walks = 0
         self.release = threading.Event()
         self.refusals = Refusals(Conditions())
-        self.refusals.note("wanting", Look(), PluginError("wanting", "not installed"), aloud=False)
+        self.refusals.note(
+            "wanting", PublishAttempt(), PluginError("wanting", "not installed"), aloud=False
+        )
 
     def prepare(self) -> None: ...
 
@@ -74,7 +76,7 @@ class Looks:
         self.scans += 1
         return self.locked
 
-    def follow(self, name: str, look: Look) -> bool:
+    def follow(self, name: str, look: PublishAttempt) -> bool:
         self.patient.append(look.patient)
         if self.locked_row:
             raise DatabaseBusyError("locked")
@@ -259,7 +261,7 @@ def test_what_was_refused_for_a_reason_that_passes_is_looked_at_again_by_itself(
     wait_until(lambda: looks.saw("full", "one"))
     wait_until(lambda: not watching._pending and not watching._busy, "all is quiet")
     looks.seen.clear()
-    looks.refusals.note("full", Look(), PluginError("full", "no room", outside=True))
+    looks.refusals.note("full", PublishAttempt(), PluginError("full", "no room", outside=True))
     wait_until(lambda: looks.saw("full", "one"), "it is looked at", 3.0)
 
 
@@ -351,7 +353,7 @@ def test_a_file_is_read_when_its_writer_has_closed_it(
         file.write("half")
         file.flush()
         # Longer than the quiet period, and shorter than the longest wait for a writer.
-        threading.Event().wait(look.QUIET_SECONDS * 5)
+        threading.Event().wait(attempt.QUIET_SECONDS * 5)
         file.write(" and whole")
     wait_until(lambda: looks.saw("slow", "half and whole"))
     assert not looks.saw("slow", "half")
@@ -363,13 +365,13 @@ def test_a_single_file_is_looked_at_at_once_and_a_second_one_supersedes_it(
     write(root, "one", "old")
     wait_until(lambda: looks.saw("one", "old"))
     wait_until(lambda: not watching._pending and not watching._busy, "all is quiet")
-    monkeypatch.setattr(marks, "CALM_SECONDS", 0.0)
-    monkeypatch.setattr(look, "QUIET_SECONDS", 30.0)
+    monkeypatch.setattr(work_queue, "CALM_SECONDS", 0.0)
+    monkeypatch.setattr(attempt, "QUIET_SECONDS", 30.0)
     begun = looks.begun
     write(root, "one", "new")
     wait_until(lambda: looks.begun > begun, "it does not wait for the quiet period")
     assert not looks.saw("one", "new"), "what is found counts after it"
-    monkeypatch.setattr(marks, "CALM_SECONDS", 30.0)
+    monkeypatch.setattr(work_queue, "CALM_SECONDS", 30.0)
     (root / "one" / "other.py").write_text("other")
     wait_until(lambda: looks.superseded == 1, "the first look is given up")
     wait_until(lambda: looks.saw("one", "new"), "the next one waited before it began")
@@ -382,7 +384,7 @@ def test_a_storm_of_edits_is_waited_out(
     write(root, "one", "old")
     wait_until(lambda: looks.saw("one", "old"))
     wait_until(lambda: not watching._pending and not watching._busy, "all is quiet")
-    monkeypatch.setattr(marks, "CALM_SECONDS", 30.0)
+    monkeypatch.setattr(work_queue, "CALM_SECONDS", 30.0)
     begun = looks.begun
     for number in range(200):
         write(root, "one", str(number))
@@ -476,7 +478,7 @@ def test_thousands_of_events_cost_few_stamps(
         return same
 
     monkeypatch.setattr(watcher, "folder_stamp", stamp)
-    busy = Look()
+    busy = PublishAttempt()
     busy.stamp = same
     watching._busy["one"] = busy
     began = time.monotonic()
@@ -529,7 +531,7 @@ def test_what_is_published_when_a_process_ends_is_published_to_the_end(
     began, done = threading.Event(), threading.Event()
     follow = looks.follow
 
-    def slow(name: str, look: Look) -> bool:
+    def slow(name: str, look: PublishAttempt) -> bool:
         began.set()
         time.sleep(0.3)  # a trial
         done.set()

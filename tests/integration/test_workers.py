@@ -20,7 +20,7 @@ from app.errors import PluginError
 from app.presence import Presence, own_presence
 from app.records import LoadRecord, WorkerReport
 from app.serving import recorder as recorder_module
-from app.serving.lastgood import LastGood
+from app.serving.last_known_good import LastKnownGood
 from app.serving.recorder import Recorder
 from tests.acceptance.server import wait_until
 from tests.integration.test_repository import MESSAGES
@@ -332,7 +332,7 @@ def recorder(
 ) -> Iterator[Recorder]:
     """A running recorder that has entered its process."""
     monkeypatch.setattr(recorder_module, "RETRY_SECONDS", 0.02)
-    recorder = Recorder(workers, LastGood(tmp_path), WorkerReport)
+    recorder = Recorder(workers, LastKnownGood(tmp_path), WorkerReport)
     recorder.start()
     wait_until(workers.list_workers, "it is entered")
     yield recorder

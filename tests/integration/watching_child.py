@@ -15,7 +15,7 @@ from pathlib import Path
 
 from app.conditions import Conditions
 from app.publishing import sight
-from app.publishing.look import Look
+from app.publishing.attempt import PublishAttempt
 from app.publishing.refusals import Refusals
 from app.publishing.watcher import SourceWatcher
 
@@ -60,7 +60,7 @@ class Publisher:
         say(scanned=True)
         return []
 
-    def follow(self, name: str, look: Look) -> bool:
+    def follow(self, name: str, look: PublishAttempt) -> bool:
         if not look.settle():
             return False
         return self._publish(name)

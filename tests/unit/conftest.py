@@ -19,13 +19,13 @@ import pytest
 
 from app.admin import problems
 from app.errors import DatabaseUnavailableError
+from app.loading.loader import LoadedPlugin, load, make_context_factory
+from app.loading.registration import Route
+from app.package import archive
 from app.publishing.compiler import compile_plugin
 from app.publishing.discovery import digest_of, read_source
 from app.records import Artifact, Manifest, PluginSource
-from app.serving import archive
-from app.serving.application import LiveApp
-from app.serving.loader import LoadedPlugin, load, make_context_factory
-from app.serving.registration import Route
+from app.routing.application import LiveApp
 
 PLUGIN = """\
 from app.plugin import PluginInterface, PluginMetadata

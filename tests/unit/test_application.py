@@ -9,8 +9,8 @@ import falcon
 import pytest
 from gunicorn.http.wsgi import FileWrapper
 
-from app.serving.application import LiveApp
-from app.serving.generations import InUse
+from app.routing.application import LiveApp
+from app.routing.grace_periods import InUse
 from tests.unit.conftest import call, json_of, put, resource
 
 WAIT = 10

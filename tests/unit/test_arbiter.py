@@ -8,10 +8,10 @@ import pytest
 from gunicorn.arbiter import Arbiter as GunicornArbiter
 from gunicorn.errors import HaltServer
 
-from app import arbiter
-from app.arbiter import Arbiter
-from app.serving.activity import Activity, Name
+from app.activity import Activity, Name
 from app.serving.crashes import CrashedLoads, end_of
+from app.workers import arbiter
+from app.workers.arbiter import Arbiter
 
 
 class Temporary:

@@ -19,8 +19,8 @@ import zipfile
 import pytest
 
 from app.errors import ArtifactError
+from app.package.archive import META_FILE, Archive, GenerationImporter, source_label
 from app.records import Artifact
-from app.serving.archive import META_FILE, Archive, GenerationPackage, source_label
 from tests.unit.conftest import artifact_of, collected, sha256
 
 
@@ -31,7 +31,7 @@ def package():
 
     def make(files, *, generation=1, name="sample", entry="main:new_plugin"):
         artifact = files if isinstance(files, Artifact) else artifact_of(files, name, entry=entry)
-        made.append(GenerationPackage(Archive.verified(artifact), generation))
+        made.append(GenerationImporter(Archive.verified(artifact), generation))
         return made[-1]
 
     yield make
@@ -471,7 +471,7 @@ def test_bytecode_of_this_python_is_not_compiled_again(package, monkeypatch):
         assert not source, "compiled"
         return (lambda: None).__code__  # of the folder itself
 
-    monkeypatch.setattr("app.serving.archive.compile", never, raising=False)
+    monkeypatch.setattr("app.package.archive.compile", never, raising=False)
     assert importlib.import_module(f"{made.name}.main").x == 1
 
 
@@ -516,7 +516,7 @@ def test_after_forgetting_nothing_is_left_in_the_import_system(package):
 
 
 def test_a_forgotten_generation_is_collected_whole(package):
-    made = GenerationPackage(Archive.verified(artifact_of(WHOLE)), 1)
+    made = GenerationImporter(Archive.verified(artifact_of(WHOLE)), 1)
     main = made.import_entry()
     assert main.Point(1).double() == 2
     assert inspect.getsource(main.Point)
@@ -552,7 +552,7 @@ def test_forgetting_g1_leaves_g10_and_other_plugins_alone(package):
 
 
 def test_a_failed_import_leaves_nothing_once_it_is_forgotten():
-    made = GenerationPackage(
+    made = GenerationImporter(
         Archive.verified(
             artifact_of({"main.py": "from . import a\n1 / 0", "a.py": "class A: pass"})
         ),
@@ -571,7 +571,7 @@ def test_hundred_generations_leave_no_more_than_one():
     gc.collect()
     before = (len(sys.modules), len(linecache.cache), len(sys.path_importer_cache))
     for generation in range(100):
-        made = GenerationPackage(Archive.verified(artifact_of(WHOLE)), generation)
+        made = GenerationImporter(Archive.verified(artifact_of(WHOLE)), generation)
         main = made.import_entry()
         inspect.getsource(main.Point)
         made.forget()

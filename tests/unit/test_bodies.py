@@ -7,7 +7,8 @@ import pytest
 from gunicorn.http.body import Body, ChunkedReader, LengthReader
 from gunicorn.http.unreader import IterUnreader
 
-from app.serving.bodies import MAX_JSON_LEVELS, RequestBody, parse_json, to_utf8
+from app.loading.strict_json import MAX_JSON_LEVELS, parse_json, to_utf8
+from app.routing.bodies import RequestBody
 
 TEXT = b"one\ntwo\nthree"
 

@@ -17,10 +17,10 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-import app.cli
-from app.cli import main
-from app.database import embedded
-from app.target import address_of
+import app.cli.commands
+from app.cli.commands import main
+from app.cli.target import address_of
+from app.postgres import server as embedded
 from app.testing import load_plugin
 
 NAMES = ["shop", "a", "none", "plugin", "my_plugin", "plugin_context", "a__b_", "x" + "9" * 62]
@@ -194,9 +194,9 @@ def test_an_unknown_command_is_a_usage_error(run):
 
 def test_help_imports_neither_the_rooms_nor_http():
     program = (
-        "import sys, app.cli; "
+        "import sys, app.cli.commands; "
         "print([m for m in sys.modules if m.split('.')[0] in ('falcon', 'psycopg2', 'yaml', 'http')"
-        " or m.startswith(('app.s', 'app.d', 'app.p')) and m != 'app.settings'])"
+        " or m.startswith(('app.s', 'app.d', 'app.p', 'app.l', 'app.r')) and m != 'app.settings'])"
     )
     answer = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
@@ -227,12 +227,12 @@ def test_serve_becomes_gunicorn_with_the_folders_own_configuration(run, executed
 def test_serve_falls_back_to_the_configuration_beside_the_package(run, executed):
     with pytest.raises(Replaced) as caught:
         run("serve")
-    config = Path(app.cli.__file__).parents[1] / "gunicorn.conf.py"
+    config = Path(app.cli.commands.__file__).parents[2] / "gunicorn.conf.py"
     assert caught.value.arguments[1:] == ["-c", str(config)]
 
 
 def test_serve_without_a_configuration_says_where_to_run_it(run, executed, monkeypatch):
-    monkeypatch.setattr(app.cli, "GUNICORN_CONF", "missing.conf.py")
+    monkeypatch.setattr(app.cli.commands, "GUNICORN_CONF", "missing.conf.py")
     result = run("serve")
     assert result.exit_code == 1
     assert "missing.conf.py" in result.stderr
@@ -282,7 +282,7 @@ def test_new_says_that_the_server_serves_it(run, api, tmp_path):
 
 
 def test_new_says_that_the_server_watches_another_folder(run, api, monkeypatch):
-    monkeypatch.setattr(app.cli, "NEW_SECONDS", 0.2)
+    monkeypatch.setattr(app.cli.commands, "NEW_SECONDS", 0.2)
     api.answers["GET /plugins/shop"] = (404, {"title": "Not found", "detail": "There is none."})
     result = run("new", "shop")
     assert result.exit_code == 0
@@ -579,7 +579,8 @@ def test_colours_are_for_a_terminal_alone(run, api):
 def test_on_a_terminal_a_long_error_is_cut_where_the_line_ends(run, api):
     api.answers["GET /plugins"] = (200, [plugin("hello", error=fault("x" * 200))])
     program = (
-        "import sys; sys.stdout.isatty = lambda: True; from app.cli import main; main(['list'])"
+        "import sys; sys.stdout.isatty = lambda: True; "
+        "from app.cli.commands import main; main(['list'])"
     )
     answer = subprocess.run(
         [sys.executable, "-c", program],

@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 
 from app.errors import ArtifactError, CompileError
+from app.package.archive import Archive
+from app.package.store import read_archive, store_artifact
 from app.publishing import compiler
 from app.publishing.compiler import compile_plugin
 from app.records import Artifact, artifact_digest
-from app.serving.archive import Archive
-from app.serving.artifacts import read_archive, store_artifact
 from tests.unit.conftest import artifact_of, sha256, source_of
 
 

@@ -8,8 +8,8 @@ import time
 
 import pytest
 
+from app.activity import Activity, Name
 from app.records import ServedRow
-from app.serving.activity import Activity, Name
 from app.serving.crashes import UNKNOWN_END, CrashedLoads, LoadMarker, end_of
 
 DIGEST = "0" * 32
@@ -220,7 +220,7 @@ def test_names_that_are_gone_take_no_room_of_the_memory():
 
 
 def test_a_name_that_made_room_for_others_is_not_taken_for_one_of_them(monkeypatch):
-    monkeypatch.setattr("app.serving.activity.NAMES", 4)
+    monkeypatch.setattr("app.activity.NAMES", 4)
     activity = Activity(1)
     names = [Name(f"name {number}") for number in range(5)]
     activity.cell()[0] = activity.number(names[0])

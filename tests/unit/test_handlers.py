@@ -21,10 +21,10 @@ from typing import Any
 import falcon
 import pytest
 
-from app.serving.handlers import MAX_BODY_BYTES, make_responder, to_json
-from app.serving.registration import HandlerResource
-from app.serving.signatures import HandlerError, describe
-from app.serving.templates import template_fields
+from app.loading.handlers import MAX_BODY_BYTES, make_responder, to_json
+from app.loading.registration import HandlerResource
+from app.loading.signatures import HandlerError, describe
+from app.loading.templates import template_fields
 from tests.unit.conftest import call, json_of, put, resource
 
 
@@ -1009,7 +1009,7 @@ def test_numbers_that_json_does_not_have_are_a_400_problem(post, raw):
 
 @pytest.mark.parametrize("chunked", [True, False])
 def test_a_body_of_the_largest_size_is_read_and_one_byte_more_is_413(post, monkeypatch, chunked):
-    monkeypatch.setattr("app.serving.handlers.MAX_BODY_BYTES", 10)
+    monkeypatch.setattr("app.loading.handlers.MAX_BODY_BYTES", 10)
     ask = post(echo)
     assert ask(body='"12345678"', chunked=chunked).status == 200
     assert ask(body='"123456789"', chunked=chunked).status == 413
@@ -1167,7 +1167,7 @@ def test_an_empty_body_of_bytes_is_its_default_or_none(post):
 
 
 def test_a_body_of_bytes_has_the_same_limit(post, monkeypatch):
-    monkeypatch.setattr("app.serving.handlers.MAX_BODY_BYTES", 10)
+    monkeypatch.setattr("app.loading.handlers.MAX_BODY_BYTES", 10)
 
     def handle(body: bytes):
         return len(body)

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from app.identity import as_user, run_apart
+from app.workers.identity import as_user, run_apart
 
 NOBODY = 65534
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")

@@ -81,7 +81,7 @@ def test_what_is_installed_is_found(home: Path) -> None:
     with runner_with(home, ".", "installed", "elsewhere") as runner:
         try_with(runner, home, "from shared import x")
         try_with(runner, home, "from .sub.helper import x; from plugins.real import x")
-        try_with(runner, home, "import yaml, decimal, wsgiref.headers, app.scaffold")
+        try_with(runner, home, "import yaml, decimal, wsgiref.headers, app.cli.scaffold")
 
 
 def test_what_is_not_there_is_not_there(started_there: TrialRunner, home: Path) -> None:

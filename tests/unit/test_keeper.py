@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from app.database import processes
-from app.database.postgres_keeper import Keeper, SupervisorProcess
+from app.postgres import processes
+from app.postgres.keeper import Keeper, SupervisorProcess
 
 WAITS = "import os; os.write(1, b'ready\\n'); os.read(0, 1)"
 FAILS = "print('failed'); print('the disk is full')"
@@ -185,7 +185,7 @@ def test_what_the_supervisor_logs_is_an_event_of_the_servers_log(kept, caplog):
 @pytest.mark.parametrize("served", [True, False])
 def test_the_supervisor_logs_to_its_server_and_without_one_with_a_time_stamp(served):
     code = (
-        "import logging; from app.database.postgres_reports import ServerLog;"
+        "import logging; from app.postgres.reports import ServerLog;"
         "logging.basicConfig(handlers=[ServerLog()]); logging.warning('a\\nb')"
     )
     read, write = os.pipe()

@@ -17,11 +17,11 @@ from app.errors import (
     DatabaseUnavailableError,
     LoadError,
 )
+from app.loading.loader import contract_faults, load, make_context_factory
 from app.plugin import PluginInterface, PluginMetadata
 from app.records import ACTIVE, Artifact, ServedRow
-from app.serving.loader import contract_faults, load, make_context_factory
-from app.serving.loading import Loading
-from app.serving.routes import RouteTable
+from app.routing.table import RouteTable
+from app.serving.load_queue import LoadQueue
 from tests.unit.conftest import (
     PLUGIN,
     artifact_of,
@@ -783,7 +783,7 @@ def test_an_archive_that_the_database_does_not_give_is_told_with_its_words(
         def find_artifact(self, plugin, digest):
             raise error
 
-    loading = Loading(Database(), None, tmp_path, print)
+    loading = LoadQueue(Database(), None, tmp_path, print)
     row = ServedRow("1", "sample", 1, ACTIVE, f"/b/sample-{'0' * 32}.pyz", "0" * 64)
     result = loading.load(row, 5.0)
     loading.close()

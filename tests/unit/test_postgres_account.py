@@ -9,10 +9,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from app.database import postgres_account
-from app.database.postgres_account import admit, choose_account
-from app.database.postgres_host import Account
 from app.errors import EmbeddedDatabaseError
+from app.postgres import account
+from app.postgres.account import admit, choose_account
+from app.postgres.host import Account
 
 
 class Host:
@@ -45,7 +45,7 @@ def host(monkeypatch, tmp_path) -> Host:
     monkeypatch.setattr(pwd, "getpwnam", host.getpwnam)
     monkeypatch.setattr(pwd, "getpwuid", host.getpwuid)
     monkeypatch.setattr(subprocess, "run", host.run)
-    monkeypatch.setattr(postgres_account.shutil, "which", lambda *_, **__: host.useradd)
+    monkeypatch.setattr(account.shutil, "which", lambda *_, **__: host.useradd)
     monkeypatch.setattr(Account, "can", lambda *_: True)
     return host
 
@@ -68,7 +68,7 @@ def belongs(monkeypatch, tmp_path):
 
 @pytest.fixture(autouse=True)
 def _no_lock(monkeypatch):
-    monkeypatch.setattr(postgres_account, "locked", lambda _: nullcontext())
+    monkeypatch.setattr(account, "locked", lambda _: nullcontext())
 
 
 def test_an_ordinary_user_runs_it_himself(host, monkeypatch, tmp_path):

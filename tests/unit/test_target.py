@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from app.cli.target import Target
 from app.errors import SettingsError
 from app.settings import Settings
-from app.target import Target
 from tests.unit.test_cli import Api, Silence, nowhere, plugin, run
 
 __all__ = ["nowhere", "run"]

@@ -9,12 +9,12 @@ import psutil
 import pytest
 
 from app.errors import CompileError
+from app.package.archive import Archive
 from app.publishing import trial
 from app.publishing.compiler import compile_plugin
 from app.publishing.trial import TrialRunner
 from app.publishing.trial_server import _Child
 from app.records import PluginSource
-from app.serving.archive import Archive
 from tests.unit.conftest import PLUGIN, source_of
 
 

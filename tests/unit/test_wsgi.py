@@ -10,7 +10,7 @@ import pytest
 from gunicorn.config import Config
 
 from app import hooks
-from app.hook_check import HOOKS, faulty_hooks, sentence
+from app.workers.hook_check import HOOKS, faulty_hooks, sentence
 from app.wsgi import Entry
 
 WALK = r"""

@@ -1,0 +1,1 @@
+"""The `benana` command: what an operator does, from a shell."""

@@ -1,0 +1,1 @@
+"""An archive becomes a loaded plugin: import, contract, context, registration, handlers."""

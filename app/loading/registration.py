@@ -1,0 +1,310 @@
+"""What a plugin registers, collected and checked before any of it is routed."""
+
+import inspect
+import logging
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import InitVar, dataclass, field
+from types import FrameType
+from typing import Any
+
+import falcon
+from falcon.routing import map_http_methods, set_default_responders
+from falcon.routing.util import SuffixedMethodNotFoundError
+
+from app.activity import Name
+from app.errors import LoadError
+from app.loading.callers import CallerCheck
+from app.loading.handlers import Responder, plan_handler, unfilled_fault
+from app.loading.signatures import HandlerError, describe, responder_fault
+from app.loading.templates import template_fault, template_fields
+from app.records import Endpoint
+
+log = logging.getLogger(__name__)
+
+Place = tuple[str, int]
+"""A file of the plugin and a line of it."""
+
+
+class MethodMap(dict[str, Any]):
+    """What answers each method of a route, as Falcon keeps it; and the route."""
+
+    __slots__ = ("route",)
+
+    route: "Route"
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A URI template and the Falcon resource that answers it; `owner` is the plugin's name.
+
+    `generation` tells the routes of one loaded generation from those of all others; `name` is what
+    a thread shows while it answers the route (`serving/activity.py`); `place` is where the plugin
+    registers it, in its trial.
+
+    `methods` is Falcon's method map: what answers each method, those with 405 included. It is
+    made once, for all the tables that the route will be in; out of `responders`, what answers the
+    methods that are answered, if that is known, else by asking the resource. What answers GET
+    answers HEAD too, unless the resource has its own `on_head` (plain Falcon answers 405).
+    """
+
+    owner: str
+    template: str
+    resource: object
+    suffix: str | None = None
+    endpoints: tuple[Endpoint, ...] = ()
+    responders: InitVar[Mapping[str, Responder] | None] = None
+    generation: str = ""
+    place: Place | None = None
+    methods: MethodMap = field(init=False, repr=False, compare=False)
+    name: Name = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self, responders: Mapping[str, Responder] | None) -> None:
+        """Make the method map."""
+        known = responders or map_http_methods(self.resource, suffix=self.suffix)
+        methods = MethodMap(known)
+        if "GET" in methods and "HEAD" not in methods:
+            methods["HEAD"] = _head_of(methods["GET"])
+        set_default_responders(methods)
+        methods.route = self
+        object.__setattr__(self, "methods", methods)
+        shown = f"{self.owner} {self.generation.rpartition('.')[2]} {self.template}"
+        object.__setattr__(self, "name", Name(shown))
+
+    def put_behind(self, check: CallerCheck) -> None:
+        """Have a plugin's callers checked before each of its responders, before it is routed."""
+        for method, responder in self.methods.items():
+            self.methods[method] = check.before(responder)
+
+
+def _head_of(get: Responder) -> Responder:
+    """Return a responder for HEAD out of the one for GET; Falcon leaves the body out itself."""
+
+    def head(req: falcon.Request, resp: falcon.Response, **fields: Any) -> None:
+        get(req, resp, **fields)
+        stream = resp.stream
+        if stream is not None:
+            # Nobody will read it, and Falcon forgets it: close it here, as a server would.
+            resp.stream = iter(())
+            try:
+                close = getattr(stream, "close", None)
+                if close is not None:
+                    close()
+            except Exception:
+                log.exception("a streamed body raised in its close()")
+
+    return head
+
+
+class HandlerResource:
+    """A Falcon resource whose responders were made from a plugin's handlers."""
+
+    def set_responder(self, method: str, responder: Responder) -> None:
+        """Answer one HTTP method."""
+        setattr(self, f"on_{method.lower()}", responder)
+
+
+class RouteCollector:
+    """The `PluginServer` that a plugin sees: it collects routes, and every fault among them.
+
+    Faults are kept until `finish`, so that all are named at once and none can be swallowed.
+    """
+
+    def __init__(
+        self,
+        plugin: str,
+        place_of: Callable[[FrameType], Place | None],
+        generation: str = "",
+        *,
+        tried: bool = False,
+    ) -> None:
+        """Collect for one plugin.
+
+        Args:
+            plugin: its name.
+            place_of: tells the plugin's file and line of a frame.
+            generation: the `Route.generation` of what is collected.
+            tried: whether the plugin's trial has passed: what Falcon would do with each template
+                and responder was looked at there, and takes a third of a load.
+        """
+        self._tried = tried
+        self._plugin = plugin
+        self._generation = generation
+        self._place_of = place_of
+        self._handlers: dict[str, HandlerResource] = {}
+        self._routes: dict[str, tuple[object, str | None]] = {}
+        self._places: dict[str, Place | None] = {}
+        self._responders: dict[str, dict[str, Responder]] = {}
+        self._endpoints: dict[str, list[Endpoint]] = {}
+        self._faults: list[tuple[str, Place | None]] = []
+        self._filled: dict[tuple[int, ...], set[str]] = {}
+        """The fields of all templates of a handler."""
+        self._unfilled: list[tuple[str, Callable[..., Any], tuple[str, ...], Place | None]] = []
+        """What keeps its default on one route, until it is known whether another fills it."""
+        self._finished = False
+
+    def get(self, uri_template: str, handler: Callable[..., Any]) -> None:
+        """Answer GET on a template with a handler."""
+        self._add_handler("GET", uri_template, handler)
+
+    def post(self, uri_template: str, handler: Callable[..., Any]) -> None:
+        """Answer POST on a template with a handler."""
+        self._add_handler("POST", uri_template, handler)
+
+    def put(self, uri_template: str, handler: Callable[..., Any]) -> None:
+        """Answer PUT on a template with a handler."""
+        self._add_handler("PUT", uri_template, handler)
+
+    def patch(self, uri_template: str, handler: Callable[..., Any]) -> None:
+        """Answer PATCH on a template with a handler."""
+        self._add_handler("PATCH", uri_template, handler)
+
+    def delete(self, uri_template: str, handler: Callable[..., Any]) -> None:
+        """Answer DELETE on a template with a handler."""
+        self._add_handler("DELETE", uri_template, handler)
+
+    def add_route(
+        self, uri_template: str, resource: object, suffix: str | None = None, **_options: Any
+    ) -> None:
+        """Add a Falcon resource, as `falcon.App.add_route` does.
+
+        Other options than `suffix` change nothing: `compile` because everything is compiled before
+        it is routed, and the rest because Falcon's router ignores what it does not know.
+        """
+        if not self._accepts(uri_template):
+            return
+        if uri_template in self._routes:
+            self._fault(f"the route {uri_template} is registered twice")
+            return
+        try:
+            methods: dict[str, Any] = map_http_methods(resource, suffix=suffix)
+        except SuffixedMethodNotFoundError as error:
+            self._fault(f"the route {uri_template}: {error}")
+            return
+        asynchronous = [m for m, f in methods.items() if inspect.iscoroutinefunction(f)]
+        if asynchronous:
+            self._fault(
+                f"the resource of {uri_template} answers {', '.join(asynchronous)} with coroutine "
+                "functions, expected plain ones"
+            )
+            return
+        if not methods:
+            self._fault(
+                f"the resource of {uri_template} is a {type(resource).__qualname__} without "
+                "responders, expected on_get, on_post or the like"
+            )
+            return
+        if not self._tried:
+            fields = template_fields(uri_template)
+            unfit = [responder_fault(responder, fields) for responder in methods.values()]
+            if all(unfit):  # where one fits, the others may be there for another route
+                self._fault(
+                    f"the resource of {uri_template} takes something else in {unfit[0]}; expected "
+                    f"({', '.join(('req', 'resp', *fields))}) of an object, not of its class"
+                )
+                return
+        self._routes[uri_template] = (resource, suffix)
+        self._note_place(uri_template)
+        self._responders[uri_template] = methods
+        self._endpoints[uri_template] = [
+            Endpoint(method, uri_template, describe(responder)[:255])
+            for method, responder in methods.items()
+        ]
+
+    def finish(self) -> tuple[Route, ...]:
+        """End the registration and return the routes in their order.
+
+        Raises:
+            LoadError: something that was registered cannot be routed; all faults are named.
+        """
+        self._finished = True
+        for what, handler, names, place in self._unfilled:
+            never = [name for name in names if name not in self._filled[_identity(handler)]]
+            if never:
+                self._faults.append((f"{what}: {unfilled_fault(handler, never)}", place))
+        if self._faults:
+            place = next((place for _, place in self._faults if place), None)
+            raise LoadError(
+                self._plugin,
+                "; ".join(message for message, _ in self._faults),
+                phase="register_routes",
+                file=place[0] if place else None,
+                line=place[1] if place else None,
+            )
+        return tuple(
+            Route(
+                self._plugin,
+                template,
+                resource,
+                suffix,
+                tuple(self._endpoints[template]),
+                self._responders[template],
+                self._generation,
+                self._places.get(template),
+            )
+            for template, (resource, suffix) in self._routes.items()
+        )
+
+    def _add_handler(self, method: str, uri_template: str, handler: Callable[..., Any]) -> None:
+        if not self._accepts(uri_template):
+            return
+        resource = self._handlers.get(uri_template)
+        if resource is None and uri_template in self._routes:
+            self._fault(f"the route {uri_template} is registered twice")
+            return
+        if any(endpoint.method == method for endpoint in self._endpoints.get(uri_template, ())):
+            self._fault(f"{method} {uri_template} is registered twice")
+            return
+        try:
+            plan = plan_handler(handler, uri_template)
+        except HandlerError as error:
+            self._fault(f"{method} {uri_template}: {error}")
+            return
+        if resource is None:
+            resource = self._handlers[uri_template] = HandlerResource()
+            self._routes[uri_template] = (resource, None)
+            self._note_place(uri_template)
+        resource.set_responder(method, plan.responder)
+        self._responders.setdefault(uri_template, {})[method] = plan.responder
+        self._filled.setdefault(_identity(handler), set()).update(template_fields(uri_template))
+        if plan.unfilled:
+            what = f"{method} {uri_template}"
+            self._unfilled.append((what, handler, plan.unfilled, self._place()))
+        endpoint = Endpoint(method, uri_template, describe(handler)[:255])
+        self._endpoints.setdefault(uri_template, []).append(endpoint)
+
+    def _accepts(self, uri_template: object) -> bool:
+        if self._finished:
+            raise LoadError(
+                self._plugin,
+                f"the route {uri_template!r} came after register_routes had ended, "
+                "expected all routes to be registered inside it",
+                phase="register_routes",
+            )
+        found = template_fault(uri_template, alone=not self._tried)
+        if found is not None:
+            self._fault(found)
+            return False
+        return True
+
+    def _fault(self, message: str) -> None:
+        self._faults.append((message, self._place()))
+
+    def _note_place(self, uri_template: str) -> None:
+        if not self._tried:  # afterwards nobody asks
+            self._places[uri_template] = self._place()
+
+    def _place(self) -> Place | None:
+        frame: FrameType | None = sys._getframe(1)
+        place = None
+        while frame is not None and place is None:
+            place = self._place_of(frame)
+            frame = frame.f_back
+        return place
+
+
+def _identity(handler: Callable[..., Any]) -> tuple[int, ...]:
+    """Return what tells a handler from others; `self.get` is another object each time."""
+    if inspect.ismethod(handler):
+        return id(handler.__func__), id(handler.__self__)
+    return (id(handler),)

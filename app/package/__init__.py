@@ -1,0 +1,1 @@
+"""The archive of a plugin: its format, its store, and its import from memory."""

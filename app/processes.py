@@ -1,0 +1,34 @@
+"""What is asked of the kernel for a process of ours: how it ends when its parent does."""
+
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Callable
+
+PR_SET_PDEATHSIG = 1  # of prctl(2): the signal that a process gets when its parent dies
+
+
+def process_option(option: int, value: int) -> Callable[[], None]:
+    """Return what sets an option of the process that calls it, by prctl(2); Linux only."""
+    prctl = ctypes.CDLL(None).prctl  # looked up here: a child just forked should do little
+    arguments = [ctypes.c_ulong(number) for number in (value, 0, 0, 0)]
+    return lambda: prctl(option, *arguments)
+
+
+def die_with_parent(number: signal.Signals) -> Callable[[], None]:
+    """Return what a new child calls in order to get a signal when this process dies.
+
+    Linux only; on macOS the next supervisor stops what an earlier one has left behind. A change
+    of user clears the wish, so the child asks for it afterwards (prctl(2), PR_SET_PDEATHSIG).
+    """
+    if sys.platform != "linux":
+        return lambda: None
+    ask, parent = process_option(PR_SET_PDEATHSIG, number), os.getpid()
+
+    def arm() -> None:
+        ask()
+        if os.getppid() != parent:  # it died before we asked
+            os._exit(1)
+
+    return arm

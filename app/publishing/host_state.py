@@ -1,0 +1,137 @@
+"""What this host last looked at: one small file for each plugin, beside the artifacts.
+
+A host publishes a folder because that folder changed since it last looked, never merely because
+the row differs; so a row that was set back stays so, and two hosts with different folders do not
+overwrite each other for ever.
+"""
+
+import logging
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from app.conditions import Conditions
+from app.files import read_whole, write_whole
+from app.publishing.discovery import list_folders
+
+log = logging.getLogger(__name__)
+
+
+class HostState:
+    """The digests of the sources that this host published last, by plugin."""
+
+    def __init__(self, artifacts_dir: Path, conditions: Conditions | None = None) -> None:
+        """Make it.
+
+        Args:
+            artifacts_dir: the archives' folder.
+            conditions: where it is held that the plugins' root is not mounted.
+        """
+        self._conditions = conditions or Conditions()
+        self._folder = artifacts_dir / ".seen"
+        self._start = self._folder / ".start"
+        self._root = self._folder / ".root"
+        self._started_from = self._folder / ".from"
+        self._lost = False
+
+    def digest_of(self, plugin: str) -> str | None:
+        """Return the digest that was last published from this host's folder, None if none was."""
+        try:
+            return read_whole(self._folder / plugin).decode("ascii")
+        except (OSError, ValueError):
+            return None
+
+    def record(self, plugin: str, digest: str) -> None:
+        """Note a digest; OSError if the folder cannot be written to."""
+        write_whole(self._folder / plugin, digest.encode())
+
+    def record_root(self, root: Path) -> None:
+        """Note which folder the plugins' root is; where that fails, `is_unmounted` sees nothing."""
+        with suppress(OSError):
+            identity = _identity(root)
+            if self._noted_root() != identity:
+                write_whole(self._root, identity.encode())
+
+    def is_unmounted(self, root: Path) -> bool:
+        """Tell whether the plugins' root is empty because another folder is in its place.
+
+        For a disk that is not mounted, all plugins would be unregistered otherwise.
+        """
+        try:
+            lost = not list_folders(root) and self._noted_root() not in {None, _identity(root)}
+        except OSError:
+            return False  # that it is gone is told elsewhere
+        if lost:
+            what = f"the plugins' root {root} is empty and not the folder that it was"
+            self._conditions.hold(
+                "watching:mount",
+                f"no edit is seen: {what}; mount its disk, or put the plugins there",
+            )
+            if not self._lost:
+                log.warning(
+                    "%s: is a disk not mounted? Nothing is unregistered; what is registered is "
+                    "served on",
+                    what,
+                )
+        else:
+            self._conditions.clear("watching:mount")
+        self._lost = lost
+        return lost
+
+    def found_folder(self, root: Path) -> None:
+        """Note that a plugin's folder is there: a root that was empty may be so no more."""
+        if self._lost:
+            self.is_unmounted(root)
+
+    def _noted_root(self) -> str | None:
+        try:
+            return read_whole(self._root).decode("ascii")
+        except (OSError, ValueError):
+            return None
+
+    def forget(self, plugin: str) -> None:
+        """Forget a plugin whose folder is gone."""
+        with suppress(OSError):
+            (self._folder / plugin).unlink(missing_ok=True)
+
+    def plugins(self) -> set[str]:
+        """Return the names of all plugins that were published from this host's folders."""
+        try:
+            with os.scandir(self._folder) as entries:
+                return {entry.name for entry in entries if not entry.name.startswith(".")}
+        except OSError:
+            return set()
+
+    def former_root(self, root: Path) -> Path | None:
+        """Return the plugins' root of the start before, None if it is the same or not known.
+
+        A release that is a folder of its own has another root than the one before.
+        """
+        try:
+            former = Path(os.fsdecode(read_whole(self._started_from)))
+        except OSError:
+            return None
+        return former if former != root else None
+
+    def begin_start(self) -> bool:
+        """Note that the scan of the server's start is to be made; always true."""
+        with suppress(OSError):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._start.touch()
+        return True
+
+    def start_is_pending(self) -> bool:
+        """Tell whether the scan of the server's start was never completed."""
+        return self._start.exists()
+
+    def end_start(self, root: Path) -> None:
+        """Note that the scan of the server's start is complete, and of which root it was."""
+        with suppress(OSError):
+            if self._start.exists():
+                write_whole(self._started_from, os.fsencode(root))
+            self._start.unlink(missing_ok=True)
+
+
+def _identity(folder: Path) -> str:
+    found = folder.stat()
+    return f"{found.st_dev}:{found.st_ino}"

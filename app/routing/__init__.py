@@ -1,0 +1,1 @@
+"""The immutable route table, the request in its table, and grace periods."""

@@ -1,0 +1,89 @@
+"""What this host served last, beside its archives: enough to start without the database."""
+
+import json
+import threading
+from contextlib import suppress
+from pathlib import Path
+
+from app.files import read_whole, write_whole
+from app.records import ACTIVE, ServedRow, is_plugin_name
+from app.serving.host_files import LAST_KNOWN_GOOD, HostFiles
+
+
+class LastKnownGood:
+    """One small file for each plugin that is served: its row and its archive's hash.
+
+    What changes is noted at once and written later, all of it by `write`: a swap has better things
+    to do than to wait for a disk, and of many changes only the last one is written.
+    """
+
+    def __init__(self, artifacts_dir: Path, files: HostFiles | None = None) -> None:
+        self._folder = artifacts_dir / ".served"
+        self._changed: dict[str, ServedRow | None] = {}
+        self._lock = threading.Lock()
+        self._files = files or HostFiles(artifacts_dir)
+
+    def remember(self, row: ServedRow) -> None:
+        """Note that a row is served."""
+        with self._lock:
+            self._changed[row.name] = row
+
+    def forget(self, name: str) -> None:
+        """Note that a plugin is not served any more."""
+        with self._lock:
+            self._changed[name] = None
+
+    def write(self) -> None:
+        """Write what was noted since; what cannot be written stays noted."""
+        with self._lock:
+            changed, self._changed = self._changed, {}
+        for name in list(changed):
+            try:
+                self._write(name, changed[name])
+            except OSError as error:
+                changed[name] = changed.pop(name)  # the others have their turn before it
+                with self._lock:
+                    self._changed = {**changed, **self._changed}
+                self._files.lacks(LAST_KNOWN_GOOD, error)
+                return
+            del changed[name]
+        self._files.has(LAST_KNOWN_GOOD)
+
+    def write_one(self, name: str) -> None:
+        """Write what was noted of one plugin now: its next load may end the process."""
+        with self._lock:
+            if name not in self._changed:
+                return
+            row = self._changed.pop(name)
+        try:
+            self._write(name, row)
+        except OSError:
+            with self._lock:  # `write` tries again, and says so
+                self._changed.setdefault(name, row)
+
+    def _write(self, name: str, row: ServedRow | None) -> None:
+        path = self._folder / name
+        if row is None:
+            path.unlink(missing_ok=True)
+            return
+        text = json.dumps([row.id, row.generation, row.binary_path, row.archive_sha256]).encode()
+        with suppress(OSError):
+            if read_whole(path) == text:
+                return  # another worker was first
+        write_whole(path, text)
+
+    def rows(self) -> list[ServedRow]:
+        """Return what was served last, by name."""
+        try:
+            names = sorted(p.name for p in self._folder.iterdir() if is_plugin_name(p.name))
+        except OSError:
+            return []
+        return [row for row in map(self.find, names) if row is not None]
+
+    def find(self, name: str) -> ServedRow | None:
+        """Return what was served last of a plugin, None if nothing is known."""
+        # A file that cannot be read costs one plugin its head start, and nothing else.
+        with suppress(OSError, ValueError, TypeError):
+            row_id, generation, binary_path, sha256 = json.loads(read_whole(self._folder / name))
+            return ServedRow(row_id, name, generation, ACTIVE, binary_path, sha256)
+        return None

@@ -1,0 +1,207 @@
+"""Fetches and loads generations, one after the other, in a thread that a slow plugin may keep."""
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from app.database.repository import Repository
+from app.errors import (
+    ArtifactError,
+    CrashedLoadError,
+    DatabaseRefusedError,
+    DatabaseUnavailableError,
+    LoadError,
+    PluginError,
+)
+from app.loading.callers import Surroundings
+from app.loading.loader import LoadedPlugin, MakeContext, load
+from app.package.store import read_archive, write_archive
+from app.records import Artifact, ServedRow, artifact_digest, artifact_name
+from app.serving.crashes import Crash, CrashedLoads, LoadMarker
+from app.serving.host_files import ARCHIVES, HostFiles
+
+log = logging.getLogger(__name__)
+
+PATIENCE_SECONDS = 0.2
+"""How long one plugin's load may hold up the others'."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadResult:
+    """What came of loading a row: a plugin or an error."""
+
+    row: ServedRow
+    milliseconds: float
+    plugin: LoadedPlugin | None = None
+    error: PluginError | None = None
+
+
+@dataclass(slots=True)
+class _Job:
+    row: ServedRow
+    done: threading.Event = field(default_factory=threading.Event)
+    result: LoadResult | None = None
+    late: bool = False
+
+
+class LoadQueue:
+    """Loads rows for one caller; a load that takes too long is left to a thread of its own."""
+
+    def __init__(
+        self,
+        repository: Repository,
+        make_context: MakeContext,
+        artifacts_dir: Path,
+        on_late: Callable[[str], None],
+        marker: LoadMarker | None = None,
+        surroundings: Surroundings | None = None,
+        files: HostFiles | None = None,
+    ) -> None:
+        """Make it.
+
+        Args:
+            repository: has the archives that this host has not.
+            make_context: makes the plugins' contexts.
+            artifacts_dir: this host's archives.
+            on_late: is told the name of a plugin whose late result can be taken.
+            marker: where others see what is being loaded; None for one of its own.
+            surroundings: what plugins that have their callers checked go by.
+            files: is told whether archives can be kept; None for one of its own.
+        """
+        self._files = files or HostFiles(artifacts_dir)
+        self._surroundings = surroundings
+        self._repository = repository
+        self._marker = marker or LoadMarker(artifacts_dir)
+        self._crashed = CrashedLoads(artifacts_dir)
+        self._make_context = make_context
+        self._artifacts_dir = artifacts_dir
+        self._on_late = on_late
+        self._late: dict[str, list[LoadResult]] = {}
+        self._lock = threading.Lock()
+        self._jobs: queue.SimpleQueue[_Job | None] | None = None
+
+    def load(self, row: ServedRow, patience: float) -> LoadResult | None:
+        """Load a row's generation.
+
+        Args:
+            row: what to load.
+            patience: how many seconds to wait.
+
+        Returns:
+            What came of it, None if it is not done yet: `take_late` will have it.
+        """
+        if self._jobs is None:
+            self._jobs = queue.SimpleQueue()
+            name = "benana-loader"
+            threading.Thread(target=self._work, args=(self._jobs,), name=name, daemon=True).start()
+        job = _Job(row)
+        self._jobs.put(job)
+        job.done.wait(patience)
+        with self._lock:
+            if job.done.is_set():
+                return job.result
+            job.late = True
+        self.close()
+        return None
+
+    def take_late(self, name: str) -> list[LoadResult]:
+        """Return the late results of a plugin, oldest first, and forget them."""
+        with self._lock:
+            return self._late.pop(name, [])
+
+    def close(self) -> None:
+        """Let the thread end after what it is at; the next load starts another."""
+        if self._jobs is not None:
+            self._jobs.put(None)
+            self._jobs = None
+
+    def _work(self, jobs: "queue.SimpleQueue[_Job | None]") -> None:
+        while (job := jobs.get()) is not None:
+            result = self._attempt(job.row)
+            with self._lock:
+                job.result = result
+                if job.late:
+                    self._late.setdefault(job.row.name, []).append(result)
+                job.done.set()
+            if job.late:
+                self._on_late(job.row.name)
+            del job, result  # a thread that waits must not keep a generation alive
+
+    def _attempt(self, row: ServedRow) -> LoadResult:
+        began = time.perf_counter()
+        plugin: LoadedPlugin | None = None
+        error: PluginError | None = None
+        try:
+            crash = self._crashed.find(row)
+            if crash is not None:
+                raise _crashed_error(row, crash)
+            artifact = self._artifact(row)
+            with self._marker.loading(row):
+                plugin = load(
+                    artifact,
+                    self._make_context,
+                    row_id=row.id,
+                    generation=row.generation,
+                    surroundings=self._surroundings,
+                    tried=True,
+                )
+        except PluginError as found:
+            error = found.with_traceback(None)
+        except DatabaseUnavailableError as found:
+            error = LoadError(row.name, str(found), transient=True)
+        except DatabaseRefusedError as found:
+            error = LoadError(row.name, str(found), outside=True)
+        except Exception as found:
+            # A fault of ours: it costs this plugin its newest generation, and the others nothing.
+            log.exception("%s: loading failed", row.name)
+            error = LoadError(row.name, f"{type(found).__name__}: {found}")
+        milliseconds = (time.perf_counter() - began) * 1000
+        return LoadResult(row, milliseconds, plugin, error)
+
+    def _artifact(self, row: ServedRow) -> Artifact:
+        """Return a row's archive from this host's folder, else from the database."""
+        digest = artifact_digest(row.name, row.binary_path or "")
+        if digest is None:
+            raise ArtifactError(
+                row.name,
+                f"binary_path is {row.binary_path!r}, expected the path of a published archive, "
+                f"{artifact_name(row.name, '<digest>')}",
+            )
+        if row.archive_sha256 is None:
+            raise ArtifactError(
+                row.name,
+                f"{artifact_name(row.name, digest)} was never published, or its version is no "
+                "longer kept; reload the plugin",
+            )
+        raw = read_archive(self._artifacts_dir, artifact_name(row.name, digest))
+        if raw is not None:
+            artifact = Artifact(row.name, digest, row.archive_sha256, raw)
+            if artifact.is_intact():
+                return artifact
+            log.warning("%s: %s is damaged, fetching it anew", row.name, artifact.file_name)
+        kept = self._repository.find_artifact(row.name, digest)
+        if kept is None:
+            raise ArtifactError(row.name, f"the version {digest[:12]} is no longer kept")
+        try:
+            write_archive(kept, self._artifacts_dir)
+        except OSError as error:
+            self._files.lacks(ARCHIVES, error)  # it is served from memory all the same
+        else:
+            self._files.has(ARCHIVES)
+        return kept
+
+
+def _crashed_error(row: ServedRow, crash: Crash) -> CrashedLoadError:
+    # Without a process id or a time: all workers say the same, and one of them writes it down.
+    return CrashedLoadError(
+        row.name,
+        f"loading generation {row.generation} ended the worker ({crash.how}), though its trial "
+        "passed: does it look at context.trial? It is not loaded again; mend it and save it, or "
+        "reload it to try once more",
+        file=crash.file,
+        line=crash.line,
+    )

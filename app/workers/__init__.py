@@ -1,0 +1,1 @@
+"""Benana's part of gunicorn: a master and workers that no plugin can end."""

@@ -1,0 +1,140 @@
+"""The gunicorn master: gunicorn's own, which no plugin can end.
+
+gunicorn takes the exit codes 3 and 4 of a worker for a worker that could not boot, and stops the
+server. A plugin can end its worker with any code; so that counts only as long as no worker served
+yet.
+"""
+
+import os
+import time
+from typing import Any
+
+from gunicorn.arbiter import Arbiter as GunicornArbiter
+from gunicorn.errors import HaltServer
+
+from app.serving.crashes import UNKNOWN_END, CrashedLoads, ProcessEnd, end_of
+from app.workers.identity import as_user
+
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 15.0
+"""Before a worker is started in place of one that ended before it served: from the second time on,
+and twice as long each time."""
+
+TOGETHER_SECONDS = 1.0
+"""Workers that end within so many seconds of each other count once."""
+
+
+class Arbiter(GunicornArbiter):  # type: ignore[misc]
+    """A master that says what its workers were doing when they ended.
+
+    gunicorn has no setting for the master's class: `look_after` makes one of a running master.
+    """
+
+    _crashed: CrashedLoads
+    _served: bool
+    _never_served: int
+    _last_end: float
+    _start_at: float
+
+    @classmethod
+    def look_after(cls, master: Any, crashed: CrashedLoads) -> None:
+        """Turn gunicorn's master into this one, before it has started a worker."""
+        master.__class__ = cls
+        master._crashed = crashed
+        master._served = False
+        master._never_served = 0
+        master._last_end = master._start_at = 0.0
+        with as_user(master.cfg.uid, master.cfg.gid):
+            found = crashed.collect()
+        for sentence in found:
+            master.log.error("%s", sentence)
+
+    def reap_workers(self) -> None:
+        """Reap workers, and look at what they leave."""
+        halt: HaltServer | None = None
+        while True:
+            before = dict(self.WORKERS)
+            ends = {pid: _end_of_child(pid) for pid in before}
+            try:
+                super().reap_workers()
+            except HaltServer as error:
+                halt = error
+            else:
+                halt = None
+            gone = {pid: worker for pid, worker in before.items() if pid not in self.WORKERS}
+            crashed = self._look_at(gone, ends) if gone else []
+            if halt is None:
+                return
+            if not self._served and not crashed:
+                raise halt
+            for worker in gone.values():  # what gunicorn had left to do for the last of them
+                if not worker.tmp._tmp.closed:
+                    worker.tmp.close()
+                    self.cfg.child_exit(self, worker)
+
+    def spawn_workers(self) -> None:
+        """Start the workers that are missing, unless they end again and again."""
+        if time.monotonic() >= self._start_at:
+            super().spawn_workers()
+
+    def manage_workers(self) -> None:
+        """Keep up the number of workers, and tell each of them that number."""
+        super().manage_workers()
+        for worker in filter(_shares, self.WORKERS.values()):
+            worker.activity.crew = self.num_workers
+
+    def _look_at(self, gone: dict[int, Any], ends: dict[int, ProcessEnd]) -> list[str]:
+        """Say what ended workers were doing; return a sentence for each load that ended one."""
+        sharing = {pid: worker for pid, worker in gone.items() if _shares(worker)}
+        workers = [*sharing.values(), *filter(_shares, self.WORKERS.values())]
+        self._served = self._served or any(worker.activity.serving for worker in workers)
+        early, busy = False, []
+        for pid, worker in sharing.items():
+            end, doing = ends[pid], "; ".join(worker.activity.names())
+            if doing:
+                busy.append(pid)
+                self.log.error(
+                    "Worker (pid:%s) ended (%s) while it answered: %s", pid, end.how, doing
+                )
+            early |= not worker.activity.serving and end.by_itself
+        with as_user(self.cfg.uid, self.cfg.gid):
+            crashed = self._crashed.collect(ends, later=self.WORKERS, busy=busy)
+        for sentence in crashed:
+            self.log.error("%s", sentence)
+        self._pace(early)
+        return crashed
+
+    def _pace(self, early: bool) -> None:
+        now = time.monotonic()
+        together = now - self._last_end < TOGETHER_SECONDS
+        self._last_end = now
+        if not early:
+            self._never_served = 0
+        elif not together:
+            self._never_served += 1
+            if self._never_served > 1:
+                pause = FIRST_PAUSE_SECONDS * 2.0 ** (self._never_served - 2)
+                pause = min(pause, LONGEST_PAUSE_SECONDS)
+                self._start_at = now + pause
+                self.log.error(
+                    "Workers ended before they served, %d times in a row; the next start in %g s",
+                    self._never_served,
+                    pause,
+                )
+
+
+def _shares(worker: Any) -> bool:
+    return hasattr(worker, "activity")  # not a worker of another class, chosen by `-k`
+
+
+def _end_of_child(pid: int) -> ProcessEnd:
+    """Return how a child ended, and leave it to be reaped; `UNKNOWN_END` if it lives."""
+    if not hasattr(os, "waitid"):  # macOS before Python 3.13
+        return UNKNOWN_END
+    try:
+        found = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return UNKNOWN_END
+    if found is None:
+        return UNKNOWN_END
+    exited = found.si_code == os.CLD_EXITED
+    return end_of(found.si_status if exited else -found.si_status)
