@@ -110,7 +110,7 @@ class PluginManager:
             self._publisher,
             self._host_conditions,
         )
-        self._undertaker = Reclaimer(app.running, settings.drain_seconds)
+        self._reclaimer = Reclaimer(app.running, settings.drain_seconds)
         self._files = HostFiles(settings.artifacts_dir, needed=settings.watch)
         last_known_good = LastKnownGood(settings.artifacts_dir, self._files)
         self._upkeep = Upkeep(self._database, self._conditions, lambda: self._changed(None))
@@ -137,7 +137,7 @@ class PluginManager:
             self._repository,
             app,
             self._loading,
-            self._undertaker,
+            self._reclaimer,
             self._recorder,
             last_known_good,
             self._upkeep,
@@ -196,9 +196,9 @@ class PluginManager:
                 stay in its memory.
         """
         if replace is not None:
-            self._undertaker.replace_process(replace, self._settings.max_leaked)
+            self._reclaimer.replace_process(replace, self._settings.max_leaked)
         self._marker.record_faults()
-        self._undertaker.start()
+        self._reclaimer.start()
         self._recorder.start()
         self._reconciler.start()
         gc.disable()  # a start makes little garbage, and each collection would look at everything
@@ -209,7 +209,7 @@ class PluginManager:
         finally:
             gc.enable()
         self._marker.started()
-        self._undertaker.freeze()
+        self._reclaimer.freeze()
         self._listener.start()
         if self._settings.watch:
             self._watcher.start()
@@ -228,7 +228,7 @@ class PluginManager:
         self._listener.stop()
         self._reconciler.stop()
         self._reconciler.unload_all()
-        self._undertaker.stop(min(STOP_SECONDS, self._settings.drain_seconds))
+        self._reclaimer.stop(min(STOP_SECONDS, self._settings.drain_seconds))
         self._recorder.stop()
         self._marker.close()
         self._plugin_database.close()

@@ -56,7 +56,7 @@ class Reconciler(OwnThread):
         self._repository = repository
         self._app = app
         self._loading = loading
-        self._undertaker = reclaimer
+        self._reclaimer = reclaimer
         self._recorder = recorder
         self._last_good = last_known_good
         self._upkeep = upkeep
@@ -316,7 +316,7 @@ class Reconciler(OwnThread):
     def _discard(self, results: Iterable[LoadResult]) -> None:
         for result in results:
             if result.plugin is not None:
-                self._undertaker.retire(result.plugin, self._app.table.number)
+                self._reclaimer.retire(result.plugin, self._app.table.number)
 
     def _fail(self, row: ServedRow, error: PluginError) -> None:
         is_new = self._shortfalls.fail(row, error, self._generation_of(row.name))
@@ -344,7 +344,7 @@ class Reconciler(OwnThread):
             self._settle(plugin, arrived[plugin.name])
         for plugin, error in refused:
             self._fail(arrived[plugin.name].row, error)
-            self._undertaker.retire(plugin, number)
+            self._reclaimer.retire(plugin, number)
 
     def _settle(self, plugin: LoadedPlugin, result: LoadResult) -> None:
         log.info(
@@ -364,7 +364,7 @@ class Reconciler(OwnThread):
         self._app.swap(table)
         for plugin in old:
             plugin.context.cancelled.set()
-            self._undertaker.retire(plugin, table.number)
+            self._reclaimer.retire(plugin, table.number)
         return table.number
 
     def _note(
