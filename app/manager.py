@@ -29,6 +29,7 @@ from app.routing.application import LiveApp
 from app.serving.crashes import LoadMarker
 from app.serving.host_files import HostFiles
 from app.serving.last_known_good import LastKnownGood
+from app.serving.live_plugins import LivePlugins
 from app.serving.load_queue import LoadQueue
 from app.serving.reclaimer import Reclaimer
 from app.serving.reconciler import Reconciler
@@ -111,6 +112,7 @@ class PluginManager:
             self._host_conditions,
         )
         self._reclaimer = Reclaimer(app.running, settings.drain_seconds)
+        live = LivePlugins(app, self._reclaimer)
         self._files = HostFiles(settings.artifacts_dir, needed=settings.watch)
         last_known_good = LastKnownGood(settings.artifacts_dir, self._files)
         self._upkeep = Upkeep(self._database, self._conditions, lambda: self._changed(None))
@@ -123,6 +125,7 @@ class PluginManager:
             make_context_factory(settings.data_dir, self._share_of),
             settings.artifacts_dir,
             lambda name: self._reconciler.mark([name]),
+            lambda plugin: live.retire([plugin]),
             self._marker,
             Surroundings(settings.known_hosts, settings.trusted_proxies),
             self._files,
@@ -135,9 +138,8 @@ class PluginManager:
         """The processes of all hosts, as the admin side asks for them."""
         self._reconciler = Reconciler(
             self._repository,
-            app,
+            live,
             self._loading,
-            self._reclaimer,
             self._recorder,
             last_known_good,
             self._upkeep,

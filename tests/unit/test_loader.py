@@ -783,7 +783,7 @@ def test_an_archive_that_the_database_does_not_give_is_told_with_its_words(
         def find_artifact(self, plugin, digest):
             raise error
 
-    loading = LoadQueue(Database(), None, tmp_path, print)
+    loading = LoadQueue(Database(), None, tmp_path, print, print)
     row = ServedRow("1", "sample", 1, ACTIVE, f"/b/sample-{'0' * 32}.pyz", "0" * 64)
     result = loading.load(row, 5.0)
     loading.close()
