@@ -3,7 +3,6 @@
 import contextlib
 import itertools
 import os
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -12,20 +11,9 @@ import psycopg2
 import pytest
 
 from app.postgres.server import EmbeddedPostgres
+from tests.support.folders import open_folder
 
 _numbers = itertools.count(1)
-
-
-@contextlib.contextmanager
-def open_folder() -> Iterator[Path]:
-    """Make a folder that every user can reach, and remove it at the end.
-
-    For an embedded PostgreSQL of root's: where its own user cannot reach the data folder, as in
-    pytest's own folders, the cluster is put into `/var/lib/benana` and stays there.
-    """
-    with tempfile.TemporaryDirectory(prefix="benana-test-", ignore_cleanup_errors=True) as folder:
-        Path(folder).chmod(0o755)
-        yield Path(folder).resolve()
 
 
 @pytest.fixture

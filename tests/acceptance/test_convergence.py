@@ -16,7 +16,8 @@ import psycopg2
 import pytest
 
 from app.postgres.server import EmbeddedPostgres
-from tests.acceptance.requester import (
+from tests.support.plugins import source
+from tests.support.requester import (
     NOTE_CLEANUP,
     Audit,
     Requester,
@@ -26,7 +27,8 @@ from tests.acceptance.requester import (
     wait_number,
     wait_published,
 )
-from tests.acceptance.server import Server, ask, source, wait_until
+from tests.support.server import Server, ask
+from tests.support.waiting import wait_until
 
 MakeServer = Callable[..., Server]
 

@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 
 from app.postgres.server import EmbeddedPostgres
-from tests.acceptance.server import Server, source, wait_until
+from tests.support.plugins import source
+from tests.support.server import Server
+from tests.support.waiting import wait_until
 
 MakeServer = Callable[..., Server]
 

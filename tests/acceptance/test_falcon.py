@@ -19,7 +19,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.server import CHECKOUT, Server, free_port, wait_until
+from tests.support.checkout import CHECKOUT
+from tests.support.server import Server, free_port
+from tests.support.waiting import wait_until
 
 LAST = b"Connection: close\r\n"
 

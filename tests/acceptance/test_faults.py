@@ -19,7 +19,7 @@ import psutil
 import pytest
 
 from app.postgres.server import EmbeddedPostgres
-from tests.acceptance.requester import (
+from tests.support.requester import (
     Audit,
     Requester,
     counting,
@@ -28,7 +28,8 @@ from tests.acceptance.requester import (
     wait_number,
     wait_published,
 )
-from tests.acceptance.server import Server, ask, wait_until
+from tests.support.server import Server, ask
+from tests.support.waiting import wait_until
 
 MakeServer = Callable[..., Server]
 

@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.server import CHECKOUT, Server, source, wait_until
+from tests.support.checkout import CHECKOUT
+from tests.support.plugins import source
+from tests.support.server import Server
+from tests.support.waiting import wait_until
 
 
 def run(*command: str, cwd: Path | None = None) -> None:

@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.server import Server, source, wait_until
+from tests.support.plugins import source
+from tests.support.server import Server
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.soak  # the kinds stand in test_readiness.py and the unit tests, too
 

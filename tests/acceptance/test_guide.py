@@ -7,7 +7,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.acceptance.server import CHECKOUT, Server, source, wait_until
+from tests.support.checkout import CHECKOUT
+from tests.support.plugins import source
+from tests.support.server import Server
+from tests.support.waiting import wait_until
 
 # The example of the specification, to the letter.
 EXAMPLE = """

@@ -5,7 +5,8 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.acceptance.server import Server, source
+from tests.support.plugins import source
+from tests.support.server import Server
 
 PLAIN = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 LATIN = {"LC_ALL": "en_US.ISO-8859-1", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}

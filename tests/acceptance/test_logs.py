@@ -7,7 +7,9 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.acceptance.server import Server, source, wait_until
+from tests.support.plugins import source
+from tests.support.server import Server
+from tests.support.waiting import wait_until
 
 MakeServer = Callable[..., Server]
 

@@ -1,6 +1,8 @@
 """What `plugin.yaml` says takes effect."""
 
-from tests.acceptance.server import Server, source, wait_until
+from tests.support.plugins import source
+from tests.support.server import Server
+from tests.support.waiting import wait_until
 
 
 def test_enabled_false_is_the_status_at_the_first_registration(server: Server) -> None:

@@ -9,8 +9,9 @@ from collections.abc import Callable
 import psutil
 import pytest
 
-from tests.acceptance.requester import Requester, counting, session, wait_number
-from tests.acceptance.server import Server, ask, wait_until
+from tests.support.requester import Requester, counting, session, wait_number
+from tests.support.server import Server, ask
+from tests.support.waiting import wait_until
 
 MakeServer = Callable[..., Server]
 

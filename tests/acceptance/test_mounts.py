@@ -5,8 +5,10 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.acceptance.server import WHOAMI, Server, source, wait_until
-from tests.integration.test_links import kubelet, point
+from tests.support.links import kubelet, point
+from tests.support.plugins import WHOAMI, source
+from tests.support.server import Server
+from tests.support.waiting import wait_until
 
 MakeServer = Callable[..., Server]
 

@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.server import CHECKOUT, Server, source, wait_until
+from tests.support.checkout import CHECKOUT
+from tests.support.plugins import source
+from tests.support.server import Server
+from tests.support.waiting import wait_until
 
 MakeServer = Callable[..., Server]
 
@@ -56,10 +59,8 @@ def postgres_tcp(new_database: Callable[[], str]) -> Iterator[Callable[[], str]]
 
     def make() -> str:
         url = new_database()
-        code = Path(__file__).with_name("relay.py").read_text()
-        relay = subprocess.Popen(
-            [sys.executable, "-c", code, url], stdout=subprocess.PIPE, cwd=CHECKOUT
-        )
+        command = [sys.executable, "-m", "tests.support.relay", url]
+        relay = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=CHECKOUT)
         relays.append(relay)
         assert relay.stdout is not None
         return relay.stdout.readline().decode().strip()

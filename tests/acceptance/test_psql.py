@@ -12,7 +12,9 @@ import psycopg2
 import pytest
 
 from app.database.locks import PUBLISH_LOCK
-from tests.acceptance.server import Answer, Server, ask, source, wait_until
+from tests.support.plugins import source
+from tests.support.server import Answer, Server, ask
+from tests.support.waiting import wait_until
 
 
 def psql(server: Server, script: str) -> str:
@@ -292,7 +294,7 @@ def test_truncate_unloads_everything_and_a_restart_brings_it_back(make_server) -
 
 
 def _status(connection: object, path: str) -> int:
-    from tests.acceptance.server import ask
+    from tests.support.server import ask
 
     return ask(connection, "GET", path).status  # type: ignore[arg-type]
 

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.server import CHECKOUT, Server, wait_until
+from tests.support.checkout import CHECKOUT
+from tests.support.server import Server
+from tests.support.waiting import wait_until
 
 README = (CHECKOUT / "README.md").read_text()
 INSTALLING = [line for line in README.splitlines() if line.startswith("python3 -m venv")]

@@ -7,7 +7,9 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.acceptance.server import Server, ask, source, wait_until
+from tests.support.plugins import source
+from tests.support.server import Server, ask
+from tests.support.waiting import wait_until
 
 ENDLESS = 8.0  # seconds: 5 for the trial, the rest for a busy machine
 

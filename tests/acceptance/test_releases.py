@@ -11,7 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.server import CHECKOUT, WHOAMI, Answer, Server, source, wait_until
+from tests.support.checkout import CHECKOUT
+from tests.support.plugins import WHOAMI, source
+from tests.support.server import Answer, Server
+from tests.support.waiting import wait_until
 
 MakeServer = Callable[..., Server]
 

@@ -9,10 +9,12 @@ from urllib.parse import urlsplit
 import pytest
 
 from app.postgres.server import EmbeddedPostgres
-from tests.acceptance.server import Server, source, wait_until
-from tests.conftest import open_folder
-from tests.integration.test_events import Proxy
-from tests.integration.test_schema import apply, session
+from tests.support.databases import apply, session
+from tests.support.folders import open_folder
+from tests.support.plugins import source
+from tests.support.postgres_proxy import Proxy
+from tests.support.server import Server
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.soak
 

@@ -15,7 +15,9 @@ import psycopg2
 import pytest
 
 from app.postgres.server import EmbeddedPostgres
-from tests.acceptance.server import Server, ask, free_port, source, wait_until
+from tests.support.plugins import source
+from tests.support.server import Server, ask, free_port
+from tests.support.waiting import wait_until
 
 MakeServer = Callable[..., Server]
 

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from app.postgres.host import find_install
-from tests.acceptance.server import Server, source, wait_until
+from tests.support.plugins import source
+from tests.support.server import Server
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.soak
 

@@ -14,8 +14,10 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.acceptance.server import Server, source, wait_until
-from tests.conftest import open_folder
+from tests.support.folders import open_folder
+from tests.support.plugins import source
+from tests.support.server import Server
+from tests.support.waiting import wait_until
 
 STRANGER = 12345
 AS_STRANGER: dict[str, Any] = {"user": STRANGER, "group": STRANGER, "extra_groups": []}

@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.acceptance.server import Server, free_port, wait_until
+from tests.support.server import Server, free_port
+from tests.support.waiting import wait_until
 
 MakeServer = Callable[..., Server]
 

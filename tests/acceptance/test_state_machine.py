@@ -31,8 +31,9 @@ from hypothesis.stateful import (
 )
 
 from app.postgres.server import EmbeddedPostgres
-from tests.acceptance.requester import counting, session
-from tests.acceptance.server import Server, ask, wait_until
+from tests.support.requester import counting, session
+from tests.support.server import Server, ask
+from tests.support.waiting import wait_until
 
 WORKERS = 2
 SECONDS = 4.0

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.server import Server, wait_until
-from tests.unit.test_target import make_certificate
+from tests.support.certificates import make_certificate
+from tests.support.server import Server
+from tests.support.waiting import wait_until
 
 MakeServer = Callable[..., Server]
 

@@ -9,15 +9,9 @@ from pathlib import Path
 import pytest
 
 from app.publishing.sight import SCAN_SECONDS
-from tests.acceptance.requester import (
-    Audit,
-    Requester,
-    counting,
-    session,
-    wait_number,
-    wait_published,
-)
-from tests.acceptance.server import Server, wait_until
+from tests.support.requester import Audit, Requester, counting, session, wait_number, wait_published
+from tests.support.server import Server
+from tests.support.waiting import wait_until
 
 MakeServer = Callable[..., Server]
 

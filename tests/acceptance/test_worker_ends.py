@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.server import Server, ask, source, wait_until
+from tests.support.plugins import source
+from tests.support.server import Server, ask
+from tests.support.waiting import wait_until
 
 ENDS = {
     "exits_3": ("import os; os._exit(3)", "exit code 3"),

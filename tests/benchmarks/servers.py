@@ -19,8 +19,10 @@ from urllib.parse import urlsplit
 import psycopg2
 
 from app.postgres.server import EmbeddedPostgres
-from tests.acceptance.server import CHECKOUT, WHOAMI, Server, free_port
 from tests.benchmarks.pinned import fetch, find_workers
+from tests.support.checkout import CHECKOUT
+from tests.support.plugins import WHOAMI
+from tests.support.server import Server, free_port
 
 __all__ = ["WHOAMI", "BenchServer", "Peer", "Rig"]
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.server import CHECKOUT
 from tests.benchmarks.generator import LINES, generate, revise
+from tests.support.checkout import CHECKOUT
 
 
 def test_the_generator_is_seeded_and_realistic(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ from app.serving.load_queue import LoadQueue
 from app.serving.reclaimer import Reclaimer
 from app.serving.reconciler import Reconciler
 from app.serving.recorder import Recorder
-from tests.acceptance.server import CHECKOUT
+from tests.support.checkout import CHECKOUT
 
 
 class Worker:

@@ -1,24 +1,15 @@
 """What the tests on a real PostgreSQL share."""
 
-import atexit
-import socket
 from collections.abc import Callable, Iterator
+from urllib.parse import urlsplit
 
 import pytest
 
 from app.database.connection import Database
 from app.database.repository import Repository
 from app.database.timeouts import Timeouts
-from tests.integration.test_schema import Session, session
-
-PLACES = 4
-"""How many connections the pool of these tests lends at most."""
-
-
-# gunicorn hands the connection over; the other end of this one belongs to this process.
-CONNECTION, OTHER_END = socket.socketpair()
-atexit.register(CONNECTION.close)
-atexit.register(OTHER_END.close)
+from tests.support.databases import PLACES, Session, session
+from tests.support.postgres_proxy import Proxy
 
 
 @pytest.fixture(scope="session")
@@ -53,3 +44,12 @@ def database(url: str) -> Iterator[Database]:
 @pytest.fixture
 def repository(sql: Session, database: Database) -> Repository:
     return Repository(database)
+
+
+@pytest.fixture
+def proxy(url: str) -> Iterator[Proxy]:
+    if "host=" not in urlsplit(url).query:
+        pytest.skip("the proxy goes to a unix socket")
+    proxy = Proxy(url)
+    yield proxy
+    proxy.close()

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.server import CHECKOUT
+from tests.support.checkout import CHECKOUT
 
 USER, MOUNT = ("unshare", "-U", "--map-root-user"), ("unshare", "-m", "--propagation", "private")
 

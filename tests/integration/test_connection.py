@@ -18,10 +18,9 @@ from app.database.connection import Database
 from app.database.repository import Repository
 from app.database.sqlstates import is_transient
 from app.errors import DatabaseUnavailableError
-from tests.acceptance.server import wait_until
-from tests.integration.conftest import PLACES
-from tests.integration.test_repository import publish
-from tests.integration.test_schema import Session
+from tests.support.databases import PLACES, Session
+from tests.support.publications import publish
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture

@@ -14,9 +14,9 @@ from app.errors import DatabaseRefusedError
 from app.plugin import PluginMetadata
 from app.presence import own_presence
 from app.records import Artifact, Endpoint, LoadRecord, TrialReport, WorkerReport
-from tests.acceptance.server import wait_until
-from tests.integration.test_events import Recorder, listening
-from tests.integration.test_schema import DIGEST, session
+from tests.support.databases import DIGEST, session
+from tests.support.listening import Recorder, listening
+from tests.support.waiting import wait_until
 
 ENCODINGS = {
     "LATIN1": ("café ÿ", "日本 or 5 €"),

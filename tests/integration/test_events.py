@@ -10,10 +10,10 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
 import psycopg2
 import pytest
@@ -22,34 +22,13 @@ from app.database import events
 from app.database.connection import Connection, Database
 from app.database.events import ChangeListener
 from app.database.repository import Repository
-from tests.acceptance.server import wait_until
-from tests.integration.test_schema import Session, session
-
-Names = frozenset[str] | None
+from tests.support.databases import Session, session
+from tests.support.listening import Names, Recorder, listening
+from tests.support.postgres_proxy import Proxy
+from tests.support.waiting import wait_until
 
 BEAT = 0.3
 """The heartbeat, in seconds, where a test waits for one to be missing."""
-
-
-class Recorder:
-    """What a listener calls: it keeps every call, and may be slow."""
-
-    def __init__(self) -> None:
-        self.calls: list[Names] = []
-        self.go_on = threading.Event()
-        self.go_on.set()
-
-    def __call__(self, names: Names) -> None:
-        self.calls.append(names)
-        self.go_on.wait(30)
-
-    def heard(self, since: int = 0) -> set[str]:
-        """All names that were handed on."""
-        return {name for names in self.calls[since:] if names is not None for name in names}
-
-    def everything(self, since: int = 0) -> int:
-        """How often everything was to be compared."""
-        return self.calls[since:].count(None)
 
 
 @pytest.fixture
@@ -58,31 +37,6 @@ def sql(url: str) -> Iterator[Session]:
     with session(url) as opened:
         opened("TRUNCATE plugins CASCADE")
         yield opened
-
-
-@contextlib.contextmanager
-def listening(
-    url: str,
-    recorder: Callable[[Names], None],
-    *,
-    wait: bool = True,
-    heartbeat: float = events.HEARTBEAT_SECONDS,
-    schema: Callable[[], str | None] = lambda: None,
-) -> Iterator[ChangeListener]:
-    """A started listener, which is stopped at the end unless the test did it."""
-    listener = ChangeListener(url, recorder, heartbeat_seconds=heartbeat, schema=schema)
-    listener.start()
-    try:
-        if wait:
-            wait_until(lambda: listener.connected, "it listens")
-        if isinstance(recorder, Recorder):
-            wait_until(lambda: recorder.calls or not wait, "it compares everything")
-        yield listener
-    finally:
-        if isinstance(recorder, Recorder):
-            recorder.go_on.set()
-        if listener._thread is not None and listener._thread.is_alive():
-            listener.stop()
 
 
 def stop_quickly(listener: ChangeListener, seconds: float = 0.5) -> None:
@@ -100,103 +54,6 @@ def backend(sql: Session) -> int | None:
         " AND datname = current_database() ORDER BY backend_start DESC"
     )
     return found[0][0] if found else None
-
-
-class Proxy:
-    """A TCP port in front of the unix socket of PostgreSQL, which can be made to misbehave."""
-
-    def __init__(self, url: str) -> None:
-        parts = urlsplit(url)
-        query = parse_qs(parts.query)
-        self._target = str(Path(query["host"][0]) / ".s.PGSQL.5432")
-        self._server = socket.create_server(("127.0.0.1", 0))
-        port = self._server.getsockname()[1]
-        self.url = f"postgresql://{query['user'][0]}@127.0.0.1:{port}{parts.path}?sslmode=disable"
-        self.accepted = 0
-        self.open = True
-        """Whether new connections reach PostgreSQL; else they are accepted and hear nothing."""
-        self.flows = threading.Event()
-        """Cleared: nothing is passed on any more, and nothing closed."""
-        self.flows.set()
-        self.drops_notifications = False
-        """Whether PostgreSQL's NotificationResponse messages are left out, as by a pooler."""
-        self.forwarded: list[bytes] = []
-        self._sockets: list[socket.socket] = []
-        self._ended = False
-        threading.Thread(target=self._accept, name="proxy", daemon=True).start()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                client, _ = self._server.accept()
-            except OSError:
-                return
-            if self._ended:
-                client.close()
-                return
-            self.accepted += 1
-            self._sockets.append(client)
-            if not self.open:
-                continue
-            server = socket.socket(socket.AF_UNIX)
-            server.connect(self._target)
-            self._sockets.append(server)
-            for source, target, filtered in ((client, server, False), (server, client, True)):
-                threading.Thread(
-                    target=self._pump, args=(source, target, filtered), name="proxy", daemon=True
-                ).start()
-
-    def _pump(self, source: socket.socket, target: socket.socket, filtered: bool) -> None:
-        rest = b""
-        try:
-            while chunk := source.recv(65536):
-                while not self.flows.wait(0.1):
-                    if self._ended:
-                        return
-                if filtered:
-                    chunk, rest = self._filter(rest + chunk)
-                target.sendall(chunk)
-        except OSError:
-            pass
-        finally:
-            for one in (source, target):
-                with contextlib.suppress(OSError):
-                    one.shutdown(socket.SHUT_RDWR)
-
-    def _filter(self, raw: bytes) -> tuple[bytes, bytes]:
-        """Return the whole messages that may pass, and the rest of the last one."""
-        passed = []
-        while len(raw) >= 5 and len(raw) > (length := int.from_bytes(raw[1:5])):
-            message, raw = raw[: length + 1], raw[length + 1 :]
-            if not (self.drops_notifications and message[:1] == b"A"):
-                passed.append(message)
-        return b"".join(passed), raw
-
-    def cut(self) -> None:
-        """Close all connections."""
-        sockets, self._sockets = self._sockets, []
-        for one in sockets:
-            with contextlib.suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
-            one.close()
-
-    def close(self) -> None:
-        self._ended = True
-        self.flows.set()
-        # A thread inside accept() keeps the port: wake it with a connection of our own.
-        with contextlib.suppress(OSError):
-            socket.create_connection(self._server.getsockname(), 1).close()
-        self._server.close()
-        self.cut()
-
-
-@pytest.fixture
-def proxy(url: str) -> Iterator[Proxy]:
-    if "host=" not in urlsplit(url).query:
-        pytest.skip("the proxy goes to a unix socket")
-    proxy = Proxy(url)
-    yield proxy
-    proxy.close()
 
 
 @pytest.fixture

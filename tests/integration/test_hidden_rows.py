@@ -11,10 +11,11 @@ from app.database.repository import Repository
 from app.errors import DatabaseRefusedError
 from app.publishing import watcher
 from app.serving import reconciler
-from tests.acceptance.server import source, wait_until
-from tests.integration.test_admin_api import Live, running, settings_for
-from tests.integration.test_repository import publish
-from tests.integration.test_schema import Session, session
+from tests.support.databases import Session, session
+from tests.support.live import Live, running, settings_for
+from tests.support.plugins import source
+from tests.support.publications import publish
+from tests.support.waiting import wait_until
 
 ROLE = "benana_hidden"
 TABLES = "plugins, plugin_endpoints, plugin_versions, plugin_failures, plugin_workers, plugin_loads"

@@ -26,10 +26,9 @@ from app.database.timeouts import Timeouts
 from app.errors import DatabaseBusyError, DatabaseUnavailableError, PluginError
 from app.publishing import attempt as attempt_module
 from app.publishing.attempt import PublishAttempt
-from tests.acceptance.server import wait_until
-from tests.integration.test_publisher import publisher_on
-from tests.integration.test_repository import artifact, digest, publish, report
-from tests.integration.test_schema import Session
+from tests.support.databases import Session
+from tests.support.publications import artifact, digest, publish, publisher_on, report
+from tests.support.waiting import wait_until
 
 LOCK_SECONDS = 0.1
 

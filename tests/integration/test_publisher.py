@@ -14,13 +14,19 @@ from app.database.connection import Database
 from app.database.repository import Repository
 from app.errors import ConflictError, DatabaseRefusedError, PluginError, SupersededError
 from app.publishing.attempt import PublishAttempt
-from app.publishing.compiler import compile_plugin
 from app.publishing.publisher import Publisher
 from app.publishing.refusals import Refusals
 from app.publishing.trial import TrialRunner
-from app.records import Artifact, PluginSource, TrialReport
-from tests.integration.test_repository import MESSAGES, publish, report
-from tests.integration.test_schema import GO_ROWS, GO_TABLES, GO_TRIGGERS, Session, session
+from tests.support.databases import Session, session
+from tests.support.first_tables import GO_ROWS, GO_TABLES, GO_TRIGGERS
+from tests.support.publications import (
+    MESSAGES,
+    InstantTrial,
+    publish,
+    publisher_of,
+    publisher_on,
+    report,
+)
 
 PLUGIN = """
 from app.plugin import PluginMetadata
@@ -46,39 +52,6 @@ class Plugin:
 # more
 new_plugin = Plugin
 """
-
-
-class InstantTrial:
-    """Reports what a trial would, without a process of its own."""
-
-    def __init__(self, **reports: TrialReport | PluginError) -> None:
-        self._reports = reports
-
-    def run(self, source: PluginSource, _superseded: object = None) -> tuple[Artifact, TrialReport]:
-        found = self._reports.get(source.name) or report(source.name, f"/{source.name}")
-        if isinstance(found, PluginError):
-            raise found
-        return compile_plugin(source), found
-
-    def close(self) -> None:
-        """Nothing runs."""
-
-
-def publisher_on(
-    tmp_path: Path, repository: Repository, **reports: TrialReport | PluginError
-) -> Publisher:
-    """A publisher of plugins whose folders exist, with these reports of their trials."""
-    for name in ("fine", *reports):
-        folder = tmp_path / "plugins" / name
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "main.py").write_text("new_plugin = object\n")
-    trial: Any = InstantTrial(**reports)
-    return publisher_of(tmp_path / "plugins", tmp_path, repository, trial)
-
-
-def publisher_of(root: Path, tmp_path: Path, repository: Repository, trial: Any) -> Publisher:
-    """A publisher of the folders below a root."""
-    return Publisher(root, tmp_path / "bin", repository, trial, Refusals(Conditions()))
 
 
 def test_a_scan_goes_through_over_the_rows_of_the_go_design(

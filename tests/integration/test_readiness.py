@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from app.server import create_app
-from tests.acceptance.server import source, wait_until
-from tests.integration.test_admin_api import Live, client_of, running, settings_for
-from tests.integration.test_schema import session
+from tests.support.databases import session
+from tests.support.live import Live, client_of, running, settings_for
+from tests.support.plugins import source
+from tests.support.waiting import wait_until
 
 TOKEN = "s3cret"
 IN_A_WORKER = "if not context.trial:\n            raise RuntimeError('not in a worker')"

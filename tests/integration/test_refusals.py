@@ -37,10 +37,9 @@ from app.publishing.publisher import Publisher
 from app.publishing.refusals import Refusals
 from app.publishing.trial import TrialRunner
 from app.records import Endpoint, TrialReport
-from tests.acceptance.server import wait_until
-from tests.integration.test_publisher import InstantTrial
-from tests.integration.test_repository import publish
-from tests.integration.test_schema import Session, session
+from tests.support.databases import Session, session
+from tests.support.publications import InstantTrial, publish
+from tests.support.waiting import wait_until
 
 
 class CountedTrial(InstantTrial):

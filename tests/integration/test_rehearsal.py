@@ -15,8 +15,8 @@ from app.database.connection import Database
 from app.database.rehearsal import Rehearsal
 from app.errors import DatabaseUnavailableError, LoadError
 from app.publishing.trial import TrialRunner
-from tests.integration.test_schema import Session, session
-from tests.unit.conftest import plugin_text, source_of
+from tests.support.databases import Session, session
+from tests.support.plugins import plugin_text, source_of
 
 SECONDS = 5.0
 

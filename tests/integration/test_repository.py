@@ -1,13 +1,11 @@
 """The repository on a real PostgreSQL."""
 
 import contextlib
-import hashlib
 import socket
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,50 +25,10 @@ from app.errors import (
 )
 from app.plugin import PluginMetadata
 from app.postgres.server import EmbeddedPostgres
-from app.records import ACTIVE, Artifact, Endpoint, TrialReport, artifact_name
-from app.routing.table import find_conflict
-from tests.acceptance.server import wait_until
-from tests.integration.test_schema import Session, session
-
-
-def digest(number: int) -> str:
-    return f"{number:032x}"
-
-
-def artifact(name: str, number: int, archive: bytes = b"") -> Artifact:
-    archive = archive or f"{name} {number}".encode()
-    return Artifact(name, digest(number), hashlib.sha256(archive).hexdigest(), archive)
-
-
-def report(name: str, *paths: str) -> TrialReport:
-    endpoints = tuple(Endpoint("GET", path, "Plugin.get") for path in paths)
-    return TrialReport(PluginMetadata(name, "1.0"), endpoints)
-
-
-def publish(
-    repository: Repository, name: str, *paths: str, number: int = 1, **changes: str
-) -> tuple[str, int]:
-    """Publish as the publisher does, without a folder."""
-    found = report(name, *paths)
-    found = replace(found, metadata=replace(found.metadata, **changes))
-    with repository.publishing() as publication:
-        row = publication.lock_row(name)
-        conflict = find_conflict(name, paths, publication.other_templates(name, paths))
-        if conflict is not None:
-            raise conflict
-        publication.keep_version(artifact(name, number), found)
-        saved = publication.save(
-            row,
-            found.metadata,
-            found.endpoints,
-            source_path=f"/p/{name}",
-            binary_path=f"/b/{artifact_name(name, digest(number))}",
-            source_digest=digest(number),
-            status=ACTIVE,
-        )
-        publication.prune_versions(name)
-    return saved
-
+from app.records import ACTIVE, artifact_name
+from tests.support.databases import Session, session
+from tests.support.publications import MESSAGES, artifact, digest, publish, report
+from tests.support.waiting import wait_until
 
 # --- publications ----------------------------------------------------------------------------
 
@@ -276,20 +234,6 @@ def test_the_same_error_again_changes_nothing(repository: Repository, sql: Sessi
     before = sql("SELECT xmin, updated_at FROM plugins")
     repository.record_error(row, dict(reversed(error.items())))
     assert sql("SELECT xmin, updated_at FROM plugins") == before
-
-
-MESSAGES = {
-    "plain": "it broke",
-    "nul": "a\0b",
-    "escaped_nul": "\\u0000 cannot be converted to text",
-    "backslashes": "\\" * 7 + "u0000",
-    "surrogate": "caf\udce9",
-    "high_surrogate": "\ud800",
-    "low_before_high": "\udc00\ud800",
-    "emoji": "🍌",
-    "quotes": "'\"%s %(x)s",
-    "long": "x" * 1_000_000,
-}
 
 
 @pytest.mark.parametrize("message", MESSAGES.values(), ids=MESSAGES)

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import multiprocessing
-import select
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,131 +15,12 @@ import pytest
 from app.database.connection import Database
 from app.database.repository import Repository
 from app.database.schema import apply_schema
-
-# As original-go-design.md has them; only the triggers' names are ours.
-GO_TABLES = """
-CREATE TABLE plugins (
-    id VARCHAR(255) PRIMARY KEY,
-    name VARCHAR(255) NOT NULL UNIQUE,
-    description TEXT,
-    version VARCHAR(100) NOT NULL,
-    author VARCHAR(255),
-    type VARCHAR(100) NOT NULL DEFAULT 'static',
-    path VARCHAR(500),
-    binary_path VARCHAR(500),
-    source_path VARCHAR(500),
-    status VARCHAR(50) NOT NULL DEFAULT 'active',
-    created_at TIMESTAMP WITH TIME ZONE NOT NULL DEFAULT CURRENT_TIMESTAMP,
-    updated_at TIMESTAMP WITH TIME ZONE NOT NULL DEFAULT CURRENT_TIMESTAMP
-);
-
-CREATE TABLE plugin_endpoints (
-    id BIGSERIAL PRIMARY KEY,
-    plugin_id VARCHAR(255) NOT NULL REFERENCES plugins(id) ON DELETE CASCADE,
-    method VARCHAR(10) NOT NULL,
-    path VARCHAR(500) NOT NULL,
-    handler VARCHAR(255) NOT NULL,
-    type VARCHAR(50) NOT NULL DEFAULT 'REST',
-    created_at TIMESTAMP WITH TIME ZONE NOT NULL DEFAULT CURRENT_TIMESTAMP,
-    updated_at TIMESTAMP WITH TIME ZONE NOT NULL DEFAULT CURRENT_TIMESTAMP
-);
-"""
-
-GO_ROWS = """
-INSERT INTO plugins (id, name, description, version, author, type, binary_path, source_path, status)
-VALUES
-    ('uuid-1', 'powertable', 'A plugin', '0.1.0', 'Benana Team', 'dynamic',
-     '/abs/path/bin/plugins/powertable.so', '../powertable', 'active'),
-    ('uuid-2', 'My-Plugin', NULL, '1', NULL, 'static', NULL, '../My-Plugin', 'inactive'),
-    ('uuid-3', 'other', NULL, '1', NULL, 'dynamic', NULL, '../other', 'loaded');
-INSERT INTO plugin_endpoints (plugin_id, method, path, handler)
-VALUES ('uuid-1', 'GET', '/powertable', 'handleGet');
-"""
-
-GO_TRIGGERS = """
-CREATE OR REPLACE FUNCTION notify_plugin_change()
-RETURNS TRIGGER AS $$
-DECLARE payload JSON;
-BEGIN
-    -- Build notification payload
-    payload = json_build_object(
-        'operation', TG_OP,
-        'table', TG_TABLE_NAME,
-        'id', NEW.id,
-        'name', NEW.name,
-        'new_data', row_to_json(NEW),
-        'timestamp', extract(epoch from now())
-    );
-
-    -- Send notification
-    PERFORM pg_notify('plugin_changes', payload::text);
-    RETURN NEW;
-END;
-$$ LANGUAGE plpgsql;
-CREATE TRIGGER "Plugins Changed" BEFORE INSERT OR UPDATE OR DELETE ON plugins
-    FOR EACH ROW EXECUTE FUNCTION notify_plugin_change();
-CREATE TRIGGER "Endpoints Changed" BEFORE INSERT OR UPDATE OR DELETE ON plugin_endpoints
-    FOR EACH ROW EXECUTE FUNCTION notify_plugin_change();
-"""
+from tests.support.databases import DIGEST, Session, apply, session
+from tests.support.first_tables import GO_ROWS, GO_TABLES, GO_TRIGGERS
 
 KEYS = {"operation", "schema", "table", "id", "name", "new_data", "timestamp"}
-DIGEST = "0123456789abcdef0123456789abcdef"
 
 Sql = Callable[..., list[tuple[Any, ...]]]
-
-
-class Session:
-    """A psql session in autocommit, which can listen."""
-
-    def __init__(self, url: str) -> None:
-        self.connection = psycopg2.connect(url)
-        self.connection.autocommit = True
-
-    def __call__(self, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
-        with self.connection.cursor() as cursor:
-            cursor.execute(statement, parameters or None)
-            return cursor.fetchall() if cursor.description else []
-
-    def payloads(self) -> list[str]:
-        """Return all payloads that were notified before this call, in their order."""
-        marks = 0
-        self("NOTIFY fence")  # notifications come in the order of the commits
-        payloads = []
-        deadline = time.monotonic() + 10.0
-        while not marks:
-            assert time.monotonic() < deadline, "the fence did not come back"
-            self.connection.poll()
-            while self.connection.notifies:
-                found = self.connection.notifies.pop(0)
-                if found.channel == "fence":
-                    marks += 1
-                else:
-                    payloads.append(found.payload)
-            if not marks:
-                select.select([self.connection], [], [], 1.0)
-        return payloads
-
-    def notified(self) -> list[dict[str, Any]]:
-        payloads = self.payloads()
-        assert all(len(payload.encode()) < 8000 for payload in payloads)
-        return [json.loads(payload) for payload in payloads]
-
-
-@contextlib.contextmanager
-def session(url: str) -> Iterator[Session]:
-    opened = Session(url)
-    try:
-        yield opened
-    finally:
-        opened.connection.close()
-
-
-def apply(url: str) -> bool:
-    connection = psycopg2.connect(url)
-    try:
-        return apply_schema(connection)
-    finally:
-        connection.close()
 
 
 def apply_at_once(url: str, barrier: Any, results: Any) -> None:

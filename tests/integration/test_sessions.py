@@ -22,11 +22,11 @@ from app.database.sessions import OWN_SETTINGS, SHARED_SETTINGS
 from app.database.statements import statement, transaction
 from app.database.timeouts import plugin_bounds
 from app.errors import DatabaseUnavailableError
-from tests.acceptance.server import free_port, wait_until
-from tests.integration.test_events import Proxy, Recorder, listening, proxy
-from tests.integration.test_schema import session
-
-__all__ = ["proxy"]
+from tests.support.databases import session
+from tests.support.listening import Recorder, listening
+from tests.support.postgres_proxy import Proxy
+from tests.support.server import free_port
+from tests.support.waiting import wait_until
 
 ODD = {
     "datestyle": "German, DMY",

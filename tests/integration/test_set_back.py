@@ -17,9 +17,9 @@ from app.database.repository import Repository
 from app.errors import ConflictError, DatabaseUnavailableError
 from app.records import PluginRow, artifact_name
 from app.routing.table import find_conflict
-from tests.acceptance.server import wait_until
-from tests.integration.test_repository import artifact, digest, publish, report
-from tests.integration.test_schema import Session, session
+from tests.support.databases import Session, session
+from tests.support.publications import artifact, digest, publish, report
+from tests.support.waiting import wait_until
 
 
 def path_of(name: str, number: int, folder: str = "/b") -> str:

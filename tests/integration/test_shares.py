@@ -12,7 +12,7 @@ from app.database import connection as connection_module
 from app.database.connection import Database
 from app.database.shares import Share
 from app.errors import DatabaseBusyError
-from tests.acceptance.server import wait_until
+from tests.support.waiting import wait_until
 
 PATIENCE = 0.1
 

@@ -17,9 +17,9 @@ from app.database.connection import Database
 from app.database.repository import Repository
 from app.database.upkeep import Upkeep
 from app.errors import DatabaseRefusedError
-from tests.acceptance.server import wait_until
-from tests.integration.test_events import Recorder, listening
-from tests.integration.test_schema import DIGEST, Session, apply, session
+from tests.support.databases import DIGEST, Session, apply, session
+from tests.support.listening import Recorder, listening
+from tests.support.waiting import wait_until
 
 PATHS = ["''", "pg_catalog", 'nowhere, "Odd ""Name"""', "elsewhere, public"]
 METADATA = {"version": "7", "endpoints": [["GET", "/p", "handler"]], "completed": True}

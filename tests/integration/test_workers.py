@@ -22,9 +22,9 @@ from app.records import LoadRecord, WorkerReport
 from app.serving import recorder as recorder_module
 from app.serving.last_known_good import LastKnownGood
 from app.serving.recorder import Recorder
-from tests.acceptance.server import wait_until
-from tests.integration.test_repository import MESSAGES
-from tests.integration.test_schema import Session, session
+from tests.support.databases import Session, session
+from tests.support.publications import MESSAGES
+from tests.support.waiting import wait_until
 
 REPORT = WorkerReport()
 LONG_AGO = "clock_timestamp() - interval '1 hour'"

@@ -1,100 +1,26 @@
 """What the unit tests share: plugins from text, compiled and loaded in this process."""
 
-import contextlib
-import gc
-import hashlib
+import http.server
 import itertools
-import json
 import logging
+import os
+import socketserver
 import sys
-import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import falcon
-import falcon.testing
 import pytest
+from click.testing import CliRunner, Result
 
 from app.admin import problems
-from app.errors import DatabaseUnavailableError
+from app.cli.commands import main
 from app.loading.loader import LoadedPlugin, load, make_context_factory
-from app.loading.registration import Route
 from app.package import archive
-from app.publishing.compiler import compile_plugin
-from app.publishing.discovery import digest_of, read_source
-from app.records import Artifact, Manifest, PluginSource
+from app.publishing.discovery import read_source
+from app.records import Artifact, PluginSource
 from app.routing.application import LiveApp
-
-PLUGIN = """\
-from app.plugin import PluginInterface, PluginMetadata
-
-class Sample(PluginInterface):
-    def initialize(self, context):
-        self.context = context
-
-    def get_metadata(self):
-        return PluginMetadata(name="sample", version="1.0")
-
-    def register_routes(self, server):
-        server.get("/sample", self.handle)
-
-    def cleanup(self, context):
-        pass
-
-    def handle(self):
-        return {"ok": True}
-
-def new_plugin():
-    return Sample()
-"""
-
-
-def text(content: str | bytes) -> bytes:
-    """Return a file's content as bytes, a text without its common indentation."""
-    return content if isinstance(content, bytes) else textwrap.dedent(content).encode()
-
-
-def source_of(files: Mapping[str, str | bytes], name: str = "sample", **manifest: Any):
-    """Make a plugin's source in memory, without a folder."""
-    raw = {path: text(content) for path, content in files.items()}
-    return PluginSource(name, Path("/nowhere") / name, raw, Manifest(**manifest), digest_of(raw))
-
-
-def artifact_of(files: Mapping[str, str | bytes], name: str = "sample", **manifest: Any):
-    """Compile a plugin from texts."""
-    return compile_plugin(source_of(files, name, **manifest))
-
-
-def plugin_text(body: str = "", *, top: str = "", **methods: str) -> str:
-    """Return a valid plugin's text with some methods' bodies replaced and others added."""
-    bodies = {
-        "initialize": "self.context = context",
-        "get_metadata": "return PluginMetadata(name='sample', version='1.0')",
-        "register_routes": "server.get('/sample', self.handle)",
-        "cleanup": "pass",
-        "handle": "return {'ok': True}",
-    } | methods
-    arguments = {
-        "initialize": "self, context",
-        "register_routes": "self, server",
-        "cleanup": "self, context",
-    }
-    lines = ["from app.plugin import PluginInterface, PluginMetadata", textwrap.dedent(top)]
-    lines.append("class Sample(PluginInterface):")
-    for method, code in bodies.items():
-        lines.append(f"    def {method}({arguments.get(method, 'self')}):")
-        lines.append(textwrap.indent(textwrap.dedent(code), "        "))
-    lines.append(textwrap.indent(textwrap.dedent(body), "    "))
-    lines.append("def new_plugin():\n    return Sample()\n")
-    return "\n".join(lines)
-
-
-@contextlib.contextmanager
-def no_database() -> Iterator[None]:
-    raise DatabaseUnavailableError("the database is away")
-    yield
+from tests.support.plugins import artifact_of, no_database, text
 
 
 @pytest.fixture
@@ -162,95 +88,12 @@ def load_plugin(tmp_path: Path) -> Iterator[Callable[..., LoadedPlugin]]:
         plugin.package.forget()
 
 
-def resource(**responders: Callable[..., None]) -> Any:
-    """Make a Falcon resource from responders."""
-    return SimpleNamespace(**responders)
-
-
-def json_of(raw: bytes) -> Any:
-    """Parse an answer as strictly as a client in another language would."""
-
-    def refuse(constant: str) -> None:
-        raise AssertionError(f"{constant} is not JSON")
-
-    return json.loads(raw.decode("utf-8"), parse_constant=refuse)
-
-
-class Answer:
-    """A WSGI answer, with what a test asks of it."""
-
-    def __init__(self, app: Any, environ: dict[str, Any]) -> None:
-        self.calls: list[tuple[str, list[tuple[str, str]]]] = []
-        self.body: Any = None
-        self.body = app(environ, self._start)
-
-    def _start(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> None:
-        # PEP 3333: a second call is an error unless it passes the exception on.
-        assert not self.calls or exc_info is not None, "start_response was called twice"
-        self.calls.append((status, headers))
-
-    @property
-    def status(self) -> int:
-        return int(self.calls[-1][0].split(" ")[0])
-
-    @property
-    def headers(self) -> dict[str, str]:
-        return {key.lower(): value for key, value in self.calls[-1][1]}
-
-    def read(self) -> bytes:
-        try:
-            return b"".join(self.body)
-        finally:
-            self.close()
-
-    def close(self) -> None:
-        close = getattr(self.body, "close", None)
-        if close is not None:
-            close()
-
-
-def call(app: Any, path: str = "/", method: str = "GET", **environ: Any) -> Answer:
-    """Call a WSGI application once."""
-    return Answer(app, falcon.testing.create_environ(path, method=method) | environ)
-
-
 @pytest.fixture
 def app() -> LiveApp:
     """A live application without routes, with the server's own error answers."""
     app = LiveApp()
     problems.install(app)
     return app
-
-
-def put(app: LiveApp, owner: str, routes: Mapping[str, Any]) -> str:
-    """Swap an owner's routes (template → resource, or a function for GET) for others.
-
-    Returns their generation, which no others have.
-    """
-    builder = app.table.builder()
-    builder.remove(owner)
-    generation = f"_plugins.{owner}.g{app.table.number + 1}"
-    made = tuple(
-        Route(
-            owner,
-            template,
-            resource(on_get=target) if callable(target) else target,
-            generation=generation,
-        )
-        for template, target in routes.items()
-    )
-    builder.add(owner, made)
-    app.swap(builder.build())
-    return generation
-
-
-def collected(reference: Callable[[], Any]) -> bool:
-    """Tell whether a weak reference's object is gone, after a full collection."""
-    for _ in range(3):
-        if reference() is None:
-            return True
-        gc.collect()
-    return reference() is None
 
 
 @pytest.fixture(autouse=True)
@@ -270,5 +113,27 @@ def quiet() -> Iterator[None]:
     logging.disable(logging.NOTSET)
 
 
-def sha256(raw: bytes) -> str:
-    return hashlib.sha256(raw).hexdigest()
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Run a command in an empty folder, with settings that point nowhere else."""
+    for variable in [name for name in os.environ if name.startswith("BENANA_")]:
+        monkeypatch.delenv(variable)
+    for variable in ("DATABASE_URL", "NO_COLOR"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str, color: bool = False, **environ: str) -> Result:
+        result = CliRunner().invoke(main, arguments, env=environ, color=color)
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result
+
+    return run
+
+
+@pytest.fixture
+def nowhere():
+    """Return the address of a port that nothing listens on."""
+    with socketserver.TCPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler) as server:
+        port = server.server_address[1]
+    return f"127.0.0.1:{port}"

@@ -11,7 +11,7 @@ from gunicorn.http.wsgi import FileWrapper
 
 from app.routing.application import LiveApp
 from app.routing.grace_periods import InUse
-from tests.unit.conftest import call, json_of, put, resource
+from tests.support.wsgi import call, json_of, put, resource
 
 WAIT = 10
 NOTHING = InUse(None, frozenset())

@@ -21,7 +21,8 @@ import pytest
 from app.errors import ArtifactError
 from app.package.archive import META_FILE, Archive, GenerationImporter, source_label
 from app.records import Artifact
-from tests.unit.conftest import artifact_of, collected, sha256
+from tests.support.memory import collected
+from tests.support.plugins import artifact_of, sha256
 
 
 @pytest.fixture

@@ -11,7 +11,8 @@ import pytest
 
 from app.loading.callers import Surroundings, is_own_origin, parse_host, parse_origin
 from app.loading.loader import LoadedPlugin, load, make_context_factory
-from tests.unit.conftest import artifact_of, call, no_database, plugin_text, sha256
+from tests.support.plugins import artifact_of, no_database, plugin_text, sha256
+from tests.support.wsgi import call
 
 PLUGIN = plugin_text(
     """

@@ -1,6 +1,5 @@
 """What a person at a terminal sees of the `benana` command."""
 
-import http.server
 import importlib.metadata
 import json
 import os
@@ -8,20 +7,17 @@ import socketserver
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import click
 import pytest
-from click.testing import CliRunner, Result
 
 import app.cli.commands
 from app.cli.commands import main
 from app.cli.target import address_of
 from app.postgres import server as embedded
 from app.testing import load_plugin
+from tests.support.fake_admin_api import Api, Silence, plugin
 
 NAMES = ["shop", "a", "none", "plugin", "my_plugin", "plugin_context", "a__b_", "x" + "9" * 62]
 
@@ -37,24 +33,6 @@ class Replaced(Exception):
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch):
-    """Run a command in an empty folder, with settings that point nowhere else."""
-    for variable in [name for name in os.environ if name.startswith("BENANA_")]:
-        monkeypatch.delenv(variable)
-    for variable in ("DATABASE_URL", "NO_COLOR"):
-        monkeypatch.delenv(variable, raising=False)
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: str, color: bool = False, **environ: str) -> Result:
-        result = CliRunner().invoke(main, arguments, env=environ, color=color)
-        if result.exception is not None and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        return result
-
-    return run
-
-
-@pytest.fixture
 def executed(monkeypatch):
     """Raise what the process would be replaced with."""
 
@@ -64,72 +42,12 @@ def executed(monkeypatch):
     monkeypatch.setattr(os, "execve", execve)
 
 
-class Api:
-    """An admin API with canned answers, and what it was asked."""
-
-    def __init__(self) -> None:
-        self.answers: dict[str, tuple[int, object]] = {}
-        self.asked: list[tuple[str, str, dict[str, str]]] = []
-
-    def answer(self, handler: http.server.BaseHTTPRequestHandler) -> None:
-        headers = {name.lower(): value for name, value in handler.headers.items()}
-        self.asked.append((handler.command, handler.path, headers))
-        status, body = self.answers.get(f"{handler.command} {handler.path}", (200, []))
-        raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-        handler.send_response(status)
-        handler.send_header("Content-Length", str(len(raw)))
-        handler.end_headers()
-        handler.wfile.write(raw)
-
-    def fails(self, call: str, status: int, detail: str, **members: object) -> None:
-        problem = {"type": "about:blank", "title": "Wrong", "status": status, "detail": detail}
-        self.answers[call] = (status, {**problem, **members})
-
-    @contextmanager
-    def serve(self, kind: type[socketserver.TCPServer], address: Any) -> Iterator[Any]:
-        api = self
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                api.answer(self)
-
-            do_POST = do_GET
-
-            def log_message(self, *_: object) -> None: ...
-
-            def address_string(self) -> str:
-                return ""
-
-        with kind(address, Handler) as server:
-            thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-            thread.start()
-            try:
-                yield server.server_address
-            finally:
-                server.shutdown()
-                thread.join()
-
-
 @pytest.fixture
 def api(monkeypatch):
     found = Api()
     with found.serve(socketserver.TCPServer, ("127.0.0.1", 0)) as (_, port):
         monkeypatch.setenv("BENANA_BIND", f"127.0.0.1:{port}")
         yield found
-
-
-@pytest.fixture
-def nowhere():
-    """Return the address of a port that nothing listens on."""
-    with socketserver.TCPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler) as server:
-        port = server.server_address[1]
-    return f"127.0.0.1:{port}"
-
-
-def plugin(name: str, **more: object) -> dict[str, object]:
-    endpoints = [{"method": method, "path": f"/{name}"} for method in ("GET", "POST")]
-    shown = {"name": name, "status": "active", "version": "1.0.0", "generation": 1, "error": None}
-    return {**shown, "endpoints": endpoints, **more}
 
 
 def fault(message: str, **more: object) -> dict[str, object]:
@@ -737,11 +655,6 @@ class Chatter(socketserver.BaseRequestHandler):
     def handle(self) -> None:
         self.request.recv(65536)
         self.request.sendall(b"220 mail.example.org ESMTP\r\n")
-
-
-class Silence(socketserver.BaseRequestHandler):
-    def handle(self) -> None:
-        self.request.recv(65536)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from app.package.store import read_archive, store_artifact
 from app.publishing import compiler
 from app.publishing.compiler import compile_plugin
 from app.records import Artifact, artifact_digest
-from tests.unit.conftest import artifact_of, sha256, source_of
+from tests.support.plugins import artifact_of, sha256, source_of
 
 
 def refusal(files) -> CompileError:

@@ -10,7 +10,7 @@ import pytest
 from app.conditions import Conditions
 from app.publishing import election as election_module
 from app.publishing.election import Election
-from tests.acceptance.server import wait_until
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture(autouse=True)

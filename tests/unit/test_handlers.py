@@ -25,7 +25,7 @@ from app.loading.handlers import MAX_BODY_BYTES, make_responder, to_json
 from app.loading.registration import HandlerResource
 from app.loading.signatures import HandlerError, describe
 from app.loading.templates import template_fields
-from tests.unit.conftest import call, json_of, put, resource
+from tests.support.wsgi import call, json_of, put, resource
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 from app import health
 from app.conditions import Condition, Conditions
 from app.health import ADOPTED, Health
-from tests.acceptance.server import wait_until
+from tests.support.waiting import wait_until
 
 
 class Host:

@@ -9,7 +9,7 @@ import pytest
 from app.errors import LoadError
 from app.publishing.discovery import read_source
 from app.publishing.trial import TrialRunner
-from tests.unit.conftest import PLUGIN
+from tests.support.plugins import PLUGIN
 
 
 @pytest.fixture(scope="module")

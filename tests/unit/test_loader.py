@@ -22,15 +22,9 @@ from app.plugin import PluginInterface, PluginMetadata
 from app.records import ACTIVE, Artifact, ServedRow
 from app.routing.table import RouteTable
 from app.serving.load_queue import LoadQueue
-from tests.unit.conftest import (
-    PLUGIN,
-    artifact_of,
-    call,
-    collected,
-    json_of,
-    no_database,
-    plugin_text,
-)
+from tests.support.memory import collected
+from tests.support.plugins import PLUGIN, artifact_of, no_database, plugin_text
+from tests.support.wsgi import call, json_of
 
 
 @pytest.fixture

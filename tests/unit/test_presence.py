@@ -9,7 +9,7 @@ import pytest
 
 from app import presence
 from app.presence import Presence, own_presence
-from tests.acceptance.server import wait_until
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
 

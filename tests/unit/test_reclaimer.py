@@ -15,7 +15,8 @@ from app.routing.grace_periods import InUse, RunningRequests, Slot
 from app.routing.overlay import OverlayMap
 from app.routing.table import RouteTable
 from app.serving.reclaimer import Reclaimer
-from tests.unit.conftest import call, collected, put, resource
+from tests.support.memory import collected
+from tests.support.wsgi import call, put, resource
 
 WAIT = 10
 NOTHING = InUse(None, frozenset())

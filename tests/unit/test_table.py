@@ -20,7 +20,7 @@ from app.loading.templates import FIELD_PATTERN, template_fault
 from app.routing import overlay
 from app.routing.application import LiveApp
 from app.routing.table import RESERVED_SEGMENTS, SERVER, RouteTable, find_conflict
-from tests.unit.conftest import call, json_of, put, resource
+from tests.support.wsgi import call, json_of, put, resource
 
 BOUNDED = settings(max_examples=150, derandomize=True, deadline=None)
 

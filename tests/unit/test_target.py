@@ -3,7 +3,6 @@
 import shutil
 import socketserver
 import ssl
-import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,28 +13,10 @@ import pytest
 from app.cli.target import Target
 from app.errors import SettingsError
 from app.settings import Settings
-from tests.unit.test_cli import Api, Silence, nowhere, plugin, run
-
-__all__ = ["nowhere", "run"]
+from tests.support.certificates import make_certificate
+from tests.support.fake_admin_api import Api, Silence, plugin
 
 needs_openssl = pytest.mark.skipif(shutil.which("openssl") is None, reason="it takes openssl")
-
-
-def make_certificate(folder: Path, names: str) -> tuple[Path, Path]:
-    """Make a certificate that signs itself; return its file and that of its key."""
-    folder.mkdir(exist_ok=True)
-    certificate, key = folder / "cert.pem", folder / "key.pem"
-    subprocess.run(
-        [
-            *("openssl", "req", "-x509", "-nodes", "-newkey", "ec"),
-            *("-pkeyopt", "ec_paramgen_curve:P-256"),
-            *("-days", "2", "-subj", "/CN=benana", "-addext", f"subjectAltName={names}"),
-            *("-keyout", key, "-out", certificate),
-        ],
-        check=True,
-        capture_output=True,
-    )
-    return certificate, key
 
 
 @pytest.fixture(scope="module")

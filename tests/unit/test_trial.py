@@ -17,8 +17,8 @@ from app.errors import LoadError, SupersededError, TrialError
 from app.publishing.trial import TrialRunner
 from app.publishing.trial_child import _FIRST_PLUGIN
 from app.records import Manifest, PluginSource
-from tests.acceptance.server import wait_until
-from tests.unit.conftest import PLUGIN, source_of
+from tests.support.plugins import PLUGIN, source_of
+from tests.support.waiting import wait_until
 
 
 def first() -> PluginSource:

@@ -15,7 +15,7 @@ from app.publishing.compiler import compile_plugin
 from app.publishing.trial import TrialRunner
 from app.publishing.trial_server import _Child
 from app.records import PluginSource
-from tests.unit.conftest import PLUGIN, source_of
+from tests.support.plugins import PLUGIN, source_of
 
 
 @pytest.fixture(scope="module")

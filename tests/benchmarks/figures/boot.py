@@ -12,12 +12,13 @@ from app.database.repository import Repository
 from app.publishing.publisher import Publisher
 from app.publishing.refusals import Refusals
 from app.publishing.trial import TrialRunner
-from tests.acceptance.server import CHECKOUT, WHOAMI
 from tests.benchmarks.figures.rows import SMALL
 from tests.benchmarks.fleet import Fleet
 from tests.benchmarks.generator import write_plugins
 from tests.benchmarks.measure import Figure, flat, in_turns, median, short, spread
 from tests.benchmarks.servers import BenchServer, Rig
+from tests.support.checkout import CHECKOUT
+from tests.support.plugins import WHOAMI
 
 
 def plain_root(rig: Rig, plugins: Path) -> Path:

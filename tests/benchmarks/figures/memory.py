@@ -5,12 +5,12 @@ import json
 import subprocess
 import sys
 
-from tests.acceptance.server import CHECKOUT
 from tests.benchmarks.figures.boot import plain_root
 from tests.benchmarks.fleet import Fleet
 from tests.benchmarks.measure import Figure, median, short
 from tests.benchmarks.servers import Rig
 from tests.benchmarks.worker import WorkerProcess
+from tests.support.checkout import CHECKOUT
 
 
 def measure(rig: Rig) -> list[Figure]:

@@ -18,7 +18,8 @@ from typing import Any
 
 import psycopg2
 
-from tests.acceptance.server import Answer, Server, ask, wait_until
+from tests.support.server import Answer, Server, ask
+from tests.support.waiting import wait_until
 
 COUNTING = '''
 import os

@@ -12,60 +12,13 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import psycopg2
 
-T = TypeVar("T")
-
-CHECKOUT = Path(os.environ.get("BENANA_TEST_CHECKOUT") or Path(__file__).parents[2])
-"""What is tested; a broken copy of it, where a test is to be seen failing."""
-
-PLUGIN = """
-import os
-
-from app.plugin import PluginMetadata
-
-
-class Plugin:
-    def initialize(self, context):
-        pass
-
-    def get_metadata(self):
-        return PluginMetadata(name="{name}", version="{version}")
-
-    def register_routes(self, server):
-        server.get("/{name}", self.get)
-
-    def cleanup(self, context):
-        pass
-
-    def get(self):
-        return {{"says": "{says}", "pid": os.getpid()}}
-
-
-def new_plugin():
-    return Plugin()
-"""
-
-WHOAMI = PLUGIN.format(name="whoami", version="1", says="I am")
-
-
-def source(name: str, says: str = "one", version: str = "1.0.0") -> str:
-    """Return a plugin whose `GET /<name>` answers `{"says": …, "pid": …}`."""
-    return PLUGIN.format(name=name, says=says, version=version)
-
-
-def wait_until(look: Callable[[], T], what: str = "", seconds: float = 10.0) -> T:
-    """Look again and again until something true comes back; fail after a deadline."""
-    deadline = time.monotonic() + seconds
-    while True:
-        found = look()
-        if found:
-            return found
-        if time.monotonic() > deadline:
-            raise AssertionError(f"not within {seconds} s: {what or look}; last: {found!r}")
-        time.sleep(0.01)
+from tests.support.checkout import CHECKOUT
+from tests.support.plugins import WHOAMI
+from tests.support.waiting import wait_until
 
 
 def free_port() -> int:

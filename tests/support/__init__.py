@@ -1,0 +1,1 @@
+"""What tests share: servers, databases, plugins, things that stand for others."""

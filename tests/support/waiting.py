@@ -1,0 +1,19 @@
+"""Waiting for what is to come, with a deadline."""
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def wait_until(look: Callable[[], T], what: str = "", seconds: float = 10.0) -> T:
+    """Look again and again until something true comes back; fail after a deadline."""
+    deadline = time.monotonic() + seconds
+    while True:
+        found = look()
+        if found:
+            return found
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {seconds} s: {what or look}; last: {found!r}")
+        time.sleep(0.01)
