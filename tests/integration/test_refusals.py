@@ -61,8 +61,14 @@ class Publishing:
         self.refusals = Refusals(self.conditions)
         self.trial: Any = CountedTrial(**reports)
         self.root = home / "plugins"
+        self.artifacts = home / "bin"
         self.edit("first")
-        self.publisher = Publisher(self.root, home / "bin", repository, self.trial, self.refusals)
+        self.try_with(self.trial)
+
+    def try_with(self, trial: Any) -> None:
+        """Go on with another trial: what is known of the folder is on the disk."""
+        self.trial = trial
+        self.publisher = Publisher(self.root, self.artifacts, self.repository, trial, self.refusals)
 
     def edit(self, text: str) -> None:
         (self.root / "one").mkdir(parents=True, exist_ok=True)
@@ -233,8 +239,7 @@ def test_what_cannot_even_be_recorded_is_said_and_held(
     publishing.follow()
     publishing.edit("second")
     if source == "broken":
-        publishing.trial = InstantTrial(one=PluginError("one", "it is broken"))
-        publishing.publisher._trial = publishing.trial
+        publishing.try_with(InstantTrial(one=PluginError("one", "it is broken")))
     sql(f"{FREEZE}; CREATE TRIGGER f BEFORE UPDATE ON plugins"
         " FOR EACH ROW EXECUTE FUNCTION frozen()")  # fmt: skip
     try:
@@ -323,12 +328,12 @@ def test_a_character_that_the_encoding_lacks_is_refused_with_its_name(
         assert (error.sqlstate, f'encoding "{encoding}"' in str(error)) == ("22P05", True)
         assert f'encoding "{encoding}"' in publishing.error
         broken = PluginError("one", "found \N{EURO SIGN}, expected $")
-        publishing.publisher._trial = InstantTrial(one=broken)  # type: ignore[assignment]
+        publishing.try_with(InstantTrial(one=broken))
         publishing.edit("second")
         assert publishing.follow() is broken
         assert publishing.error == "found \\u20ac, expected $"
         fits = TrialReport(PluginMetadata("one", "1.0", "plain"), ())
-        publishing.publisher._trial = InstantTrial(one=fits)  # type: ignore[assignment]
+        publishing.try_with(InstantTrial(one=fits))
         publishing.edit("third")
         assert publishing.follow() is None
 
@@ -557,7 +562,8 @@ def test_a_trial_that_did_not_find_a_volume_is_repeated(
     if wrapped:
         read = f"try:\n    {read}\nexcept OSError:\n    raise ValueError('not set up')"
     (publishing.root / "one" / "main.py").write_text(VOLUME.format(read=read))
-    trial = publishing.publisher._trial = TrialRunner(None)
+    trial = TrialRunner(None)
+    publishing.try_with(trial)
     try:
         error = publishing.follow()
         assert isinstance(error, LoadError)
@@ -575,7 +581,8 @@ def test_a_trial_that_finds_no_room_for_its_data_is_repeated(
     soon: None, publishing: Publishing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (publishing.root / "one" / "main.py").write_text(VOLUME.format(read=""))
-    trial = publishing.publisher._trial = TrialRunner(None)
+    trial = TrialRunner(None)
+    publishing.try_with(trial)
     try:
         trial.prepare()
         with monkeypatch.context() as patch:
