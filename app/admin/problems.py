@@ -133,7 +133,7 @@ def _raise_ours(error: BenanaError, plugin: str | None) -> None:
     if isinstance(error, UnknownPluginError):
         raise Problem(404, str(error))
     if isinstance(error, DatabaseUnavailableError):
-        detail = "The database is away; what is loaded is served on. Try again in a moment."
+        detail = "The database is away; what is loaded keeps serving. Try again in a moment."
         if isinstance(error, DatabaseBusyError):
             detail = f"The database is busy: {error}."
         elif isinstance(error, DatabaseReadOnlyError):

@@ -74,7 +74,7 @@ class Publisher:
 
         Raises:
             PluginError: the source cannot be published; the error is recorded beside the row, and
-                what was served is served on.
+                what was served keeps serving.
             DatabaseUnavailableError: nothing was recorded; publish again later.
             DatabaseRefusedError: the row cannot be written; recorded, if the database takes that.
         """

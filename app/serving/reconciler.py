@@ -141,7 +141,7 @@ class Reconciler(OwnThread):
                 self._cannot_compare(str(error))
                 self._try_later(names)
             except Exception as error:
-                # A fault of ours must not end the thread: what is loaded goes on being served.
+                # A fault of ours must not end the thread: what is loaded keeps serving.
                 log.exception("a pass of the reconciler failed")
                 self._cannot_compare(f"{type(error).__name__}: {error}")
                 self._try_later(None)
