@@ -30,7 +30,7 @@ from app.publishing.look import Look
 from app.publishing.refusals import Refusals
 from app.publishing.requirements import installed
 from app.publishing.saving import Saver
-from app.publishing.seen import SeenSources
+from app.publishing.seen import SeenSources, identity_of
 from app.publishing.trial import TrialRunner
 from app.records import PluginRow, PluginSource, artifact_digest
 
@@ -188,6 +188,7 @@ class Publisher:
         restore = self._seen.begin_start() if at_start else self._seen.start_is_pending()
         if at_start or restore:
             self._repository.apply_schema()  # later, a table that is missing is being restored
+        root = identity_of(self._root)
         folders = list_folders(self._root)
         if restore and folders:
             self._follow_root()
@@ -207,7 +208,7 @@ class Publisher:
         if not self._seen.is_unmounted(self._root):
             locked += self._forget_missing(set(folders))
         if folders:
-            self._seen.record_root(self._root)
+            self._seen.record_root(root)
         if not locked:
             self._seen.end_start(self._root)
         published = sum(map(bool, found.values()))
@@ -291,6 +292,7 @@ class Publisher:
     ) -> bool:
         began = time.perf_counter()
         folder = self._root / name
+        root = identity_of(self._root)
         source = None
         try:
             folder = self._folder_of(name, row)
@@ -299,14 +301,14 @@ class Publisher:
             if not force and not self._is_wanted(row, source, restore):
                 if row is not None and row.error is not None:
                     self._repository.record_error(row, None)
-                self._remember(source, look)
+                self._remember(source, look, root)
                 return False
             if not force and self.refusals.holds(name, source.digest, look.stamp):
                 return False  # it was tried and refused; events come in twos and threes
             self.refusals.begin(name, source.digest)
             artifact, report = self._trial.run(source, look.superseded)
             generation = self._saver.save(source, artifact, report, look, force=force)
-            self._remember(source, look)
+            self._remember(source, look, root)
         except PluginError as error:
             if not look.settle() or self._has_changed(name, row, source):
                 self.refusals.give_up(name)
@@ -389,12 +391,18 @@ class Publisher:
             return True
         return source.digest not in {seen, row.source_digest}
 
-    def _remember(self, source: PluginSource, look: Look) -> None:
-        """Note on this host that a source is published, and that nothing is refused any more."""
+    def _remember(self, source: PluginSource, look: Look, root: str | None) -> None:
+        """Note on this host that a source is published, and that nothing is refused any more.
+
+        Args:
+            source: the source.
+            look: the look that found it.
+            root: which folder the plugins' root was before it was read.
+        """
         name = source.name
         try:
             if self._seen.digest_of(name) != source.digest:
-                self._seen.record_root(self._root)
+                self._seen.record_root(root)
                 self._seen.record(name, source.digest)
         except OSError as error:
             text = (
