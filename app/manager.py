@@ -109,6 +109,7 @@ class PluginManager:
             settings.artifacts_dir,
             self._publisher,
             self._host_conditions,
+            lambda: self._running.crew,
         )
         self._undertaker = Undertaker(app.running, settings.drain_seconds)
         self._files = HostFiles(settings.artifacts_dir, needed=settings.watch)

@@ -14,7 +14,7 @@ from tests.acceptance.server import Server, source, wait_until
 
 pytestmark = pytest.mark.soak
 
-FOLLOWED_SECONDS = 15.0
+FOLLOWED_SECONDS = 5.0
 
 WAYS = {
     "clean": ["--clean", "--if-exists"],
