@@ -110,6 +110,7 @@ class PluginManager:
             settings.artifacts_dir,
             self._publisher,
             self._host_conditions,
+            lambda: self._running.crew,
         )
         self._reclaimer = Reclaimer(app.running, settings.drain_seconds)
         live = LivePlugins(app, self._reclaimer)

@@ -21,7 +21,7 @@ from app.publishing.discovery import (
     list_folders,
     may_be_plugin,
 )
-from app.publishing.host_state import HostState
+from app.publishing.host_state import HostState, identity_of
 from app.publishing.ignore import is_part
 from app.publishing.refusals import Refusals
 from app.publishing.requirements import installed
@@ -167,6 +167,7 @@ class Publisher:
         restore = self._seen.begin_start() if at_start else self._seen.start_is_pending()
         if at_start or restore:
             self._repository.apply_schema()  # later, a table that is missing is being restored
+        root = identity_of(self._root)
         folders = list_folders(self._root)
         if restore and folders:
             self._follow_root()
@@ -186,7 +187,7 @@ class Publisher:
         if not self._seen.is_unmounted(self._root):
             locked += self._forget_missing(set(folders))
         if folders:
-            self._seen.record_root(self._root)
+            self._seen.record_root(root)
         if not locked:
             self._seen.end_start(self._root)
         published = sum(map(bool, found.values()))

@@ -17,7 +17,7 @@ from app.errors import (
 from app.publishing.attempt import PublishAttempt
 from app.publishing.discovery import inside, read_source
 from app.publishing.error_records import ErrorRecords
-from app.publishing.host_state import HostState
+from app.publishing.host_state import HostState, identity_of
 from app.publishing.refusals import Refusals
 from app.publishing.saving import Saver
 from app.publishing.trial import TrialRunner
@@ -82,6 +82,7 @@ class SourcePublisher:
         """
         began = time.perf_counter()
         folder = self._root / name
+        root = identity_of(self._root)
         source = None
         try:
             folder = self.folder_of(name, row)
@@ -90,14 +91,14 @@ class SourcePublisher:
             if not force and not self._is_wanted(row, source, restore):
                 if row is not None and row.error is not None:
                     self._repository.record_error(row, None)
-                self._remember(source, look)
+                self._remember(source, look, root)
                 return False
             if not force and self._refusals.holds(name, source.digest, look.stamp):
                 return False  # it was tried and refused; events come in twos and threes
             self._refusals.begin(name, source.digest)
             artifact, report = self._trial.run(source, look.superseded)
             generation = self._saver.save(source, artifact, report, look, force=force)
-            self._remember(source, look)
+            self._remember(source, look, root)
         except PluginError as error:
             if not look.settle() or self._has_changed(name, row, source):
                 self._refusals.give_up(name)
@@ -201,12 +202,18 @@ class SourcePublisher:
             return True
         return source.digest not in {seen, row.source_digest}
 
-    def _remember(self, source: PluginSource, look: PublishAttempt) -> None:
-        """Note on this host that a source is published, and that nothing is refused any more."""
+    def _remember(self, source: PluginSource, look: PublishAttempt, root: str | None) -> None:
+        """Note on this host that a source is published, and that nothing is refused any more.
+
+        Args:
+            source: the source.
+            look: the attempt that found it.
+            root: which folder the plugins' root was before it was read.
+        """
         name = source.name
         try:
             if self._seen.digest_of(name) != source.digest:
-                self._seen.record_root(self._root)
+                self._seen.record_root(root)
                 self._seen.record(name, source.digest)
         except OSError as error:
             text = (

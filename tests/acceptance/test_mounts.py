@@ -12,8 +12,7 @@ from tests.support.waiting import wait_until
 
 MakeServer = Callable[..., Server]
 
-IN_TIME = 4.0
-"""A deadline for a loaded machine; with nothing else to do it takes half a second."""
+IN_TIME = 1.0
 
 
 @pytest.mark.soak
