@@ -34,6 +34,11 @@ class HostState:
         self._started_from = self._folder / ".from"
         self._lost = False
 
+    @property
+    def is_new(self) -> bool:
+        """Whether this host has never looked for plugins."""
+        return not self._folder.exists()
+
     def digest_of(self, plugin: str) -> str | None:
         """Return the digest that was last published from this host's folder, None if none was."""
         try:
