@@ -207,7 +207,8 @@ def test_what_one_plugin_waits_for_does_not_hold_up_the_publishes_of_others(
     publish(repository, "one", "/one")
     repository.record_failure("one", "/p/one", {"message": "broken"})
     name = "fresh" if held == NEW_ROW else "one"
-    began, took = threading.Event(), []
+    began = threading.Event()
+    took: list[float] = []
 
     def attempt() -> None:
         began.set()
@@ -339,9 +340,12 @@ def test_a_row_that_was_locked_before_is_not_waited_for_again(
     publisher = publisher_on(tmp_path, impatient, one=report("one", "/one"))
     trials: list[str] = []
     run = publisher._trial.run
-    publisher._trial.run = lambda source, *rest: (  # type: ignore[method-assign]
-        trials.append(source.name) or run(source, *rest)
-    )
+
+    def counted(source: Any, *rest: Any) -> Any:
+        trials.append(source.name)
+        return run(source, *rest)
+
+    publisher._trial.run = counted  # type: ignore[method-assign, assignment]
     with holding(url, ROW):
         with pytest.raises(DatabaseBusyError, match="a row of plugins is locked by pid"):
             publisher.follow("one", PublishAttempt())
@@ -414,7 +418,7 @@ def test_the_bounds_hold_in_every_transaction_and_reach_nobody_else(url: str, op
             (transaction, "normal", "20s"),
             (transaction, "bulk", "0"),
         ):
-            with opened(database, pace=pace) as cursor:
+            with opened(database, pace=pace) as cursor:  # type: ignore[arg-type]
                 cursor.execute(show)
                 idle = "0" if pace == "bulk" else "20s"
                 assert cursor.fetchone() == ("1500ms", limit, idle)

@@ -35,6 +35,7 @@ from app.publishing import refusals as refusals_module
 from app.publishing.attempt import PublishAttempt
 from app.publishing.publisher import Publisher
 from app.publishing.refusals import Refusals
+from app.publishing.stamps import FolderStamp
 from app.publishing.trial import TrialRunner
 from app.records import Endpoint, TrialReport
 from tests.support.databases import Session, session
@@ -62,7 +63,7 @@ class Publishing:
         self.trial: Any = CountedTrial(**reports)
         self.root = home / "plugins"
         self.edit("first")
-        self.publisher = Publisher(self.root, home / "bin", repository, self.trial, self.refusals)
+        self.publisher = Publisher(self.root, home / "bin", repository, self.trial, self.refusals)  # type: ignore[arg-type]
 
     def edit(self, text: str) -> None:
         (self.root / "one").mkdir(parents=True, exist_ok=True)
@@ -595,13 +596,13 @@ def test_the_same_content_saved_again_is_tried_at_once_where_that_may_help(
 ) -> None:
     (tmp_path / "bin").write_text("")
     look = PublishAttempt()
-    look.stamp = ("one",)
+    look.stamp = FolderStamp((("one", 0, 0, 0, 0),))
     with pytest.raises(ArtifactError):
         publishing.publisher.follow("one", look)
     (tmp_path / "bin").unlink()
     assert not publishing.publisher.follow("one", look), "it is not due"
     saved = PublishAttempt()
-    saved.stamp = ("two",)
+    saved.stamp = FolderStamp((("two", 0, 0, 0, 0),))
     assert publishing.publisher.follow("one", saved)
 
 

@@ -1,6 +1,7 @@
 """What a process says of itself, and which turns the log tells of."""
 
 import logging
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -109,7 +110,7 @@ def at(made, monkeypatch, caplog):
 
     def look(moment):
         caplog.clear()
-        monkeypatch.setattr(health.time, "monotonic", lambda: 1000.0 + moment)
+        monkeypatch.setattr(time, "monotonic", lambda: 1000.0 + moment)
         made._log_turns(made.report())
         return [record.getMessage() for record in caplog.records]
 
@@ -165,7 +166,7 @@ def health_time():
 def test_a_turn_is_told_at_once_to_who_reports_it(conditions, serving, host, monkeypatch):
     monkeypatch.setattr(health, "LOOK_SECONDS", 0.01)
     turns = []
-    made = Health(conditions, serving, host, lambda: turns.append(made.report().status))
+    made = Health(conditions, serving, host, lambda: turns.append(made.report().status))  # type: ignore[attr-defined]
     made.started = True
     made.start()
     try:
