@@ -50,7 +50,7 @@ try:
     with warnings.catch_warnings():
         # WebOb imports `cgi`, which says so: no fault of the test that runs with -W error.
         warnings.simplefilter("ignore", DeprecationWarning)
-        import webtest  # type: ignore[import-untyped]
+        import webtest
 except ModuleNotFoundError as error:
     raise ImportError(
         f"app.testing needs WebTest ({error}); install it with: pip install 'benana[test]'"

@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -14,6 +15,10 @@ from app.postgres.server import EmbeddedPostgres
 from tests.support.folders import open_folder
 
 _numbers = itertools.count(1)
+
+# Each server is four processes: without bytecode in its place, each compiles all of `app/` again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.server import Server
+from tests.support.server import MakeServer, Server
 
 
 @pytest.fixture(scope="module")
@@ -19,9 +19,7 @@ def server(
 
 
 @pytest.fixture
-def make_server(
-    open_path: Path, new_database: Callable[[], str]
-) -> Iterator[Callable[..., Server]]:
+def make_server(open_path: Path, new_database: Callable[[], str]) -> Iterator[MakeServer]:
     """Makes servers that a test starts, stops and breaks as it likes."""
     made: list[Server] = []
 

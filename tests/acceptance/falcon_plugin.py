@@ -204,7 +204,7 @@ class Requests:
             "content_type content_length user_agent auth if_none_match range prefix forwarded_host "
             "remote_addr is_websocket"
         )
-        found = {name: str(getattr(req, name)) for name in names.split()}
+        found: dict[str, object] = {name: str(getattr(req, name)) for name in names.split()}
         found["params"] = req.params
         found["cookies"] = req.cookies
         found["headers"] = {k: v for k, v in req.headers_lower.items() if k != "host"}

@@ -5,4 +5,4 @@ import falcon
 from tests.acceptance.falcon_plugin import Plugin
 
 app = falcon.App()
-Plugin().register_routes(app)
+Plugin().register_routes(app)  # type: ignore[no-untyped-call]

@@ -27,10 +27,8 @@ from tests.support.requester import (
     wait_number,
     wait_published,
 )
-from tests.support.server import Server, ask
+from tests.support.server import MakeServer, Server, ask
 from tests.support.waiting import wait_until
-
-MakeServer = Callable[..., Server]
 
 WORKERS = 4
 SWAP_SECONDS = 0.5
@@ -76,7 +74,8 @@ def test_reloads_by_edit_rest_and_psql(four: Server, prelude: str, reloads: int)
     audit = Audit(four)
     kinds = ["edit", "rest", "psql"] * (reloads // 3)
     random.Random(3).shuffle(kinds)
-    number, took = 1, {kind: [] for kind in kinds}
+    number = 1
+    took: dict[str, list[tuple[float, float]]] = {kind: [] for kind in kinds}
     with (
         session(four) as run,
         Requester(four, name, threads=16, streams=1, pause=0.01) as requester,

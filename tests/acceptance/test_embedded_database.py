@@ -7,17 +7,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from app.postgres.server import EmbeddedPostgres
 from tests.support.plugins import source
-from tests.support.server import Server
+from tests.support.server import MakeServer, Server
 from tests.support.waiting import wait_until
-
-MakeServer = Callable[..., Server]
 
 BACK_SECONDS = 2.0
 PROGRAMS = Path(sys.executable).parent
@@ -103,7 +101,7 @@ class Processes:
 
 def children(pid: int) -> list[int]:
     """Return the process ids of the children of all threads of a process."""
-    found = []
+    found: list[int] = []
     for tasks in Path(f"/proc/{pid}/task").glob("*/children"):
         with contextlib.suppress(OSError):
             found += map(int, tasks.read_text().split())

@@ -13,7 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -35,7 +35,9 @@ def post(path: str, body: bytes, *headers: str, method: str = "POST") -> bytes:
     return get(path, f"Content-Length: {len(body)}", *headers, method=method) + body
 
 
-def chunked(path: str, *parts: bytes, end: bytes = b"0\r\n\r\n", headers=()) -> bytes:
+def chunked(
+    path: str, *parts: bytes, end: bytes = b"0\r\n\r\n", headers: Sequence[str] = ()
+) -> bytes:
     body = b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in parts)
     return get(path, "Transfer-Encoding: chunked", *headers, method="POST") + body + end
 
@@ -88,8 +90,8 @@ for span in ("0-0", "100-199", "-5", "102399-", "200000-", "5-2", "x", "0-1,3-4"
 
 REQUESTS["headers"] = get("/same/headers")
 REQUESTS["cookies"] = get("/same/cookies", "Cookie: x=1; y=2; x=3; bad")
-for code in ("301", "302", "303", "307", "308"):
-    REQUESTS[f"redirect {code}"] = get(f"/same/redirect/{code}")
+for number in ("301", "302", "303", "307", "308"):
+    REQUESTS[f"redirect {number}"] = get(f"/same/redirect/{number}")
 REQUESTS["redirect of POST"] = post("/same/redirect/307", b"abc")
 
 for path in (
@@ -206,9 +208,9 @@ REQUESTS["a length and chunks"] = chunked("/same/read/bounded", b"x", headers=["
 
 # What the client does not end: malformed, and cut short.
 for how in ("bounded", "stream", "lines", "readline", "readlines", "pieces", "media", "env"):
-    path, headers = f"/same/read/{how}", [JSON] if how == "media" else []
-    REQUESTS[f"cut {how}, length"] = post(path, b"[1,2]", *headers)[:-2]
-    REQUESTS[f"cut {how}, nothing came"] = post(path, b"[1,2]", *headers)[:-5]
+    path, kind_of_body = f"/same/read/{how}", [JSON] if how == "media" else []
+    REQUESTS[f"cut {how}, length"] = post(path, b"[1,2]", *kind_of_body)[:-2]
+    REQUESTS[f"cut {how}, nothing came"] = post(path, b"[1,2]", *kind_of_body)[:-5]
     REQUESTS[f"cut {how}, chunks"] = chunked(path, b"[1,2]", end=b"", headers=headers)
     REQUESTS[f"cut {how}, within a chunk"] = chunked(path, end=b"9\r\n[1", headers=headers)
     REQUESTS[f"malformed {how}, size"] = chunked(path, b"[1", end=b"zz\r\n]\r\n", headers=headers)
@@ -388,7 +390,9 @@ class Pair:
 
 
 @pytest.fixture(scope="module")
-def pair(tmp_path_factory, new_database) -> Iterator[Pair]:
+def pair(
+    tmp_path_factory: pytest.TempPathFactory, new_database: Callable[[], str]
+) -> Iterator[Pair]:
     home = tmp_path_factory.mktemp("falcon")
     server = Server(home, new_database(), WEB_CONCURRENCY="1")
     server.write("same", Path(__file__).with_name("falcon_plugin.py").read_text())
@@ -417,7 +421,7 @@ def differs(ours: list[Message], plain: list[Message], name: str) -> bool:
     return not expected or [message.status for message in ours] != expected
 
 
-def test_every_request_is_answered_as_by_plain_falcon(pair):
+def test_every_request_is_answered_as_by_plain_falcon(pair: Pair) -> None:
     # One test for them all: several hundred would take a second more.
     wrong = {
         name: (pair.ours[name], pair.plain[name])
@@ -427,19 +431,21 @@ def test_every_request_is_answered_as_by_plain_falcon(pair):
     assert not wrong
 
 
-def test_every_listed_difference_is_one_of_a_request():
+def test_every_listed_difference_is_one_of_a_request() -> None:
     for names in DIFFERENCES:
         assert any(re.fullmatch(names, name) for name in REQUESTS), names
 
 
 @pytest.mark.parametrize("how", ["bounded", "pieces", "streamed", "twice"])
-def test_a_chunked_body_is_read_like_one_with_a_length(pair, how):
+def test_a_chunked_body_is_read_like_one_with_a_length(pair: Pair, how: str) -> None:
     ours, plain = pair.ours[f"read {how}, chunked"], pair.plain[f"read {how}"]
     assert messages(ours)[0].body == messages(plain)[0].body
 
 
 @pytest.mark.parametrize("kind", BAD)
-def test_an_answer_that_cannot_be_sent_is_one_problem_and_named_in_the_log(pair, kind):
+def test_an_answer_that_cannot_be_sent_is_one_problem_and_named_in_the_log(
+    pair: Pair, kind: str
+) -> None:
     for name in (f"cannot be sent: {kind}", f"cannot be sent: {kind}, HEAD"):
         (answer,) = messages(pair.ours[name])
         assert answer.status == 500
@@ -450,14 +456,14 @@ def test_an_answer_that_cannot_be_sent_is_one_problem_and_named_in_the_log(pair,
     assert f"same: GET /same/bad/{kind} answered with {BAD[kind]}" in line
 
 
-def test_what_would_end_the_worker_says_so(pair):
+def test_what_would_end_the_worker_says_so(pair: Pair) -> None:
     (answer,) = messages(pair.ask(get("/same/bad/exit")))
     assert "tried to end the server" in json.loads(answer.body)["detail"]
     (answer,) = messages(pair.ask(get("/same/bad/exit", method="HEAD")))
     assert (answer.status, answer.body) == (500, b"")
 
 
-def test_a_broken_body_is_blamed_on_nobody(pair):
+def test_a_broken_body_is_blamed_on_nobody(pair: Pair) -> None:
     for name in (name for name in REQUESTS if name.startswith(("cut ", "malformed "))):
         (answer,) = messages(pair.ours[name])
         assert json.loads(answer.body)["title"] == "Broken body"

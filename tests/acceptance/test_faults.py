@@ -28,10 +28,8 @@ from tests.support.requester import (
     wait_number,
     wait_published,
 )
-from tests.support.server import Server, ask
+from tests.support.server import MakeServer, Server, ask
 from tests.support.waiting import wait_until
-
-MakeServer = Callable[..., Server]
 
 WORKERS = 4
 LISTENERS = (

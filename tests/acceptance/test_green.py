@@ -7,19 +7,16 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.support.plugins import source
-from tests.support.server import Server
+from tests.support.server import MakeServer, Server
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.soak  # the kinds stand in test_readiness.py and the unit tests, too
-
-MakeServer = Callable[..., Server]
 
 
 def in_a_worker(name: str, statement: str, says: str = "one") -> str:

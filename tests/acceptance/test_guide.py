@@ -130,7 +130,7 @@ def test_reload_and_toggle(shipped: Server) -> None:
             "plugin": "powertable",
             "status": status,
         }
-        shipped.wait_everywhere("/powertable", lambda answer, c=code: answer.status == c)
+        shipped.wait_everywhere("/powertable", lambda answer: answer.status == code)
 
 
 def test_powertable_on_both_workers(shipped: Server) -> None:

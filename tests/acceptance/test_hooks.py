@@ -3,17 +3,14 @@
 import os
 import signal
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.support.checkout import CHECKOUT
 from tests.support.plugins import source
-from tests.support.server import Server
+from tests.support.server import MakeServer, Server
 from tests.support.waiting import wait_until
-
-MakeServer = Callable[..., Server]
 
 IMPORT = "from app.hooks import *\n"
 

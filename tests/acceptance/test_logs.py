@@ -3,15 +3,12 @@
 import contextlib
 import os
 import signal
-from collections.abc import Callable
 
 import pytest
 
 from tests.support.plugins import source
-from tests.support.server import Server
+from tests.support.server import MakeServer, Server
 from tests.support.waiting import wait_until
-
-MakeServer = Callable[..., Server]
 
 
 @pytest.mark.soak

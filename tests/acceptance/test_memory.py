@@ -4,16 +4,13 @@ import itertools
 import os
 import statistics
 import time
-from collections.abc import Callable
 
 import psutil
 import pytest
 
 from tests.support.requester import Requester, counting, session, wait_number
-from tests.support.server import Server, ask
+from tests.support.server import MakeServer, Server, ask
 from tests.support.waiting import wait_until
-
-MakeServer = Callable[..., Server]
 
 MODELS = '''
 """Dataclasses and enums, which know their module, and refer to one another in cycles."""

@@ -1,16 +1,13 @@
 """A real server whose files come by links and mounts: ConfigMaps, git-sync, read-only disks."""
 
 import shutil
-from collections.abc import Callable
 
 import pytest
 
 from tests.support.links import kubelet, point
 from tests.support.plugins import WHOAMI, source
-from tests.support.server import Server
+from tests.support.server import MakeServer
 from tests.support.waiting import wait_until
-
-MakeServer = Callable[..., Server]
 
 IN_TIME = 1.0
 

@@ -11,10 +11,8 @@ import pytest
 
 from tests.support.checkout import CHECKOUT
 from tests.support.plugins import source
-from tests.support.server import Server
+from tests.support.server import MakeServer, Server
 from tests.support.waiting import wait_until
-
-MakeServer = Callable[..., Server]
 
 USER = "www-data"
 

@@ -68,7 +68,7 @@ def packages(place: Path, environment: Path) -> tuple[Path, Path]:
     """The wheel, built from what is in the sdist, and the sdist."""
     source = place / "source"
     shutil.copytree(CHECKOUT, source, ignore=NOT_SOURCES)
-    build = [sys.executable, "-m", "build", "--sdist", "--outdir", place, source]
+    build = [sys.executable, "-m", "build", "--sdist", "--outdir", str(place), str(source)]
     subprocess.run(build, env=bare(), capture_output=True, check=True)
     shutil.rmtree(source)  # what the sdist lacks is found nowhere
     (sdist,) = place.glob("*.tar.gz")

@@ -13,7 +13,7 @@ import pytest
 
 from app.database.locks import PUBLISH_LOCK
 from tests.support.plugins import source
-from tests.support.server import Answer, Server, ask
+from tests.support.server import Answer, MakeServer, Server, ask
 from tests.support.waiting import wait_until
 
 
@@ -252,7 +252,7 @@ def test_a_spoofed_notification_causes_at_most_a_look(server: Server) -> None:
     assert server.plugin("spoofed") == before
 
 
-def test_a_thousand_rows_in_one_update_are_one_swap_a_worker(make_server) -> None:
+def test_a_thousand_rows_in_one_update_are_one_swap_a_worker(make_server: MakeServer) -> None:
     server = make_server().start()
     with server.each_worker() as connections:
         assert len(connections) == 2
@@ -280,7 +280,7 @@ def test_a_thousand_rows_in_one_update_are_one_swap_a_worker(make_server) -> Non
     assert after == {pid: number + 1 for pid, number in before.items()}
 
 
-def test_truncate_unloads_everything_and_a_restart_brings_it_back(make_server) -> None:
+def test_truncate_unloads_everything_and_a_restart_brings_it_back(make_server: MakeServer) -> None:
     server = make_server().start()
     published(server, "cut")
     with server.each_worker() as connections:

@@ -6,17 +6,15 @@ import shutil
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support.checkout import CHECKOUT
 from tests.support.plugins import WHOAMI, source
-from tests.support.server import Answer, Server
+from tests.support.server import Answer, MakeServer, Server
 from tests.support.waiting import wait_until
-
-MakeServer = Callable[..., Server]
 
 pytestmark = pytest.mark.soak
 

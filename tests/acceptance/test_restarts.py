@@ -8,7 +8,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg2
@@ -16,10 +16,8 @@ import pytest
 
 from app.postgres.server import EmbeddedPostgres
 from tests.support.plugins import source
-from tests.support.server import Server, ask, free_port
+from tests.support.server import MakeServer, ask, free_port
 from tests.support.waiting import wait_until
-
-MakeServer = Callable[..., Server]
 
 
 def test_toggled_off_stays_off_over_an_edit_and_over_a_restart(make_server: MakeServer) -> None:
@@ -119,7 +117,7 @@ class Postgres:
 
 
 @pytest.fixture
-def postgres(open_path: Path):
+def postgres(open_path: Path) -> Iterator[Postgres]:
     started = Postgres(open_path / "postgres")
     yield started
     started.stop()

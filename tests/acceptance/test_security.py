@@ -48,7 +48,7 @@ def doors(new_database: Callable[[], str]) -> Iterator[Doors]:
         server.stop()
 
 
-def curl(*arguments: str, **whose: Any) -> tuple[int, dict]:
+def curl(*arguments: str, **whose: Any) -> tuple[int, dict[str, Any]]:
     """Call with curl, as somebody else if need be; return the status and the answer."""
     call = ["curl", "-sS", "-w", "\n%{http_code}", *arguments]
     done = subprocess.run(call, capture_output=True, text=True, check=True, **whose)

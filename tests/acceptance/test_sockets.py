@@ -4,14 +4,11 @@ import contextlib
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 
 import pytest
 
-from tests.support.server import Server, free_port
+from tests.support.server import MakeServer, Server, free_port
 from tests.support.waiting import wait_until
-
-MakeServer = Callable[..., Server]
 
 # As systemd starts a service: its sockets are there from descriptor 3 on.
 ACTIVATE = """

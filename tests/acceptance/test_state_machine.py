@@ -289,9 +289,9 @@ class Machine(RuleBasedStateMachine):
                     return ("no row", plugin.name)
                 generation, status, version, path, has_error = rows[0]
                 plugin.paths.setdefault(int(version), path)
-                expected = (plugin.generation, "active" if plugin.active else "inactive")
-                if (generation, status) != expected:
-                    return ("row", plugin.name, rows[0], expected)
+                told = (plugin.generation, "active" if plugin.active else "inactive")
+                if (generation, status) != told:
+                    return ("row", plugin.name, rows[0], told)
                 if path != plugin.paths.get(plugin.served, path):
                     return ("path", plugin.name, rows[0], plugin.served)
                 if has_error != plugin.broken:

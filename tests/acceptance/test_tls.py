@@ -7,16 +7,13 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.support.certificates import make_certificate
-from tests.support.server import Server
+from tests.support.server import MakeServer, Server
 from tests.support.waiting import wait_until
-
-MakeServer = Callable[..., Server]
 
 
 def benana(server: Server, *arguments: str) -> subprocess.CompletedProcess[str]:

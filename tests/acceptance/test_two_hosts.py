@@ -3,17 +3,14 @@
 import hashlib
 import shutil
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from app.publishing.sight import SCAN_SECONDS
 from tests.support.requester import Audit, Requester, counting, session, wait_number, wait_published
-from tests.support.server import Server
+from tests.support.server import MakeServer, Server
 from tests.support.waiting import wait_until
-
-MakeServer = Callable[..., Server]
 
 
 def two_hosts(make_server: MakeServer, **second: str) -> tuple[Server, Server]:

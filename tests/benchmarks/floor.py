@@ -13,8 +13,10 @@ import queue
 import select
 import sys
 import time
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import CodeType, ModuleType
+from typing import Any
 
 import psycopg2
 from watchdog.events import FileSystemEvent, FileSystemEventHandler
@@ -41,7 +43,7 @@ class _Memory(importlib.abc.MetaPathFinder, importlib.abc.Loader):
             for path, code in codes.items()
         }
 
-    def find_spec(self, fullname: str, path: object, target: object = None) -> object:
+    def find_spec(self, fullname: str, path: Any, target: Any = None) -> ModuleSpec | None:
         found = self._codes.get(fullname)
         if found is None:
             return None

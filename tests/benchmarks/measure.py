@@ -4,7 +4,7 @@ import contextlib
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -64,7 +64,7 @@ def short(number: float | None, digits: int = 3) -> str:
 
 
 def in_turns(
-    rounds: int, sides: dict[str, Callable[[], Sequence[float]]]
+    rounds: int, sides: Mapping[str, Callable[[], Sequence[float]]]
 ) -> dict[str, list[list[float]]]:
     """Measure all sides once a round, in an order that turns; return each side's rounds."""
     found: dict[str, list[list[float]]] = {name: [] for name in sides}

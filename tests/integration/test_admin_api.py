@@ -863,7 +863,7 @@ def test_a_write_of_nobody_knows_whom_needs_a_token(guarded: Callable[..., Any])
         with theirs:
             ours.close()
             for connection in (theirs, None):
-                unknown = {"gunicorn.socket": connection}
+                unknown: dict[str, Any] = {"gunicorn.socket": connection}
                 status, headers, raw = call(guarded().app, "POST", WRITES[0], **unknown)
                 detail = check_problem_body(headers["content-type"], raw, 403)["detail"]
                 assert "BENANA_ADMIN_TOKEN" in detail
@@ -941,7 +941,7 @@ def test_a_call_of_a_foreign_page_is_refused(
 ) -> None:
     before = live.sql("SELECT generation FROM plugins WHERE name = 'hello'")
     path, _, query = path.partition("?")
-    environ = {f"HTTP_{k.upper().replace('-', '_')}": v for k, v in headers.items()}
+    environ: dict[str, Any] = {f"HTTP_{k.upper().replace('-', '_')}": v for k, v in headers.items()}
     status, answered, raw = call(live.app, method, path, QUERY_STRING=query, **environ)
     assert status == expected, raw
     assert not any(name.startswith("access-control") for name in answered)
@@ -970,7 +970,7 @@ def test_a_call_of_a_foreign_page_is_refused(
     ],
 )
 def test_a_call_of_our_own_passes(live: Live, headers: dict[str, str]) -> None:
-    environ = {f"HTTP_{k.upper().replace('-', '_')}": v for k, v in headers.items()}
+    environ: dict[str, Any] = {f"HTTP_{k.upper().replace('-', '_')}": v for k, v in headers.items()}
     if "Content-Type" in headers:
         environ["CONTENT_TYPE"] = environ.pop("HTTP_CONTENT_TYPE")
     assert call(live.app, "GET", "/plugins", **environ)[0] == 200
@@ -1022,30 +1022,30 @@ def test_sixty_megabytes_are_a_413_and_nothing_happens(
 def test_who_has_no_token_is_not_even_read(guarded: Callable[..., Any]) -> None:
     body = Endless(1024)
     client = guarded(admin_token=TOKEN)
-    environ = {"wsgi.input": body, "CONTENT_LENGTH": "1024"}
+    environ: dict[str, Any] = {"wsgi.input": body, "CONTENT_LENGTH": "1024"}
     assert call(client.app, "POST", WRITES[0], **environ)[0] == 401
     assert body.taken == 0
 
 
 @pytest.mark.parametrize("length", ["-1", "x", "1.5", "", " 3", "9" * 30])
 def test_a_content_length_that_is_none_is_no_fault_of_ours(live: Live, length: str) -> None:
-    status, headers, raw = call(
-        live.app, "POST", WRITES[0], CONTENT_LENGTH=length, **{"wsgi.input": Endless(3)}
-    )
+    environ: dict[str, Any] = {"CONTENT_LENGTH": length, "wsgi.input": Endless(3)}
+    status, headers, raw = call(live.app, "POST", WRITES[0], **environ)
     assert status in {400, 404, 413}
     check_problem_body(headers["content-type"], raw, status)
 
 
 def test_the_guard_is_not_for_the_routes_of_plugins(live: Live) -> None:
     """They are the plugin's own business, CORS and hosts included."""
-    for headers in (
+    callers: tuple[dict[str, Any], ...] = (
         {"HTTP_HOST": "shop.example", "HTTP_ORIGIN": "https://evil.example"},
         {"HTTP_HOST": None},
         {"HTTP_SEC_FETCH_SITE": "cross-site", "HTTP_X_FORWARDED_FOR": "203.0.113.9"},
-    ):
+    )
+    for headers in callers:
         assert call(live.app, "GET", "/hello", **headers)[0] == 200
         body = json.dumps({"x": "y" * 100_000}).encode()
-        environ = {"wsgi.input": io.BytesIO(body), "CONTENT_LENGTH": str(len(body))}
+        environ: dict[str, Any] = {"wsgi.input": io.BytesIO(body), "CONTENT_LENGTH": str(len(body))}
         status, _, raw = call(live.app, "POST", "/hello", **headers, **environ)
         assert (status, json.loads(raw)) == (200, {"received": json.loads(body)})
 

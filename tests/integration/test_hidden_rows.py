@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -72,7 +73,7 @@ def test_rows_that_may_not_be_seen_are_an_error(
             assert [row.name for row in ours.served_rows()] == ["hello"]
             for statement in HIDE[hidden]:
                 sql(statement)
-            for read in (ours.served_rows, lambda: ours.served_rows(["hello"])):
+            for read in (ours.served_rows, partial(ours.served_rows, ["hello"])):
                 with pytest.raises(DatabaseRefusedError) as caught:
                     read()
                 assert caught.value.sqlstate == "42501"

@@ -95,7 +95,7 @@ def test_a_swapped_link_is_followed_at_once_and_without_a_warning(
             put(base, text)
             # Where the root itself is another one, all is scanned, and seen by that.
             wait_until(
-                lambda text=text, scans=scans: looks.saw("one", text) or looks.scans > scans,  # type: ignore[misc]
+                lambda text=text, scans=scans: looks.saw("one", text) or looks.scans > scans,
                 f"{text} is seen",
                 1.0,
             )

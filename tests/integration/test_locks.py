@@ -216,7 +216,8 @@ def test_what_one_plugin_waits_for_does_not_hold_up_the_publishes_of_others(
     publish(repository, "one", "/one")
     repository.record_failure("one", "/p/one", {"message": "broken"})
     name = "fresh" if held == NEW_ROW else "one"
-    began, took = threading.Event(), []
+    began = threading.Event()
+    took: list[float] = []
 
     def attempt() -> None:
         began.set()
@@ -434,7 +435,7 @@ def test_the_bounds_hold_in_every_transaction_and_reach_nobody_else(url: str, op
             (transaction, "normal", "20s"),
             (transaction, "bulk", "0"),
         ):
-            with opened(database, pace=pace) as cursor:
+            with opened(database, pace=pace) as cursor:  # type: ignore[arg-type]
                 cursor.execute(show)
                 idle = "0" if pace == "bulk" else "20s"
                 assert cursor.fetchone() == ("1500ms", limit, idle)

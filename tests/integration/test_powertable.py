@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from operator import eq, ge, gt, le, lt, ne
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 from urllib.parse import quote, urlencode
 
 import psycopg2
@@ -48,7 +48,7 @@ NASTY = [
     "x" * 100_000,
 ]
 
-Client = webtest.TestApp
+Client: TypeAlias = webtest.TestApp
 numbers = itertools.count()
 
 
@@ -289,7 +289,10 @@ def test_an_export_takes_filters(weather: Client) -> None:
 
 
 def test_a_table_lives_from_put_to_delete(client: Client) -> None:
-    columns = [{"name": "x", "type": "integer", "required": True}, {"name": "y", "type": "text"}]
+    columns: list[dict[str, object]] = [
+        {"name": "x", "type": "integer", "required": True},
+        {"name": "y", "type": "text"},
+    ]
     answer = client.put_json("/powertable/t", {"columns": columns}, status=201)
     assert answer.headers["Location"].endswith("/powertable/t")
     columns[1]["required"] = False

@@ -328,7 +328,9 @@ def test_a_start_of_the_same_root_moves_nothing_and_another_hosts_rows_stay(
     sql(f"INSERT INTO plugins (name, source_path) VALUES ('near', '{one}-other/near')")
     publisher_of(one, tmp_path, repository, trial).scan(at_start=True)
     publisher_of(two, tmp_path, repository, trial).scan()  # the scan of a watcher
-    assert repository.find_row("mine").source_path == str(one / "mine")
+    mine = repository.find_row("mine")
+    assert mine is not None
+    assert mine.source_path == str(one / "mine")
     publisher_of(two, tmp_path, repository, trial).scan(at_start=True)
     paths = {row.name: row.source_path for row in repository.list_rows()}
     assert paths == {

@@ -35,6 +35,7 @@ from app.publishing import refusals as refusals_module
 from app.publishing.attempt import PublishAttempt
 from app.publishing.publisher import Publisher
 from app.publishing.refusals import Refusals
+from app.publishing.stamps import FolderStamp
 from app.publishing.trial import TrialRunner
 from app.records import Endpoint, TrialReport
 from tests.support.databases import Session, session
@@ -602,13 +603,13 @@ def test_the_same_content_saved_again_is_tried_at_once_where_that_may_help(
 ) -> None:
     (tmp_path / "bin").write_text("")
     look = PublishAttempt()
-    look.stamp = ("one",)
+    look.stamp = FolderStamp((("one", 0, 0, 0, 0),))
     with pytest.raises(ArtifactError):
         publishing.publisher.follow("one", look)
     (tmp_path / "bin").unlink()
     assert not publishing.publisher.follow("one", look), "it is not due"
     saved = PublishAttempt()
-    saved.stamp = ("two",)
+    saved.stamp = FolderStamp((("two", 0, 0, 0, 0),))
     assert publishing.publisher.follow("one", saved)
 
 

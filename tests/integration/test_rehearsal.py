@@ -224,7 +224,7 @@ def test_with_connection_works_again_and_again(lender: Any) -> None:
         psycopg2.extensions.cursor,
     ],
 )
-def test_cursors_of_all_kinds_take_part(lender: Any, factory: type) -> None:
+def test_cursors_of_all_kinds_take_part(lender: Any, factory: Any) -> None:
     with lender.connection() as connection:
         connection.autocommit = True
         with connection.cursor(cursor_factory=factory) as cursor:

@@ -75,7 +75,7 @@ def shown(connection: Connection, *names: str) -> dict[str, str]:
         found = {}
         for name in names:
             cursor.execute(f"SHOW {name}")
-            found[name] = cursor.fetchone()[0]
+            (found[name],) = cursor.fetchone() or ()
     return found
 
 
@@ -90,7 +90,7 @@ VALUES = (
 def check_values(connection: Connection) -> None:
     with connection.cursor() as cursor:
         cursor.execute(VALUES)
-        when, interval, raw, length, text = cursor.fetchone()
+        when, interval, raw, length, text = cursor.fetchone() or ()
     assert when == datetime.datetime(2024, 1, 2, 3, 4, 5, tzinfo=datetime.UTC)
     assert interval == datetime.timedelta(days=1, hours=2)
     assert (bytes(raw), length, text) == (b"\x00\xff", 4, "é")
@@ -277,8 +277,8 @@ def test_behind_a_pooler_settings_are_made_in_each_transaction_and_leak_to_nobod
                         check_values(connection)
                         connection.commit()
                     with connection.cursor(cursor_factory=psycopg2.extras.DictCursor) as cursor:
-                        cursor.execute("SHOW bytea_output")
-                        assert cursor.fetchone()["bytea_output"] == "hex"
+                        cursor.execute("SHOW bytea_output")  # type: ignore[no-untyped-call]
+                        assert dict(cursor.fetchall()[0]) == {"bytea_output": "hex"}
             assert own.sessions.pooled
             assert plugins.sessions.pooled
             Repository(own).apply_schema()

@@ -6,6 +6,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from urllib.parse import quote, urlsplit
 
 import psycopg2
@@ -15,6 +16,7 @@ from app.conditions import Conditions
 from app.database import upkeep
 from app.database.connection import Database
 from app.database.repository import Repository
+from app.database.tables import LOOK, Tables
 from app.database.upkeep import Upkeep
 from app.errors import DatabaseRefusedError
 from tests.support.databases import DIGEST, Session, apply, session
@@ -152,7 +154,9 @@ def test_two_benanas_in_one_database_do_not_meet(
             keeper = Upkeep(database, Conditions(), lambda: None)
             keeper.mend()
             assert keeper.schema == schema
-            stack.enter_context(listening(database.url, recorder, schema=lambda k=keeper: k.schema))
+            stack.enter_context(
+                listening(database.url, recorder, schema=partial(getattr, keeper, "schema"))
+            )
         for number, schema in enumerate(["public", '"Second one"']):
             admin(f"INSERT INTO {schema}.plugins (name) VALUES ('own{number}')")
         admin('NOTIFY plugin_changes, \'{"name": "all"}\'')
@@ -242,10 +246,10 @@ class Looker:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def __call__(self) -> upkeep.Tables:
+    def __call__(self) -> Tables:
         with self._database.connection() as connection, connection.cursor() as cursor:
-            cursor.execute(upkeep.LOOK)
-            return upkeep.Tables.read(cursor.fetchone())
+            cursor.execute(LOOK)
+            return Tables.read(cursor.fetchall()[0])
 
 
 @pytest.mark.parametrize(

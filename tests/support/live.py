@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import webtest
+
 from app.server import BenanaApp, create_app
 from app.settings import Settings
-from app.testing import webtest
 from tests.support.databases import session
 from tests.support.plugins import source
 from tests.support.waiting import wait_until

@@ -10,7 +10,7 @@ from typing import Any
 from app.errors import DatabaseUnavailableError
 from app.publishing.compiler import compile_plugin
 from app.publishing.discovery import digest_of
-from app.records import Manifest, PluginSource
+from app.records import Artifact, Manifest, PluginSource
 
 ANSWERING = """
 import os
@@ -77,13 +77,17 @@ def text(content: str | bytes) -> bytes:
     return content if isinstance(content, bytes) else textwrap.dedent(content).encode()
 
 
-def source_of(files: Mapping[str, str | bytes], name: str = "sample", **manifest: Any):
+def source_of(
+    files: Mapping[str, str | bytes], name: str = "sample", **manifest: Any
+) -> PluginSource:
     """Make a plugin's source in memory, without a folder."""
     raw = {path: text(content) for path, content in files.items()}
     return PluginSource(name, Path("/nowhere") / name, raw, Manifest(**manifest), digest_of(raw))
 
 
-def artifact_of(files: Mapping[str, str | bytes], name: str = "sample", **manifest: Any):
+def artifact_of(
+    files: Mapping[str, str | bytes], name: str = "sample", **manifest: Any
+) -> Artifact:
     """Compile a plugin from texts."""
     return compile_plugin(source_of(files, name, **manifest))
 

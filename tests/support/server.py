@@ -244,6 +244,10 @@ class Server:
             connection.close()
 
 
+MakeServer = Callable[..., Server]
+"""What the fixture `make_server` is: takes settings by the names of their variables."""
+
+
 def ask(
     connection: http.client.HTTPConnection,
     method: str,

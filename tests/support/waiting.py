@@ -2,12 +2,14 @@
 
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 T = TypeVar("T")
 
 
-def wait_until(look: Callable[[], T], what: str = "", seconds: float = 10.0) -> T:
+def wait_until(
+    look: Callable[..., T | Literal[False] | None], what: str = "", seconds: float = 10.0
+) -> T:
     """Look again and again until something true comes back; fail after a deadline."""
     deadline = time.monotonic() + seconds
     while True:

@@ -1,6 +1,7 @@
 """Each route of the server is guarded, unless it says that it is open."""
 
 from dataclasses import replace
+from typing import Any
 from unittest.mock import Mock
 
 import falcon
@@ -16,7 +17,7 @@ from app.settings import Settings
 OPEN = {"/health/live", "/health/ready"}
 
 
-def routes(manager: Mock, **settings: object) -> tuple[Route, ...]:
+def routes(manager: Mock, **settings: Any) -> tuple[Route, ...]:
     return admin_routes(manager, Guard(replace(Settings.from_environment({}), **settings)))
 
 

@@ -77,7 +77,7 @@ def in_thread(function):
             raise value
         return value
 
-    thread.finish = finish
+    thread.finish = finish  # type: ignore[attr-defined]
     return thread
 
 
@@ -132,7 +132,7 @@ def test_a_swap_between_noting_and_routing_is_noted(app):
 
     class Racing(LiveApp):
         @property
-        def table(self):
+        def table(self):  # type: ignore[override]
             reads.append(app.running.in_use())
             return self.__dict__["now" if len(reads) == 1 else "later"]
 
@@ -617,7 +617,7 @@ def test_a_file_wrapper_that_is_a_function_gets_its_file_too(app):
         return iter(lambda: file.read(size), b"")
 
     put(app, "one", {"/x": answers(stream=io.BytesIO(b"abc"))})
-    assert call(app, "/x", **{"wsgi.file_wrapper": wrapper}).read() == b"abc"
+    assert call(app, "/x", **{"wsgi.file_wrapper": wrapper}).read() == b"abc"  # type: ignore[arg-type]
     assert app.running.in_use() == NOTHING
 
 

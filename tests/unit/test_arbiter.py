@@ -2,6 +2,7 @@
 
 import logging
 import os
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -42,7 +43,7 @@ def master(tmp_path, monkeypatch):
         uid=os.geteuid(),
         gid=os.getegid(),
     )
-    monkeypatch.setattr(arbiter.time, "monotonic", lambda: made.now)
+    monkeypatch.setattr(time, "monotonic", lambda: made.now)
     monkeypatch.setattr(arbiter, "_end_of_child", lambda pid: end_of(3))
     monkeypatch.setattr(
         GunicornArbiter, "spawn_workers", lambda self: self.started.append(self.now)

@@ -256,7 +256,7 @@ def test_dataclasses_enumerations_pickle_and_type_hints_work(module):
         assert pickle.loads(pickle.dumps(item)) == item
     hints = typing.get_type_hints(main.function)
     assert hints["point"] is main.Point
-    assert hints["return"] == list[main.Point]
+    assert hints["return"] == list[main.Point]  # type: ignore[name-defined]
     assert typing.get_type_hints(main.Point)["kind"] is main.Kind
 
 

@@ -164,13 +164,13 @@ def test_the_archive_is_a_zip_that_holds_source_and_bytecode():
         "pkg/data.bin": bytes(range(256)),
         "ü.txt": "ü",
     }
-    artifact = artifact_of(files)
+    artifact = artifact_of(files)  # type: ignore[arg-type]
     with opened(artifact) as packed:
         assert packed.testzip() is None
         names = packed.namelist()
         assert len(names) == len(set(names))
         for path, content in files.items():
-            expected = content if isinstance(content, bytes) else content.encode()
+            expected = content if isinstance(content, bytes) else content.encode()  # type: ignore[attr-defined]
             assert packed.read(path) == expected
         bytecode = packed.read("main.pyc")
     assert bytecode[:4] == importlib.util.MAGIC_NUMBER
@@ -183,7 +183,7 @@ def test_the_pyc_is_one_that_python_itself_would_load(tmp_path):
     path = tmp_path / "main.pyc"
     path.write_bytes(opened(artifact_of({"main.py": "x = 41 + 1\n"})).read("main.pyc"))
     spec = importlib.util.spec_from_file_location("standalone", path)
-    module = importlib.util.module_from_spec(spec)
+    module = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
     spec.loader.exec_module(module)
     assert module.x == 42
 

@@ -15,11 +15,11 @@ from app.publishing import discovery, stamps
 from app.publishing.discovery import (
     digest_of,
     inside,
-    is_part,
     list_folders,
     read_file,
     read_source,
 )
+from app.publishing.ignore import is_part
 from app.publishing.stamps import folder_stamp, large_stamp, same_large
 from app.records import is_plugin_name
 
@@ -420,7 +420,7 @@ def test_a_huge_folder_is_neither_walked_nor_read_to_its_end(
         monkeypatch.setattr(module, "MAX_ENTRIES", 60)
     folder = make_plugin({"main.py": ""} | {name.format(n=n): "" for n in range(100)})
     read = []
-    monkeypatch.setattr(discovery, "read_file", lambda path, _: read.append(path) or b"")
+    monkeypatch.setattr(discovery, "read_file", lambda path, _: read.append(path) or b"")  # type: ignore[func-returns-value]
     with pytest.raises(TooLargeError, match="more than 10 files"):
         read_source(plugins_root, folder, "sample")
     assert [path for path in read if not path.endswith("plugin.yaml")] == []

@@ -4,6 +4,7 @@ import errno
 import logging
 import os
 import shutil
+import tempfile
 
 import pytest
 
@@ -169,7 +170,7 @@ def test_a_read_only_folder_is_said_by_everybody(stand, monkeypatch):
         return real(path, flags, *arguments, **named)
 
     election = stand()[0]
-    monkeypatch.setattr(election_module.os, "open", refuse)
+    monkeypatch.setattr(os, "open", refuse)
     assert not election.take()
     assert "Read-only file system" in said(election)[0]
 
@@ -183,7 +184,7 @@ def test_a_folder_that_cannot_be_written_to_any_more_is_said_by_all(stand, folde
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr(election_module.tempfile, "TemporaryFile", full)
+        patch.setattr(tempfile, "TemporaryFile", full)
         one.look()
         two.look()
     assert said(one) == said(two)
@@ -205,7 +206,7 @@ def test_who_cannot_tell_says_so_and_is_not_believed_by_the_others(stand, monkey
     monkeypatch.setattr(election_module, "SILENT_SECONDS", 0.05)
     held.hold("watching", "the root is gone")
     with monkeypatch.context() as patch:
-        patch.setattr(election_module.os, "pwrite", full)
+        patch.setattr(os, "pwrite", full)
         one.look()
         assert "do not hear what is wrong" in said(one)[1]
         wait_until(lambda: (two.look(), said(two))[1], "the others notice", 1.0)
@@ -273,7 +274,7 @@ def test_a_beat_while_a_reader_reads_is_not_half_heard(stand, monkeypatch):
     one.look()  # a beat that the other one has not heard yet
     held.hold("watching", "the root is another")
     with monkeypatch.context() as patch:
-        patch.setattr(election_module.os, "pwrite", torn)
+        patch.setattr(os, "pwrite", torn)
         one.look()
     two.look()
     assert said(two) == ["the root is closed!"]

@@ -49,7 +49,7 @@ def serve(app):
             if content_type is not None:
                 environ["CONTENT_TYPE"] = content_type
             answer = call(app, path, method, **environ)
-            answer.content = answer.read()
+            answer.content = answer.read()  # type: ignore[attr-defined]
             return answer
 
         return ask
@@ -427,13 +427,13 @@ def test_a_plain_wrapper_around_a_coroutine_function_is_a_plain_handler(serve):
 
 
 def test_an_annotation_that_is_no_type_is_refused_by_name():
-    def handle(body: NoSuchType): ...  # noqa: F821
+    def handle(body: NoSuchType): ...  # type: ignore[name-defined] # noqa: F821
 
     assert "NoSuchType" in fault(handle)
 
 
 def test_an_unknown_return_annotation_is_nobodys_business(serve):
-    def handle(item: int) -> OnlyForTypeCheckers:  # noqa: F821
+    def handle(item: int) -> OnlyForTypeCheckers:  # type: ignore[name-defined] # noqa: F821
         return [item]
 
     assert json_of(serve(handle, "/x/{item}")("/x/5").content) == [5]
@@ -725,9 +725,9 @@ def test_a_field_that_is_given_already_is_refused(handler, template):
 @pytest.mark.parametrize(
     "handler",
     [
-        functools.partial(lambda: 1, 5),
-        functools.partial(lambda: 1, nothing=5),
-        functools.partial(lambda a, **rest: 1, 5, a=6),
+        functools.partial(lambda: 1, 5),  # type: ignore[call-arg]
+        functools.partial(lambda: 1, nothing=5),  # type: ignore[call-arg]
+        functools.partial(lambda a, **rest: 1, 5, a=6),  # type: ignore[misc]
     ],
 )
 def test_a_partial_that_cannot_be_called_is_refused(handler):
@@ -736,9 +736,9 @@ def test_a_partial_that_cannot_be_called_is_refused(handler):
 
 def test_a_method_without_self_is_refused():
     class Thing:
-        def handle(): ...
+        def handle(): ...  # type: ignore[misc]
 
-    assert "signature" in fault(Thing().handle)
+    assert "signature" in fault(Thing().handle)  # type: ignore[misc]
 
 
 def test_the_method_of_a_class_instead_of_an_object_is_refused():
@@ -1258,7 +1258,7 @@ NOON = datetime.datetime(2020, 1, 2, 12, tzinfo=datetime.UTC)
             },
         ),
         (collections.OrderedDict(a=1), {"a": 1}),
-        (collections.namedtuple("P", "x y")(1, 2), [1, 2]),
+        (collections.namedtuple("P", "x y")(1, 2), [1, 2]),  # type: ignore[arg-type, call-arg]
         ("ü☃🐍\u2028</script>", "ü☃🐍\u2028</script>"),
         ({"ü": "\x00\x1f"}, {"ü": "\x00\x1f"}),
     ],

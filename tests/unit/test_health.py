@@ -1,6 +1,7 @@
 """What a process says of itself, and which turns the log tells of."""
 
 import logging
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -113,7 +114,7 @@ def at(made, monkeypatch, caplog):
 
     def look(moment):
         caplog.clear()
-        monkeypatch.setattr(health.time, "monotonic", lambda: 1000.0 + moment)
+        monkeypatch.setattr(time, "monotonic", lambda: 1000.0 + moment)
         made._look()
         return [record.getMessage() for record in caplog.records]
 
@@ -240,7 +241,7 @@ def health_time():
 def test_a_turn_is_told_at_once_to_who_reports_it(conditions, serving, host, monkeypatch):
     monkeypatch.setattr(health, "LOOK_SECONDS", 60.0)  # a change is told, and not found
     turns = []
-    made = Health(conditions, serving, host, lambda: turns.append(made.report().status))
+    made = Health(conditions, serving, host, lambda: turns.append(made.report().status))  # type: ignore[attr-defined]
     made.started = True
     made.start()
     try:

@@ -7,7 +7,6 @@ from types import SimpleNamespace
 
 import pytest
 
-from app.serving import host_files
 from app.serving.host_files import ARCHIVES, LAST_KNOWN_GOOD, MARKERS, HostFiles, is_read_only
 
 READ_ONLY = OSError(errno.EROFS, "Read-only file system")
@@ -16,7 +15,7 @@ READ_ONLY = OSError(errno.EROFS, "Read-only file system")
 @pytest.fixture
 def read_only(monkeypatch: pytest.MonkeyPatch) -> None:
     flags = SimpleNamespace(f_flag=os.ST_RDONLY)
-    monkeypatch.setattr(host_files.os, "statvfs", lambda _: flags)
+    monkeypatch.setattr(os, "statvfs", lambda _: flags)
 
 
 def test_what_cannot_be_written_is_said_once_and_its_end_too(

@@ -37,7 +37,7 @@ def test_for_workers_of_our_own_nothing_changes(tmp_path):
 def test_what_runs_apart_leaves_its_exit_code_and_nothing_else(capfd):
     uid, gid = os.geteuid(), os.getegid()
     done = []
-    assert run_apart(lambda: done.append(1) or 7, uid, gid, initgroups=False) == 7
+    assert run_apart(lambda: done.append(1) or 7, uid, gid, initgroups=False) == 7  # type: ignore[func-returns-value]
     assert run_apart(lambda: 1 // 0, uid, gid, initgroups=False) == 1
     assert done == []
     assert "ZeroDivisionError" in capfd.readouterr().err

@@ -167,7 +167,7 @@ def test_a_stop_leaves_no_process(kept):
     supervisor.stop()
     assert time.monotonic() - began < 2.0
     with pytest.raises(ProcessLookupError):
-        os.kill(pid, 0)
+        os.kill(pid, 0)  # type: ignore[arg-type]
     assert len(supervisor.starts) == 1
 
 

@@ -120,7 +120,7 @@ def test_steps_are_told_in_their_order(tmp_path):
             phases.append(phase)
 
     context = make_context_factory(tmp_path, lambda _: no_database)
-    plugin = load(artifact_of({"main.py": PLUGIN}), context, steps=Steps())
+    plugin = load(artifact_of({"main.py": PLUGIN}), context, steps=Steps())  # type: ignore[arg-type]
     plugin.dispose()
     assert phases == ["import", "get_metadata", "initialize", "register_routes"]
 
@@ -241,7 +241,7 @@ def test_contract_faults_of_a_good_plugin_are_none():
 
     class Bare(PluginInterface): ...
 
-    assert len(contract_faults(Bare())) == 1
+    assert len(contract_faults(Bare())) == 1  # type: ignore[abstract]
 
 
 # --- metadata ------------------------------------------------------------------------------
@@ -457,7 +457,7 @@ def test_a_data_folder_is_made_when_it_is_asked_for_and_what_prevents_that_is_na
     assert plugin.context.data_dir == tmp_path / "var" / "plugins" / "sample"
     assert plugin.context.data_dir.is_dir()
     with pytest.raises(AttributeError):
-        plugin.context.data_dir = tmp_path
+        plugin.context.data_dir = tmp_path  # type: ignore[misc]
     plugin.dispose()
     assert not [name for name in sys.modules if name.startswith("_plugins.sample.g")]
 
@@ -569,9 +569,9 @@ def events():
     """Record what plugins do; they reach the list through a module of the server."""
     import app.plugin as shared
 
-    shared._test_events = []
-    yield shared._test_events
-    del shared._test_events
+    shared._test_events = []  # type: ignore[attr-defined]
+    yield shared._test_events  # type: ignore[attr-defined]
+    del shared._test_events  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(
@@ -777,7 +777,7 @@ def test_an_archive_that_the_database_does_not_give_is_told_with_its_words(
         def find_artifact(self, plugin, digest):
             raise error
 
-    loading = LoadQueue(Database(), None, tmp_path, print, print)
+    loading = LoadQueue(Database(), None, tmp_path, print, print)  # type: ignore[arg-type]
     row = ServedRow("1", "sample", 1, ACTIVE, f"/b/sample-{'0' * 32}.pyz", "0" * 64)
     result = loading.load(row, 5.0)
     loading.close()

@@ -27,7 +27,7 @@ def log() -> Iterator[logging.Logger]:
     logger = logging.getLogger("benana.plugins.test_logs")
     logger.propagate = False
     logger.addHandler(handler)
-    logger.read = lambda: stream.getvalue()
+    logger.read = lambda: stream.getvalue()  # type: ignore[attr-defined]
     yield logger
     logger.removeHandler(handler)
     logger.propagate = True
@@ -243,7 +243,7 @@ def test_an_operators_own_error_log_gets_the_events_and_nobody_else(root, tmp_pa
 def test_where_the_operator_configures_the_root_logger_it_stays_his(root, tmp_path):
     path, other = tmp_path / "own", tmp_path / "root"
     configured = logconfig(str(path), root={"level": "INFO", "handlers": ["other"]})
-    configured["handlers"]["other"] = {"class": "logging.FileHandler", "filename": str(other)}
+    configured["handlers"]["other"] = {"class": "logging.FileHandler", "filename": str(other)}  # type: ignore[index]
     with gunicorn_log(logconfig_dict=configured) as log:
         logs.follow_gunicorn(log.cfg)
         logging.getLogger("app.manager").info("said")

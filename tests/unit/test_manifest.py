@@ -158,7 +158,7 @@ def test_all_that_is_wrong_in_both_lists_is_named_at_once():
 
 
 def test_a_list_of_names_has_a_limit():
-    assert len(parse(f"hosts: [{', '.join(f'h{n}' for n in range(200))}]").hosts) == 200
+    assert len(parse(f"hosts: [{', '.join(f'h{n}' for n in range(200))}]").hosts) == 200  # type: ignore[arg-type]
     error = refusal(f"hosts: [{', '.join(f'h{n}' for n in range(201))}]")
     assert "a list of 201, expected 200 at most" in error.message
 
@@ -232,7 +232,7 @@ def test_deep_nesting_is_refused_and_does_not_exhaust_the_stack(opening, depth):
 def test_nesting_that_a_person_writes_is_fine():
     found = parse("config: " + "{a: " * 20 + "1" + "}" * 20)
     for _ in range(19):
-        found = found.config if isinstance(found, Manifest) else found["a"]
+        found = found.config if isinstance(found, Manifest) else found["a"]  # type: ignore[assignment]
     assert found is not None
 
 

@@ -2,6 +2,7 @@
 
 import os
 import pwd
+import shutil
 import subprocess
 from contextlib import nullcontext
 from pathlib import Path
@@ -45,7 +46,7 @@ def host(monkeypatch, tmp_path) -> Host:
     monkeypatch.setattr(pwd, "getpwnam", host.getpwnam)
     monkeypatch.setattr(pwd, "getpwuid", host.getpwuid)
     monkeypatch.setattr(subprocess, "run", host.run)
-    monkeypatch.setattr(account.shutil, "which", lambda *_, **__: host.useradd)
+    monkeypatch.setattr(shutil, "which", lambda *_, **__: host.useradd)
     monkeypatch.setattr(Account, "can", lambda *_: True)
     return host
 
@@ -112,18 +113,18 @@ def test_another_name_of_root_is_refused(host, tmp_path):
 
 @pytest.mark.parametrize("name", ["postgres", "nobody"])
 def test_a_shared_accounts_cluster_is_to_be_given_away(host, belongs, name):
-    assert choose_account(*belongs(name, "root"), Path("/shared")) == Account("benana", 999, 999)
+    assert choose_account(*belongs(name, "root"), Path("/shared")) == Account("benana", 999, 999)  # type: ignore[call-arg]
 
 
 def test_an_ordinary_users_cluster_stays_his(host, belongs):
-    assert choose_account(*belongs("alice", "alice"), Path("/shared")).name == "alice"
-    assert choose_account(*belongs("alice", "root"), Path("/shared")).name == "alice"
+    assert choose_account(*belongs("alice", "alice"), Path("/shared")).name == "alice"  # type: ignore[call-arg]
+    assert choose_account(*belongs("alice", "root"), Path("/shared")).name == "alice"  # type: ignore[call-arg]
     assert not host.commands
 
 
 def test_where_it_cannot_be_given_away_postgres_goes_on_with_a_warning(host, belongs, caplog):
     host.useradd = None
-    assert choose_account(*belongs("postgres", "root"), Path("/shared")).name == "postgres"
+    assert choose_account(*belongs("postgres", "root"), Path("/shared")).name == "postgres"  # type: ignore[call-arg]
     said = caplog.text
     assert "belongs to postgres, which other programs run as" in said
     assert "there is no useradd here" in said
@@ -132,15 +133,15 @@ def test_where_it_cannot_be_given_away_postgres_goes_on_with_a_warning(host, bel
 def test_where_it_cannot_be_given_away_nobody_is_refused(host, belongs):
     host.useradd = None
     with pytest.raises(EmbeddedDatabaseError, match="belongs to nobody, which other programs"):
-        choose_account(*belongs("nobody", "root"), Path("/shared"))
+        choose_account(*belongs("nobody", "root"), Path("/shared"))  # type: ignore[call-arg]
 
 
 def test_the_data_folder_of_the_same_account_is_left_alone(host, belongs, caplog):
     """Their own server, for once started by root: `sudo` must not take the database away."""
-    assert choose_account(*belongs("postgres", "postgres"), Path("/shared")).name == "postgres"
+    assert choose_account(*belongs("postgres", "postgres"), Path("/shared")).name == "postgres"  # type: ignore[call-arg]
     assert "data folder is postgres's as well" in caplog.text
     with pytest.raises(EmbeddedDatabaseError, match="run Benana as nobody"):
-        choose_account(*belongs("nobody", "nobody"), Path("/shared"))
+        choose_account(*belongs("nobody", "nobody"), Path("/shared"))  # type: ignore[call-arg]
     assert not host.commands
 
 

@@ -316,10 +316,10 @@ def test_a_cleanup_that_never_returns_is_given_up_and_its_thread_named(make_recl
 
 
 def test_threads_are_daemons_with_names(make_reclaimer):
+    names: list[threading.Thread] = []
     make_reclaimer().retire(
         seen := Generation("one-g3", lambda: names.append(threading.current_thread())), 1
     )
-    names = []
     assert seen.gone.wait(WAIT)
     assert names[0].name == "benana-cleanup-one-g3"
     assert names[0].daemon
@@ -483,7 +483,7 @@ def test_no_generation_is_used_after_its_cleanup_and_none_goes_back(frantic, cap
             text = answer.read()
             number = int(text) if turn % 3 else int(text[: len(text) // 3])
             if turn % 3 == 0 and text != str(number).encode() * 3:
-                failures.append(text)
+                failures.append(text)  # type: ignore[arg-type]
             if number < latest:
                 backwards.append((latest, number))
             latest = number

@@ -214,7 +214,7 @@ def test_admin_hosts_are_split_at_commas_and_spaces_and_lowered():
 
 def test_settings_cannot_be_changed():
     with pytest.raises(AttributeError):
-        read().workers = 3
+        read().workers = 3  # type: ignore[misc]
 
 
 def test_the_environment_itself_is_read_by_default(monkeypatch):

@@ -59,7 +59,7 @@ def find(table, path):
     app.running.slot()
     request = falcon.Request(falcon.testing.create_environ("/"))
     request.path = path
-    _, fields, resource, template = app._get_responder(request)
+    _, fields, resource, template = app._get_responder(request)  # type: ignore[arg-type]
     return None if resource is None else (resource, fields, template)
 
 
@@ -361,7 +361,7 @@ class Hooked:
     def fill(req, resp, resource, params):
         params["more"] = "filled"
 
-    @falcon.before(fill)
+    @falcon.before(fill)  # type: ignore[arg-type]
     def on_get(self, req, resp, x, more):
         resp.media = [x, more]
 
@@ -864,7 +864,7 @@ def test_a_converter_that_would_raise_at_requests_is_refused_at_its_line(templat
 def trap(monkeypatch):
     """A built-in that a template's code would call; the list tells whether it did."""
     called = []
-    monkeypatch.setattr("builtins.benana_trap", lambda *_: called.append(1) or 1, raising=False)
+    monkeypatch.setattr("builtins.benana_trap", lambda *_: called.append(1) or 1, raising=False)  # type: ignore[func-returns-value]
     return called
 
 

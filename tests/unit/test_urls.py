@@ -116,7 +116,7 @@ def test_a_value_that_libpq_refuses_is_not_repeated(name):
     """It may be of a password in which a & was not encoded."""
     options = parse_url(f"postgresql://u@127.0.0.1:1/x?{name}=secret")
     with pytest.raises(psycopg2.OperationalError, match="secret") as caught:
-        psycopg2.connect(**options)
+        psycopg2.connect(**options)  # type: ignore[call-overload]
     said = reason_of(caught.value)
     assert "secret" not in said
     assert name in said

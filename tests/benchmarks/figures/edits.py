@@ -64,7 +64,7 @@ def edit_live(port: int, editor: Editor, count: int, workers: int = WORKERS) -> 
         ended = until_everywhere(
             connections,
             path,
-            lambda _, body, mark=mark: mark in body,
+            lambda _, body: mark in body,
             after=began + SOONEST_SECONDS,
         )
         found.append((ended - began) * 1000)
@@ -126,7 +126,7 @@ def _edit_restarting(peer: Peer, editor: Editor, count: int) -> list[float]:
         (folder / "main.py").write_text(text)
         if peer.kind == "kill -HUP":
             peer.hang_up()
-        ended = until_new_workers(peer.port, peer.workers, path, lambda _, b, m=mark: m in b)
+        ended = until_new_workers(peer.port, peer.workers, path, lambda _, body: mark in body)
         found.append((ended - began) * 1000)
     time.sleep(1.0)  # the old processes end
     return found

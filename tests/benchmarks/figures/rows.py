@@ -4,6 +4,7 @@ import contextlib
 import random
 import select
 import time
+from functools import partial
 
 import psycopg2
 
@@ -116,7 +117,7 @@ def measure_reload(rig: Rig) -> list[Figure]:
         found = in_turns(
             rig.pick(2, 16),
             {
-                size: (lambda worker=worker: worker.ask("reload", "p0000", times))
+                size: partial(worker.ask, "reload", "p0000", times)
                 for size, worker in workers.items()
             },
         )
