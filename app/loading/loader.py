@@ -18,7 +18,8 @@ from app.database.sqlstates import comes_from_outside, is_transient
 from app.errors import BenanaError, DatabaseUnavailableError, LoadError, PluginError
 from app.loading.callers import Surroundings, check_of
 from app.loading.registration import Route, RouteCollector
-from app.package.archive import Archive, GenerationImporter
+from app.package.archive import Archive
+from app.package.importer import GenerationImporter
 from app.plugin import PluginContext, PluginInterface, PluginMetadata
 from app.records import Artifact
 

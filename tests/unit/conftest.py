@@ -21,7 +21,7 @@ from app.admin import problems
 from app.errors import DatabaseUnavailableError
 from app.loading.loader import LoadedPlugin, load, make_context_factory
 from app.loading.registration import Route
-from app.package import archive
+from app.package import importer
 from app.publishing.compiler import compile_plugin
 from app.publishing.discovery import digest_of, read_source
 from app.records import Artifact, Manifest, PluginSource
@@ -257,8 +257,8 @@ def collected(reference: Callable[[], Any]) -> bool:
 def no_generation_left_behind() -> Iterator[None]:
     """Keep what one failing test leaves in the import system away from the others."""
     yield
-    archive._finder._packages.clear()
-    for name in [name for name in sys.modules if name.partition(".")[0] == archive.ROOT]:
+    importer._finder._packages.clear()
+    for name in [name for name in sys.modules if name.partition(".")[0] == importer.ROOT]:
         del sys.modules[name]
 
 
