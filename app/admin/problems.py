@@ -19,8 +19,8 @@ from app.errors import (
     PluginError,
     UnknownPluginError,
 )
-from app.loading.handlers import to_json
-from app.loading.registration import Route
+from app.loading.routes import Route
+from app.loading.strict_json import to_json
 from app.routing.answers import BadAnswerError, PluginExitError
 from app.routing.application import LiveApp
 from app.routing.table import SERVER

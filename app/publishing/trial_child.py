@@ -18,7 +18,9 @@ from typing import Any
 
 from app.database.rehearsal import Rehearsal
 from app.errors import CompileError, DatabaseUnavailableError, PluginError
-from app.loading.loader import Steps, guarded, load, make_context_factory
+from app.loading.context import make_context_factory
+from app.loading.guarded_calls import guarded
+from app.loading.loader import Steps, load
 from app.publishing.compiler import compile_plugin
 from app.publishing.import_guard import ImportGuard
 from app.publishing.parcel import read_parcel

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import falcon
 from falcon import status_codes
 
-from app.loading.handlers import STATUS_LINES
+from app.loading.return_values import STATUS_LINES
 from app.routing.grace_periods import RunningRequests, Slot
 
 log = logging.getLogger(__name__)

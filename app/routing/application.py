@@ -7,7 +7,7 @@ import falcon
 import falcon.responders
 from falcon.routing import CompiledRouter
 
-from app.loading.registration import Route
+from app.loading.routes import Route
 from app.routing import answers, bodies
 from app.routing.answers import JSON_HEADERS, OK, BadAnswerError, UnanswerableError
 from app.routing.bodies import LiveRequest

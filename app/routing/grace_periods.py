@@ -13,7 +13,7 @@ import weakref
 from typing import NamedTuple
 
 from app.activity import Activity, Name
-from app.loading.registration import Route
+from app.loading.routes import Route
 from app.routing.table import RouteTable
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from app.errors import ConflictError
-from app.loading.registration import MethodMap, Place, Route
+from app.loading.routes import MethodMap, Place, Route
 from app.loading.templates import ROUTING_ERRORS, SegmentRouter, routing_fault, unquotable
 from app.routing.overlay import Draft, OverlayMap
 

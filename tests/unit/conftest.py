@@ -19,8 +19,9 @@ import pytest
 
 from app.admin import problems
 from app.errors import DatabaseUnavailableError
-from app.loading.loader import LoadedPlugin, load, make_context_factory
-from app.loading.registration import Route
+from app.loading.context import make_context_factory
+from app.loading.loader import LoadedPlugin, load
+from app.loading.routes import Route
 from app.package import importer
 from app.publishing.compiler import compile_plugin
 from app.publishing.discovery import digest_of, read_source

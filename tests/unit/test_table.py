@@ -15,7 +15,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from app.errors import ConflictError, LoadError
-from app.loading.registration import Route, RouteCollector
+from app.loading.registration import RouteCollector
+from app.loading.routes import Route
 from app.loading.templates import FIELD_PATTERN, template_fault
 from app.routing import overlay
 from app.routing.application import LiveApp

@@ -9,8 +9,8 @@ import falcon
 from falcon import testing
 
 from app.admin import problems
+from app.loading.routes import Route
 from app.routing.application import LiveApp
-from app.routing.table import Route
 from tests.benchmarks.generator import generate
 from tests.benchmarks.measure import Figure, flat, in_turns, median, spread
 from tests.benchmarks.servers import Rig
