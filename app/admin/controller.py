@@ -12,7 +12,7 @@ from app.admin.problems import Problem
 from app.conditions import Condition
 from app.errors import SupersededError, UnknownPluginError
 from app.health import STARTING
-from app.loading.routes import Route
+from app.loading.routes import SERVER, Route
 from app.loading.strict_json import to_json
 from app.manager import PluginManager
 from app.records import (
@@ -25,7 +25,6 @@ from app.records import (
     WorkerLoad,
     is_plugin_name,
 )
-from app.routing.table import SERVER
 
 STATUSES = (ACTIVE, INACTIVE, "failed")
 MAX_WAIT_SECONDS = 60

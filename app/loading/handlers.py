@@ -21,7 +21,7 @@ from app.loading.body_parameter import MAX_BODY_BYTES, Provider, body_provider
 from app.loading.return_values import answer_as, has_status, take_status
 from app.loading.signatures import HandlerError, describe, is_lambda, refuse_kind, taken_by
 from app.loading.strict_json import to_json
-from app.loading.templates import template_fields
+from app.uri_templates import template_fields
 
 Responder = Callable[..., None]
 

@@ -12,9 +12,10 @@ from falcon.routing.util import SuffixedMethodNotFoundError
 from app.errors import LoadError
 from app.loading.handlers import Responder, plan_handler, unfilled_fault
 from app.loading.routes import Place, Route
+from app.loading.segment_router import template_fault
 from app.loading.signatures import HandlerError, describe, responder_fault
-from app.loading.templates import template_fault, template_fields
 from app.records import Endpoint
+from app.uri_templates import template_fields
 
 
 class HandlerResource:

@@ -15,6 +15,9 @@ from app.records import Endpoint
 
 log = logging.getLogger(__name__)
 
+SERVER = "the server"
+"""The owner of the server's own routes."""
+
 Place = tuple[str, int]
 """A file of the plugin and a line of it."""
 
@@ -31,9 +34,9 @@ class MethodMap(dict[str, Any]):
 class Route:
     """A URI template and the Falcon resource that answers it.
 
-    `owner` is the plugin's name. `generation` tells the routes of one loaded generation from all
-    others. `place` is where the plugin registers the route; only a trial knows it. `name` is what
-    a thread shows while it answers the route (`app/activity.py`).
+    `owner` is the plugin's name, or `SERVER`. `generation` tells the routes of one loaded
+    generation from all others. `place` is where the plugin registers the route; only a trial knows
+    it. `name` is what a thread shows while it answers the route (`app/activity.py`).
 
     `methods` is Falcon's method map: the responder of each method, with 405 for those that the
     resource does not answer. It is made once, for all tables that the route will be in: from
@@ -68,6 +71,11 @@ class Route:
         """Check the callers before each responder; call this before the route is in a table."""
         for method, responder in self.methods.items():
             self.methods[method] = check.before(responder)
+
+
+def describe_owner(owner: str) -> str:
+    """Return a route's owner as sentences name it."""
+    return owner if owner == SERVER else f"the plugin {owner!r}"
 
 
 def _head_of(get: Responder) -> Responder:

@@ -25,7 +25,7 @@ from app.publishing.compiler import compile_plugin
 from app.publishing.import_guard import ImportGuard
 from app.publishing.parcel import read_parcel
 from app.records import Artifact, Manifest, PluginSource
-from app.routing.table import find_conflict
+from app.routing.conflicts import find_conflict
 
 MEMORY_BYTES = 3 * 1024**3
 FILE_BYTES = 256 * 1024**2

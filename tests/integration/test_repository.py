@@ -28,7 +28,7 @@ from app.errors import (
 from app.plugin import PluginMetadata
 from app.postgres.server import EmbeddedPostgres
 from app.records import ACTIVE, Artifact, Endpoint, TrialReport, artifact_name
-from app.routing.table import find_conflict
+from app.routing.conflicts import find_conflict
 from tests.acceptance.server import wait_until
 from tests.integration.test_schema import Session, session
 

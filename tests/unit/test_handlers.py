@@ -26,7 +26,7 @@ from app.loading.handlers import make_responder
 from app.loading.registration import HandlerResource
 from app.loading.signatures import HandlerError, describe
 from app.loading.strict_json import to_json
-from app.loading.templates import template_fields
+from app.uri_templates import template_fields
 from tests.unit.conftest import call, json_of, put, resource
 
 
