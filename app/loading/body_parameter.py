@@ -10,7 +10,7 @@ from app.loading.shapes import ANYTHING, allows_none, body_shape, is_raw
 from app.loading.strict_json import parse_json
 
 MAX_BODY_BYTES = 16 * 1024 * 1024
-"""The largest JSON body that is read for a handler's `body`; larger ones come in as a stream."""
+"""The largest body that is read for a handler's `body`; a larger one must be read as a stream."""
 
 Provider = Callable[[falcon.Request, falcon.Response], Any]
 """Provides a parameter's value at a request."""
@@ -25,7 +25,7 @@ def body_provider(annotation: Any, default: Any, limit: int) -> Provider:
         limit: the size of the largest body that is read, in bytes.
 
     Raises:
-        AnnotationError: JSON has nothing like the annotation.
+        AnnotationError: no JSON value has the annotation's type.
     """
     required = default is inspect.Parameter.empty
     if is_raw(annotation):
@@ -67,8 +67,8 @@ def read_body(req: falcon.Request, limit: int) -> bytes:
     """Read a request's body of at most `limit` bytes, chunked ones included.
 
     Raises:
-        falcon.HTTPContentTooLarge: there is more.
-        falcon.HTTPBadRequest: it is malformed, or shorter than announced.
+        falcon.HTTPContentTooLarge: it is larger.
+        falcon.HTTPBadRequest: it is malformed, or shorter than its Content-Length.
     """
     length = req.content_length
     if length is not None and length > limit:

@@ -12,8 +12,10 @@ MakeContext = Callable[[str, dict[str, Any]], PluginContext]
 
 
 class _Context(PluginContext):
-    """A context whose data folder is made when it is asked for: not every plugin needs one, and
-    not every host has a disk that can be written to."""
+    """A context that makes its data folder at the first use of `data_dir`.
+
+    Not every plugin needs one, and not every host has a disk that can be written to.
+    """
 
     __slots__ = ()
 
@@ -38,18 +40,18 @@ class _Context(PluginContext):
 
 
 _DATA_DIR: Any = vars(PluginContext)["data_dir"]
-"""The slot in which a context keeps the folder's path."""
+"""The slot of `PluginContext` that holds the folder's path."""
 
 
 def make_context_factory(
     data_dir: Path, database_of: Callable[[str], Callable[[], Any]], *, trial: bool = False
 ) -> MakeContext:
-    """Return how contexts are made in this process.
+    """Return the function that makes plugins' contexts in this process.
 
     Args:
         data_dir: the server's data folder; each plugin gets `plugins/<name>` in it.
-        database_of: gives, for a plugin's name, what opens a pooled connection for a `with` block.
-        trial: whether plugins are only tried here.
+        database_of: returns a plugin's `context.database`, for its name.
+        trial: whether plugins are only tried in this process.
     """
 
     def make(name: str, config: dict[str, Any]) -> PluginContext:

@@ -50,7 +50,7 @@ def create_instance(name: str, package: GenerationImporter, module: Any) -> Any:
 
 
 def contract_faults(instance: object) -> list[str]:
-    """Return all that is wrong with a plugin's methods, as phrases; empty if nothing is."""
+    """Return every fault of a plugin's methods, as phrases."""
     missing = []
     faults = []
     for method, parameters in _METHODS.items():
@@ -124,7 +124,7 @@ def _is_utf8(text: str) -> bool:
 
 
 def _defined_at(package: GenerationImporter, item: Any) -> tuple[str, int] | None:
-    """Return where a plugin's class or method is defined, None if that is not known."""
+    """Return the file and line of a plugin's class or method, None if they are not known."""
     try:
         _, line = inspect.findsource(item)
         return package.place_of(inspect.getfile(item), line + 1)

@@ -20,12 +20,12 @@ def guarded(
 ) -> T:
     """Call into a plugin; whatever it raises, SystemExit included, becomes a `LoadError`.
 
-    The error holds the traceback as text and not the exception: that would keep the plugin's
-    frames, and with them its whole generation, alive.
+    The error holds the traceback as text. The exception itself would keep the plugin's frames
+    alive, and with them the whole generation.
 
     Raises:
         LoadError: with the file and line of the plugin's innermost frame.
-        DatabaseUnavailableError: the plugin asked for the database while it was away.
+        DatabaseUnavailableError: the plugin used the database while it was away.
     """
     try:
         return function(*arguments)

@@ -53,7 +53,7 @@ def make_responder(
 
 
 def unfilled_fault(handler: Callable[..., Any], names: Iterable[str]) -> str:
-    """Say that parameters of a handler are filled on none of its routes, and what to do."""
+    """Say that no route of a handler fills these parameters, and what to do about it."""
     return f"{describe(handler)}: " + "; ".join(
         f"parameter {name!r} would always have its default: query parameters are not filled yet; "
         f"take req and read req.get_param({name!r}), or call it '_{name}' if the plugin sets it "
@@ -78,7 +78,7 @@ def plan_handler(
         becomes the JSON answer; None becomes 204, unless the handler takes the response.
 
     Raises:
-        HandlerError: the signature does not fit; all its faults are named at once.
+        HandlerError: the signature does not fit the template; all faults are named at once.
     """
     if not callable(handler):
         raise HandlerError(f"the handler is {handler!r}, expected a callable")

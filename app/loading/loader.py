@@ -42,7 +42,7 @@ class LoadedPlugin:
 
     @property
     def label(self) -> str:
-        """The generation's name in log lines and thread names."""
+        """The generation's name in log lines and thread names, as `hello-g7`."""
         return f"{self.name}-g{self.generation}"
 
     @property

@@ -1,4 +1,4 @@
-"""What a plugin registers, collected and checked before any of it is routed."""
+"""What a plugin registers: collected and checked before any of it is served."""
 
 import inspect
 import sys
@@ -214,7 +214,7 @@ class RouteCollector:
         self._faults.append((message, self._place()))
 
     def _note_place(self, uri_template: str) -> None:
-        if not self._tried:  # afterwards nobody asks
+        if not self._tried:  # only a trial reports where routes stand
             self._places[uri_template] = self._place()
 
     def _place(self) -> Place | None:
@@ -227,7 +227,7 @@ class RouteCollector:
 
 
 def _identity(handler: Callable[..., Any]) -> tuple[int, ...]:
-    """Return what tells a handler from others; `self.get` is another object each time."""
+    """Return a handler's identity; each `self.get` is another bound method of the same handler."""
     if inspect.ismethod(handler):
         return id(handler.__func__), id(handler.__self__)
     return (id(handler),)
