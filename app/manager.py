@@ -17,8 +17,8 @@ from app.errors import DatabaseError, UnknownPluginError
 from app.fleet import Fleet
 from app.health import Health, HealthReport
 from app.loading.callers import Surroundings
-from app.loading.loader import make_context_factory
-from app.package.archive import generations_alive
+from app.loading.context import make_context_factory
+from app.package.importer import generations_alive
 from app.postgres.server import EmbeddedPostgres
 from app.publishing.publisher import Publisher
 from app.publishing.refusals import Refusals

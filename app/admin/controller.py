@@ -12,7 +12,7 @@ from app.admin.problems import Problem
 from app.conditions import Condition
 from app.errors import SupersededError, UnknownPluginError
 from app.health import STARTING
-from app.loading.handlers import to_json
+from app.loading.strict_json import to_json
 from app.manager import PluginManager
 from app.records import (
     ACTIVE,

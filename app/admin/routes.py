@@ -2,9 +2,8 @@
 
 from app.admin.controller import HealthResource, PluginsResource, WorkersResource
 from app.admin.guard import Guard
-from app.loading.registration import Route
+from app.loading.routes import SERVER, Route
 from app.manager import PluginManager
-from app.routing.table import SERVER
 
 
 def admin_routes(manager: PluginManager, guard: Guard) -> tuple[Route, ...]:

@@ -19,7 +19,8 @@ from app.errors import (
     PluginError,
 )
 from app.loading.callers import Surroundings
-from app.loading.loader import LoadedPlugin, MakeContext, load
+from app.loading.context import MakeContext
+from app.loading.loader import LoadedPlugin, load
 from app.package.store import read_archive, write_archive
 from app.records import Artifact, ServedRow, artifact_digest, artifact_name
 from app.serving.crashes import Crash, CrashedLoads, LoadMarker

@@ -21,8 +21,8 @@ from app.database.events import ChangeListener
 from app.database.repository import Repository
 from app.database.upkeep import Upkeep
 from app.database.workers import WorkerRepository
-from app.loading.loader import make_context_factory
-from app.package.archive import generations_alive
+from app.loading.context import make_context_factory
+from app.package.importer import generations_alive
 from app.records import WorkerReport
 from app.routing.application import LiveApp
 from app.serving.last_known_good import LastKnownGood

@@ -11,7 +11,7 @@ from falcon import testing
 from app.admin.guard import Guard
 from app.admin.problems import Problem
 from app.admin.routes import admin_routes
-from app.loading.registration import Route
+from app.loading.routes import Route
 from app.settings import Settings
 
 OPEN = {"/health/live", "/health/ready"}

@@ -17,7 +17,9 @@ from app.errors import (
     DatabaseUnavailableError,
     LoadError,
 )
-from app.loading.loader import contract_faults, load, make_context_factory
+from app.loading.context import make_context_factory
+from app.loading.contract import contract_faults
+from app.loading.loader import load
 from app.plugin import PluginInterface, PluginMetadata
 from app.records import ACTIVE, Artifact, ServedRow
 from app.routing.table import RouteTable
