@@ -6,39 +6,27 @@ watches, the one that is elected.
 
 import logging
 import random
-import threading
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 
 from app.conditions import Conditions
 from app.errors import (
-    DatabaseBusyError,
-    DatabaseReadOnlyError,
     DatabaseRefusedError,
     DatabaseUnavailableError,
-    PluginError,
-    SupersededError,
-    TooLargeError,
 )
-from app.publishing.attempt import QUIET_SECONDS, PublishAttempt
+from app.publishing.attempt import QUIET_SECONDS
 from app.publishing.discovery import rules_of
 from app.publishing.election import FIRST_LOOK, Election
 from app.publishing.known import KnownFolders
-from app.publishing.places import PLACES, Places
+from app.publishing.publish_pool import PublishPool
 from app.publishing.publisher import Publisher
 from app.publishing.requirements import installed
 from app.publishing.sight import Sight
-from app.publishing.stamps import folder_stamp, large_stamp
-from app.publishing.work_queue import WorkQueue
 from app.threads import STOP_SECONDS, OwnThread
 
 log = logging.getLogger(__name__)
-
-SETTLE_SECONDS = 0.3
-"""How long after a publish its folder is compared once more, for events that came too early."""
 
 ELECTION_SECONDS, LONGEST_ELECTION_SECONDS = 0.2, 1.0
 """How often one of the processes of a host tries to be the elected one, and each at the least: the
@@ -78,14 +66,8 @@ class SourceWatcher(OwnThread):
         self._conditions = conditions or Conditions()
         self.election = Election(artifacts_dir, self._conditions)
         """Whether this process is the one that watches, and what is known of the one that is."""
-        self._marked = threading.Condition(self._lock)
-        """Wakes the threads that publish: one for a mark, which takes what is due first."""
         self._root = plugins_dir
         self._publisher = publisher
-        self._pending = WorkQueue()
-        self._busy: dict[str, PublishAttempt] = {}
-        self._locked: set[str] = set()
-        """The folders whose last look somebody's lock ended."""
         self._rows_changed = False
         self._known = KnownFolders(plugins_dir)
         self._stirred = False
@@ -93,34 +75,28 @@ class SourceWatcher(OwnThread):
         self._stir_at = 0.0
         """When they may be compared again."""
         self._sight = Sight(plugins_dir, self.notice, self._stir, self._conditions)
-        self._places = Places()
-        self._publishing = 0
-        """How many threads publish."""
+        self._pool = PublishPool(plugins_dir, publisher, self._known, self._sight, self._lock)
         self.holds = False
         """Whether this process is the one that watches."""
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether no folder is marked or being published."""
+        return self._pool.is_idle
+
+    @property
+    def publishing_threads(self) -> int:
+        """How many threads there are to publish."""
+        return self._pool.threads
+
     def mark(self, folders: Iterable[str]) -> None:
         """Look at folders again, once they have been quiet for 20 ms."""
-        with self._lock:
-            for folder in folders:
-                self._pending.quiet(folder, time.monotonic())
-                self._marked.notify()
-            self._staff(time.monotonic())
+        self._pool.mark(folders)
 
     def notice(self, folder: str, file: str, event_type: str) -> None:
         """Mark a folder for a file event; until the file is closed, half of it may be missing."""
-        if self._known.is_left_alone(folder) or self._is_left_out(folder, file):
-            return
-        busy = self._busy.get(folder)
-        if busy is not None:
-            busy.compare(lambda: folder_stamp(self._root / folder))
-        with self._lock:
-            now = time.monotonic()
-            last = partial(self._known.last_event, folder)
-            if self._pending.event(folder, file, event_type, now, last):
-                self._known.event(folder, now)
-                self._staff(now)
-                self._marked.notify()
+        if not self._known.is_left_alone(folder) and not self._is_left_out(folder, file):
+            self._pool.notice(folder, file, event_type)
 
     def _is_left_out(self, folder: str, file: str) -> bool:
         _, inner, path = file.partition("/")
@@ -138,8 +114,7 @@ class SourceWatcher(OwnThread):
     def end(self) -> None:
         """Tell the threads to end; another process of the host takes over."""
         super().end()
-        with self._lock:
-            self._marked.notify_all()
+        self._pool.end()
 
     def stop(self, timeout: float = STOP_SECONDS) -> None:
         """Tell the threads to end, and wait for them, and so for what they publish just now.
@@ -148,8 +123,7 @@ class SourceWatcher(OwnThread):
         """
         deadline = time.monotonic() + timeout
         super().stop(timeout)
-        with self._wake:
-            self._wake.wait_for(lambda: not self._publishing, deadline - time.monotonic())
+        self._pool.join(deadline - time.monotonic())
 
     # --- election --------------------------------------------------------------------------
 
@@ -161,6 +135,7 @@ class SourceWatcher(OwnThread):
                     self._hold()
                 finally:
                     self.holds = False
+                    self._pool.pause()
                     self.election.release()
             others = max(1, (self._crew() or 1) - 1)
             seconds = min(ELECTION_SECONDS * others, LONGEST_ELECTION_SECONDS)
@@ -173,8 +148,7 @@ class SourceWatcher(OwnThread):
         log.info("watching %s", self._root)
         with suppress(OSError):  # the first publish says so, and tries again
             self._publisher.prepare()
-        with self._lock:
-            self._staff(time.monotonic())
+        self._pool.begin()
         complained = ""
         while not self._stopped and self.election.is_held():
             self.election.go_on()
@@ -229,7 +203,6 @@ class SourceWatcher(OwnThread):
                     return
                 rows_changed, self._rows_changed = self._rows_changed, False
                 stirred, self._stirred = self._stirred, False
-                self._staff(time.monotonic())
             if rows_changed:
                 self._mark_unpublished()
             self.mark(self._publisher.refusals.due())
@@ -292,125 +265,5 @@ class SourceWatcher(OwnThread):
         """
         began = time.monotonic()
         changed = self._known.changed(linked=linked)
-        now = time.monotonic()
-        with self._lock:
-            for folder in changed:
-                mark = self._pending.quiet(folder, now)
-                if not mark.files and folder not in self._busy and self._known.is_untold(folder):
-                    mark.untold_at = now
-                self._marked.notify()
-            self._staff(now)
-        return now - began
-
-    # --- publishing ------------------------------------------------------------------------
-
-    def _staff(self, now: float) -> None:
-        """Start threads until there is one for each place, beside those that are at slow ones."""
-        while self.holds and self._publishing < PLACES + self._places.count_slow(now):
-            self._publishing += 1
-            name = f"benana-publish-{self._publishing}"
-            threading.Thread(target=self._work, name=name, daemon=True).start()
-
-    def _work(self) -> None:
-        try:
-            while (folder := self._next()) is not None:
-                self._look_at(folder)
-        finally:
-            with self._wake:
-                self._publishing -= 1
-                self._wake.notify_all()
-
-    def _look_at(self, folder: str) -> None:
-        look, known = self._busy[folder], folder in self._known
-        settled, tried = True, False
-        try:
-            tried = self._look(folder, look)
-            self._locked.discard(folder)
-            self._publisher.refusals.settle(folder)
-        except SupersededError:
-            pass  # the folder is marked again
-        except DatabaseUnavailableError as error:
-            settled = False  # it stays marked; who holds a lock is logged, as is an outage
-            if isinstance(error, DatabaseBusyError):
-                self._locked.add(folder)
-            self._publisher.refusals.wait(folder, error)
-        except DatabaseRefusedError as error:
-            # Not even the row could be read, or what is wrong with the source recorded.
-            error.plugin = folder
-            self._publisher.refusals.note(folder, look, error)
-        except Exception:
-            # A fault of ours: say so, and keep the thread for the other plugins.
-            log.exception("%s: publishing failed", folder)
-        with self._lock:
-            now = time.monotonic()
-            del self._busy[folder]
-            self._places.end(folder, now, tried=tried)
-            if tried or (known and folder not in self._known):
-                if look.untold_at is not None:
-                    self._known.found_untold(folder, look.untold_at)
-                elif look.told:
-                    self._sight.told()
-            self._marked.notify()  # who waits for the place
-            if not settled:
-                self._pending.later(folder, now, RETRY_SECONDS)
-
-    def _next(self) -> str | None:
-        """Wait for a folder that is due, that no other thread looks at and that finds a place.
-
-        Returns:
-            The folder; None at the end, or if there are threads enough.
-        """
-        with self._lock:
-            while not self._stopped:
-                now = time.monotonic()
-                if self._publishing > PLACES + self._places.count_slow(now):
-                    return None
-                room = {hung: self._places.may_begin(hung=hung, now=now) for hung in (False, True)}
-                free = [
-                    (not room[hung], hung, f not in self._known, p.due, f)
-                    for f, p in self._pending.items()
-                    if f not in self._busy
-                    for hung in (self._places.hung(f),)
-                ]
-                waits = [due for *_, due, _ in free if due > now]
-                due_now = [found for found in free if found[3] <= now]
-                if due_now:
-                    # Those that are known before the new ones, of which nothing good is known.
-                    full, *_, folder = min(due_now)
-                    if not full:
-                        pending = self._pending.pop(folder)
-                        self._busy[folder] = PublishAttempt(
-                            eager=pending.eager,
-                            patient=folder not in self._locked,
-                            told=bool(pending.files),
-                            untold_at=pending.untold_at,
-                        )
-                        self._places.begin(folder, now)
-                        self._staff(now)
-                        return folder
-                    free_at = self._places.next_slow(now)
-                    waits += [] if free_at is None else [free_at]
-                self._marked.wait(min(waits) - now if waits else None)
-            return None
-
-    def _look(self, folder: str, look: PublishAttempt) -> bool:
-        """Look at a folder and return whether a source was tried."""
-        path = self._root / folder
-        began = time.monotonic()
-        stamp = look.stamp = folder_stamp(path)
-        large = tried = False
-        for name in self._publisher.names_of(folder):
-            try:
-                tried |= self._publisher.follow(name, look)
-            except (PluginError, DatabaseRefusedError, DatabaseReadOnlyError) as error:
-                tried = True  # it was said, and is tried again where that may help
-                large = large or isinstance(error, TooLargeError)
-        found = large_stamp(path) if large else None
-        with self._lock:
-            if not path.is_dir():
-                self._known.forget(folder)
-                self._places.forget(folder)
-            elif self._known.keep(folder, stamp, began, found):
-                # For what changed before the stamp was taken.
-                self._pending.later(folder, time.monotonic(), SETTLE_SECONDS)
-        return tried
+        self._pool.mark_changed(changed)
+        return time.monotonic() - began

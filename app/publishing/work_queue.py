@@ -1,10 +1,11 @@
-"""Which folders are to be looked at, and when; all times are in monotonic seconds."""
+"""The folders that are to be looked at: marked, due, taken, done. Times are monotonic seconds."""
 
 from collections.abc import Callable
 
 from watchdog.events import EVENT_TYPE_CLOSED, EVENT_TYPE_MODIFIED
 
-from app.publishing.attempt import QUIET_SECONDS
+from app.publishing.attempt import QUIET_SECONDS, PublishAttempt
+from app.publishing.places import Places
 
 MAX_QUIET_SECONDS = 0.5
 CALM_SECONDS = 0.3
@@ -31,20 +32,47 @@ class Mark:
         """When a comparison found that it has changed, if no event told of that."""
 
 
-class WorkQueue(dict[str, Mark]):
-    """The marked folders; all calls under one lock."""
+class WorkQueue:
+    """Hands folders that changed to threads, each to one at a time; all calls under one lock.
+
+    `quiet`, `later` and `event` mark a folder; `take` gives one that is due, with an attempt at it;
+    `done` gives it back.
+    """
+
+    def __init__(self, is_known: Callable[[str], bool] = lambda _: False) -> None:
+        """Make an empty queue.
+
+        Args:
+            is_known: tells whether a folder was looked at before; such go first.
+        """
+        self._is_known = is_known
+        self._marks: dict[str, Mark] = {}
+        self._busy: dict[str, PublishAttempt] = {}
+        self._locked: set[str] = set()
+        """The folders whose last attempt somebody's lock ended."""
+        self.places = Places()
+        """Which folders may be looked at at the same time."""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no folder is marked or taken."""
+        return not self._marks and not self._busy
+
+    def attempt(self, folder: str) -> PublishAttempt | None:
+        """Return the attempt at a folder that is under way, None if there is none."""
+        return self._busy.get(folder)
 
     def quiet(self, folder: str, now: float) -> Mark:
         """Mark a folder to be looked at once it has been quiet for 20 ms."""
-        mark = self.setdefault(folder, Mark(now, now))
+        mark = self._marks.setdefault(folder, Mark(now, now))
         mark.due = min(now + QUIET_SECONDS, mark.first + MAX_QUIET_SECONDS)
         mark.eager = False
         return mark
 
     def later(self, folder: str, now: float, seconds: float) -> None:
         """Mark a folder to be looked at in some seconds, if it is not marked."""
-        if folder not in self:
-            self[folder] = Mark(now, now + seconds)
+        if folder not in self._marks:
+            self._marks[folder] = Mark(now, now + seconds)
 
     def event(
         self, folder: str, file: str, event_type: str, now: float, last_event: Callable[[], float]
@@ -61,7 +89,7 @@ class WorkQueue(dict[str, Mark]):
         Returns:
             Whether the event says anything new.
         """
-        known = self.get(folder)
+        known = self._marks.get(folder)
         if known is not None and known.eager and not event_type:
             return False  # a folder is modified, too, by the file that was closed in it
         mark = self.quiet(folder, now)
@@ -79,3 +107,62 @@ class WorkQueue(dict[str, Mark]):
             mark.due = now
             mark.eager = True
         return True
+
+    def changed(self, folder: str, now: float, *, untold: bool) -> None:
+        """Mark a folder that a comparison found changed.
+
+        Args:
+            folder: the folder.
+            now: the time.
+            untold: whether events should have told of it.
+        """
+        mark = self.quiet(folder, now)
+        if untold and not mark.files and folder not in self._busy:
+            mark.untold_at = now
+
+    def take(self, now: float) -> tuple[str, PublishAttempt] | None:
+        """Take a folder that is due, that nobody has and that finds a place; None without one."""
+        room = {hung: self.places.may_begin(hung=hung, now=now) for hung in (False, True)}
+        due = [
+            (not room[hung], hung, not self._is_known(folder), mark.due, folder)
+            for folder, mark in self._marks.items()
+            if folder not in self._busy and mark.due <= now
+            for hung in (self.places.hung(folder),)
+        ]
+        if not due:
+            return None
+        # Those that are known before the new ones, of which nothing good is known.
+        full, *_, folder = min(due)
+        if full:
+            return None
+        mark = self._marks.pop(folder)
+        attempt = self._busy[folder] = PublishAttempt(
+            eager=mark.eager,
+            patient=folder not in self._locked,
+            told=bool(mark.files),
+            untold_at=mark.untold_at,
+        )
+        self.places.begin(folder, now)
+        return folder, attempt
+
+    def next_at(self, now: float) -> float | None:
+        """Return when `take` may give one that it does not give now, None if never by itself."""
+        free = [mark.due for folder, mark in self._marks.items() if folder not in self._busy]
+        times = [due for due in free if due > now]
+        if len(times) < len(free) and (slow := self.places.next_slow(now)) is not None:
+            times.append(slow)
+        return min(times, default=None)
+
+    def done(self, folder: str, now: float, *, tried: bool, locked: bool | None) -> None:
+        """Give a folder back.
+
+        Args:
+            folder: the folder.
+            now: the time.
+            tried: whether a source was tried.
+            locked: whether somebody's lock ended the attempt, None if that is not known.
+        """
+        del self._busy[folder]
+        self.places.end(folder, now, tried=tried)
+        if locked is not None:
+            (self._locked.add if locked else self._locked.discard)(folder)

@@ -26,6 +26,8 @@ class Looks:
         self.locked: list[str] = []
         self.locked_row = False
         self.patient: list[bool] = []
+        self.attempts: list[PublishAttempt] = []
+        """What hangs now."""
         self.asked: list[str] = []
         self.begun = 0
         self.superseded = 0
@@ -64,8 +66,10 @@ class Looks:
             text = (self.root / name / "main.py").read_text()
             if self.saw(name, text):
                 return False
+            self.attempts.append(look)
             self.hanging += 1
             self.release.wait(20.0)
+            self.attempts.remove(look)
             self.hanging -= 1
             self.seen.append((name, text))
             return True
