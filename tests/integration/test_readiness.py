@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from app.publishing.publisher import Publisher
 from app.server import create_app
 from tests.acceptance.server import source, wait_until
 from tests.integration.test_admin_api import Live, client_of, running, settings_for
@@ -237,6 +239,40 @@ def test_a_host_that_cannot_write_is_degraded_if_it_publishes(
         ready(live)
     finally:
         app.manager.stop()
+
+
+@pytest.mark.parametrize("watch", [True, False])
+def test_a_start_is_ready_once_all_folders_were_looked_at(
+    new_database: Callable[[], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, watch: bool
+) -> None:
+    settings = settings_for(tmp_path, new_database())
+    settings.plugins_dir.mkdir()
+    go_on, real = threading.Event(), Publisher.scan
+
+    def scan(self: Publisher, **named: bool) -> list[str]:
+        go_on.wait(10.0)
+        return real(self, **named)
+
+    monkeypatch.setattr(Publisher, "scan", scan)
+    apps = [create_app(replace(settings, watch=watch)) for _ in range(2)]  # of one host
+    lives = [Live(app, settings, client_of(app)) for app in apps]
+    try:
+        for app in apps:
+            app.manager.start(lambda: None)
+        if not watch:
+            for live in lives:
+                ready(live)
+            return
+        for live in lives:
+            wait_until(lambda x=live: "not all folders have been" in str(reasons(x)), "it is said")
+            assert health(live)["status"] == "degraded"
+        go_on.set()
+        for live in lives:
+            ready(live)
+    finally:
+        go_on.set()
+        for app in apps:
+            app.manager.stop()
 
 
 @pytest.mark.soak
