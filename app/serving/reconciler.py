@@ -4,6 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Collection, Iterable
+from typing import Any
 
 from app.conditions import Conditions
 from app.database.repository import Repository
@@ -15,7 +16,7 @@ from app.errors import (
     DatabaseUnavailableError,
     PluginError,
 )
-from app.records import ACTIVE, LoadRecord, ServedRow
+from app.records import ACTIVE, PASSES, LoadRecord, ServedRow
 from app.serving.application import LiveApp
 from app.serving.generations import Undertaker
 from app.serving.lastgood import LastGood
@@ -382,10 +383,19 @@ class Reconciler(OwnThread):
             serving.generation if serving else None,
             row.generation,
             state,
-            {**error.as_record(), "generation": row.generation} if error else None,
+            _record_of(error, row.generation) if error else None,
             milliseconds,
         )
         self._recorder.note([record])
+
+
+def _record_of(error: PluginError, generation: int) -> dict[str, Any]:
+    """Return an error of a load as it is recorded."""
+    return {
+        **error.as_record(),
+        "generation": generation,
+        **({PASSES: True} if error.passes else {}),
+    }
 
 
 def _fit(

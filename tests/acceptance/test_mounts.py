@@ -11,6 +11,9 @@ from tests.integration.test_links import kubelet, point
 MakeServer = Callable[..., Server]
 
 IN_TIME = 1.0
+FIRST = 5.0
+"""For the first publish after a start, whose trial waits for its helper to come up: that is the
+start's time, and not the link's."""
 
 
 @pytest.mark.soak
@@ -26,7 +29,7 @@ def test_a_config_map_as_the_root_is_followed_within_a_second(make_server: MakeS
     server.wait_says("mapped", "one")
     for version in ("two", "three", "four"):
         update(version)
-        server.wait_says("mapped", version, seconds=IN_TIME)
+        server.wait_says("mapped", version, seconds=FIRST if version == "two" else IN_TIME)
     assert "WARNING" not in server.log()
 
 
@@ -47,9 +50,9 @@ def test_a_git_sync_link_is_followed_within_a_second(make_server: MakeServer) ->
     server.plugins = link
     server.start()
     server.wait_says("synced", "one")
-    for version in ("two", "three"):
+    for version in ("two", "three", "four"):
         update(version)
-        server.wait_says("synced", version, seconds=IN_TIME)
+        server.wait_says("synced", version, seconds=FIRST if version == "two" else IN_TIME)
     assert "WARNING" not in server.log()
     (link / "synced" / "main.py").write_text(source("synced", "edited"))
     server.wait_says("synced", "edited", seconds=IN_TIME)
