@@ -111,6 +111,11 @@ class PluginError(BenanaError):
         self.outside = outside
 
     @property
+    def of_host(self) -> bool:
+        """Whether it is the trouble of the host that tried it, and says nothing of the source."""
+        return self.outside and isinstance(self, (TrialError, ArtifactError))
+
+    @property
     def passes(self) -> bool:
         """Whether the same may succeed later, with the plugin as it is."""
         return self.transient or self.outside

@@ -46,7 +46,7 @@ class Fleet:
         return convergence_of(row, workers)
 
     def wait(self, row: ServedRow, seconds: float) -> Convergence:
-        """Wait until every process runs a row's generation or a later one.
+        """Wait until every process runs a row's generation or a later one, or has failed to.
 
         The processes report to the database without notifying anybody, so this looks again and
         again; it is an operator who waits, and no request of a plugin.
@@ -59,7 +59,7 @@ class Fleet:
         while True:
             found = self.convergence(row)
             left = deadline - time.monotonic()
-            if not found.behind or left <= 0:
+            if not found.behind or found.failed or left <= 0:
                 return found
             time.sleep(min(LOOK_SECONDS, left))
 

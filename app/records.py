@@ -258,10 +258,17 @@ class Convergence:
     total: int
     behind: tuple[WorkerLoad, ...]
 
+    failed: bool = False
+    """Whether all that are behind live, and cannot load it for a reason that does not pass."""
+
     @property
     def current(self) -> int:
         """How many processes are up to date."""
         return self.total - len(self.behind)
+
+
+PASSES = "passes"
+"""In a load's error: its cause may go by itself, and the load is tried again soon."""
 
 
 def convergence_of(row: ServedRow, workers: Sequence[WorkerLoad]) -> Convergence:
@@ -272,7 +279,15 @@ def convergence_of(row: ServedRow, workers: Sequence[WorkerLoad]) -> Convergence
     """
     behind = [worker for worker in workers if worker.absent or not _is_current(row, worker.load)]
     absent = _absent(workers)
-    return Convergence(len(workers) + len(absent), (*behind, *absent))
+    failed = bool(behind) and not absent and all(_has_failed(row, found) for found in behind)
+    return Convergence(len(workers) + len(absent), (*behind, *absent), failed)
+
+
+def _has_failed(row: ServedRow, worker: WorkerLoad) -> bool:
+    load = worker.load
+    if load is None or worker.absent or load.error is None or load.error.get(PASSES):
+        return False
+    return (load.plugin_id, load.reconciled, load.state) == (row.id, row.generation, "failed")
 
 
 def _is_current(row: ServedRow, load: LoadRecord | None) -> bool:

@@ -107,16 +107,19 @@ class PluginsResource:
         _answer(resp, answer)
 
     def _await(self, row: ServedRow, seconds: float) -> dict[str, Any]:
-        """Wait for all processes; 504 names those that do not follow in time."""
+        """Wait for all processes; 504 names those that do not follow in time, or cannot at all."""
         began = time.monotonic()
         found = self._manager.fleet.wait(row, seconds)
         workers = _show_convergence(found)
         if found.behind:
             reasons = dict.fromkeys(filter(None, map(_why_behind, found.behind)))
+            what = f"generation {row.generation} of {row.name}"
+            what = (
+                f"cannot load {what}" if found.failed else f"do not run {what} after {seconds:g} s"
+            )
             raise Problem(
                 504,
-                f"{len(found.behind)} of {found.total} workers do not run generation "
-                f"{row.generation} of {row.name} after {seconds:g} s"
+                f"{len(found.behind)} of {found.total} workers {what}"
                 f"{': ' if reasons else ''}{'; '.join(reasons)}.",
                 members={"plugin": row.name, "generation": row.generation, "workers": workers},
             )

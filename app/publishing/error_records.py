@@ -29,13 +29,17 @@ class ErrorRecords:
     ) -> None:
         """Record an error in the plugin's row, or where it has none, among the failures.
 
-        Where the database does not take it, `look.unrecorded` says why.
+        What is the trouble of this host alone, as a full disk, is not written into the row, which
+        is everybody's: that is a condition of the host. Where the database does not take an error,
+        `look.unrecorded` says why.
 
         Raises:
             DatabaseUnavailableError: nothing was recorded; try it again later.
         """
         try:
-            if row is not None:
+            if row is not None and error.of_host:
+                log.debug("%s: not recorded in the row: %s", name, error)
+            elif row is not None:
                 self._repository.record_error(row, error.as_record())
             else:
                 self._repository.record_failure(name, str(folder), error.as_record())

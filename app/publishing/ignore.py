@@ -28,6 +28,8 @@ _BESIDE = {
     "*.sync-conflict-*": r"[^/]*\.sync-conflict-[^/]*",  # Syncthing
     "* (*conflict*)*": r"[^/]* \([^/]*[Cc]onflict[^/]*\)[^/]*",  # Dropbox, Nextcloud, Seafile
     "*_conflict-*": r"[^/]*_conflict-\d[^/]*",  # ownCloud
+    "* (1).py, * 2.py, * copy.py, * - Copy.py":  # browsers, Google Drive, iCloud, Finder, Explorer
+    r"[^/]* (?:\(\d+\)|\d+|(?:- )?[Cc]opy(?: \d+| \(\d+\))?)\.py",
     "*_BACKUP_*, *_BASE_*, *_LOCAL_*, *_REMOTE_*":  # git mergetool
     r"[^/]*_(?:BACKUP|BASE|LOCAL|REMOTE)_\d+(?:\.[^/]*)?",
     "node_modules/": r"node_modules/",

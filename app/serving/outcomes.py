@@ -1,10 +1,11 @@
 """What came of each row, said wherever it is asked for: log, conditions, database, host."""
 
 import logging
+from typing import Any
 
 from app.errors import PluginError
 from app.loading.loader import LoadedPlugin
-from app.records import ACTIVE, LoadRecord, ServedRow
+from app.records import ACTIVE, PASSES, LoadRecord, ServedRow
 from app.serving.last_known_good import LastKnownGood
 from app.serving.load_queue import LoadResult
 from app.serving.recorder import Recorder
@@ -87,7 +88,13 @@ class Outcomes:
             serving.generation if serving else None,
             row.generation,
             state,
-            {**error.as_record(), "generation": row.generation} if error else None,
+            _error_of_load(error, row.generation) if error else None,
             milliseconds,
         )
         self._recorder.note([record])
+
+
+def _error_of_load(error: PluginError, generation: int) -> dict[str, Any]:
+    """Return an error of a load as it is recorded."""
+    record = {**error.as_record(), "generation": generation}
+    return {**record, PASSES: True} if error.passes else record

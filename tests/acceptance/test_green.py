@@ -1,5 +1,6 @@
 """What says ready, current or 200 is what the next request finds, on real workers and hosts."""
 
+import contextlib
 import http.client
 import os
 import re
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.support.plugins import source
-from tests.support.server import MakeServer, Server
+from tests.support.server import MakeServer, Server, ask
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.soak  # the kinds stand in test_readiness.py and the unit tests, too
@@ -251,3 +252,35 @@ def test_of_two_hosts_the_broken_one_is_named(make_server: MakeServer, tmp_path:
     assert is_ready(one)
     assert is_ready(two)
     assert one.plugin("shared")["error"] is None
+
+
+@pytest.mark.parametrize("way", ["start", "HUP", "replaced"])
+def test_who_says_ready_sees_the_next_edit(make_server: MakeServer, way: str) -> None:
+    """A process that says so before anybody watches is found by its first answers."""
+    server = make_server()
+    before: set[int] = set()
+    if way != "start":
+        server.start()
+        wait_until(lambda: is_ready(server), "it is ready")
+        before = server.workers()
+        assert server.process is not None
+        for pid in [server.process.pid] if way == "HUP" else before:
+            os.kill(pid, signal.SIGHUP if way == "HUP" else signal.SIGKILL)
+    else:
+        server.start(wait=False)
+
+    def a_new_one_is_ready() -> bool:
+        with contextlib.suppress(OSError, http.client.HTTPException, KeyError):
+            who = server.connect()
+            with contextlib.closing(who):
+                pid = ask(who, "GET", "/whoami").json["pid"]
+                said = ask(who, "GET", "/health/ready").json
+            return pid not in before and said == {"status": "ready"}
+        return False
+
+    wait_until(a_new_one_is_ready, "it is ready")
+    holder = watching(server)
+    assert Path(f"/proc/{holder}").exists(), "somebody watches"
+    assert "watching" in server.log()
+    server.write("edited", source("edited"))
+    wait_until(lambda: server.get("/edited").status == 200, "the edit is seen", 3.0)

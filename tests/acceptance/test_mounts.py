@@ -10,6 +10,9 @@ from tests.support.server import MakeServer
 from tests.support.waiting import wait_until
 
 IN_TIME = 1.0
+FIRST = 5.0
+"""For the first publish after a start, whose trial waits for its helper to come up: that is the
+start's time, and not the link's."""
 
 
 @pytest.mark.soak
@@ -25,7 +28,7 @@ def test_a_config_map_as_the_root_is_followed_within_a_second(make_server: MakeS
     server.wait_says("mapped", "one")
     for version in ("two", "three", "four"):
         update(version)
-        server.wait_says("mapped", version, seconds=IN_TIME)
+        server.wait_says("mapped", version, seconds=FIRST if version == "two" else IN_TIME)
     assert "WARNING" not in server.log()
 
 
@@ -46,9 +49,9 @@ def test_a_git_sync_link_is_followed_within_a_second(make_server: MakeServer) ->
     server.plugins = link
     server.start()
     server.wait_says("synced", "one")
-    for version in ("two", "three"):
+    for version in ("two", "three", "four"):
         update(version)
-        server.wait_says("synced", version, seconds=IN_TIME)
+        server.wait_says("synced", version, seconds=FIRST if version == "two" else IN_TIME)
     assert "WARNING" not in server.log()
     (link / "synced" / "main.py").write_text(source("synced", "edited"))
     server.wait_says("synced", "edited", seconds=IN_TIME)

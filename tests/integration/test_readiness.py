@@ -2,6 +2,8 @@
 
 import logging
 import shutil
+import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from app.publishing.publisher import Publisher
 from app.server import create_app
 from tests.support.databases import session
 from tests.support.live import Live, client_of, running, settings_for
@@ -93,8 +96,10 @@ def test_a_generation_that_no_worker_can_load_is_named_everywhere(live: Live) ->
     assert [reason["what"] for reason in shown["reasons"]] == [what]
     (behind,) = shown["workers"]["behind"]
     assert behind["error"] == error
-    waited = live.client.post("/plugins/picky/reload?wait=0.5", status=504).json
-    assert "do not run generation 3 of picky after 0.5 s: initialize failed" in waited["detail"]
+    began = time.monotonic()
+    waited = live.client.post("/plugins/picky/reload?wait=20", status=504).json
+    assert time.monotonic() - began < 10.0, "who waits is told as soon as all have failed"
+    assert "1 of 1 workers cannot load generation 3 of picky: initialize failed" in waited["detail"]
     assert live.plugin("lonely")["reasons"] == []
     # What is mended is mended everywhere.
     write(live, "picky", source("picky", "mended"))
@@ -238,6 +243,40 @@ def test_a_host_that_cannot_write_is_degraded_if_it_publishes(
         ready(live)
     finally:
         app.manager.stop()
+
+
+@pytest.mark.parametrize("watch", [True, False])
+def test_a_start_is_ready_once_all_folders_were_looked_at(
+    new_database: Callable[[], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, watch: bool
+) -> None:
+    settings = settings_for(tmp_path, new_database())
+    settings.plugins_dir.mkdir()
+    go_on, real = threading.Event(), Publisher.scan
+
+    def scan(self: Publisher, **named: bool) -> list[str]:
+        go_on.wait(10.0)
+        return real(self, **named)
+
+    monkeypatch.setattr(Publisher, "scan", scan)
+    apps = [create_app(replace(settings, watch=watch)) for _ in range(2)]  # of one host
+    lives = [Live(app, settings, client_of(app)) for app in apps]
+    try:
+        for app in apps:
+            app.manager.start(lambda: None)
+        if not watch:
+            for live in lives:
+                ready(live)
+            return
+        for live in lives:
+            wait_until(lambda x=live: "not all folders have been" in str(reasons(x)), "it is said")
+            assert health(live)["status"] == "degraded"
+        go_on.set()
+        for live in lives:
+            ready(live)
+    finally:
+        go_on.set()
+        for app in apps:
+            app.manager.stop()
 
 
 @pytest.mark.soak

@@ -445,6 +445,27 @@ def test_a_disk_that_is_full_is_noticed_when_it_is_free_again(
     assert (publishing.error, publishing.held, publishing.refusals.due()) == ("", [], [])
 
 
+def test_what_one_host_lacks_is_not_written_into_the_row_of_all(
+    soon: None, publishing: Publishing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert publishing.follow() is None
+    publishing.edit("second")
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "write_whole", Mock(side_effect=full))
+        assert isinstance(publishing.follow(), ArtifactError)
+        with pytest.raises(ArtifactError):
+            publishing.publisher.publish("one")
+        assert publishing.error == ""
+        ((plugin, what),) = publishing.held
+        assert plugin == "one"
+        assert "No space left on device; free space" in what
+    publishing.edit("third")
+    publishing.trial._reports["one"] = PluginError("one", "of the source", phase="import")
+    assert publishing.follow() is not None
+    assert publishing.error == "of the source"
+
+
 def test_a_folder_of_archives_that_is_none_is_noticed_when_it_is_one(
     soon: None, publishing: Publishing, tmp_path: Path
 ) -> None:

@@ -82,3 +82,33 @@ def test_who_is_not_recorded_is_behind(row):
     here = WorkerLoad("a", 7, None, absent="not recorded")
     assert convergence_of(row, [here]).behind == (here,)
     assert convergence_of(row, [here]).total == 1
+
+
+FAILED = load(2, 3, "failed", {"message": "no"})
+
+
+@pytest.mark.parametrize(
+    ("behind", "failed"),
+    [
+        ([load(2, 3, "failed", {"message": "no"})], True),
+        (
+            [load(None, 3, "failed", {"message": "no"}), load(2, 3, "failed", {"message": "no"})],
+            True,
+        ),
+        ([load(2, 3, "failed", {"message": "away", "passes": True})], False),  # tried again soon
+        ([load(2, 2, "failed", {"message": "of the one before"})], False),
+        ([load(2, 3, "failed", {"message": "no"}, row="another")], False),
+        ([FAILED, load(2, 3, "loading")], False),
+        ([load(2, 2)], False),
+        ([None], False),
+        ([], False),  # all are current
+    ],
+)
+def test_there_is_nothing_to_wait_for_once_all_that_are_behind_have_failed(behind, failed):
+    found = convergence_of(ROW, [worker(load(3)), *map(worker, behind)])
+    assert found.failed == failed
+
+
+def test_a_process_that_is_not_there_may_come():
+    failed = worker(FAILED, size=2)
+    assert not convergence_of(ROW, [failed]).failed
