@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -160,6 +161,21 @@ def test_the_wheel_holds_the_package_with_the_files_it_needs_and_nothing_else(
     in_checkout = {str(path.relative_to(CHECKOUT)) for path in (CHECKOUT / "app").rglob("*.py")}
     shipped_too = {"app/schema.sql", "app/gunicorn.conf.py", "app/py.typed"}
     assert {name for name in names if ".dist-info/" not in name} == in_checkout | shipped_too
+
+
+def test_what_the_image_copies_makes_the_same_wheel(
+    packages: tuple[Path, Path], environment: Path, folder: Path
+) -> None:
+    dockerfile = (CHECKOUT / "deploy" / "Dockerfile").read_text()
+    (files,) = re.findall(r"^COPY (.*) \./$", dockerfile, re.MULTILINE)
+    (package,) = re.findall(r"^COPY (\w+) \1$", dockerfile, re.MULTILINE)
+    for name in files.split():
+        shutil.copy(CHECKOUT / name, folder)
+    shutil.copytree(CHECKOUT / package, folder / package, ignore=NOT_SOURCES)
+    run(FROM_A_WHEEL[0], folder, environment)
+    (made,) = (folder / "dist").iterdir()
+    with zipfile.ZipFile(made) as image, zipfile.ZipFile(packages[0]) as wheel:
+        assert sorted(image.namelist()) == sorted(wheel.namelist())
 
 
 def test_the_sdist_holds_all_that_a_checkout_has(packages: tuple[Path, Path]) -> None:
