@@ -74,9 +74,7 @@ def assert_route(client: webtest.TestApp, path: str) -> None:
 # --- all of it -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "path", [*sorted(DEPLOY.iterdir()), ROOT / "docs" / "deploying.md"], ids=str
-)
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_every_setting_that_is_named_is_one(path: Path) -> None:
     named = set(re.findall(r"\bBENANA_[A-Z_]+\b", path.read_text()))
     assert named <= REAL, named - REAL
