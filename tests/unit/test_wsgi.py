@@ -2,6 +2,7 @@
 
 import functools
 import json
+import posixpath
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -9,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 from gunicorn.config import Config
 
-from app import hooks
+from app import hooks, wsgi
 from app.workers.hook_check import HOOKS, faulty_hooks, sentence
 from app.wsgi import Entry
 
@@ -110,3 +111,10 @@ def test_without_a_server_every_answer_is_503_with_the_reason(gunicorn, words):
     body = Entry(gunicorn)({}, lambda *arguments: started.append(arguments))
     assert started[0][0].startswith("503 ")
     assert words in json.loads(b"".join(body))["detail"]
+
+
+@pytest.mark.parametrize("named", [None, "app.wsgi:application", "posixpath:join"])
+def test_what_a_file_names_goes_before_benana(monkeypatch, named):
+    cfg = SimpleNamespace(wsgi_app=named)
+    monkeypatch.setattr(wsgi.application, "_gunicorn", SimpleNamespace(cfg=cfg))
+    assert wsgi.configured() is (posixpath.join if named == "posixpath:join" else wsgi.application)
