@@ -77,6 +77,8 @@ class Health(OwnThread):
         serving: Serving,
         host: Host | None,
         on_turn: Callable[[], None],
+        *,
+        look_seconds: float = LOOK_SECONDS,
     ) -> None:
         """Make it; the thread is to be started in the process that serves.
 
@@ -85,12 +87,14 @@ class Health(OwnThread):
             serving: what it serves.
             host: what its host says; None if it publishes nothing.
             on_turn: called when the judgement is another one than before; must return at once.
+            look_seconds: the time between two looks.
         """
         super().__init__("benana-health")
         self._conditions = conditions
         self._serving = serving
         self._host = host
         self._on_turn = on_turn
+        self._look_seconds = look_seconds
         self._lasting: dict[str, _Lasting] = {}
         self.started = False
         """Whether this process has come to serve."""
@@ -122,7 +126,7 @@ class Health(OwnThread):
                 # A fault of ours must not end the thread: the others would take the host for dead.
                 log.exception("a look at this process's health failed")
             with self._wake:
-                self._wake.wait_for(lambda: self._stopped, LOOK_SECONDS)
+                self._wake.wait_for(lambda: self._stopped, self._look_seconds)
 
     def _log_turns(self, report: HealthReport) -> None:
         """Say what has lasted for a while, and that it has ended."""
