@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from importlib.util import find_spec
 from operator import eq, ge, gt, le, lt, ne
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -22,12 +23,15 @@ import psycopg2
 import pytest
 import webtest
 from psycopg2 import sql
-from vega_datasets import data as vega
 
 from app.testing import load_plugin
 
 FOLDER = Path(__file__).parents[2] / "plugins" / "powertable"
-WEATHER = Path(vega.seattle_weather.filepath)
+# By its place: the package's own way to it imports pandas, which takes a second.
+SPEC = find_spec("vega_datasets")
+assert SPEC is not None
+assert SPEC.origin is not None
+WEATHER = Path(SPEC.origin).with_name("_data") / "seattle-weather.csv"
 NUMBERS = ("precipitation", "temp_max", "temp_min", "wind")
 NASTY = [
     None,
