@@ -87,6 +87,8 @@ class Health(OwnThread):
         serving: Serving,
         host: Host | None,
         on_turn: Callable[[], None],
+        *,
+        look_seconds: float = LOOK_SECONDS,
     ) -> None:
         """Make it; the thread is to be started in the process that serves.
 
@@ -95,12 +97,14 @@ class Health(OwnThread):
             serving: what it serves.
             host: what its host says; None if it publishes nothing.
             on_turn: called when the judgement is another one than before; must return at once.
+            look_seconds: the time between two looks.
         """
         super().__init__("benana-health")
         self._conditions = conditions
         self._serving = serving
         self._host = host
         self._on_turn = on_turn
+        self._look_seconds = look_seconds
         self._turns = Turns()
         self._stirred = False
         self.started = False
@@ -132,7 +136,7 @@ class Health(OwnThread):
         before = None
         while not self._stopped:
             self._stirred = False
-            wait = LOOK_SECONDS
+            wait = self._look_seconds
             try:
                 found, wait = self._look()
                 if found != before:
@@ -147,7 +151,7 @@ class Health(OwnThread):
 
     def _look(self) -> tuple[HealthReport, float]:
         """Judge, and say what is to be said; return in how many seconds to look again."""
-        wait = LOOK_SECONDS
+        wait = self._look_seconds
         if self._host is not None:
             wait = min(wait, self._host.look())
         found = self.report()

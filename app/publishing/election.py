@@ -63,14 +63,28 @@ _UNHEARD = "it is not known yet whether anybody watches on this host"
 class Election:
     """The election of the one process of a host that watches; every process of it stands."""
 
-    def __init__(self, artifacts_dir: Path, conditions: Conditions) -> None:
+    def __init__(
+        self,
+        artifacts_dir: Path,
+        conditions: Conditions,
+        *,
+        silent_seconds: float = SILENT_SECONDS,
+        stuck_seconds: float = STUCK_SECONDS,
+        probe_seconds: float = PROBE_SECONDS,
+    ) -> None:
         """Stand for the election of all who share an artifacts folder.
 
         Args:
             artifacts_dir: the folder, which is written to by who wins.
             conditions: what the publishing half of this process holds; it is the host's as long
                 as this process is the elected one.
+            silent_seconds: how long the one that watches may say nothing.
+            stuck_seconds: how long the thread that watches may be at one thing.
+            probe_seconds: how often it is tried whether the folder can be written to.
         """
+        self.silent_seconds = silent_seconds
+        self.stuck_seconds = stuck_seconds
+        self._probe_seconds = probe_seconds
         self._folder = artifacts_dir
         self._path = str(artifacts_dir / ".watch.lock")
         self._board = str(artifacts_dir / ".watching")
@@ -202,7 +216,7 @@ class Election:
         if self._file >= 0:
             return (*self._conditions.held(), *self._own.held())
         heard_at = self._heard_at
-        silent = heard_at is not None and time.monotonic() - heard_at > SILENT_SECONDS
+        silent = heard_at is not None and time.monotonic() - heard_at > self.silent_seconds
         if self._barred or not (silent or self._heard is None):
             self._own.clear("watching")
         elif not silent:
@@ -218,11 +232,12 @@ class Election:
 
     def _look_whether_stuck(self) -> None:
         seconds = time.monotonic() - self._went_on_at
-        if seconds > STUCK_SECONDS:
+        if seconds > self.stuck_seconds:
             self._conditions.hold(
                 "watching:stuck",
                 "no edit is seen: the folders have been looked at for more than "
-                f"{STUCK_SECONDS:.0f} s at a stretch; a file system hangs, or much has changed",
+                f"{self.stuck_seconds:.0f} s at a stretch; a file system hangs, or much has "
+                "changed",
             )
         else:
             self._conditions.clear("watching:stuck")
@@ -230,7 +245,7 @@ class Election:
     def _probe(self) -> None:
         if time.monotonic() < self._probe_at:
             return
-        self._probe_at = time.monotonic() + PROBE_SECONDS
+        self._probe_at = time.monotonic() + self._probe_seconds
         try:
             with tempfile.TemporaryFile(dir=self._folder) as file:
                 file.write(bytes(_PROBE_BYTES))
@@ -306,7 +321,7 @@ class Election:
     def _is_of_rival(self, header: bytes) -> bool:
         pid, beat, *_ = map(int, header.split())
         age = (time.monotonic_ns() - beat) / 1e9
-        return pid == self._rival and 0 <= age < SILENT_SECONDS
+        return pid == self._rival and 0 <= age < self.silent_seconds
 
 
 def _read(file: int, header: bytes) -> tuple[Condition, ...] | None:

@@ -65,8 +65,17 @@ class Refusals:
     database refuses, a disk, a folder's rights, whatever the plugin did not find.
     """
 
-    def __init__(self, conditions: Conditions) -> None:
+    def __init__(
+        self, conditions: Conditions, *, retry_seconds: tuple[float, float] = RETRY_SECONDS
+    ) -> None:
+        """Make it, with nothing refused.
+
+        Args:
+            conditions: where it holds what is the server's own trouble.
+            retry_seconds: the first and the longest wait before what may pass is tried again.
+        """
         self._conditions = conditions
+        self.retry_seconds = retry_seconds
         self._lock = threading.Lock()
         self._found: dict[str, _Refusal] = {}
 
@@ -135,7 +144,7 @@ class Refusals:
             if before is None or not before.is_of(look):
                 before = _Refusal(look.digest, said=said)
             attempts = before.attempts + 1 if aloud else max(before.attempts, 1)
-            first, longest = RETRY_SECONDS
+            first, longest = self.retry_seconds
             wait = min(first * 2.0 ** (attempts - 1), longest)
             found = replace(
                 before,

@@ -60,6 +60,8 @@ class TrialRunner:
         database_url: str | None,
         seconds: float = TRIAL_SECONDS,
         plugins_dir: Path | None = None,
+        *,
+        compile_seconds: float = COMPILE_SECONDS,
     ) -> None:
         """Make a runner.
 
@@ -68,10 +70,12 @@ class TrialRunner:
             seconds: the wall clock of one trial, after it is compiled.
             plugins_dir: the plugins' root, which nothing is imported from; None for the folder
                 that a plugin's folder lies in.
+            compile_seconds: the wall clock of the compiling before it.
         """
         self._plugins_dir = plugins_dir
         self._database_url = database_url
         self._seconds = seconds
+        self._compile_seconds = compile_seconds
         self._lock = threading.Lock()
         self._control: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -118,9 +122,9 @@ class TrialRunner:
                     outside=True,
                 ) from None
             if end:
-                return _judge(
-                    source, text.decode(errors="replace"), json.loads(end), archive, self._seconds
-                )
+                limits = self._compile_seconds, self._seconds
+                said = text.decode(errors="replace")
+                return _judge(source, said, json.loads(end), archive, limits)
             if self._stopped:
                 raise SupersededError("the server stops")
             self._drop(process)  # it was killed, or hangs: that says nothing of the plugin
@@ -154,7 +158,7 @@ class TrialRunner:
         ):
             write_parcel(source, parcel)
             request = {
-                "compile_seconds": COMPILE_SECONDS,
+                "compile_seconds": self._compile_seconds,
                 "seconds": self._seconds,
                 "data_dir": data,
                 "plugins_dir": str(self._plugins_dir or source.folder.parent),
@@ -165,7 +169,7 @@ class TrialRunner:
             finally:
                 os.close(report_write)
                 os.close(status_write)
-            deadline = time.monotonic() + COMPILE_SECONDS + self._seconds + START_SECONDS
+            deadline = time.monotonic() + self._compile_seconds + self._seconds + START_SECONDS
             process = self._process
             found = _read_both(report.fileno(), status.fileno(), deadline, give_up)
             archive.seek(0)
@@ -258,7 +262,11 @@ def _read_both(
 
 
 def _judge(
-    source: PluginSource, text: str, end: dict[str, Any], archive: bytes, seconds: float
+    source: PluginSource,
+    text: str,
+    end: dict[str, Any],
+    archive: bytes,
+    limits: tuple[float, float],
 ) -> tuple[Artifact, TrialReport]:
     """Accept a trial only with exit code 0 *and* its report."""
     plugin = source.name
@@ -268,9 +276,9 @@ def _judge(
     if end["code"] != 0 or end["timed_out"] or not answer:
         if phase == "compile":
             path = next((line[1:] for line in reversed(lines) if line.startswith("=")), "null")
-            raise CompileError(plugin, _how_compiling_ended(end), file=json.loads(path))
+            raise CompileError(plugin, _how_compiling_ended(end, limits[0]), file=json.loads(path))
         file, line = _fault_place(source, text)
-        raise LoadError(plugin, _how_it_ended(end, seconds), phase=phase, file=file, line=line)
+        raise LoadError(plugin, _how_it_ended(end, limits[1]), phase=phase, file=file, line=line)
     found = json.loads(answer)
     if "unavailable" in found:
         raise DatabaseUnavailableError(found["unavailable"])
@@ -288,10 +296,10 @@ def _judge(
     )
 
 
-def _how_compiling_ended(end: dict[str, Any]) -> str:
+def _how_compiling_ended(end: dict[str, Any], seconds: float) -> str:
     code = end["code"]
     if end["timed_out"] or code == -signal.SIGXCPU:
-        found = f"it does not compile within {COMPILE_SECONDS:g} s"
+        found = f"it does not compile within {seconds:g} s"
     elif code < 0:
         found = f"it ends Python's compiler with {signal.Signals(-code).name}"
     else:

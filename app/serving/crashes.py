@@ -187,7 +187,14 @@ def _listed(row: ServedRow) -> tuple[Any, ...]:
 class CrashedLoads:
     """The generations that this host does not load again: one small file for each plugin."""
 
-    def __init__(self, artifacts_dir: Path) -> None:
+    def __init__(self, artifacts_dir: Path, *, settle_seconds: float = SETTLE_SECONDS) -> None:
+        """Read and write the notes of a host.
+
+        Args:
+            artifacts_dir: the host's own folder.
+            settle_seconds: how long after its load a generation may still have ended its process.
+        """
+        self._settle_seconds = settle_seconds
         self._markers = artifacts_dir / ".loading"
         self._folder = artifacts_dir / ".crashed"
 
@@ -224,7 +231,7 @@ class CrashedLoads:
             if pid in later:
                 continue
             end = (ends or {}).get(pid, UNKNOWN_END)
-            if not loads and end.by_itself and pid not in busy and since < SETTLE_SECONDS:
+            if not loads and end.by_itself and pid not in busy and since < self._settle_seconds:
                 loads, end = last, ProcessEnd(f"{end.how}, moments after it", by_itself=True)
             fault = path.with_suffix(".fault")
             trace = fault.read_text(errors="replace") if fault.is_file() else ""

@@ -39,6 +39,8 @@ class Recorder(OwnThread):
         report: Callable[[], WorkerReport],
         conditions: Conditions | None = None,
         seen: Callable[[Tables | None], None] = lambda _: None,
+        *,
+        retry_seconds: float = RETRY_SECONDS,
     ) -> None:
         """Make it; the thread is to be started in the process that it reports.
 
@@ -49,9 +51,11 @@ class Recorder(OwnThread):
             conditions: where it holds that nothing can be reported.
             seen: is told with each heartbeat what state our tables are in; None if that is
                 refused, as where one is missing.
+            retry_seconds: how long it waits before it tries again what the database refused.
         """
         super().__init__("benana-recorder")
         self._workers = workers
+        self._retry_seconds = retry_seconds
         self._last_good = last_known_good
         self._self_report = report
         self._conditions = conditions or Conditions()
@@ -112,7 +116,7 @@ class Recorder(OwnThread):
                     self._seen(None)
                 self._registered = False  # all of it is told again when the database is back
                 beat_at = 0.0
-                self._wait(lambda: self._stopped, RETRY_SECONDS)
+                self._wait(lambda: self._stopped, self._retry_seconds)
         self._last_good.write()
         if self._registered:
             try:

@@ -31,6 +31,7 @@ from hypothesis.stateful import (
 )
 
 from app.postgres.server import EmbeddedPostgres
+from tests.support.clusters import NewPostgres
 from tests.support.requester import counting, session
 from tests.support.server import Server, ask
 from tests.support.waiting import wait_until
@@ -54,11 +55,11 @@ class World:
 
 
 @pytest.fixture(scope="module")
-def world() -> Iterator[World]:
+def world(new_postgres: NewPostgres) -> Iterator[World]:
     """A running server of 2 workers with a PostgreSQL that can be restarted."""
     with tempfile.TemporaryDirectory(prefix="benana-machine-") as folder:
         Path(folder).chmod(0o755)
-        postgres = EmbeddedPostgres(Path(folder) / "postgres")
+        postgres = new_postgres(Path(folder) / "postgres")
         url = postgres.start()
         home = Path(folder) / "server"
         home.mkdir()
@@ -346,7 +347,7 @@ class Machine(RuleBasedStateMachine):
 @pytest.mark.parametrize(
     ("examples", "steps"),
     [
-        pytest.param(4, 10, id="4 x 10"),
+        pytest.param(2, 12, id="2 x 12"),
         pytest.param(25, 30, id="25 x 30", marks=pytest.mark.soak),
     ],
 )

@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from importlib.util import find_spec
 from operator import eq, ge, gt, le, lt, ne
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -22,12 +23,15 @@ import psycopg2
 import pytest
 import webtest
 from psycopg2 import sql
-from vega_datasets import data as vega
 
 from app.testing import load_plugin
 
 FOLDER = Path(__file__).parents[2] / "plugins" / "powertable"
-WEATHER = Path(vega.seattle_weather.filepath)
+# By its place: the package's own way to it imports pandas, which takes a second.
+SPEC = find_spec("vega_datasets")
+assert SPEC is not None
+assert SPEC.origin is not None
+WEATHER = Path(SPEC.origin).with_name("_data") / "seattle-weather.csv"
 NUMBERS = ("precipitation", "temp_max", "temp_min", "wind")
 NASTY = [
     None,
@@ -54,7 +58,7 @@ numbers = itertools.count()
 
 @pytest.fixture(scope="module")
 def database_url(new_database: Callable[[], str]) -> str:
-    """An empty database for all tests of this file: each test has a schema of its own."""
+    """An empty database for all tests of this file, which have schemas of their own."""
     return new_database()
 
 
@@ -74,10 +78,19 @@ def drop_schema(database_url: str, schema: str) -> None:
     connection.close()
 
 
-@pytest.fixture
-def client(database_url: str) -> Iterator[Client]:
+@pytest.fixture(scope="module")
+def loaded(database_url: str) -> Iterator[Client]:
+    """The client of all tests that want no more than a schema without tables."""
     with powertable(database_url) as client:
         yield client
+
+
+@pytest.fixture
+def client(loaded: Client) -> Iterator[Client]:
+    """A client without tables; what a test has made is dropped at its end."""
+    yield loaded
+    for table in loaded.get("/powertable").json["tables"]:
+        loaded.delete(f"/powertable/{table['name']}")
 
 
 @pytest.fixture(scope="module")
@@ -712,7 +725,7 @@ def test_many_processes_can_initialize_at_once(database_url: str) -> None:
             plugin.client.get("/powertable", status=200)
 
     with ThreadPoolExecutor(many) as pool:
-        for attempt in range(5):
+        for attempt in range(2):
             schema = f"powertable_race_{os.getpid()}_{attempt}"
             barrier = threading.Barrier(many)
             for done in [pool.submit(initialize, schema, barrier) for _ in range(many)]:

@@ -3,7 +3,7 @@
 import contextlib
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,14 @@ new_plugin = Plugin
 """
 
 
+@pytest.fixture(scope="module")
+def trial() -> Iterator[TrialRunner]:
+    """Tries for real; its process is started once for all tests of this file."""
+    runner = TrialRunner(None)
+    yield runner
+    runner.stop()
+
+
 def test_a_scan_goes_through_over_the_rows_of_the_go_design(
     new_database: Callable[[], str], tmp_path: Path
 ) -> None:
@@ -100,21 +108,14 @@ def test_whatever_one_plugin_says_the_others_are_published(
     ids=["description", "author", "version", "path", "handler", "handler_nul"],
 )
 def test_whatever_one_plugin_registers_the_others_are_published(
-    repository: Repository, tmp_path: Path, old: str, new: str
+    repository: Repository, tmp_path: Path, trial: TrialRunner, old: str, new: str
 ) -> None:
     for name in ("bad", "fine"):
         folder = tmp_path / "plugins" / name
         folder.mkdir(parents=True)
         text = PLUGIN.replace("NAME", name)
         (folder / "main.py").write_text(text.replace(old, new) if name == "bad" else text)
-    trial = TrialRunner(None)
-    try:
-        publisher = Publisher(
-            tmp_path / "plugins", tmp_path / "bin", repository, trial, Refusals(Conditions())
-        )
-        publisher.scan(at_start=True)
-    finally:
-        trial.close()
+    publisher_of(tmp_path / "plugins", tmp_path, repository, trial).scan(at_start=True)
     assert "fine" in {row.name for row in repository.list_rows()}
 
 

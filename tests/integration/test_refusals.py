@@ -31,7 +31,6 @@ from app.errors import (
 from app.package import store
 from app.plugin import PluginMetadata
 from app.publishing import discovery
-from app.publishing import refusals as refusals_module
 from app.publishing.attempt import PublishAttempt
 from app.publishing.publisher import Publisher
 from app.publishing.refusals import Refusals
@@ -148,12 +147,11 @@ def test_what_a_person_has_set_up_is_said_once_and_tried_again_when_it_is_gone(
     publishing: Publishing,
     sql: Session,
     caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
     cause: str,
 ) -> None:
     """It was an outage, or it was never tried again."""
     do, undo, sqlstate, words = CAUSES[cause]
-    monkeypatch.setattr(refusals_module, "RETRY_SECONDS", (0.1, 0.4))
+    publishing.refusals.retry_seconds = (0.1, 0.4)
     sql(do)
     with contextlib.ExitStack() as stack:
         stack.callback(sql, undo)
@@ -420,8 +418,8 @@ def test_a_default_of_read_only_is_not_for_the_servers_own_sessions(
 
 
 @pytest.fixture
-def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(refusals_module, "RETRY_SECONDS", (0.05, 0.2))
+def soon(publishing: Publishing) -> None:
+    publishing.refusals.retry_seconds = (0.05, 0.2)
 
 
 def test_a_disk_that_is_full_is_noticed_when_it_is_free_again(

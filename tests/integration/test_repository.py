@@ -24,8 +24,8 @@ from app.errors import (
     PluginError,
 )
 from app.plugin import PluginMetadata
-from app.postgres.server import EmbeddedPostgres
 from app.records import ACTIVE, artifact_name
+from tests.support.clusters import NewPostgres
 from tests.support.databases import Session, session
 from tests.support.publications import MESSAGES, artifact, digest, publish, report
 from tests.support.waiting import wait_until
@@ -370,9 +370,9 @@ def calls(repository: Repository, row: Any) -> dict[str, Callable[[], Any]]:
 
 
 def test_every_call_says_so_while_the_server_is_away_and_works_when_it_is_back(
-    open_path: Path,
+    open_path: Path, new_postgres: NewPostgres
 ) -> None:
-    postgres = EmbeddedPostgres(open_path)
+    postgres = new_postgres(open_path / "var")
     database = Database(postgres.start())
     repository = Repository(database)
     try:

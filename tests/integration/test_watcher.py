@@ -16,11 +16,9 @@ from app.errors import (
 from app.publishing import (
     attempt,
     discovery,
-    election,
     observer,
     places,
     publish_pool,
-    refusals,
     requirements,
     sight,
     stamps,
@@ -174,9 +172,8 @@ def test_what_was_refused_for_a_reason_that_passes_is_looked_at_again_by_itself(
     root: Path,
     looks: Looks,
     watching: SourceWatcher,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(refusals, "RETRY_SECONDS", (0.2, 0.2))
+    looks.refusals.retry_seconds = (0.2, 0.2)
     write(root, "full", "one")
     wait_until(lambda: looks.saw("full", "one"))
     wait_until(lambda: watching.is_idle, "all is quiet")
@@ -420,7 +417,6 @@ def test_a_watching_that_hangs_is_held_as_a_condition(
     root: Path, tmp_path: Path, looks: Looks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on a network file system whose server is away."""
-    monkeypatch.setattr(election, "STUCK_SECONDS", 0.3)
     monkeypatch.setattr(sight, "SCAN_SECONDS", 0.1)
     hangs = threading.Event()
     changed = KnownFolders.changed
@@ -432,6 +428,7 @@ def test_a_watching_that_hangs_is_held_as_a_condition(
     monkeypatch.setattr(KnownFolders, "changed", hang)
     conditions = Conditions()
     stuck = SourceWatcher(root, tmp_path / "bin", looks, conditions)  # type: ignore[arg-type]
+    stuck.election.stuck_seconds = 0.3
     stuck.start()
 
     def held() -> list[str]:
@@ -440,7 +437,7 @@ def test_a_watching_that_hangs_is_held_as_a_condition(
 
     try:
         wait_until(lambda: any("no edit is seen" in what for what in held()), "it is held", 5.0)
-        monkeypatch.setattr(election, "STUCK_SECONDS", 10.0)
+        stuck.election.stuck_seconds = 10.0
         hangs.set()
         wait_until(lambda: not held(), "it goes on", 5.0)
     finally:

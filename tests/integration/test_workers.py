@@ -19,7 +19,6 @@ from app.database.workers import WorkerRepository
 from app.errors import PluginError
 from app.presence import Presence, own_presence
 from app.records import LoadRecord, WorkerReport
-from app.serving import recorder as recorder_module
 from app.serving.last_known_good import LastKnownGood
 from app.serving.recorder import Recorder
 from tests.support.databases import Session, session
@@ -327,12 +326,9 @@ def test_whatever_a_plugin_says_can_be_recorded(workers: WorkerRepository, messa
 
 
 @pytest.fixture
-def recorder(
-    workers: WorkerRepository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Recorder]:
+def recorder(workers: WorkerRepository, tmp_path: Path) -> Iterator[Recorder]:
     """A running recorder that has entered its process."""
-    monkeypatch.setattr(recorder_module, "RETRY_SECONDS", 0.02)
-    recorder = Recorder(workers, LastKnownGood(tmp_path), WorkerReport)
+    recorder = Recorder(workers, LastKnownGood(tmp_path), WorkerReport, retry_seconds=0.02)
     recorder.start()
     wait_until(workers.list_workers, "it is entered")
     yield recorder

@@ -202,12 +202,17 @@ def test_serve_runs_in_a_checkout(run, executed, monkeypatch):
 # --- new ------------------------------------------------------------------------------------
 
 
+def test_new_plugins_of_all_names_pass_their_check(run, tmp_path):
+    for name in NAMES:
+        assert run("new", name).exit_code == 0
+    result = run("check", *(str(tmp_path / "plugins" / name) for name in NAMES))
+    assert result.exit_code == 0, result.output
+
+
 @pytest.mark.parametrize("name", NAMES)
-def test_a_new_plugin_passes_its_check_and_answers(run, tmp_path, name):
+def test_a_new_plugin_answers(run, tmp_path, name):
     assert run("new", name).exit_code == 0
     folder = tmp_path / "plugins" / name
-    result = run("check", str(folder))
-    assert result.exit_code == 0, result.output
     with load_plugin(folder) as loaded:
         assert loaded.client.get(f"/{name}").json == {"message": f"Hello from {name}!"}
         assert loaded.client.post_json(f"/{name}", {"a": 1}).json == {"received": {"a": 1}}
@@ -353,28 +358,29 @@ def test_check_shows_a_plugin_without_routes(run, tmp_path):
     assert "no routes" in result.stdout
 
 
-@pytest.mark.parametrize(
-    ("source", "manifest", "line"),
-    [
-        (GOOD, "verison: 1\n", "discover plugin.yaml:1: plugin.yaml: unknown key 'verison'"),
-        ("def f(:\n", "", "compile main.py:1: invalid syntax"),
-        ("\nimport nothing_like_it\n", "", "import main.py:2: ModuleNotFoundError"),
-        ("x = 1\n", "", "factory main.py: "),
-        (GOOD.replace('"good"', '"other"'), "", "get_metadata main.py:6: name is 'other'"),
-        (GOOD.replace("context): pass", "context): 1/0", 1), "", "initialize main.py:5: ZeroDiv"),
-        (GOOD.replace('"/good"', '"good"'), "", "register_routes main.py:8: the template"),
-        (GOOD.replace('"/good"', '"/ui"'), "", "register_routes main.py:8: the route /ui"),
-        (
-            GOOD.replace("context): pass", "context): exit(3)"),
-            "",
-            "initialize main.py:5: it called",
-        ),
-    ],
-)
-def test_check_names_phase_place_and_message(run, tmp_path, source, manifest, line):
-    result = run("check", str(write(tmp_path / "good", source, plugin_yaml=manifest)))
+FAULTS = [
+    (GOOD, "verison: 1\n", "discover plugin.yaml:1: plugin.yaml: unknown key 'verison'"),
+    ("def f(:\n", "", "compile main.py:1: invalid syntax"),
+    ("\nimport nothing_like_it\n", "", "import main.py:2: ModuleNotFoundError"),
+    ("x = 1\n", "", "factory main.py: "),
+    (GOOD.replace('"good"', '"other"'), "", "get_metadata main.py:6: name is 'other'"),
+    (GOOD.replace("context): pass", "context): 1/0", 1), "", "initialize main.py:5: ZeroDiv"),
+    (GOOD.replace('"/good"', '"good"'), "", "register_routes main.py:8: the template"),
+    (GOOD.replace('"/good"', '"/ui"'), "", "register_routes main.py:8: the route /ui"),
+    (GOOD.replace("context): pass", "context): exit(3)"), "", "initialize main.py:5: it called"),
+]
+
+
+def test_check_names_phase_place_and_message(run, tmp_path):
+    folders = [
+        write(tmp_path / str(number) / "good", source, plugin_yaml=manifest)
+        for number, (source, manifest, _) in enumerate(FAULTS)
+    ]
+    result = run("check", *map(str, folders))
     assert result.exit_code == 1
-    assert result.stdout.startswith(f"good  failed\n  {line}")
+    said = result.stdout.split("\n\n")
+    for part, (_, _, line) in zip(said, FAULTS, strict=True):
+        assert part.startswith(f"good  failed\n  {line}")
 
 
 def test_check_names_every_fault_at_once(run, tmp_path):

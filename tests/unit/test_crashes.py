@@ -106,10 +106,10 @@ def test_what_a_load_leaves_running_blocks_the_generation_that_was_loaded_last(t
 
 
 @pytest.mark.parametrize("why", ["it answered a request", "it was killed", "long ago"])
-def test_a_load_is_not_blamed_where_something_else_is_likelier(tmp_path, crashed, monkeypatch, why):
+def test_a_load_is_not_blamed_where_something_else_is_likelier(tmp_path, crashed, why):
     pid, code = die_afterwards(tmp_path)
     if why == "long ago":
-        monkeypatch.setattr("app.serving.crashes.SETTLE_SECONDS", 0.0)
+        crashed = CrashedLoads(tmp_path, settle_seconds=0.0)
     end = end_of(-9 if why == "it was killed" else code)
     busy = [pid] if why == "it answered a request" else []
     assert crashed.collect({pid: end}, busy=busy) == []

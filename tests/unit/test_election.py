@@ -9,14 +9,11 @@ import tempfile
 import pytest
 
 from app.conditions import Conditions
-from app.publishing import election as election_module
 from app.publishing.election import FIRST_LOOK, Election
 from tests.support.waiting import wait_until
 
-
-@pytest.fixture(autouse=True)
-def at_once(monkeypatch):
-    monkeypatch.setattr(election_module, "PROBE_SECONDS", 0.0)
+SILENT_SECONDS = 0.2
+"""How long the one that watches may say nothing, where a test waits for that to pass."""
 
 
 @pytest.fixture
@@ -29,9 +26,9 @@ def stand(folder):
     """Makes processes that stand for election, with what each holds."""
     made = []
 
-    def make():
+    def make(**seconds):
         held = Conditions()
-        made.append(Election(folder, held))
+        made.append(Election(folder, held, **{"probe_seconds": 0.0} | seconds))
         return made[-1], held
 
     yield make
@@ -49,6 +46,13 @@ def watches(election, held):
     assert election.take()
     held.clear(FIRST_LOOK)
     election.look()
+
+
+def heard_anew(one, two):
+    """Return what the second says right after a beat of the first."""
+    one.look()
+    two.look()
+    return said(two)
 
 
 def hears(election):
@@ -122,24 +126,21 @@ def test_who_says_nothing_is_taken_for_dead(stand, monkeypatch):
     (one, held), (two, _) = stand(), stand()
     watches(one, held)
     hears(two)
-    monkeypatch.setattr(election_module, "SILENT_SECONDS", 0.05)
+    two.silent_seconds = 0.05
     wait_until(lambda: said(two), "its silence is noticed", 1.0)
     two.look()  # the same beat again is no beat
     (sentence,) = said(two)
     assert "nobody watches on this host" in sentence
     assert f"pid {os.getpid()}" in sentence
-    monkeypatch.setattr(election_module, "SILENT_SECONDS", 5.0)
-    one.look()
-    two.look()
-    assert said(two) == []
+    two.silent_seconds = 5.0
+    assert heard_anew(one, two) == []
 
 
-def test_what_a_former_server_left_is_no_word_of_a_living_one(stand, monkeypatch):
-    (one, _), (two, _) = stand(), stand()
+def test_what_a_former_server_left_is_no_word_of_a_living_one(stand):
+    (one, _), (two, _) = stand(), stand(silent_seconds=SILENT_SECONDS)
     assert one.take()
     one.release()
     two.look()
-    monkeypatch.setattr(election_module, "SILENT_SECONDS", 0.05)
     wait_until(lambda: "nobody watches" in "".join(said(two)), "it is said", 1.0)
 
 
@@ -203,18 +204,17 @@ def test_who_cannot_tell_says_so_and_is_not_believed_by_the_others(stand, monkey
     def full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(election_module, "SILENT_SECONDS", 0.05)
     held.hold("watching", "the root is gone")
     with monkeypatch.context() as patch:
         patch.setattr(os, "pwrite", full)
         one.look()
         assert "do not hear what is wrong" in said(one)[1]
+        two.silent_seconds = 0.05
         wait_until(lambda: (two.look(), said(two))[1], "the others notice", 1.0)
         assert "nobody watches" in said(two)[0]
-    monkeypatch.setattr(election_module, "SILENT_SECONDS", 5.0)
-    one.look()
-    two.look()
-    assert said(one) == said(two) == ["the root is gone"]
+    two.silent_seconds = 5.0
+    assert heard_anew(one, two) == ["the root is gone"]
+    assert said(one) == ["the root is gone"]
 
 
 DAMAGES = {
@@ -242,7 +242,7 @@ def test_what_cannot_be_read_is_no_word(stand, folder, damage, monkeypatch):
         (folder / ".watching").write_bytes(damage)
     two.look()
     assert said(two) == ["the root is gone"], "what was heard last counts for a while"
-    monkeypatch.setattr(election_module, "SILENT_SECONDS", 0.05)
+    two.silent_seconds = 0.05
     wait_until(lambda: (two.look(), "nobody watches" in said(two)[0])[1], "then it is said", 1.0)
 
 
@@ -285,8 +285,7 @@ def test_a_beat_while_a_reader_reads_is_not_half_heard(stand, monkeypatch):
 
 
 def test_who_watches_and_is_stuck_says_so_until_it_goes_on(stand, monkeypatch):
-    monkeypatch.setattr(election_module, "STUCK_SECONDS", 0.05)
-    (one, held), (two, _) = stand(), stand()
+    (one, held), (two, _) = stand(stuck_seconds=0.05), stand()
     watches(one, held)
     hears(two)
     assert (said(one), said(two)) == ([], [])
@@ -298,7 +297,7 @@ def test_who_watches_and_is_stuck_says_so_until_it_goes_on(stand, monkeypatch):
 
     wait_until(heard, "it is said")
     assert "no edit is seen: the folders have been looked at" in said(two)[0]
-    monkeypatch.setattr(election_module, "STUCK_SECONDS", 10.0)
+    one.stuck_seconds = 10.0
     one.go_on()
     assert heard() == []
 

@@ -6,7 +6,6 @@ from types import SimpleNamespace
 
 import pytest
 
-from app import health
 from app.conditions import Condition, Conditions
 from app.health import ADOPTED, Health
 from tests.support.waiting import wait_until
@@ -238,12 +237,15 @@ def health_time():
     return held.held()[0].since
 
 
-def test_a_turn_is_told_at_once_to_who_reports_it(conditions, serving, host, monkeypatch):
-    monkeypatch.setattr(health, "LOOK_SECONDS", 60.0)  # a change is told, and not found
+def test_a_turn_is_told_at_once_to_who_reports_it(conditions, serving, host):
     turns = []
-    made = Health(conditions, serving, host, lambda: turns.append(made.report().status))  # type: ignore[attr-defined]
-    made.started = True
-    made.start()
+
+    def note() -> None:
+        turns.append(looking.report().status)
+
+    looking = Health(conditions, serving, host, note, look_seconds=60.0)  # told, and not found
+    looking.started = True
+    looking.start()
     try:
         wait_until(lambda: turns == ["ready"], "the first look", 2.0)
         conditions.hold("rows", "away")
@@ -255,12 +257,10 @@ def test_a_turn_is_told_at_once_to_who_reports_it(conditions, serving, host, mon
         host.changed()
         wait_until(lambda: turns[3:] == ["ready"], "the host's", 2.0)
     finally:
-        made.stop()
+        looking.stop()
 
 
-def test_a_fault_of_a_look_does_not_end_the_looking(conditions, serving, host, caplog, monkeypatch):
-
-    monkeypatch.setattr(health, "LOOK_SECONDS", 0.01)
+def test_a_fault_of_a_look_does_not_end_the_looking(conditions, serving, host, caplog):
     looks = []
 
     def look():
@@ -268,7 +268,7 @@ def test_a_fault_of_a_look_does_not_end_the_looking(conditions, serving, host, c
         raise RuntimeError("a fault of ours")
 
     host.look = look
-    made = Health(conditions, serving, host, lambda: None)
+    made = Health(conditions, serving, host, lambda: None, look_seconds=0.01)
     made.start()
     try:
         wait_until(lambda: len(looks) > 2, "it looks again", 2.0)

@@ -24,8 +24,6 @@ from app.routing.table import RESERVED_SEGMENTS, RouteTable
 from app.uri_templates import FIELD_PATTERN
 from tests.support.wsgi import call, json_of, put, resource
 
-BOUNDED = settings(max_examples=150, derandomize=True, deadline=None)
-
 
 class Thing:
     """A resource that says which it is."""
@@ -597,9 +595,20 @@ def same(ours, theirs):
     return ours[0] is theirs[0] and ours[1:] == theirs[1:]
 
 
-@BOUNDED
+@pytest.mark.soak
+@settings(max_examples=600, derandomize=True, deadline=None)
+@given(STEPS, st.lists(PATHS, min_size=5, max_size=25))
+def test_every_table_of_many_finds_what_plain_falcon_finds(steps, paths):
+    check_every_table(steps, paths)
+
+
+@settings(max_examples=60, derandomize=True, deadline=None)
 @given(STEPS, st.lists(PATHS, min_size=5, max_size=25))
 def test_every_table_finds_what_plain_falcon_finds(steps, paths):
+    check_every_table(steps, paths)
+
+
+def check_every_table(steps, paths):
     model, table = Model(), RouteTable.empty()
     builder = table.builder()
     published = []
@@ -640,7 +649,7 @@ LITERALS = st.lists(
 ).map(lambda parts: "/" + "/".join(parts))
 
 
-@settings(max_examples=300, derandomize=True, deadline=None)
+@settings(max_examples=150, derandomize=True, deadline=None)
 @given(LITERALS, st.booleans())
 def test_odd_literals_never_fail_a_build_and_are_found_if_accepted(template, with_field):
     template += "/{field}" if with_field else ""
@@ -655,7 +664,7 @@ def test_odd_literals_never_fail_a_build_and_are_found_if_accepted(template, wit
     assert find(table, template.replace("{field}", "1"))
 
 
-@settings(max_examples=150, derandomize=True, deadline=None)
+@settings(max_examples=80, derandomize=True, deadline=None)
 @given(
     st.permutations(["/a", "/a/{x}", "/a/{x}/b", "/{f}", "/{f}/c", "/b/{x}-{y}", "/b/{p:path}"]),
     st.lists(PATHS, min_size=5, max_size=20),

@@ -90,7 +90,7 @@ def test_an_end_amid_trials_leaves_no_process() -> None:
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)
     try:
-        for _ in range(5):
+        for _ in range(3):
             runner = TrialRunner(None)
             runner.prepare()
             tried = first()
