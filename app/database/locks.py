@@ -13,6 +13,8 @@ from typing import Any
 import psycopg2
 import psycopg2.extensions
 
+from app.database.rows import Row, fetch_rows, record_of
+
 log = logging.getLogger(__name__)
 
 PUBLISH_LOCK = 0x62656E616E62
@@ -44,9 +46,10 @@ _HOLDERS = """
         SELECT holder, unnest(pg_blocking_pids(holder)) FROM line)
     SELECT w.locktype, coalesce(w.relation, (
             SELECT t.relation FROM pg_locks t
-            WHERE t.pid = w.pid AND t.locktype = 'tuple' LIMIT 1))::regclass::text,
-        (w.classid::bigint << 32) | w.objid::bigint,
-        line.holder, a.application_name, a.state, a.xact_start, a.query
+            WHERE t.pid = w.pid AND t.locktype = 'tuple' LIMIT 1))::regclass::text AS relation,
+        (w.classid::bigint << 32) | w.objid::bigint AS key,
+        line.holder AS pid, a.application_name AS application, a.state, a.xact_start AS since,
+        a.query
     FROM line JOIN pg_locks w ON w.pid = line.waiter AND NOT w.granted
     LEFT JOIN pg_stat_activity a ON a.pid = line.holder
     WHERE cardinality(pg_blocking_pids(line.holder)) = 0
@@ -157,26 +160,26 @@ def _watch(asking: Any, waiting: Any, query: bytes) -> tuple[str, list[Holder]]:
             while time.monotonic() < deadline:
                 ended = _step(waiting)
                 ask.execute(_HOLDERS, {"pid": pid})
-                found = ask.fetchall()
-                if found or ended:
-                    return _read(found)
+                rows = fetch_rows(ask)
+                if rows or ended:
+                    return _read(rows)
         finally:
             with suppress(psycopg2.Error):
                 ask.execute("SELECT pg_cancel_backend(%s)", (pid,))
     return "", []
 
 
-def _read(found: list[tuple[Any, ...]]) -> tuple[str, list[Holder]]:
-    if not found:
+def _read(rows: list[Row]) -> tuple[str, list[Holder]]:
+    if not rows:
         return "", []
-    kind, table, key = found[0][:3]
+    kind, table = rows[0]["locktype"], rows[0]["relation"]
     if kind == "advisory":
-        what = _ADVISORY.get(key, "an advisory lock")
+        what = _ADVISORY.get(rows[0]["key"], "an advisory lock")
     elif kind == "relation" and table:
         what = f"the table {table}"
     else:
         what = f"a row of {table}" if table else "a row"
-    return what, list({row[3]: Holder(*row[3:]) for row in found}.values())
+    return what, list({row["pid"]: record_of(Holder, row) for row in rows}.values())
 
 
 def _finish(connection: Any, deadline: float) -> None:

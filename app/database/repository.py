@@ -7,6 +7,15 @@ from typing import Any
 import psycopg2
 
 from app.database.locks import PUBLISH_LOCK
+from app.database.rows import (
+    Row,
+    columns_of,
+    fetch_record,
+    fetch_records,
+    fetch_row,
+    fetch_rows,
+    object_of,
+)
 from app.database.schema import apply_schema
 from app.database.statements import Lender, statement, transaction
 from app.database.tables import FIRES, NOTIFIERS, silence_of
@@ -30,19 +39,17 @@ KEPT_VERSIONS = 20
 LOCKED_MILLISECONDS = 100
 """How long a publish waits for anybody while it holds the lock that all publishes need."""
 
-_ROW = """
-    p.id, p.name, p.description, p.version, p.author, p.type, p.status, p.source_path,
-    p.binary_path, p.created_at, p.updated_at, p.generation, p.source_digest, p.error
-"""
 _ROWS = f"""
-    SELECT {_ROW}, coalesce((
-        SELECT json_agg(json_build_array(e.method, e.path, e.handler) ORDER BY e.id)
-        FROM plugin_endpoints e WHERE e.plugin_id = p.id), '[]')
+    SELECT {columns_of(PluginRow, of="p", without=("endpoints",))}, coalesce((
+        SELECT json_agg({object_of(Endpoint, of="e")} ORDER BY e.id)
+        FROM plugin_endpoints e WHERE e.plugin_id = p.id), '[]') AS endpoints
     FROM plugins p
-"""  # noqa: S608 - both parts are constants
+"""  # noqa: S608 - constants
+_FAILURES = f"SELECT {columns_of(PluginFailure)} FROM plugin_failures"  # noqa: S608 - constants
 # The digest that a path ends with, as `records.artifact_digest` reads it: `…-<32 digits>.pyz`.
 _SERVED_COLUMNS = """p.id, p.name, p.generation, p.status, p.binary_path, v.archive_sha256,
-    p.binary_path IS NULL AND p.source_path IS NOT NULL, coalesce(p.error ? 'generation', false)"""
+    p.binary_path IS NULL AND p.source_path IS NOT NULL AS unpublished,
+    coalesce(p.error ? 'generation', false) AS load_error"""
 _SERVED_TABLES = """plugins p LEFT JOIN plugin_versions v
     ON v.plugin_name = p.name AND v.source_digest = left(right(p.binary_path, 36), 32)"""
 _SERVED = f"""
@@ -85,14 +92,14 @@ class Repository:
         """Return all rows with their endpoints, by name."""
         with statement(self._database) as cursor:
             cursor.execute(f"{_ROWS} ORDER BY p.name")
-            return [_row(found) for found in cursor.fetchall()]
+            return [_plugin_row(row) for row in fetch_rows(cursor)]
 
     def find_row(self, name: str) -> PluginRow | None:
         """Return a plugin's row with its endpoints, None if there is none."""
         with statement(self._database) as cursor:
             cursor.execute(f"{_ROWS} WHERE p.name = %s", (storable(name, encoding_of(cursor)),))
-            found = cursor.fetchone()
-            return _row(found) if found else None
+            row = fetch_row(cursor)
+            return _plugin_row(row) if row else None
 
     def is_locked(self, row: PluginRow) -> bool:
         """Tell, without waiting, whether somebody else holds a plugin's row."""
@@ -133,16 +140,18 @@ class Repository:
             wanted = set(names)
             with statement(self._database) as cursor:
                 cursor.execute(_SERVED, (list(wanted),))
-                rows = [ServedRow(*found) for found in cursor.fetchall()]
-            if len(rows) == len(wanted):
-                return rows
+                served = fetch_records(cursor, ServedRow)
+            if len(served) == len(wanted):
+                return served
         some = None if names is None else list(names)
         with statement(self._database) as cursor:
             cursor.execute(_WHOLE, (list(NOTIFIERS), some, some))
-            found = cursor.fetchall()
-        if silent := found[0][0]:
+            first = fetch_row(cursor) or {}  # there is one without plugins, too, which names none
+            cursor.scroll(0, mode="absolute")
+            served = fetch_records(cursor, ServedRow)
+        if silent := first["silent"]:
             raise DatabaseRefusedError(silence_of(silent), sqlstate="")
-        return [ServedRow(*row) for _, *row in found if row[0] is not None]
+        return [row for row in served if row.id is not None]
 
     def find_artifact(self, plugin: str, digest: str) -> Artifact | None:
         """Return a version with its archive, None if there is none."""
@@ -158,20 +167,14 @@ class Repository:
     def list_failures(self) -> list[PluginFailure]:
         """Return the folders that never were valid plugins, by name."""
         with statement(self._database) as cursor:
-            cursor.execute(
-                "SELECT name, source_path, error, updated_at FROM plugin_failures ORDER BY name"
-            )
-            return [PluginFailure(*found) for found in cursor.fetchall()]
+            cursor.execute(f"{_FAILURES} ORDER BY name")
+            return fetch_records(cursor, PluginFailure)
 
     def find_failure(self, name: str) -> PluginFailure | None:
         """Return why a folder is no valid plugin, None if nothing is known."""
         with statement(self._database) as cursor:
-            cursor.execute(
-                "SELECT name, source_path, error, updated_at FROM plugin_failures WHERE name = %s",
-                (storable(name, encoding_of(cursor)),),
-            )
-            found = cursor.fetchone()
-            return PluginFailure(*found) if found else None
+            cursor.execute(f"{_FAILURES} WHERE name = %s", (storable(name, encoding_of(cursor)),))
+            return fetch_record(cursor, PluginFailure)
 
     # --- publishing ------------------------------------------------------------------------
 
@@ -284,10 +287,10 @@ class Repository:
                 " RETURNING id, name, generation, status, binary_path",
                 (name,),
             )
-            found = cursor.fetchone()
-            if found is None:
+            changed = fetch_row(cursor)
+            if changed is None:
                 raise undone(cursor, name, "UPDATE", "the row is not changed")
-            row = ServedRow(*found)
+            row = ServedRow(**changed)
             if row.generation <= before[0]:
                 raise _stands_still(cursor, name, row.generation)
             return row
@@ -356,8 +359,8 @@ class Publication:
             f" {_ROWS} WHERE p.name = %s FOR UPDATE OF p",
             (name, name),
         )
-        found = self._cursor.fetchone()
-        return _row(found) if found else None
+        row = fetch_row(self._cursor)
+        return _plugin_row(row) if row else None
 
     def other_templates(self, name: str, templates: Collection[str]) -> dict[str, list[str]]:
         """Return the others' templates below the same first segments, by plugin."""
@@ -477,9 +480,9 @@ def _stands_still(cursor: Any, name: str, generation: int) -> DatabaseError:
     return undone(cursor, name, "UPDATE", f"the generation stays {generation}")
 
 
-def _row(found: tuple[Any, ...]) -> PluginRow:
-    *columns, endpoints = found
-    return PluginRow(*columns, tuple(Endpoint(*parts) for parts in endpoints))  # type: ignore[call-arg]
+def _plugin_row(row: Row) -> PluginRow:
+    endpoints = tuple(Endpoint(**endpoint) for endpoint in row.pop("endpoints"))
+    return PluginRow(**row, endpoints=endpoints)
 
 
 def _metadata(report: TrialReport) -> dict[str, Any]:

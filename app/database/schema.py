@@ -9,6 +9,7 @@ import psycopg2
 
 from app.database.connection import Connection
 from app.database.locks import SCHEMA_LOCK, LockReport
+from app.database.rows import only_row
 from app.database.statements import refused
 from app.database.tables import FIRES, LOOK, TRIGGERS, Tables
 from app.errors import DatabaseRefusedError
@@ -118,7 +119,7 @@ def fire_always(
         with connection, connection.cursor() as cursor:
             _lock(cursor, patience, beginning)
             cursor.execute(LOOK)
-            names = Tables.read(next(cursor)).not_always
+            names = Tables.read(only_row(cursor)).not_always
             for name in names:
                 cursor.execute(f"ALTER TABLE plugins ENABLE ALWAYS TRIGGER {name}")
             return names

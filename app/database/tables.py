@@ -1,6 +1,6 @@
 """What state our tables and their triggers are in: others may drop, restore or disable them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,15 +28,15 @@ FIRES = "tgenabled IN ('O', 'A')"
 # A table that is made anew has another oid; a trigger that is disabled and enabled again, by
 # `pg_restore --disable-triggers` too, has another xmin.
 LOOK = f"""
-    SELECT n.nspname, obj_description(c.oid, 'pg_class'),
+    SELECT n.nspname AS schema, obj_description(c.oid, 'pg_class') AS mark,
         ARRAY(SELECT t FROM unnest(ARRAY[{", ".join(f"'{name}'" for name in TABLES)}]) t
-            WHERE to_regclass(t) IS NULL),
+            WHERE to_regclass(t) IS NULL) AS missing,
         coalesce((SELECT json_object_agg(tgname, tgenabled) FROM pg_trigger
-            WHERE tgrelid = c.oid AND NOT tgisinternal), '{{}}'),
+            WHERE tgrelid = c.oid AND NOT tgisinternal), '{{}}') AS triggers,
         concat_ws(' ', c.oid, to_regclass('plugin_versions')::oid,
             to_regclass('plugin_endpoints')::oid,
             (SELECT string_agg(concat_ws(' ', oid, xmin, tgenabled), ' ' ORDER BY oid)
-                FROM pg_trigger WHERE tgrelid = c.oid AND NOT tgisinternal))
+                FROM pg_trigger WHERE tgrelid = c.oid AND NOT tgisinternal)) AS trace
     FROM (SELECT to_regclass('plugins')::oid AS oid) c
     LEFT JOIN pg_class r ON r.oid = c.oid LEFT JOIN pg_namespace n ON n.oid = r.relnamespace
 """  # noqa: S608 - constants
@@ -58,10 +58,10 @@ class Tables:
     """Another one whenever a table was made anew, or a trigger touched."""
 
     @classmethod
-    def read(cls, found: tuple[Any, ...]) -> "Tables":
+    def read(cls, row: Mapping[str, Any]) -> "Tables":
         """Make it from a row of `LOOK`."""
-        schema, mark, missing, triggers, trace = found
-        return cls(schema, mark, tuple(missing), tuple(sorted(triggers.items())), trace)
+        triggers = tuple(sorted(row["triggers"].items()))
+        return cls(row["schema"], row["mark"], tuple(row["missing"]), triggers, row["trace"])
 
     @property
     def not_firing(self) -> tuple[str, ...]:

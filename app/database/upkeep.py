@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from app.conditions import Conditions
 from app.database.locks import PUBLISH_LOCK
+from app.database.rows import only_row
 from app.database.schema import apply_schema, fire_always
 from app.database.statements import Lender, statement, transaction
 from app.database.tables import LOOK, Tables, silence_of
@@ -114,10 +115,10 @@ class Upkeep:
         self.rows_arrived()
         with statement(self._database) as cursor:
             cursor.execute(
-                f"SELECT {_RESTORING}, look.* FROM ({LOOK}) look"  # noqa: S608 - constants
+                f"SELECT {_RESTORING} AS restoring, look.* FROM ({LOOK}) look"  # noqa: S608
             )
-            restoring, *found = cursor.fetchone()
-        tables = Tables.read(tuple(found))
+            row = only_row(cursor)
+        tables = Tables.read(row)
         self.schema = tables.schema
         if tables.is_whole:
             self._broken_since = None
@@ -128,7 +129,7 @@ class Upkeep:
             return
         self._say(f"{_shortcoming(tables)}; what was served last is served on")
         now = time.monotonic()
-        if self._broken_since is None or restoring:
+        if self._broken_since is None or row["restoring"]:
             self._broken_since = now
         if now - self._broken_since < GRACE_SECONDS or tables.schema is None:
             return

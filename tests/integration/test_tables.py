@@ -15,6 +15,7 @@ from app.conditions import Conditions
 from app.database import upkeep
 from app.database.connection import Database
 from app.database.repository import Repository
+from app.database.rows import only_row
 from app.database.upkeep import Upkeep
 from app.errors import DatabaseRefusedError
 from tests.acceptance.server import wait_until
@@ -245,7 +246,7 @@ class Looker:
     def __call__(self) -> upkeep.Tables:
         with self._database.connection() as connection, connection.cursor() as cursor:
             cursor.execute(upkeep.LOOK)
-            return upkeep.Tables.read(cursor.fetchone())
+            return upkeep.Tables.read(only_row(cursor))
 
 
 @pytest.mark.parametrize(
