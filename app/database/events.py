@@ -25,14 +25,11 @@ from app.database.connection import CONNECT_SECONDS, Connection, connection_opti
 from app.database.sessions import OWN_SETTINGS, Sessions
 from app.database.sqlstates import reason_of
 from app.records import is_plugin_name
+from app.settings import Settings
 
 log = logging.getLogger(__name__)
 
 CHANNEL = "plugin_changes"
-HEARTBEAT_SECONDS = 5.0
-"""How often a silent connection is tested, and how long an answer may take: a hung peer is
-noticed within twice of it."""
-
 FULL_COMPARISON_SECONDS = (30.0, 60.0)
 MAX_BACKOFF_SECONDS = 1.5
 """Short, because everything must be right within 2 s of the database's return."""
@@ -60,7 +57,7 @@ class ChangeListener:
         url: str,
         on_change: OnChange,
         on_silence: Callable[[], None] | None = None,
-        heartbeat_seconds: float = HEARTBEAT_SECONDS,
+        probe_seconds: float = Settings.heartbeat_seconds,
         conditions: Conditions | None = None,
         schema: Callable[[], str | None] = lambda: None,
     ) -> None:
@@ -70,7 +67,8 @@ class ChangeListener:
             url: where to connect.
             on_change: must return at once: a slow reader pins the queue.
             on_silence: called when the database did not answer in time.
-            heartbeat_seconds: how often a silent connection is tested.
+            probe_seconds: how often a silent connection is tested, and how long an answer may take:
+                a hung peer is noticed within twice of it.
             conditions: where it holds that changes are not noticed at once.
             schema: returns the schema of our tables: what is told of another one is another
                 Benana's; None as long as it is not known, when everything is heard.
@@ -80,7 +78,7 @@ class ChangeListener:
         self._deaf = False
         """Whether a LISTEN over this connection was of no use when it was tried last."""
         self._on_silence = on_silence
-        self._heartbeat = heartbeat_seconds
+        self._probe_seconds = probe_seconds
         options = connection_options(url, application_name="benana-listener")
         self._sessions = Sessions(options, OWN_SETTINGS)
         self._on_change = on_change
@@ -149,7 +147,7 @@ class ChangeListener:
         while True:
             try:
                 connection: Connection = psycopg2.connect(**self._sessions.options, async_=True)
-                self._settle(connection, CONNECT_SECONDS)
+                self._complete(connection, CONNECT_SECONDS)
                 return connection
             except psycopg2.OperationalError as error:
                 if not self._sessions.learn(error):
@@ -169,26 +167,26 @@ class ChangeListener:
             self._outage = False
         self._on_change(None)
         now = time.monotonic()
-        beat_at, compare_at, awaited = now, now + random.uniform(*FULL_COMPARISON_SECONDS), 0.0  # noqa: S311
+        probe_at, compare_at, awaited = now, now + random.uniform(*FULL_COMPARISON_SECONDS), 0.0  # noqa: S311
         while not self._stopped.is_set():
             if self._drain(connection, own):
                 awaited, self._deaf = 0.0, False
                 self._conditions.clear("listening")
-                beat_at = time.monotonic() + self._heartbeat
+                probe_at = time.monotonic() + self._probe_seconds
             now = time.monotonic()
             if awaited and now >= awaited:
                 raise _NoListenError(
                     "a notification to itself did not come back: is there a pooler?"
                 )
-            if not awaited and now >= beat_at:
+            if not awaited and now >= probe_at:
                 # The notification may come with the answer: the deadline has to stand before.
-                awaited = now + self._heartbeat
+                awaited = now + self._probe_seconds
                 self._execute(connection, f'NOTIFY "{own}"')
                 continue
             if now >= compare_at:
                 compare_at = now + random.uniform(*FULL_COMPARISON_SECONDS)  # noqa: S311
                 self._on_change(None)
-            self._wait(connection, min(awaited or beat_at, compare_at) - now)
+            self._wait(connection, min(awaited or probe_at, compare_at) - now)
 
     def _drain(self, connection: Connection, own: str) -> bool:
         """Hand on all notifications that are here; return whether our own was among them."""
@@ -254,9 +252,9 @@ class ChangeListener:
     def _execute(self, connection: Connection, statement: str) -> None:
         with connection.cursor() as cursor:
             cursor.execute(statement)
-            self._settle(connection, self._heartbeat)
+            self._complete(connection, self._probe_seconds)
 
-    def _settle(self, connection: Connection, seconds: float) -> None:
+    def _complete(self, connection: Connection, seconds: float) -> None:
         deadline = time.monotonic() + seconds
         while True:
             state = connection.poll()

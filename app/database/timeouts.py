@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from app.settings import Settings
+
 Pace = Literal["brief", "normal", "bulk"]
 """What a transaction does: change a row, read or write many, or move an archive."""
 
@@ -19,8 +21,8 @@ class Timeouts:
     trip, and a pooler neither refuses them, as in the startup packet, nor hands them to others.
     """
 
-    lock_seconds: float = 2.0
-    statement_seconds: float = 30.0
+    lock_seconds: float = Settings.lock_seconds
+    statement_seconds: float = Settings.statement_seconds
     """A transaction that is left idle for so long is ended, too."""
 
     def bounds(self, pace: Pace = "normal") -> str:

@@ -22,6 +22,7 @@ from app.database import events
 from app.database.connection import Connection, Database
 from app.database.events import ChangeListener
 from app.database.repository import Repository
+from app.settings import Settings
 from tests.acceptance.server import wait_until
 from tests.integration.test_schema import Session, session
 
@@ -66,11 +67,11 @@ def listening(
     recorder: Callable[[Names], None],
     *,
     wait: bool = True,
-    heartbeat: float = events.HEARTBEAT_SECONDS,
+    heartbeat: float = Settings.heartbeat_seconds,
     schema: Callable[[], str | None] = lambda: None,
 ) -> Iterator[ChangeListener]:
     """A started listener, which is stopped at the end unless the test did it."""
-    listener = ChangeListener(url, recorder, heartbeat_seconds=heartbeat, schema=schema)
+    listener = ChangeListener(url, recorder, probe_seconds=heartbeat, schema=schema)
     listener.start()
     try:
         if wait:
