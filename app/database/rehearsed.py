@@ -18,6 +18,7 @@ import psycopg2.errors
 import psycopg2.extensions
 
 from app.database.sessions import set_local
+from app.database.sqlstates import reason_of
 
 LOCK_SECONDS = 2.0
 """How long a statement waits for a lock; whoever wants the same one queues behind it meanwhile."""
@@ -354,7 +355,7 @@ def _savepoint(loan: Loan) -> str:
 
 def _explain(error: psycopg2.Error) -> None:
     """Say in a statement's error what the trial has to do with it."""
-    said = " ".join(str(error).split())
+    said = reason_of(error)
     if isinstance(error, psycopg2.errors.ActiveSqlTransaction):
         error.args = (f"{said}: {_NOT_IN_A_TRIAL}",)
     elif isinstance(error, psycopg2.errors.LockNotAvailable):

@@ -10,6 +10,8 @@ from typing import Any
 import psycopg2
 import psycopg2.extensions
 
+from app.database.sqlstates import reason_of
+
 log = logging.getLogger(__name__)
 
 _IDLE = psycopg2.extensions.TRANSACTION_STATUS_IDLE
@@ -113,7 +115,7 @@ class Sessions:
 
     def learn(self, error: psycopg2.Error) -> bool:
         """Leave out of the startup packet what was refused; return whether anything was."""
-        said = " ".join(str(error).split())
+        said = reason_of(error)
         reason = said.rpartition("failed: ")[2].lower()
         named = [name for name in self._at_start if re.search(rf"\b{name}\b", reason)]
         unknown = "unrecognized configuration parameter" in reason

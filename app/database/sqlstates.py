@@ -45,9 +45,7 @@ def error_of(error: psycopg2.Error, what: str = "the database refuses") -> Datab
         return unavailable(error)
     if _AWAY.fullmatch(code):
         return unavailable(error)
-    # Without the detail: of a constraint it is the whole row.
-    said = [error.diag.message_primary or str(error), error.diag.message_hint or ""]
-    reason = "; ".join(" ".join(text.split()) for text in said if text)
+    reason = reason_of(error)
     if _FULL.fullmatch(code):
         return DatabaseBusyError(f"PostgreSQL lacks what it needs: {reason}")
     if code == READ_ONLY:
@@ -92,7 +90,14 @@ _REPEATED = re.compile(r'(invalid [\w ]*value:?) "[^"]*"')
 
 
 def reason_of(error: Exception) -> str:
-    """Return what ended a connection, or why there is none, in one line without a URL's values."""
+    """Return what the driver, or PostgreSQL, says went wrong: in one line, without a URL's values.
+
+    Of a statement that is its sentence and its hint, without the detail, which may be a whole row;
+    of a connection that is lost or was never made, all that libpq says.
+    """
+    if isinstance(error, psycopg2.Error) and error.diag.message_primary:
+        said = [error.diag.message_primary, error.diag.message_hint or ""]
+        return "; ".join(" ".join(text.split()) for text in said if text)
     lines = [" ".join(line.split()) for line in str(error).splitlines()]
     said = [line if line[-1] in ".?!:;," else f"{line}." for line in lines if line]
     reason = " ".join(said).removesuffix(".") or type(error).__name__

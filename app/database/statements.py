@@ -11,7 +11,7 @@ import psycopg2.extensions
 from app.database.connection import Database
 from app.database.locks import LockReport
 from app.database.shares import Share
-from app.database.sqlstates import error_of, is_transient
+from app.database.sqlstates import error_of, is_transient, reason_of
 from app.database.timeouts import Pace
 from app.errors import DatabaseBusyError, DatabaseError, DatabaseRefusedError
 
@@ -97,6 +97,5 @@ def refused(
             return DatabaseBusyError(found)
     known = error_of(error, what)
     if isinstance(known, DatabaseRefusedError) and (error.pgcode in _WAITED or is_transient(error)):
-        reason = " ".join(str(error).split())
-        return DatabaseBusyError(f"the database gave a statement up: {reason}; try again")
+        return DatabaseBusyError(f"the database gave a statement up: {reason_of(error)}; try again")
     return known
