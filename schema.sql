@@ -67,9 +67,10 @@ CREATE INDEX IF NOT EXISTS plugin_endpoints_segment
     ON plugin_endpoints (split_part(ltrim(path, '/'), '/', 1));
 
 -- Every archive that may be served, so that a host without the source folder loads the same bytes.
---   metadata    name, version, description, author and endpoints, [[method, path, handler], ...], as
---               they are recorded while this version serves. Without "completed" it is of an older
---               Benana: a description or author that the manifest gave is missing in it.
+--   metadata    version, description, author and endpoints, [[method, path, handler], ...], as they
+--               are recorded while this version serves: who sets binary_path gets them (below).
+--               Without "completed" it is of an older Benana: a description or author that the
+--               manifest gave is missing in it.
 CREATE TABLE IF NOT EXISTS plugin_versions (
     plugin_name VARCHAR(255) NOT NULL,
     source_digest VARCHAR(32) NOT NULL,
@@ -93,6 +94,9 @@ CREATE TABLE IF NOT EXISTS plugin_failures (
 -- would hold its publisher's processes for its own.
 --   generation  what the process runs of the plugin; NULL if nothing.
 --   reconciled  the generation of the row that the process has acted on.
+-- A database of an older Benana also has milliseconds and recorded_at in plugin_loads. They stay
+-- there: nobody reads them, but the workers of that version write them, and such workers may run
+-- beside newer ones, or be brought back.
 CREATE UNLOGGED TABLE IF NOT EXISTS plugin_workers (
     id VARCHAR(36) PRIMARY KEY,
     host VARCHAR(255) NOT NULL,
@@ -122,8 +126,6 @@ CREATE UNLOGGED TABLE IF NOT EXISTS plugin_loads (
     reconciled BIGINT NOT NULL,
     state VARCHAR(20) NOT NULL CHECK (state IN ('serving', 'unloaded', 'loading', 'failed')),
     error JSONB,
-    milliseconds DOUBLE PRECISION,
-    recorded_at TIMESTAMP WITH TIME ZONE NOT NULL DEFAULT clock_timestamp(),
     PRIMARY KEY (worker_id, plugin_name)
 );
 

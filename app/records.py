@@ -191,7 +191,6 @@ class LoadRecord:
     reconciled: int
     state: str
     error: Mapping[str, Any] | None = None
-    milliseconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,7 +92,6 @@ class Database:
         Raises:
             SettingsError: the URL cannot be read.
         """
-        self.url = url
         self.timeouts = timeouts or Timeouts()
         self._name = name
         self._max_connections = max_connections

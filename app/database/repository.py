@@ -488,7 +488,6 @@ def _plugin_row(row: Row) -> PluginRow:
 def _metadata(report: TrialReport) -> dict[str, Any]:
     metadata = report.metadata
     return {
-        "name": metadata.name,
         "version": metadata.version,
         "description": metadata.description,
         "author": metadata.author,

@@ -124,16 +124,15 @@ class WorkerRepository:
             encoding = encoding_of(cursor)
             cursor.execute(
                 "INSERT INTO plugin_loads (worker_id, plugin_name, plugin_id, generation,"
-                " reconciled, state, error, milliseconds)"
+                " reconciled, state, error)"
                 " SELECT w.id, l.*"
                 " FROM (SELECT id FROM plugin_workers WHERE id = %s FOR KEY SHARE) w,"
                 " unnest(%s::text[], %s::text[], %s::bigint[], %s::bigint[], %s::text[],"
-                " %s::jsonb[], %s::float8[]) l"
+                " %s::jsonb[]) l"
                 " ON CONFLICT (worker_id, plugin_name) DO UPDATE SET"
                 " plugin_id = EXCLUDED.plugin_id, generation = EXCLUDED.generation,"
                 " reconciled = EXCLUDED.reconciled, state = EXCLUDED.state,"
-                " error = EXCLUDED.error, milliseconds = EXCLUDED.milliseconds,"
-                " recorded_at = clock_timestamp()",
+                " error = EXCLUDED.error",
                 (
                     worker,
                     [load.plugin for load in loads],
@@ -142,7 +141,6 @@ class WorkerRepository:
                     [load.reconciled for load in loads],
                     [load.state for load in loads],
                     [as_json(load.error, encoding) for load in loads],
-                    [load.milliseconds for load in loads],
                 ),
             )
             return bool(cursor.rowcount)

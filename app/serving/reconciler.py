@@ -354,7 +354,7 @@ class Reconciler(OwnThread):
             len(plugin.routes),
             result.milliseconds,
         )
-        self._note(result.row, "serving", serving=plugin, milliseconds=result.milliseconds)
+        self._note(result.row, "serving", serving=plugin)
         self._last_good.remember(result.row)
         if result.row.load_error:
             self._forget_load_error(result.row)
@@ -374,7 +374,6 @@ class Reconciler(OwnThread):
         *,
         serving: LoadedPlugin | None,
         error: PluginError | None = None,
-        milliseconds: float | None = None,
     ) -> None:
         record = LoadRecord(
             row.name,
@@ -383,7 +382,6 @@ class Reconciler(OwnThread):
             row.generation,
             state,
             {**error.as_record(), "generation": row.generation} if error else None,
-            milliseconds,
         )
         self._recorder.note([record])
 

@@ -101,7 +101,7 @@ def test_what_fits_is_kept_and_what_does_not_is_refused_by_name(encoded: tuple[s
             repository.record_error(row, None)
             workers.register("w", "host", own_presence(), 1, row.created_at, WorkerReport())
             number = row.generation
-            failed = [LoadRecord("good", row.id, number, number, "failed", error, None)]
+            failed = [LoadRecord("good", row.id, number, number, "failed", error)]
             assert workers.record("w", failed)
             workers.record_failures(failed)
             again = repository.find_row("good")

@@ -141,19 +141,20 @@ def test_two_benanas_in_one_database_do_not_meet(
                 f' ALTER ROLE {role} SET search_path = "Second one", public'
             )
             other = as_role(database_url, role)
-        databases = [Database(database_url), Database(other)]
+        urls = [database_url, other]
+        databases = [Database(url) for url in urls]
         for database in databases:
             stack.callback(database.close)
         assert Repository(databases[1]).apply_schema() is True
         assert Repository(databases[1]).apply_schema() is False
         assert Repository(databases[0]).apply_schema() is False
-        for database, recorder, schema in zip(
-            databases, recorders, ["public", "Second one"], strict=True
+        for url, database, recorder, schema in zip(
+            urls, databases, recorders, ["public", "Second one"], strict=True
         ):
             keeper = Upkeep(database, Conditions(), lambda: None)
             keeper.mend()
             assert keeper.schema == schema
-            stack.enter_context(listening(database.url, recorder, schema=lambda k=keeper: k.schema))
+            stack.enter_context(listening(url, recorder, schema=lambda k=keeper: k.schema))
         for number, schema in enumerate(["public", '"Second one"']):
             admin(f"INSERT INTO {schema}.plugins (name) VALUES ('own{number}')")
         admin('NOTIFY plugin_changes, \'{"name": "all"}\'')
