@@ -30,7 +30,8 @@ class Manifest:
 
     `origins` are those of the pages that may call the plugin beside its own, None if all may;
     `hosts` are the names under which it may be called beside the server's; `ignore` are patterns
-    of gitignore's syntax, of what in the folder is no part of the plugin.
+    of gitignore's syntax, of what in the folder is no part of the plugin; `version_line` is where
+    the version stands.
     """
 
     entry: str = "main:new_plugin"
@@ -43,6 +44,7 @@ class Manifest:
     origins: tuple[str, ...] | None = None
     hosts: tuple[str, ...] | None = None
     ignore: tuple[str, ...] = ()
+    version_line: int | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

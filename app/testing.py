@@ -43,6 +43,7 @@ from app.loading.loader import LoadedPlugin, guarded, load, make_context_factory
 from app.plugin import PluginContext, PluginMetadata
 from app.publishing.compiler import compile_plugin
 from app.publishing.discovery import read_source
+from app.publishing.manifest import complete_metadata
 from app.records import Endpoint, PluginSource
 from app.routing.application import LiveApp
 
@@ -112,9 +113,13 @@ def load_plugin(
             connect = stack.enter_context(
                 contextlib.closing(Database(database_url, reset=True))
             ).connection
-        loaded = load(artifact, make_context_factory(Path(data_dir), lambda _: connect))
+        loaded = load(
+            artifact,
+            make_context_factory(Path(data_dir), lambda _: connect),
+            versioned=source.manifest.version is not None,
+        )
         try:
-            yield _under_test(loaded)
+            yield _under_test(replace(loaded, metadata=complete_metadata(loaded.metadata, source)))
         except BaseException as error:
             try:
                 _clean_up(loaded)

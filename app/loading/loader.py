@@ -93,11 +93,13 @@ def load(
     steps: Steps | None = None,
     surroundings: Surroundings | None = None,
     tried: bool = False,
+    versioned: bool = False,
 ) -> LoadedPlugin:
     """Load an artifact as one generation of its plugin.
 
     With `surroundings` the server says by which names it is called, for a plugin that has its
     callers checked; without them, by those of this machine. With `tried` its trial has passed.
+    With `versioned` its manifest names a version, so that its metadata may leave it empty.
 
     On failure nothing stays behind: the modules are forgotten, and `cleanup` has run if
     `initialize` had succeeded.
@@ -108,7 +110,9 @@ def load(
         DatabaseUnavailableError: the plugin needed the database and it was away.
     """
     try:
-        loaded = _load(artifact, make_context, row_id, generation, steps or Steps(), tried)
+        loaded = _load(
+            artifact, make_context, row_id, generation, steps or Steps(), tried, tried or versioned
+        )
     except BenanaError as error:
         # Whoever keeps the error shall not keep the plugin's frames with it.
         error.__context__ = error.__cause__ = None
@@ -128,6 +132,7 @@ def _load(
     generation: int,
     steps: Steps,
     tried: bool,
+    versioned: bool,
 ) -> LoadedPlugin:
     name, began = artifact.plugin, time.monotonic()
     package = GenerationImporter(Archive.verified(artifact), generation)
@@ -136,7 +141,7 @@ def _load(
         module = guarded(name, "import", package, package.import_entry)
         instance = _create(name, package, module)
         steps.reached("get_metadata")
-        metadata = _metadata(name, package, instance)
+        metadata = _metadata(name, package, instance, versioned)
         context = make_context(name, dict(package.content.config))
         steps.reached("initialize")
         guarded(name, "initialize", package, instance.initialize, context)
@@ -291,8 +296,12 @@ def contract_faults(instance: object) -> list[str]:
     return faults
 
 
-def _metadata(name: str, package: GenerationImporter, instance: Any) -> PluginMetadata:
+def _metadata(
+    name: str, package: GenerationImporter, instance: Any, versioned: bool
+) -> PluginMetadata:
     faults, values = guarded(name, "get_metadata", package, _metadata_values, name, instance)
+    if not versioned and values.get("version") == "":
+        faults.append("version is '', expected 1 to 100 characters, here or in plugin.yaml")
     if faults:
         file, line = _defined_at(package, instance.get_metadata) or (None, None)
         raise LoadError(name, "; ".join(faults), phase="get_metadata", file=file, line=line)
@@ -313,7 +322,7 @@ def _metadata_values(name: str, instance: Any) -> tuple[list[str], dict[str, str
             "\0" in value
             or not _is_utf8(value)
             or len(value) > limit
-            or (not value and key in {"name", "version"})
+            or (not value and key == "name")
         ):
             faults.append(f"{key} is {value[:40]!r}, expected 1 to {limit} characters")
         else:
