@@ -255,7 +255,7 @@ class PluginManager:
 
     def list_failures(self) -> list[PluginFailure]:
         """Return the folders that never were valid plugins, by name."""
-        return self._admin.list_failures()
+        return self._admin.failures.list_all()
 
     def find_plugin(self, name: str) -> PluginRow | None:
         """Return a registered plugin, None if there is none of this name."""
@@ -263,7 +263,7 @@ class PluginManager:
 
     def find_failure(self, name: str) -> PluginFailure | None:
         """Return why a folder is no valid plugin, None if nothing is known."""
-        return self._admin.find_failure(name)
+        return self._admin.failures.find(name)
 
     def reload(self, name: str) -> ServedRow:
         """Compile, try and publish a plugin again, also if its source did not change.

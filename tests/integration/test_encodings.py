@@ -88,13 +88,13 @@ def test_what_fits_is_kept_and_what_does_not_is_refused_by_name(encoded: tuple[s
         # What is wrong is kept in any case, as far as it can be written.
         for text in filter(None, (fits, does_not)):
             error = {"message": f"expected {text}", "file": text, "line": 1}
-            repository.record_failure(text, f"/p/{text}", error)
-            failure = repository.find_failure(text)
+            repository.failures.record(text, f"/p/{text}", error)
+            failure = repository.failures.find(text)
             assert failure is not None
             assert (failure.error["message"] == error["message"]) == (text == fits)
             assert failure.error["message"].startswith("expected ")
-            repository.forget_failure(text)
-            assert repository.find_failure(text) is None
+            repository.failures.forget(text)
+            assert repository.failures.find(text) is None
             row = repository.find_row("good")
             assert row is not None
             repository.record_error(row, error)

@@ -46,7 +46,7 @@ def impatient(url: str, sql: Session) -> Iterator[Repository]:
     database = Database(url, max_connections=4, timeouts=Timeouts(lock_seconds=LOCK_SECONDS))
     repository = Repository(database)
     publish(repository, "one", "/one")
-    repository.record_failure("one", "/p/one", {"message": "broken"})
+    repository.failures.record("one", "/p/one", {"message": "broken"})
     yield repository
     database.close()
 
@@ -206,7 +206,7 @@ def test_what_one_plugin_waits_for_does_not_hold_up_the_publishes_of_others(
     database = Database(url, timeouts=Timeouts(lock_seconds=0.5))
     repository = Repository(database)
     publish(repository, "one", "/one")
-    repository.record_failure("one", "/p/one", {"message": "broken"})
+    repository.failures.record("one", "/p/one", {"message": "broken"})
     name = "fresh" if held == NEW_ROW else "one"
     began, took = threading.Event(), []
 

@@ -60,10 +60,10 @@ def test_each_field_that_decides_what_is_served_is_the_column_of_its_name(
 def test_each_field_of_a_failure_is_the_column_of_its_name(
     repository: Repository, sql: Session
 ) -> None:
-    repository.record_failure("bad", "/p/bad", {"message": "no"})
-    row = repository.find_failure("bad")
+    repository.failures.record("bad", "/p/bad", {"message": "no"})
+    row = repository.failures.find("bad")
     assert values(row) == columns(sql, "plugin_failures", row)
-    assert repository.list_failures() == [row]
+    assert repository.failures.list_all() == [row]
 
 
 def test_each_field_of_a_process_and_its_load_is_the_column_of_its_name(

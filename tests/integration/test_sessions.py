@@ -108,7 +108,7 @@ def test_our_own_sessions_are_as_we_rely_on(odd_url: str) -> None:
             assert cursor.fetchone() == ([None],)
         with statement(database) as cursor:
             cursor.execute("INSERT INTO plugin_failures VALUES ('odd', '/p', '{}')")
-        Repository(database).forget_failure("odd")
+        Repository(database).failures.forget("odd")
     recorder = Recorder()
     with listening(odd_url, recorder):
         assert recorder.calls == [None]
