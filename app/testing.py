@@ -37,7 +37,7 @@ from pathlib import Path
 from typing import Any
 
 from app.admin import problems
-from app.database.connection import Database
+from app.database.pool import Database
 from app.errors import DatabaseUnavailableError, DiscoveryError, PluginError
 from app.loading.loader import LoadedPlugin, guarded, load, make_context_factory
 from app.plugin import PluginContext, PluginMetadata

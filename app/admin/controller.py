@@ -15,17 +15,9 @@ from app.health import STARTING
 from app.loading.handlers import to_json
 from app.loading.registration import Route
 from app.manager import PluginManager
-from app.records import (
-    ACTIVE,
-    INACTIVE,
-    Convergence,
-    PluginFailure,
-    PluginRow,
-    ServedRow,
-    WorkerLoad,
-    is_plugin_name,
-)
+from app.records import ACTIVE, INACTIVE, PluginFailure, PluginRow, ServedRow, is_plugin_name
 from app.routing.table import SERVER
+from app.worker_records import Convergence, WorkerLoad
 
 STATUSES = (ACTIVE, INACTIVE, "failed")
 MAX_WAIT_SECONDS = 60

@@ -29,8 +29,9 @@ _FORGET_FAILURE = "DELETE FROM plugin_failures WHERE name = %s"
 class Publication:
     """One publish in the making: what it reads and writes stands or falls together."""
 
-    def __init__(self, cursor: Any, timeouts: Timeouts) -> None:
+    def __init__(self, cursor: Any, timeouts: Timeouts, kept_versions: int) -> None:
         self._cursor = cursor
+        self._kept_versions = kept_versions
         self._timeouts = timeouts
 
     def keep_version(self, artifact: Artifact, report: TrialReport) -> None:
@@ -121,7 +122,7 @@ class Publication:
             " DELETE FROM plugin_versions v USING old"
             " WHERE v.plugin_name = %s AND v.source_digest = old.source_digest"
             " RETURNING v.source_digest",
-            (plugin, plugin, KEPT_VERSIONS, plugin),
+            (plugin, plugin, self._kept_versions, plugin),
         )
         return [found[0] for found in self._cursor.fetchall()]
 

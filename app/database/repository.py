@@ -7,9 +7,9 @@ from typing import Any
 from app.database.failures import FailureRepository
 from app.database.foreign_triggers import stands_still, undone
 from app.database.plugin_rows import PLUGIN_ROWS, read_plugin_row
-from app.database.publication import BY_PUBLISH, Publication
+from app.database.publication import BY_PUBLISH, KEPT_VERSIONS, Publication
 from app.database.rows import fetch_records, fetch_row, fetch_rows
-from app.database.schema import apply_schema
+from app.database.schema import LOCK_TIMEOUT, apply_schema
 from app.database.statements import Lender, statement, transaction
 from app.database.tables import FIRES, NOTIFIERS, silence_of
 from app.database.texts import as_json, encoding_of, storable
@@ -46,15 +46,31 @@ class Repository:
     somebody keeps a lock or all connections, and DatabaseRefusedError where it refuses.
     """
 
-    def __init__(self, database: Lender) -> None:
+    def __init__(self, database: Lender, kept_versions: int = KEPT_VERSIONS) -> None:
+        """Make it.
+
+        Args:
+            database: who lends its connections.
+            kept_versions: how many versions of a plugin a publish keeps.
+        """
         self._database = database
+        self._kept_versions = kept_versions
         self.failures = FailureRepository(database)
 
-    def apply_schema(self) -> bool:
-        """Bring the database to the schema; return whether anything was applied."""
+    def apply_schema(self, lock_timeout: str = LOCK_TIMEOUT) -> bool:
+        """Bring the database to the schema; return whether anything was applied.
+
+        Args:
+            lock_timeout: how long to wait for a lock, as PostgreSQL writes it.
+        """
         with self._database.connection() as connection:
             pool = self._database.pool
-            return apply_schema(connection, pool.locks, beginning=pool.sessions.beginning)
+            return apply_schema(
+                connection,
+                pool.locks,
+                lock_timeout=lock_timeout,
+                beginning=pool.sessions.beginning,
+            )
 
     # --- reading ---------------------------------------------------------------------------
 
@@ -142,7 +158,7 @@ class Repository:
     def publishing(self) -> Iterator[Publication]:
         """Open the transaction of one publish; nobody is held up before `lock_row`."""
         with transaction(self._database, pace="bulk") as cursor:
-            yield Publication(cursor, self._database.pool.timeouts)
+            yield Publication(cursor, self._database.pool.timeouts, self._kept_versions)
 
     def record_error(self, row: PluginRow, error: Mapping[str, Any] | None) -> None:
         """Note what is wrong with a plugin's newest source, if its row is still the given one.

@@ -1,15 +1,15 @@
 """What our sessions rely on, whatever a role, a database or a URL sets."""
 
-import functools
 import logging
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import psycopg2
 import psycopg2.extensions
 
+from app.database.cursors import routed
 from app.database.sqlstates import reason_of
 
 log = logging.getLogger(__name__)
@@ -163,47 +163,12 @@ class PooledConnection(psycopg2.extensions.connection):
     def cursor(self, name: Any = None, cursor_factory: Any = None, **kwargs: Any) -> Any:  # type: ignore[override]
         factory = cursor_factory or self.cursor_factory or psycopg2.extensions.cursor
         if isinstance(factory, type):
-            factory = _beginning(factory)
+            factory = routed(factory)
         return super().cursor(name, cursor_factory=factory, **kwargs)
 
-    def begin(self) -> None:
-        """Make the settings, where the next statement begins a transaction."""
-        if self.autocommit or self.get_transaction_status() != _IDLE or not self.beginning:
-            return
-        with super().cursor(cursor_factory=psycopg2.extensions.cursor) as cursor:
-            cursor.execute(self.beginning)
-
-
-class _BeginningCursor:
-    """Goes before a cursor's class: the settings are made before its statements."""
-
-    connection: PooledConnection
-
-    def execute(self, query: Any, vars: Any = None) -> Any:  # noqa: A002 - psycopg2's name
-        self.connection.begin()
-        return super().execute(query, vars)  # type: ignore[misc]
-
-    def executemany(self, query: Any, vars_list: Any) -> Any:
-        self.connection.begin()
-        return super().executemany(query, vars_list)  # type: ignore[misc]
-
-    def callproc(self, procname: Any, *args: Any) -> Any:
-        self.connection.begin()
-        return super().callproc(procname, *args)  # type: ignore[misc]
-
-    def copy_expert(self, sql: Any, *args: Any, **kwargs: Any) -> Any:
-        self.connection.begin()
-        return super().copy_expert(sql, *args, **kwargs)  # type: ignore[misc]
-
-    def copy_from(self, file: Any, *args: Any, **kwargs: Any) -> Any:
-        self.connection.begin()
-        return super().copy_from(file, *args, **kwargs)  # type: ignore[misc]
-
-    def copy_to(self, file: Any, *args: Any, **kwargs: Any) -> Any:
-        self.connection.begin()
-        return super().copy_to(file, *args, **kwargs)  # type: ignore[misc]
-
-
-@functools.cache
-def _beginning(factory: type) -> type:
-    return type(factory.__name__, (_BeginningCursor, factory), {})
+    def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Run a statement of a cursor; one that begins a transaction makes the settings first."""
+        if not self.autocommit and self.get_transaction_status() == _IDLE and self.beginning:
+            with super().cursor(cursor_factory=psycopg2.extensions.cursor) as cursor:
+                cursor.execute(self.beginning)
+        return function(*arguments)

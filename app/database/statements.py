@@ -8,9 +8,9 @@ import psycopg2
 import psycopg2.errorcodes
 import psycopg2.extensions
 
-from app.database.connection import Database
 from app.database.locks import LockReport
-from app.database.shares import Share
+from app.database.pool import Database
+from app.database.pool_shares import Share
 from app.database.sqlstates import error_of, is_transient, reason_of
 from app.database.timeouts import Pace
 from app.errors import DatabaseBusyError, DatabaseError, DatabaseRefusedError

@@ -15,13 +15,12 @@ from app.errors import DatabaseBusyError, DatabaseRefusedError
 log = logging.getLogger(__name__)
 
 GRACE_SECONDS = 60.0
-"""How long a trigger has to be missing before it is put back: a restore makes them at its end."""
 
 BARE_SECONDS = 5.0
 """How long rows have to be without endpoints before they get them back: a restore brings the rows
 first."""
 
-PATIENCE = "100ms"
+LOCK_TIMEOUT = "100ms"
 """How long a repair waits for a lock: who writes rows would wait behind it."""
 
 CONDITION = "tables"
@@ -60,7 +59,11 @@ class Upkeep:
     """
 
     def __init__(
-        self, database: Lender, conditions: Conditions, changed: Callable[[], None]
+        self,
+        database: Lender,
+        conditions: Conditions,
+        changed: Callable[[], None],
+        grace_seconds: float = GRACE_SECONDS,
     ) -> None:
         """Make it.
 
@@ -69,10 +72,13 @@ class Upkeep:
             conditions: what is not as it should be.
             changed: called when a table was made anew or a trigger touched: everything is to be
                 compared, because nobody may have told of the rows.
+            grace_seconds: how long a trigger has to be missing before it is put back: a restore
+                makes them at its end.
         """
         self._database = database
         self._conditions = conditions
         self._changed = changed
+        self._grace_seconds = grace_seconds
         self._trace: str | None = None
         self._broken_since: float | None = None
         self._said = ""
@@ -107,7 +113,7 @@ class Upkeep:
         """Mend what others have done to our tables, before everything is compared.
 
         Never a missing table `plugins`, nor the triggers of an empty one: these are of a restore
-        that has not come to its end, and what it was to bring is served on.
+        that has not come to its end, and the server keeps serving what it was to bring.
 
         Raises:
             DatabaseUnavailableError: the database is away.
@@ -131,7 +137,7 @@ class Upkeep:
         now = time.monotonic()
         if self._broken_since is None or row["restoring"]:
             self._broken_since = now
-        if now - self._broken_since < GRACE_SECONDS or tables.schema is None:
+        if now - self._broken_since < self._grace_seconds or tables.schema is None:
             return
         if not (tables.silent and self._is_empty()):
             self._repair(_shortcoming(tables), apply_schema)
@@ -146,7 +152,7 @@ class Upkeep:
             with self._database.connection() as connection:
                 pool = self._database.pool
                 beginning = pool.sessions.beginning
-                action(connection, pool.locks, patience=PATIENCE, beginning=beginning)
+                action(connection, pool.locks, lock_timeout=LOCK_TIMEOUT, beginning=beginning)
         except (DatabaseRefusedError, DatabaseBusyError) as error:
             self._say(f"{what}; it cannot be mended here: {error}")
         else:

@@ -12,7 +12,7 @@ from app.database.tables import LOOK, Tables
 from app.database.texts import as_json, encoding_of
 from app.errors import DatabaseRefusedError
 from app.presence import Presence, own_presence
-from app.records import Crew, LoadRecord, WorkerLoad, WorkerReport, WorkerRow
+from app.worker_records import Crew, LoadRecord, WorkerLoad, WorkerReport, WorkerRow
 
 HEARTBEAT_SECONDS = 2.0
 DEAD_AFTER_HEARTBEATS = 3

@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
-from app.database.rehearsal import Rehearsal
+from app.database.trial_session import TrialSession
 from app.errors import CompileError, DatabaseUnavailableError, PluginError
 from app.loading.loader import Steps, guarded, load, make_context_factory
 from app.publishing.compiler import compile_plugin
@@ -172,8 +172,8 @@ def _try(
     artifact: Artifact, request: dict[str, Any], steps: Steps, versioned: bool = False
 ) -> dict[str, Any]:
     url = request["database_url"]
-    rehearsal = Rehearsal(url, request["seconds"]) if url else None
-    lend = rehearsal.connection if rehearsal else _no_database
+    session = TrialSession(url, request["seconds"]) if url else None
+    lend = session.connection if session else _no_database
     make_context = make_context_factory(Path(request["data_dir"]), lambda _: lend, trial=True)
     try:
         loaded = load(artifact, make_context, steps=steps, versioned=versioned)
@@ -197,8 +197,8 @@ def _try(
     except DatabaseUnavailableError as error:
         return {"unavailable": str(error)}
     finally:
-        if rehearsal:
-            rehearsal.close()
+        if session:
+            session.close()
     metadata = loaded.metadata
     return {
         "sha256": artifact.sha256,

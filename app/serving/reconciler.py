@@ -16,7 +16,7 @@ from app.errors import (
     PluginError,
 )
 from app.loading.loader import LoadedPlugin
-from app.records import ACTIVE, LoadRecord, ServedRow
+from app.records import ACTIVE, ServedRow
 from app.routing.application import LiveApp
 from app.routing.table import TableBuilder
 from app.serving.last_known_good import LastKnownGood
@@ -25,6 +25,7 @@ from app.serving.reclaimer import Reclaimer
 from app.serving.recorder import Recorder
 from app.serving.shortfalls import Shortfalls
 from app.threads import OwnThread
+from app.worker_records import LoadRecord
 
 log = logging.getLogger(__name__)
 

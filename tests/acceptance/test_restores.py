@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from app.postgres.host import find_install
+from app.postgres.binaries import find_install
 from tests.acceptance.server import Server, source, wait_until
 
 pytestmark = pytest.mark.soak

@@ -13,8 +13,7 @@ import psycopg2
 import psycopg2.extras
 import pytest
 
-from app.database import connection as connection_module
-from app.database.connection import Database
+from app.database.pool import Database
 from app.database.repository import Repository
 from app.database.sqlstates import is_transient
 from app.errors import DatabaseUnavailableError
@@ -138,11 +137,9 @@ def test_a_connection_that_its_user_closed_is_not_lent_again(database: Database)
     assert len(lend_all(database)) == PLACES
 
 
-def test_an_exhausted_pool_waits_and_then_says_so(
-    database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(connection_module, "WAIT_SECONDS", 0.2)
-    with contextlib.ExitStack() as stack:
+def test_an_exhausted_pool_waits_and_then_says_so(url: str) -> None:
+    database = Database(url, max_connections=PLACES, wait_seconds=0.2)
+    with contextlib.closing(database), contextlib.ExitStack() as stack:
         for _ in range(PLACES):
             stack.enter_context(database.connection())
         began = time.monotonic()
@@ -152,7 +149,8 @@ def test_an_exhausted_pool_waits_and_then_says_so(
         ):
             pid_of(database)
         assert 0.2 <= time.monotonic() - began < 2.0
-    assert len(lend_all(database)) == PLACES
+        stack.close()
+        assert len(lend_all(database)) == PLACES
 
 
 def test_who_waits_gets_the_next_connection_that_comes_back(database: Database) -> None:
@@ -167,11 +165,8 @@ def test_who_waits_gets_the_next_connection_that_comes_back(database: Database) 
         assert waiting.result(5) == pid
 
 
-def test_a_failed_connect_does_not_take_a_place_away(
-    url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(connection_module, "WAIT_SECONDS", 0.2)
-    database = Database("postgresql:///none?host=/nowhere", max_connections=2)
+def test_a_failed_connect_does_not_take_a_place_away() -> None:
+    database = Database("postgresql:///none?host=/nowhere", max_connections=2, wait_seconds=0.2)
     for _ in range(5):
         with pytest.raises(DatabaseUnavailableError, match="away"):
             pid_of(database)
@@ -223,7 +218,7 @@ def test_a_pool_that_is_cut_ends_the_wait_of_everybody(database: Database, sql: 
             ),
             "all of them sleep",
         )
-        database.cut()
+        database.abort()
         for future in waiting:
             assert isinstance(future.exception(5), DatabaseUnavailableError)
     assert time.monotonic() - began < 5.0

@@ -6,14 +6,15 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from app.database.connection import Database
+from app.database.pool import Database
 from app.database.repository import Repository
 from app.database.schema import SCHEMA_FILE
 from app.database.workers import WorkerRepository
 from app.errors import DatabaseRefusedError
 from app.plugin import PluginMetadata
 from app.presence import own_presence
-from app.records import Artifact, Endpoint, LoadRecord, TrialReport, WorkerReport
+from app.records import Artifact, Endpoint, TrialReport
+from app.worker_records import LoadRecord, WorkerReport
 from tests.acceptance.server import wait_until
 from tests.integration.test_events import Recorder, listening
 from tests.integration.test_schema import DIGEST, session

@@ -19,8 +19,9 @@ import psycopg2
 import pytest
 
 from app.database import events
-from app.database.connection import Connection, Database
+from app.database.connection import Connection
 from app.database.events import ChangeListener
+from app.database.pool import Database
 from app.database.repository import Repository
 from app.settings import Settings
 from tests.acceptance.server import wait_until

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from app.conditions import Conditions
-from app.database.connection import Database
+from app.database.pool import Database
 from app.database.repository import Repository
 from app.errors import ConflictError, DatabaseRefusedError, PluginError, SupersededError
 from app.publishing.attempt import PublishAttempt

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from app.conditions import Conditions
-from app.database.connection import Database
+from app.database.pool import Database
 from app.database.repository import Repository
 from app.errors import (
     ArtifactError,

@@ -15,8 +15,8 @@ import psycopg2
 import psycopg2.extras
 import pytest
 
-from app.database import connection as connection_module
-from app.database.connection import Database
+from app.database import pool as pool_module
+from app.database.pool import Database
 from app.database.publication import KEPT_VERSIONS
 from app.database.repository import Repository
 from app.database.statements import statement, transaction
@@ -468,7 +468,7 @@ def test_nobody_there_is_said_within_seconds(url: str) -> None:
         began = time.monotonic()
         with pytest.raises(DatabaseUnavailableError):
             repository.list_rows()
-        assert time.monotonic() - began < connection_module.CONNECT_SECONDS + 3.0
+        assert time.monotonic() - began < pool_module.CONNECT_SECONDS + 3.0
 
 
 def raising(sqlstate: str) -> str:

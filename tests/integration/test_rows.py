@@ -5,12 +5,13 @@ from typing import Any
 
 import pytest
 
-from app.database.connection import Database
+from app.database.pool import Database
 from app.database.repository import Repository
 from app.database.rows import fetch_record, fetch_records
 from app.database.statements import statement
 from app.database.workers import WorkerRepository
-from app.records import LoadRecord, ServedRow
+from app.records import ServedRow
+from app.worker_records import LoadRecord
 from tests.integration.test_repository import artifact, digest, publish
 from tests.integration.test_schema import Session
 from tests.integration.test_workers import registered

@@ -13,7 +13,7 @@ import pytest
 
 from app.conditions import Conditions
 from app.database import upkeep
-from app.database.connection import Database
+from app.database.pool import Database
 from app.database.repository import Repository
 from app.database.rows import only_row
 from app.database.upkeep import Upkeep
@@ -262,7 +262,7 @@ class Looker:
     ],
 )
 def test_a_missing_trigger_is_put_back_after_a_while(
-    sql: Session, kept: Kept, broken: str, monkeypatch: pytest.MonkeyPatch
+    sql: Session, kept: Kept, database: Database, broken: str
 ) -> None:
     keeper, repository, conditions, _ = kept
     sql("INSERT INTO plugins (name) VALUES ('there')")
@@ -275,17 +275,16 @@ def test_a_missing_trigger_is_put_back_after_a_while(
     with pytest.raises(DatabaseRefusedError, match="lacks the trigger"):
         repository.served_rows(["there", "gone"])
     assert len(repository.served_rows(["there"])) == 1
-    monkeypatch.setattr(upkeep, "GRACE_SECONDS", 0.0)
+    soon = Upkeep(database, conditions, lambda: None, grace_seconds=0.1)
     with session(f"{sql.connection.dsn}&application_name=pg_restore") as restoring:
         restoring("SELECT 1")
-        keeper._broken_since = 0.0
-        monkeypatch.setattr(upkeep, "GRACE_SECONDS", 0.1)
-        keeper.mend()
-        assert conditions.held(), "a restore is left alone"
-    monkeypatch.setattr(upkeep, "GRACE_SECONDS", 0.0)
+        began = time.monotonic()
+        while time.monotonic() < began + 0.3:
+            soon.mend()
+            assert conditions.held(), "a restore is left alone"
 
     def well() -> bool:
-        keeper.mend()
+        soon.mend()
         return conditions.held() == ()
 
     wait_until(well, "it is put back")
@@ -295,10 +294,10 @@ def test_a_missing_trigger_is_put_back_after_a_while(
 
 @pytest.mark.parametrize("broken", ["DROP TABLE plugins CASCADE", "DROP TRIGGER %s ON plugins"])
 def test_a_table_is_never_made_anew_below_what_is_served(
-    sql: Session, kept: Kept, broken: str, monkeypatch: pytest.MonkeyPatch
+    sql: Session, kept: Kept, database: Database, broken: str
 ) -> None:
-    keeper, repository, conditions, _ = kept
-    monkeypatch.setattr(upkeep, "GRACE_SECONDS", 0.0)
+    _, repository, conditions, _ = kept
+    keeper = Upkeep(database, conditions, lambda: None, grace_seconds=0.0)
     sql(broken.replace("%s", "plugins_notify_row"))
     for _ in range(2):
         keeper.mend()

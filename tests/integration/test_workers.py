@@ -15,14 +15,14 @@ import pytest
 
 from app import presence as presence_module
 from app.conditions import Conditions
-from app.database.connection import Database
+from app.database.pool import Database
 from app.database.workers import WorkerRepository
 from app.errors import PluginError
 from app.presence import Presence, own_presence
-from app.records import LoadRecord, WorkerReport
 from app.serving import recorder as recorder_module
 from app.serving.last_known_good import LastKnownGood
 from app.serving.recorder import Recorder
+from app.worker_records import LoadRecord, WorkerReport
 from tests.acceptance.server import wait_until
 from tests.integration.test_repository import MESSAGES
 from tests.integration.test_schema import Session, apply, session
@@ -403,7 +403,7 @@ def test_a_process_keeps_its_start_over_an_outage(
         lock("BEGIN; LOCK TABLE plugin_loads IN ACCESS EXCLUSIVE MODE")
         recorder.note([replace(FAILED, reconciled=5)])
         wait_until(lambda: sql("SELECT 1 FROM pg_locks WHERE NOT granted"), "it waits")
-        database.cut()
+        database.abort()
         lock("ROLLBACK")
     (after,) = wait_until(
         lambda: [w for w in workers.list_workers() if w.heartbeat_at > before.heartbeat_at],

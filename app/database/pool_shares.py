@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from app.database.connection import Connection, Database
+    from app.database.connection import Connection
+    from app.database.pool import Database
 
 
 @dataclass(eq=False, slots=True)
@@ -30,13 +31,13 @@ class Share:
     """
 
     def __init__(
-        self, pool: "Database", holder: str, places: int, patience: float, advice: str
+        self, pool: "Database", holder: str, places: int, timeout: float, advice: str
     ) -> None:
         """Make a share; `Database.share` does."""
         self.pool = pool
         self.holder = holder
         self.places = places
-        self.patience = patience
+        self.timeout = timeout
         self.advice = advice
 
     def connection(self, *, autocommit: bool = False) -> "AbstractContextManager[Connection]":
