@@ -1,4 +1,4 @@
-"""The REST admin API: what the Go design answers, and a little more."""
+"""The REST admin API: the plugins, their state, reload and toggle; the workers."""
 
 import datetime
 import time

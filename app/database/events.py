@@ -14,6 +14,7 @@ import time
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 import psycopg2
@@ -31,14 +32,24 @@ log = logging.getLogger(__name__)
 
 CHANNEL = "plugin_changes"
 FULL_COMPARISON_SECONDS = (30.0, 60.0)
-MAX_BACKOFF_SECONDS = 1.5
-"""Short, because everything must be right within 2 s of the database's return."""
-
-POLL_SECONDS = 1.0
-POLL_ROUNDS = 60
 
 OnChange = Callable[[frozenset[str] | None], None]
 """Called with the names that changed, or with None: compare everything."""
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerTimes:
+    """How long a listener waits; all in seconds.
+
+    `max_backoff` is short, because everything must be right within 2 s of the database's return.
+    Where LISTEN does not work, everything is compared every `poll` seconds, `poll_rounds` times,
+    before LISTEN is tried again.
+    """
+
+    connect: float = CONNECT_SECONDS
+    max_backoff: float = 1.5
+    poll: float = 1.0
+    poll_rounds: int = 60
 
 
 class _LostError(Exception):
@@ -60,6 +71,7 @@ class ChangeListener:
         probe_seconds: float = Settings.heartbeat_seconds,
         conditions: Conditions | None = None,
         schema: Callable[[], str | None] = lambda: None,
+        times: ListenerTimes | None = None,
     ) -> None:
         """Make a listener.
 
@@ -72,9 +84,11 @@ class ChangeListener:
             conditions: where it holds that changes are not noticed at once.
             schema: returns the schema of our tables: what is told of another one is another
                 Benana's; None as long as it is not known, when everything is heard.
+            times: how long it waits for other things.
         """
         self._conditions = conditions or Conditions()
         self._schema = schema
+        self._times = times or ListenerTimes()
         self._deaf = False
         """Whether a LISTEN over this connection was of no use when it was tried last."""
         self._on_silence = on_silence
@@ -141,13 +155,14 @@ class ChangeListener:
                 if connection is not None:
                     with suppress(psycopg2.Error):
                         connection.close()
-            self._sleep(random.uniform(0, min(MAX_BACKOFF_SECONDS, 0.2 * 2 ** min(failures, 8))))  # noqa: S311
+            longest = min(self._times.max_backoff, 0.2 * 2 ** min(failures, 8))
+            self._sleep(random.uniform(0, longest))  # noqa: S311
 
     def _connect(self) -> Connection:
         while True:
             try:
                 connection: Connection = psycopg2.connect(**self._sessions.options, async_=True)
-                self._complete(connection, CONNECT_SECONDS)
+                self._complete(connection, self._times.connect)
                 return connection
             except psycopg2.OperationalError as error:
                 if not self._sessions.learn(error):
@@ -223,7 +238,7 @@ class ChangeListener:
         self._deaf = True
         self._conditions.hold(
             "listening",
-            f"changes are noticed {POLL_SECONDS:.0f} s late, because LISTEN does not work: "
+            f"changes are noticed {self._times.poll:.0f} s late, because LISTEN does not work: "
             f"{reason}; set BENANA_LISTEN_DATABASE_URL to a direct connection to the primary",
         )
         if not self._outage:
@@ -231,12 +246,12 @@ class ChangeListener:
                 "cannot listen: %s; comparing all generations every %.0f s instead. Set "
                 "BENANA_LISTEN_DATABASE_URL to a direct connection to the primary",
                 reason,
-                POLL_SECONDS,
+                self._times.poll,
             )
         self._outage = True
-        for _ in range(POLL_ROUNDS):
+        for _ in range(self._times.poll_rounds):
             self._on_change(None)
-            self._sleep(POLL_SECONDS)
+            self._sleep(self._times.poll)
             if self._stopped.is_set():
                 return
 
@@ -286,8 +301,8 @@ def _read(payload: str) -> tuple[str | None, str | None]:
     None where it names none: older triggers do not name the schema.
     """
     try:
-        found = json.loads(payload)
-        name, schema = found["name"], found.get("schema")
+        change = json.loads(payload)
+        name, schema = change["name"], change.get("schema")
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None, None
     return (

@@ -107,15 +107,15 @@ class LockReport:
         shown = " and ".join(str(holder) for holder in holders[:SHOWN_HOLDERS])
         if len(holders) > SHOWN_HOLDERS:
             shown += f" and {len(holders) - SHOWN_HOLDERS} more"
-        found = f"{what} is locked by {shown}"
+        sentence = f"{what} is locked by {shown}"
         key = (what, *((holder.pid, holder.since) for holder in holders))
         if self._is_new(key):
             log.warning(
                 "%s; what needs it is tried again. It runs, or ran last: %s",
-                found,
+                sentence,
                 " | ".join(_shown(holder.query) or "unknown" for holder in holders[:SHOWN_HOLDERS]),
             )
-        return f"{found}; {holders[0].advice}"
+        return f"{sentence}; {holders[0].advice}"
 
     def _is_new(self, key: tuple[object, ...]) -> bool:
         with self._lock:

@@ -92,6 +92,12 @@ class Database:
         """The pool itself, as of a `Share`."""
         return self
 
+    def lent(self, holder: str | None = None) -> int:
+        """Return how many connections are lent now, to one holder or to all."""
+        if holder is None:
+            return len(self._loans)
+        return sum(loan.holder == holder for loan in list(self._loans))
+
     def share(
         self, holder: str, places: int, *, timeout: float | None = None, advice: str = ""
     ) -> Share:
@@ -178,11 +184,9 @@ class Database:
 
     def _taken(self, share: Share | None) -> str | None:
         """Return who has taken what is asked for: a share's holder, "" for many, None if nobody."""
-        if share is not None:
-            held = sum(loan.holder == share.holder for loan in list(self._loans))
-            if held >= share.places:
-                return share.holder
-        return "" if len(self._loans) >= self._max_connections else None
+        if share is not None and self.lent(share.holder) >= share.places:
+            return share.holder
+        return "" if self.lent() >= self._max_connections else None
 
     def _busy(self, share: Share | None, taken: str) -> DatabaseBusyError:
         """Return the error that says who has the connections; the log says it now and then."""

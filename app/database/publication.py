@@ -124,7 +124,7 @@ class Publication:
             " RETURNING v.source_digest",
             (plugin, plugin, self._kept_versions, plugin),
         )
-        return [found[0] for found in self._cursor.fetchall()]
+        return [digest for (digest,) in self._cursor.fetchall()]
 
     def save(
         self,

@@ -105,7 +105,7 @@ class Repository:
             cursor.execute(
                 "SELECT name FROM plugins WHERE source_digest IS NULL AND source_path IS NOT NULL"
             )
-            return [found[0] for found in cursor.fetchall()]
+            return [name for (name,) in cursor.fetchall()]
 
     def names_of_source(self, folder: str) -> list[str]:
         """Return the names of the rows whose `source_path` is a folder or lies within it."""
@@ -114,7 +114,7 @@ class Repository:
                 "SELECT name FROM plugins WHERE source_path = %s OR starts_with(source_path, %s)",
                 [storable(text, encoding_of(cursor)) for text in (folder, f"{folder}/")],
             )
-            return [found[0] for found in cursor.fetchall()]
+            return [name for (name,) in cursor.fetchall()]
 
     def served_rows(self, names: Collection[str] | None = None) -> list[ServedRow]:
         """Return what decides what is served, oldest first; of all plugins or of some.
@@ -149,8 +149,10 @@ class Repository:
                 " WHERE plugin_name = %s AND source_digest = %s",
                 (plugin, digest),
             )
-            found = cursor.fetchone()
-            return Artifact(plugin, digest, found[0], bytes(found[1])) if found else None
+            row = fetch_row(cursor)
+            if row is None:
+                return None
+            return Artifact(plugin, digest, row["archive_sha256"], bytes(row["archive"]))
 
     # --- publishing ------------------------------------------------------------------------
 

@@ -92,9 +92,9 @@ def refused(
         what: how the sentence of a refusal begins.
     """
     if error.pgcode in _WAITED and locks is not None and error.cursor is not None:
-        found = locks.sentence(error.cursor.query)
-        if found is not None:
-            return DatabaseBusyError(found)
+        sentence = locks.sentence(error.cursor.query)
+        if sentence is not None:
+            return DatabaseBusyError(sentence)
     known = error_of(error, what)
     if isinstance(known, DatabaseRefusedError) and (error.pgcode in _WAITED or is_transient(error)):
         return DatabaseBusyError(f"the database gave a statement up: {reason_of(error)}; try again")

@@ -133,7 +133,7 @@ class Upkeep:
             else:
                 self._is_well()
             return
-        self._say(f"{_shortcoming(tables)}; what was served last is served on")
+        self._say(f"{_shortcoming(tables)}; the server keeps serving what it served last")
         now = time.monotonic()
         if self._broken_since is None or row["restoring"]:
             self._broken_since = now

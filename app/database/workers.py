@@ -184,9 +184,9 @@ class WorkerRepository:
                 f"SELECT {_PRESENCE}, w.id FROM plugin_workers w WHERE w.machine = %s",  # noqa: S608
                 (own_presence().machine,),
             )
-            found = fetch_rows(cursor)
-            live = {row["id"] for row in _live(found)}
-            gone = [row["id"] for row in found if row["id"] not in live]
+            rows = fetch_rows(cursor)
+            live = {row["id"] for row in _live(rows)}
+            gone = [row["id"] for row in rows if row["id"] not in live]
             if gone:
                 cursor.execute(
                     "WITH dropped AS (DELETE FROM plugin_workers WHERE id IN (SELECT id"  # noqa: S608
@@ -223,7 +223,7 @@ class WorkerRepository:
             An error for each row's id and generation that one of them could not load: that of the
             first of them, by host and process id, so that everybody is told the same.
         """
-        found = self._read_live(
+        rows = self._read_live(
             f"SELECT {_PRESENCE}, l.plugin_id, l.reconciled, l.error"  # noqa: S608
             " FROM plugin_loads l JOIN plugin_workers w ON w.id = l.worker_id"
             f" WHERE l.error IS NOT NULL AND {_ALIVE}"
@@ -231,7 +231,7 @@ class WorkerRepository:
             " ORDER BY w.host DESC, w.pid DESC",  # so that the first is the one that stays
             (plugin, plugin),
         )
-        return {(row["plugin_id"], row["reconciled"]): row["error"] for row in found}
+        return {(row["plugin_id"], row["reconciled"]): row["error"] for row in rows}
 
     def loads_of(self, plugin: str) -> list[WorkerLoad]:
         """Return what every live process runs of a plugin."""

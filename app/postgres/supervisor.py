@@ -134,11 +134,11 @@ class Supervisor:
         return published.resolve()
 
     def _check_version(self) -> None:
-        found = (self._cluster / "PG_VERSION").read_text().strip()
+        made_by = (self._cluster / "PG_VERSION").read_text().strip()
         ours = server_version(self._install)
-        if found != ours.partition(".")[0]:
+        if made_by != ours.partition(".")[0]:
             raise EmbeddedDatabaseError(
-                f"The database {self._cluster} was made by PostgreSQL {found}, and the embedded "
+                f"The database {self._cluster} was made by PostgreSQL {made_by}, and the embedded "
                 f"one is {ours}. Dump it with the old version and load it into the new one "
                 f"(pg_dump, psql), or set BENANA_DATA_DIR to another folder."
             )
@@ -179,7 +179,7 @@ class Supervisor:
                     self._log.bound()
         finally:
             self._stop(process)
-        # Backends of a killed postmaster hold its memory until they notice: that passes.
+        # Backends of a killed postmaster hold its memory until they notice, which is transient.
         if not ready and b"is still in use" not in self._log.since(mark):
             raise EmbeddedDatabaseError(self._log.failure("PostgreSQL did not start", mark))
 

@@ -384,7 +384,7 @@ class Publisher:
                 name,
                 f"source_path is {row.source_path!r}, expected a folder inside of {self._root}",
             )
-        return default  # another host's path, or one of the Go design
+        return default  # another host's path, or one that an earlier system wrote
 
     def _is_wanted(self, row: PluginRow | None, source: PluginSource, restore: bool) -> bool:
         seen = self._seen.digest_of(source.name)

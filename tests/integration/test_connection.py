@@ -159,7 +159,7 @@ def test_who_waits_gets_the_next_connection_that_comes_back(database: Database) 
             stack.enter_context(database.connection())
         with database.connection() as last:
             waiting = pool.submit(pid_of, database)
-            wait_until(lambda: len(database._loans) == PLACES and waiting.running(), "it waits")
+            wait_until(lambda: database.lent() == PLACES and waiting.running(), "it waits")
             assert not waiting.done()
             pid = last.info.backend_pid
         assert waiting.result(5) == pid
@@ -195,8 +195,7 @@ def test_a_thousand_uses_by_many_threads_leak_nothing(database: Database, sql: S
     finally:
         sys.setswitchinterval(interval)
     assert backends(sql) <= PLACES
-    assert not database._loans
-    assert len(database._idle) <= PLACES
+    assert database.lent() == 0
     assert open_files() <= before + PLACES
     database.close()
     wait_until(lambda: backends(sql) == 0, "all connections are closed")

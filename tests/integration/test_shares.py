@@ -124,7 +124,7 @@ def test_a_connection_that_cannot_be_made_costs_no_place(
             with pytest.raises(ZeroDivisionError):
                 use(mine)
     assert use(mine)
-    assert not pool._loans
+    assert pool.lent() == 0
 
 
 def test_many_threads_of_many_plugins_never_have_more_than_their_part(pool: Database) -> None:
@@ -133,14 +133,14 @@ def test_many_threads_of_many_plugins_never_have_more_than_their_part(pool: Data
 
     def work(number: int) -> None:
         mine = shares[number % 3]
-        with contextlib.suppress(DatabaseBusyError), mine(), pool._lock:
-            most.append(sum(loan.holder == mine.holder for loan in pool._loans))
-            assert len(pool._loans) <= 4
+        with contextlib.suppress(DatabaseBusyError), mine():
+            most.append(pool.lent(mine.holder))
+            assert pool.lent() <= 4
 
     with ThreadPoolExecutor(12) as threads:
         list(threads.map(work, range(150)))
     assert max(most) <= 2
-    wait_until(lambda: not pool._loans, "all came back")
+    wait_until(lambda: not pool.lent(), "all came back")
 
 
 @pytest.mark.parametrize("own", ["5s", "0"])
