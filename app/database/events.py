@@ -1,7 +1,7 @@
-"""The LISTEN thread: it tells which plugins to look at, and never looks itself.
+"""The LISTEN thread: it says which plugins have changed, and reads no row itself.
 
-A notification is a hint. After every connect everything is compared, because what was notified
-before it is lost; and so it is every 30 to 60 s, because a hint may be lost in other ways.
+A notification is a hint. After every connect everything is compared, because earlier notifications
+are lost, and again every 30 to 60 s, because one may get lost in other ways.
 """
 
 import json
@@ -14,7 +14,6 @@ import time
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 import psycopg2
@@ -22,9 +21,10 @@ import psycopg2.errors
 import psycopg2.extensions
 
 from app.conditions import Conditions
-from app.database.connection import CONNECT_SECONDS, Connection, connection_options
+from app.database.connection import Connection, connection_options
 from app.database.sessions import OWN_SETTINGS, Sessions
 from app.database.sqlstates import reason_of
+from app.database.timeouts import ListenerTimes
 from app.records import is_plugin_name
 from app.settings import Settings
 
@@ -37,21 +37,6 @@ OnChange = Callable[[frozenset[str] | None], None]
 """Called with the names that changed, or with None: compare everything."""
 
 
-@dataclass(frozen=True, slots=True)
-class ListenerTimes:
-    """How long a listener waits; all in seconds.
-
-    `max_backoff` is short, because everything must be right within 2 s of the database's return.
-    Where LISTEN does not work, everything is compared every `poll` seconds, `poll_rounds` times,
-    before LISTEN is tried again.
-    """
-
-    connect: float = CONNECT_SECONDS
-    max_backoff: float = 1.5
-    poll: float = 1.0
-    poll_rounds: int = 60
-
-
 class _LostError(Exception):
     """The connection is of no use any more."""
 
@@ -61,7 +46,10 @@ class _NoListenError(Exception):
 
 
 class ChangeListener:
-    """Listens on `plugin_changes` in the thread `benana-listener`, over a connection of its own."""
+    """Listens on `plugin_changes` in the thread `benana-listener`, over a connection of its own.
+
+    Start it after the fork, stop it once. While it is not `connected`, its condition says why.
+    """
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Who holds the lock that one of the server's own statements waited for in vain."""
+"""Finds out who holds the lock that a statement of the server's own did not get."""
 
 import datetime
 import logging
@@ -26,7 +26,7 @@ SCHEMA_LOCK = 0x62656E616E61
 _ADVISORY = {PUBLISH_LOCK: "the lock of publishing", SCHEMA_LOCK: "the lock of the schema"}
 
 LOOK_SECONDS = 0.5
-"""How long a statement may wait once more, while it is looked who holds it up."""
+"""How long the statement waits a second time, while another session looks who blocks it."""
 
 STEP_SECONDS = 0.01
 MAX_QUERY_BYTES = 1_000_000
@@ -36,9 +36,9 @@ SHOWN_HOLDERS = 3
 SHOWN_CHARACTERS = 80
 REMEMBERED = 1000
 
-# Who waits for one that waits itself is told of the first in the line: the others get on when that
-# one does. A row is waited for by its last writer's transaction; the lock on its tuple, which who
-# waits has, tells the table.
+# Where the blocker is blocked itself, the first in the line is named: when that one goes on, so do
+# the others. A wait for a row is a wait for its last writer's transaction; the lock on the tuple,
+# which the waiting session holds, tells the table.
 _HOLDERS = """
     WITH RECURSIVE line(waiter, holder) AS (
         SELECT %(pid)s, unnest(pg_blocking_pids(%(pid)s))
@@ -85,7 +85,7 @@ class Holder:
 
 
 class LockReport:
-    """Finds who holds a lock and says it: to the caller each time, in the log once a holder."""
+    """Finds who holds a lock, tells the caller each time, and logs each holder once."""
 
     def __init__(self, options: Callable[[], dict[str, Any]]) -> None:
         """Make a report for sessions with these options of psycopg2, asked for each time."""
@@ -128,7 +128,7 @@ class LockReport:
 
 
 def find_holders(options: dict[str, Any], query: bytes) -> tuple[str, list[Holder]]:
-    """Find who holds what a statement waits for, by letting it wait once more.
+    """Find who holds what a statement waits for, by running it again until it waits.
 
     It runs in a session of its own, in a transaction that is rolled back, while another session
     asks `pg_blocking_pids`: that knows of waiters alone, and of every kind of lock.

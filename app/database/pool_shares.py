@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(eq=False, slots=True)
 class Loan:
-    """One connection of a pool in somebody's hands; `place` is the file and line that took it."""
+    """One connection that is lent; `place` is the file and line that asked for it."""
 
     holder: str
     place: tuple[str, int] | None = None
@@ -25,9 +25,10 @@ class Loan:
 
 
 class Share:
-    """The part of a pool that one holder may have at once; it lends as the pool itself does.
+    """The part of a pool that one holder may have at once. Made by `Database.share`.
 
-    Called without arguments, it notes the place of the call: for a plugin's `context.database`.
+    `connection` lends one as the pool itself does. Calling the share does the same and notes where
+    the call stands: that is a plugin's `context.database()`.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What our sessions rely on, whatever a role, a database or a URL sets."""
+"""The settings that our sessions need, whatever a role, a database or a URL sets."""
 
 import logging
 import os
@@ -33,11 +33,11 @@ OWN_SETTINGS = {
     "array_nulls": "on",
     "idle_session_timeout": "0",
 }
-"""What the server's own sessions need beside that: rows that may not be seen are an error, what it
-writes is written, and several of them may do so at once."""
+"""What the server's own sessions need as well: hidden rows are an error, writes are allowed, and
+several sessions may write at once."""
 
 _BETWEEN_TRANSACTIONS = "idle_session_timeout"
-"""Of no use within one."""
+"""The one setting that means nothing inside a transaction."""
 
 _REFUSED = ("startup parameter", "command-line option", "options")
 """What a pooler's refusal holds: PgBouncer's `unsupported startup parameter: options`, and RDS
@@ -50,11 +50,12 @@ def set_local(settings: Mapping[str, str]) -> list[str]:
 
 
 class Sessions:
-    """How to open sessions with some settings fixed.
+    """Opens sessions with fixed settings: `connect`, then `look` at the new connection.
 
-    They stand in the startup packet: that costs nothing, wins over what the role, the database and
-    the URL set, and `DISCARD ALL` comes back to it. A pooler may refuse that, or hand a server's
-    session to others meanwhile: then they are set in each transaction, and never for a session.
+    The settings are sent in the startup packet: that costs nothing, wins over what the role, the
+    database and the URL set, and `DISCARD ALL` returns to it. A pooler may refuse them there, or
+    give the same server session to others. Then they are set in each transaction instead
+    (`beginning`), and never for a session.
     """
 
     def __init__(self, options: Mapping[str, Any], settings: Mapping[str, str]) -> None:
@@ -133,7 +134,7 @@ class Sessions:
         return True
 
     def look(self, connection: Any) -> None:
-        """See whether a pooler is between: it may hand the server's session to others.
+        """Find out whether there is a pooler in between, which may give the session to others.
 
         Args:
             connection: a new one, in autocommit; it costs a round trip.
@@ -152,9 +153,10 @@ class Sessions:
 
 
 class PooledConnection(psycopg2.extensions.connection):
-    """A connection behind a pooler, for who writes statements of their own.
+    """A connection behind a pooler, for a plugin's statements.
 
-    Each transaction begins with settings: one round trip more. With `autocommit` it does not.
+    Each transaction begins with the settings, which costs one round trip more; with `autocommit`
+    there is no transaction, and no settings.
     """
 
     beginning = ""

@@ -1,4 +1,4 @@
-"""The server's own statements: bounded in time; what the driver raises becomes ours here."""
+"""Runs the server's own statements: with timeouts, and the driver's errors turned into ours."""
 
 import contextlib
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""What state our tables and their triggers are in: others may drop, restore or disable them."""
+"""The state of our tables and triggers, which others may drop, restore or disable."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,8 +25,8 @@ TRIGGERS = (
 FIRES = "tgenabled IN ('O', 'A')"
 """Whether a trigger fires in an ordinary session (`pg_trigger` in PostgreSQL's documentation)."""
 
-# A table that is made anew has another oid; a trigger that is disabled and enabled again, by
-# `pg_restore --disable-triggers` too, has another xmin.
+# A table that was dropped and created has another oid. A trigger that was disabled and enabled, as
+# `pg_restore --disable-triggers` does, has another xmin.
 LOOK = f"""
     SELECT n.nspname AS schema, obj_description(c.oid, 'pg_class') AS mark,
         ARRAY(SELECT t FROM unnest(ARRAY[{", ".join(f"'{name}'" for name in TABLES)}]) t
@@ -44,7 +44,7 @@ LOOK = f"""
 
 @dataclass(frozen=True, slots=True)
 class Tables:
-    """What was found, as this session's search_path finds it."""
+    """The tables that this session's search_path finds. Made by `read` of a row of `LOOK`."""
 
     schema: str | None
     """Where they are; None without the table `plugins`."""
@@ -55,7 +55,7 @@ class Tables:
     triggers: tuple[tuple[str, str], ...]
     """The triggers of `plugins`, each with its `tgenabled`."""
     trace: str
-    """Another one whenever a table was made anew, or a trigger touched."""
+    """Changes whenever a table is created again or a trigger is changed."""
 
     @classmethod
     def read(cls, row: Mapping[str, Any]) -> "Tables":

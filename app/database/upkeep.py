@@ -1,4 +1,4 @@
-"""Keeps our tables as they have to be, where others restore, disable or drop parts of them."""
+"""Repairs our tables after somebody else has restored, disabled or dropped parts of them."""
 
 import logging
 import time
@@ -17,11 +17,10 @@ log = logging.getLogger(__name__)
 GRACE_SECONDS = 60.0
 
 BARE_SECONDS = 5.0
-"""How long rows have to be without endpoints before they get them back: a restore brings the rows
-first."""
+"""How long rows must be without endpoints before they get them back: a restore writes them last."""
 
 LOCK_TIMEOUT = "100ms"
-"""How long a repair waits for a lock: who writes rows would wait behind it."""
+"""How long a repair waits for a lock: sessions that write rows would queue behind it."""
 
 CONDITION = "tables"
 
@@ -29,7 +28,7 @@ _RESTORING = """
     EXISTS (SELECT 1 FROM pg_stat_activity
         WHERE datname = current_database() AND application_name = 'pg_restore')
 """
-# Where a subscription brings the endpoints, they come by it.
+# Where a subscription replicates the endpoints, they come through it.
 _BARE = f"""
     SELECT array_agg(p.id ORDER BY p.id) FROM plugins p JOIN plugin_versions v
         ON v.plugin_name = p.name AND v.source_digest = plugin_digest(p.name, p.binary_path)
@@ -53,9 +52,10 @@ _GIVE_BACK = """
 
 
 class Upkeep:
-    """What one process sees of our tables' state, and does about it.
+    """Watches the state of our tables for one process, and repairs them.
 
-    `seen` is called in the recorder's thread, all else in the reconciler's.
+    The recorder's thread calls `seen` with each heartbeat; the reconciler's calls `mend` before it
+    compares everything, and `give_back_endpoints` once `look_at` has come.
     """
 
     def __init__(
@@ -70,10 +70,10 @@ class Upkeep:
         Args:
             database: the server's own.
             conditions: what is not as it should be.
-            changed: called when a table was made anew or a trigger touched: everything is to be
-                compared, because nobody may have told of the rows.
-            grace_seconds: how long a trigger has to be missing before it is put back: a restore
-                makes them at its end.
+            changed: called when a table was created again or a trigger changed. Everything must be
+                compared then: changes of rows may not have been notified.
+            grace_seconds: how long a trigger must be missing before it is put back: a restore
+                creates them last.
         """
         self._database = database
         self._conditions = conditions
@@ -110,10 +110,10 @@ class Upkeep:
     # --- tables and triggers ---------------------------------------------------------------
 
     def mend(self) -> None:
-        """Mend what others have done to our tables, before everything is compared.
+        """Repair our tables, before everything is compared.
 
-        Never a missing table `plugins`, nor the triggers of an empty one: these are of a restore
-        that has not come to its end, and the server keeps serving what it was to bring.
+        A missing table `plugins` is never created, nor the triggers of an empty one: a restore is
+        not finished, and the server keeps serving what it served last.
 
         Raises:
             DatabaseUnavailableError: the database is away.

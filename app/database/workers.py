@@ -15,14 +15,16 @@ from app.presence import Presence, own_presence
 from app.worker_records import Crew, LoadRecord, WorkerLoad, WorkerReport, WorkerRow
 
 HEARTBEAT_SECONDS = 2.0
+"""How often a process says that it lives."""
+
 DEAD_AFTER_HEARTBEATS = 3
 
 _ALIVE = (
     f"heartbeat_at >= clock_timestamp() - interval '{HEARTBEAT_SECONDS * DEAD_AFTER_HEARTBEATS} s'"
 )
 
-# By which a process of this machine is looked up: one that was killed is not counted for as long as
-# its heartbeat would let it. Of other machines the heartbeat decides.
+# A process of this machine is looked up by these: one that was killed is not counted until its
+# heartbeat expires. For other machines' processes the heartbeat decides.
 _PRESENCE = columns_of(Presence, of="w")
 
 _WORKERS = f"""
@@ -38,10 +40,10 @@ _LOADS = f"""
     WHERE {_ALIVE} ORDER BY w.host, w.pid
 """  # noqa: S608 - constants
 
-# Whom another process is dropping already is left to that one; so nobody waits for anybody.
+# A row that another process is deleting already is skipped, so that nobody waits.
 _DEAD = f"SELECT id FROM plugin_workers WHERE NOT {_ALIVE} FOR UPDATE SKIP LOCKED"  # noqa: S608
 
-# In the statement that drops processes: nothing but this file relates the two tables.
+# Part of each statement that deletes processes: there is no foreign key between the two tables.
 _THEIR_LOADS = "loads AS (DELETE FROM plugin_loads l USING dropped d WHERE l.worker_id = d.id)"
 
 

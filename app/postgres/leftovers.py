@@ -27,7 +27,7 @@ SHUTDOWN = (
 
 
 class Leftovers:
-    """The processes and lock files of one cluster whose supervisor has gone."""
+    """The processes and lock files of a cluster whose supervisor has gone; `clear` removes them."""
 
     def __init__(self, cluster: Path, sockets: Path, account: Account | None, watch: Watch) -> None:
         """Look at a cluster (a real path), its socket's folder, and its processes' account.

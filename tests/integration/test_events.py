@@ -20,9 +20,10 @@ import psycopg2
 import pytest
 
 from app.database.connection import Connection
-from app.database.events import ChangeListener, ListenerTimes
+from app.database.events import ChangeListener
 from app.database.pool import Database
 from app.database.repository import Repository
+from app.database.timeouts import ListenerTimes
 from app.settings import Settings
 from tests.acceptance.server import wait_until
 from tests.integration.test_schema import Session, session
