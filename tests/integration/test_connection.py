@@ -283,7 +283,7 @@ def test_a_pool_is_not_shared_with_a_forked_child_that_only_ends(
     pid = pid_of(database)
     script = (
         "import os, sys\n"
-        "from app.database.connection import Database\n"
+        "from app.database.pool import Database\n"
         f"database = Database({url!r})\n"
         "with database.connection():\n"
         "    pass\n"
