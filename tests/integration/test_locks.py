@@ -17,7 +17,8 @@ import pytest
 
 from app.database.locks import PUBLISH_LOCK, SCHEMA_LOCK, Holder
 from app.database.pool import Database
-from app.database.repository import KEPT_VERSIONS, Repository
+from app.database.publication import KEPT_VERSIONS
+from app.database.repository import Repository
 from app.database.statements import statement, transaction
 from app.database.timeouts import Timeouts
 from app.errors import DatabaseBusyError, DatabaseUnavailableError, PluginError
