@@ -1,9 +1,10 @@
 -- The tables of Benana, and the trigger that tells every process of a change.
 --
--- Idempotent: it may be applied again and again, also to a database that holds the two tables of
--- the Go design with rows in them; those rows are kept. The tables are in the schema that is the
--- current one when this is applied; no function relies on its name, nor on the search_path of who
--- fires a trigger, so the schema may be renamed or restored under another name.
+-- Idempotent: it may be applied again and again, also to a database in which an earlier system made
+-- the first two tables (with the columns of the two CREATE TABLE below); its rows are kept. The
+-- tables are made in the current schema. No function relies on the name of that schema, nor on the
+-- search_path of the session that fires a trigger: the schema may be renamed, or restored under
+-- another name.
 --
 -- ASCII alone, so that it can be applied to a database of any encoding.
 
@@ -33,13 +34,13 @@ CREATE TABLE IF NOT EXISTS plugin_endpoints (
     updated_at TIMESTAMP WITH TIME ZONE NOT NULL DEFAULT CURRENT_TIMESTAMP
 );
 
--- What the Go design did not have.
---   generation     grows whenever what is served changes; (id, generation) decides what a process
+-- The columns that such an earlier table lacks.
+--   generation     grows whenever what is served changes. (id, generation) decides what a process
 --                  loads, never a timestamp.
---   source_digest  the source that binary_path was compiled from; NULL asks a publishing host to
+--   source_digest  the source that binary_path was compiled from. NULL asks a publishing host to
 --                  compile source_path.
---   error          what is wrong with the newest source while an older one serves; or, with the key
---                  generation, why no process can load that generation.
+--   error          what is wrong with the newest source, while an older version serves. With the
+--                  key generation: why no process can load that generation.
 ALTER TABLE plugins ADD COLUMN IF NOT EXISTS generation BIGINT NOT NULL DEFAULT 1;
 ALTER TABLE plugins ADD COLUMN IF NOT EXISTS source_digest VARCHAR(32);
 ALTER TABLE plugins ADD COLUMN IF NOT EXISTS error JSONB;
@@ -56,8 +57,9 @@ ALTER TABLE plugins DROP CONSTRAINT IF EXISTS plugins_status_check;
 ALTER TABLE plugins ADD CONSTRAINT plugins_status_check
     CHECK (status IN ('active', 'inactive')) NOT VALID;
 
--- Far below the type's end, and no generation is set beyond 4611686018427387904 (below): what is
--- counted up from there has room. A row of before that has none left is given some, see below.
+-- Far below the end of the type, and the trigger refuses to set a generation beyond
+-- 4611686018427387904, so there is room to count up. An older row that has none left is set back
+-- (below).
 ALTER TABLE plugins DROP CONSTRAINT IF EXISTS plugins_generation_check;
 ALTER TABLE plugins ADD CONSTRAINT plugins_generation_check
     CHECK (generation <= 9000000000000000000) NOT VALID;
@@ -66,10 +68,11 @@ CREATE INDEX IF NOT EXISTS plugin_endpoints_plugin_id ON plugin_endpoints (plugi
 CREATE INDEX IF NOT EXISTS plugin_endpoints_segment
     ON plugin_endpoints (split_part(ltrim(path, '/'), '/', 1));
 
--- Every archive that may be served, so that a host without the source folder loads the same bytes.
---   metadata    name, version, description, author and endpoints, [[method, path, handler], ...], as
---               they are recorded while this version serves. Without "completed" it is of an older
---               Benana: a description or author that the manifest gave is missing in it.
+-- Every archive that may be served. A host without the source folder loads the same bytes from here.
+--   metadata    version, description, author and endpoints, [[method, path, handler], ...], as they
+--               are recorded while this version serves: who sets binary_path gets them (below).
+--               Without "completed" it is of an older Benana: a description or author that the
+--               manifest gave is missing in it.
 CREATE TABLE IF NOT EXISTS plugin_versions (
     plugin_name VARCHAR(255) NOT NULL,
     source_digest VARCHAR(32) NOT NULL,
@@ -88,11 +91,14 @@ CREATE TABLE IF NOT EXISTS plugin_failures (
     updated_at TIMESTAMP WITH TIME ZONE NOT NULL DEFAULT clock_timestamp()
 );
 
--- The processes that serve, and what each of them runs. Nothing here notifies anybody. Unlogged,
--- because they are of this database alone: no publication takes such tables along, and a replica
--- would hold its publisher's processes for its own.
+-- The processes that serve, and what each of them runs. Nothing here notifies anybody. The tables
+-- are unlogged, so that no publication includes them: a replica would take its publisher's processes
+-- for its own.
 --   generation  what the process runs of the plugin; NULL if nothing.
 --   reconciled  the generation of the row that the process has acted on.
+-- A database of an older Benana also has milliseconds and recorded_at in plugin_loads. They stay
+-- there: nobody reads them, but the workers of that version write them, and such workers may run
+-- beside newer ones, or be brought back.
 CREATE UNLOGGED TABLE IF NOT EXISTS plugin_workers (
     id VARCHAR(36) PRIMARY KEY,
     host VARCHAR(255) NOT NULL,
@@ -102,7 +108,7 @@ CREATE UNLOGGED TABLE IF NOT EXISTS plugin_workers (
     heartbeat_at TIMESTAMP WITH TIME ZONE NOT NULL DEFAULT clock_timestamp()
 );
 
--- What a process says of itself beside that; NULL of one of an older Benana.
+-- What else a process says of itself; NULL for a process of an older Benana.
 --   machine, started   tell, on the same machine, whether the process still runs: a boot of a kernel
 --                      and its namespace of process ids, and clock ticks since that boot.
 --   master, crew       its master's process id, and how many workers that wants.
@@ -122,18 +128,16 @@ CREATE UNLOGGED TABLE IF NOT EXISTS plugin_loads (
     reconciled BIGINT NOT NULL,
     state VARCHAR(20) NOT NULL CHECK (state IN ('serving', 'unloaded', 'loading', 'failed')),
     error JSONB,
-    milliseconds DOUBLE PRECISION,
-    recorded_at TIMESTAMP WITH TIME ZONE NOT NULL DEFAULT clock_timestamp(),
     PRIMARY KEY (worker_id, plugin_name)
 );
 
--- No reference to plugin_workers: below a running server a restore could not make it again, because
--- processes are dropped from there meanwhile.
+-- No foreign key to plugin_workers: a restore under a running server could not create it again,
+-- because processes are deleted from there meanwhile.
 ALTER TABLE plugin_loads DROP CONSTRAINT IF EXISTS plugin_loads_worker_id_fkey;
 
 CREATE INDEX IF NOT EXISTS plugin_loads_plugin_name ON plugin_loads (plugin_name);
 
--- Those of an older Benana were logged.
+-- An older Benana made these two tables as logged ones.
 DO $$
 DECLARE
     found RECORD;
@@ -155,7 +159,7 @@ BEGIN
 END;
 $$;
 
--- Under the row's lock, so that no two changes get the same generation.
+-- Runs under the row's lock, so that no two changes get the same generation.
 CREATE OR REPLACE FUNCTION stamp_plugin_change() RETURNS TRIGGER AS $$
 BEGIN
     IF NEW.name !~ '^[a-z][a-z0-9_]{0,62}$' THEN
@@ -165,9 +169,9 @@ BEGIN
                 'a letter first', NEW.name),
             HINT = 'A row that has such a name from before can be renamed or deleted.';
     END IF;
-    -- A name stands in the plugin's code and in its archives. So a row that serves one keeps its
-    -- name, or takes that of the archive that it is set to with it. One that serves none of its own
-    -- may be renamed: as it came to be, and how it is put right.
+    -- The plugin's code and its archives hold its name. So a row that serves an archive keeps its
+    -- name, unless the same statement sets it to an archive of the new name. A row whose archive
+    -- has another name may be renamed: that is how a wrong name is put right.
     IF TG_OP = 'UPDATE' AND NEW.name <> OLD.name AND NEW.binary_path IS NOT NULL
         AND substring(OLD.binary_path FROM '[^/]*$')
             = OLD.name || '-' || left(right(OLD.binary_path, 36), 32) || '.pyz'
@@ -192,11 +196,11 @@ BEGIN
             HINT = format('This loads it again: UPDATE plugins SET generation = generation + 1 '
                 'WHERE name = %L;', NEW.name);
     END IF;
-    -- The rows' bytes: somebody may have added a column of a type that has no `=`, as json.
+    -- Compares the bytes of the rows: somebody may have added a column whose type has no `=` (json).
     IF TG_OP = 'INSERT' OR OLD *= NEW THEN
         RETURN NEW;
     END IF;
-    -- A status of the Go design's own: the CHECK would refuse every change of its row.
+    -- A status that only the earlier system knew: the CHECK would refuse every change of its row.
     IF NEW.status = OLD.status AND NEW.status NOT IN ('active', 'inactive') THEN
         NEW.status := 'inactive';
     END IF;
@@ -213,7 +217,7 @@ BEGIN
     THEN
         NEW.generation := GREATEST(NEW.generation, OLD.generation + 1);
     END IF;
-    -- An error is of what it was found in: of a generation, or of a source.
+    -- An error belongs to the generation or the source that it was found in.
     IF NEW.error IS NOT NULL AND NEW.error = OLD.error AND (
         (NEW.generation <> OLD.generation AND NEW.error ? 'generation')
         OR NEW.source_path IS DISTINCT FROM OLD.source_path)
@@ -234,9 +238,9 @@ CREATE OR REPLACE FUNCTION plugin_digest(plugin TEXT, path TEXT) RETURNS TEXT AS
     END;
 $$ LANGUAGE sql IMMUTABLE;
 
--- Whether Falcon's router refuses two templates beside each other: they are the same, or the first
--- segments in which they differ have their fields at the same places. (Before the first difference
--- they have to be the same; after it they are on branches of their own.)
+-- Whether Falcon's router refuses two templates together: they are the same, or the first segments
+-- that differ have their fields at the same places. (Before the first difference they are the same;
+-- after it they are on different branches.)
 CREATE OR REPLACE FUNCTION uri_templates_exclude(one TEXT, other TEXT) RETURNS BOOLEAN AS $$
 DECLARE
     field CONSTANT TEXT := '[{][^}]*[}]';  -- without backslashes, which a session may escape
@@ -254,11 +258,11 @@ BEGIN
 END;
 $$ LANGUAGE plpgsql IMMUTABLE;
 
--- The record is of the version that is served: who sets binary_path in psql sets a row to a version
--- that is kept, and this sets what is known of it. A publish writes all of that itself, and says so
--- by the setting benana.publishing.
--- Its search_path is the schema of the table, set within, because who fires it may have any; what a
--- SET clause names is as it was before when the function ends.
+-- A row describes the version that it serves. Whoever sets binary_path in psql chooses a version that
+-- is kept, and this trigger fills in the rest of the row. A publish writes all of that itself, and
+-- says so by the setting benana.publishing.
+-- The function sets its search_path to the schema of the table, because the session that fires it
+-- may have any; the SET clause restores the session's own at the end.
 CREATE OR REPLACE FUNCTION describe_plugin_version() RETURNS TRIGGER AS $$
 DECLARE
     digest TEXT;
@@ -296,10 +300,10 @@ BEGIN
 END;
 $$ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
 
--- The same for plugin_endpoints, once all rows of the statement are as they shall be: so two plugins
--- can change their routes with each other. It holds the rows and then takes the lock of a publish.
--- What it cannot judge is left to the workers, whose error the row then shows: a segment that
--- became the server's own since the version was published.
+-- The same for plugin_endpoints, once all rows of the statement are changed: so two plugins can swap
+-- their routes in one statement. It takes the lock of a publish after the rows are locked. One thing
+-- is left to the workers, whose error the row then shows: a first segment that the server has
+-- reserved for itself since the version was published.
 CREATE OR REPLACE FUNCTION record_plugin_routes() RETURNS TRIGGER AS $$
 DECLARE
     changed TEXT[];
@@ -307,7 +311,7 @@ DECLARE
 BEGIN
     PERFORM set_config('search_path', quote_ident(TG_TABLE_SCHEMA) || ', pg_temp', true);
     IF TG_OP = 'INSERT' THEN
-        -- A row without a version is a person's; a publish or a restored dump knows it.
+        -- A row without a version was written by a person; a publish or a restored dump has it.
         WITH described AS (
             UPDATE plugins p SET version = v.metadata->>'version',
                 description = COALESCE(p.description, v.metadata->>'description'),
@@ -336,7 +340,7 @@ BEGIN
                 'route that is published meanwhile', current_setting('transaction_isolation')),
             HINT = 'Use a transaction that is READ COMMITTED.';
     END IF;
-    PERFORM pg_advisory_xact_lock(108187783097954);  -- 0x62656E616E62, as in repository.py
+    PERFORM pg_advisory_xact_lock(108187783097954);  -- 0x62656E616E62, as in app/database/locks.py
 
     DELETE FROM plugin_endpoints WHERE plugin_id = ANY(changed);
     INSERT INTO plugin_endpoints (plugin_id, method, path, handler)
@@ -382,13 +386,13 @@ BEGIN
 END;
 $$ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
 
--- These two do their work for roles that may change plugins alone. So they see only the tables
--- beside plugins, and nobody else may make triggers of them.
+-- These two run with their owner's rights, for roles that may change nothing but plugins. So nobody
+-- else may make triggers of them, and they read only the tables in the schema of plugins.
 REVOKE ALL ON FUNCTION describe_plugin_version(), record_plugin_routes() FROM PUBLIC;
 
--- The payload is a hint: every process re-reads the row. A payload of 8,000 bytes or more would
--- fail the statement of whoever changes the row, so `new_data` is null where it would be too long.
--- `schema` tells one Benana's changes from another's in one database.
+-- The payload is a hint: every process re-reads the row. A payload of 8,000 bytes or more would make
+-- the statement that changes the row fail, so `new_data` is null where it would be too long.
+-- `schema` tells the changes of several Benanas in one database apart.
 CREATE OR REPLACE FUNCTION notify_plugin_change() RETURNS TRIGGER AS $$
 DECLARE
     changed RECORD;  -- and not `plugins`: that would be looked up in the caller's search_path
@@ -428,7 +432,8 @@ BEGIN
 END;
 $$ LANGUAGE plpgsql;
 
--- Triggers of the Go design, whatever their names, would notify twice or fail.
+-- Triggers of the earlier system that call functions of these names, whatever the triggers are
+-- called, would notify twice or fail.
 DO $$
 DECLARE
     found RECORD;
@@ -445,7 +450,7 @@ BEGIN
 END;
 $$;
 
--- While there is no trigger: a row that no trigger can count up any more.
+-- While there is no trigger: set back a row whose generation cannot grow any more.
 UPDATE plugins SET generation = 4611686018427387904 WHERE generation > 9000000000000000000;
 
 -- Triggers of one event run in the order of their names.
@@ -471,8 +476,8 @@ CREATE TRIGGER plugins_notify_update AFTER UPDATE ON plugins
 CREATE TRIGGER plugins_notify_truncate AFTER TRUNCATE ON plugins
     FOR EACH STATEMENT EXECUTE FUNCTION notify_plugin_change();
 
--- Only what notifies fires also where rows are applied, not changed: in the workers of a logical
--- replica. The others have done their work where the row was changed.
+-- Only the triggers that notify fire also where a logical replica applies rows. The others have done
+-- their work where the row was changed.
 ALTER TABLE plugins ENABLE ALWAYS TRIGGER plugins_notify_row;
 ALTER TABLE plugins ENABLE ALWAYS TRIGGER plugins_notify_update;
 ALTER TABLE plugins ENABLE ALWAYS TRIGGER plugins_notify_truncate;

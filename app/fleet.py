@@ -8,7 +8,8 @@ from typing import Any
 
 from app.database.workers import WorkerRepository
 from app.presence import own_presence
-from app.records import Convergence, Crew, ServedRow, WorkerLoad, WorkerRow, convergence_of
+from app.records import ServedRow
+from app.worker_records import Convergence, Crew, WorkerLoad, WorkerRow, convergence_of
 
 LOOK_SECONDS = 0.02
 

@@ -5,11 +5,11 @@ import logging
 from collections.abc import Callable
 
 from app.conditions import Conditions
-from app.database.connection import Database
 from app.database.events import ChangeListener
+from app.database.pool import Database
+from app.database.pool_shares import Share
 from app.database.repository import Repository
 from app.database.sessions import SHARED_SETTINGS
-from app.database.shares import Share
 from app.database.timeouts import Timeouts, plugin_bounds
 from app.database.upkeep import Upkeep
 from app.database.workers import WorkerRepository
@@ -24,7 +24,7 @@ from app.publishing.publisher import Publisher
 from app.publishing.refusals import Refusals
 from app.publishing.trial import TrialRunner
 from app.publishing.watcher import SourceWatcher
-from app.records import PluginFailure, PluginRow, ServedRow, WorkerReport
+from app.records import PluginFailure, PluginRow, ServedRow
 from app.routing.application import LiveApp
 from app.serving.crashes import LoadMarker
 from app.serving.host_files import HostFiles
@@ -35,6 +35,7 @@ from app.serving.reclaimer import Reclaimer
 from app.serving.reconciler import Reconciler
 from app.serving.recorder import Recorder
 from app.settings import Settings
+from app.worker_records import WorkerReport
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ STOP_SECONDS = 20.0
 SETTLE_SECONDS = 5.0
 """How long a worker's start waits for generations whose load failed for a reason that passes."""
 
-ADMIN_PATIENCE_SECONDS = 0.25
+ADMIN_SHARE_SECONDS = 0.25
 """How long an admin call waits while none of the others gets on with the database: those that
 wait hold threads that plugins need."""
 
@@ -92,7 +93,7 @@ class PluginManager:
         self._repository = Repository(self._database)
         self._workers = WorkerRepository(self._database)
         admin = self._database.share(
-            "the admin API", max(1, settings.threads // 2), patience=ADMIN_PATIENCE_SECONDS
+            "the admin API", max(1, settings.threads // 2), timeout=ADMIN_SHARE_SECONDS
         )
         self._admin = Repository(admin)
         self._trial = TrialRunner(url, plugins_dir=settings.plugins_dir)
@@ -149,7 +150,7 @@ class PluginManager:
         self._listener = ChangeListener(
             settings.listen_database_url or url,
             self._changed,
-            self._database.cut,
+            self._database.abort,
             settings.heartbeat_seconds,
             self._conditions,
             lambda: self._upkeep.schema,
@@ -258,7 +259,7 @@ class PluginManager:
 
     def list_failures(self) -> list[PluginFailure]:
         """Return the folders that never were valid plugins, by name."""
-        return self._admin.list_failures()
+        return self._admin.failures.list_all()
 
     def find_plugin(self, name: str) -> PluginRow | None:
         """Return a registered plugin, None if there is none of this name."""
@@ -266,7 +267,7 @@ class PluginManager:
 
     def find_failure(self, name: str) -> PluginFailure | None:
         """Return why a folder is no valid plugin, None if nothing is known."""
-        return self._admin.find_failure(name)
+        return self._admin.failures.find(name)
 
     def reload(self, name: str) -> ServedRow:
         """Compile, try and publish a plugin again, also if its source did not change.

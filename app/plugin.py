@@ -25,11 +25,12 @@ class PluginMetadata:
     """What a plugin says of itself.
 
     `name` must equal the name of the plugin's folder; `version` is free text of 1 to 100
-    characters.
+    characters. What is left empty is taken from `plugin.yaml`; where both name a version, it must
+    be the same.
     """
 
     name: str
-    version: str
+    version: str = ""
     description: str = ""
     author: str = ""
 

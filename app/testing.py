@@ -37,7 +37,7 @@ from pathlib import Path
 from typing import Any
 
 from app.admin import problems
-from app.database.connection import Database
+from app.database.pool import Database
 from app.errors import DatabaseUnavailableError, DiscoveryError, PluginError
 from app.loading.context import make_context_factory
 from app.loading.guarded_calls import guarded
@@ -45,6 +45,7 @@ from app.loading.loader import LoadedPlugin, load
 from app.plugin import PluginContext, PluginMetadata
 from app.publishing.compiler import compile_plugin
 from app.publishing.discovery import read_source
+from app.publishing.manifest import complete_metadata
 from app.records import Endpoint, PluginSource
 from app.routing.application import LiveApp
 
@@ -114,9 +115,13 @@ def load_plugin(
             connect = stack.enter_context(
                 contextlib.closing(Database(database_url, reset=True))
             ).connection
-        loaded = load(artifact, make_context_factory(Path(data_dir), lambda _: connect))
+        loaded = load(
+            artifact,
+            make_context_factory(Path(data_dir), lambda _: connect),
+            versioned=source.manifest.version is not None,
+        )
         try:
-            yield _under_test(loaded)
+            yield _under_test(replace(loaded, metadata=complete_metadata(loaded.metadata, source)))
         except BaseException as error:
             try:
                 _clean_up(loaded)

@@ -14,16 +14,8 @@ from app.errors import SupersededError, UnknownPluginError
 from app.health import STARTING
 from app.loading.strict_json import to_json
 from app.manager import PluginManager
-from app.records import (
-    ACTIVE,
-    INACTIVE,
-    Convergence,
-    PluginFailure,
-    PluginRow,
-    ServedRow,
-    WorkerLoad,
-    is_plugin_name,
-)
+from app.records import ACTIVE, INACTIVE, PluginFailure, PluginRow, ServedRow, is_plugin_name
+from app.worker_records import Convergence, WorkerLoad
 
 STATUSES = (ACTIVE, INACTIVE, "failed")
 MAX_WAIT_SECONDS = 60

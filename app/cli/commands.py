@@ -22,11 +22,11 @@ NEW_SECONDS = 3.0
 """How long a running server has to register a new plugin."""
 
 _PASS_THROUGH = {"ignore_unknown_options": True, "allow_interspersed_args": False}
-_SETTINGS_HELP = """\b
+_SETTINGS_HELP = f"""\b
 Settings, from the environment:
-  BENANA_BIND         where the server listens     127.0.0.1:9999
-  BENANA_PLUGINS_DIR  the plugins' folders         plugins
-  BENANA_DATA_DIR     the PostgreSQL of its own    var
+  BENANA_BIND         where the server listens     {Settings.bind}
+  BENANA_PLUGINS_DIR  the plugins' folders         {Settings.plugins_dir}
+  BENANA_DATA_DIR     the PostgreSQL of its own    {Settings.data_dir}
   DATABASE_URL        another PostgreSQL instead
   BENANA_ADMIN_TOKEN  what reload and toggle send  none
   BENANA_URL          the server that is called    where BENANA_BIND is

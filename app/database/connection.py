@@ -1,38 +1,19 @@
-"""The psycopg2 pool."""
+"""One connection to PostgreSQL: psycopg2's arguments, and what a refusal means."""
 
-import contextlib
-import logging
-import os
-import select
-import socket
-import threading
-import time
-from collections.abc import Iterator, Mapping
 from typing import Any
 
 import psycopg2
 import psycopg2.extensions
 
-from app.database.locks import LockReport
-from app.database.sessions import OWN_SETTINGS, SHARED_SETTINGS, PooledConnection, Sessions
-from app.database.shares import Loan, Share, describe
+from app.database.sessions import Sessions
 from app.database.sqlstates import unavailable
-from app.database.timeouts import Timeouts
 from app.database.urls import parse_url
-from app.errors import DatabaseBusyError
 
 Connection = psycopg2.extensions.connection
 
-log = logging.getLogger(__name__)
-
 CONNECT_SECONDS = 3
-WAIT_SECONDS = 10.0
-PATIENCE_SECONDS = 5.0
-COMPLAINT_SECONDS = 10.0
-"""How often the log says again that one holder has all of its connections."""
 
-_IDLE = psycopg2.extensions.TRANSACTION_STATUS_IDLE
-_READ_COMMITTED = psycopg2.extensions.ISOLATION_LEVEL_READ_COMMITTED
+READ_COMMITTED = psycopg2.extensions.ISOLATION_LEVEL_READ_COMMITTED
 
 # A silently dropped TCP connection would be noticed after two hours otherwise.
 _KEEPALIVE: dict[str, Any] = {
@@ -60,253 +41,6 @@ def connection_options(url: str, **options: Any) -> dict[str, Any]:
     return {**defaults, **options, **given}
 
 
-class Database:
-    """A pool of connections to one database.
-
-    Connections are made when they are asked for, so a pool can be made while the database is
-    away; one that the server has closed meanwhile is noticed before it is handed out.
-    """
-
-    def __init__(
-        self,
-        url: str,
-        max_connections: int = 16,
-        *,
-        reset: bool = False,
-        settings: Mapping[str, str] | None = None,
-        timeouts: Timeouts | None = None,
-        name: str = "the pool",
-    ) -> None:
-        """Make a pool.
-
-        Args:
-            url: a libpq URI or DSN.
-            max_connections: how many may be lent at once.
-            reset: whether a connection that comes back is made as new: for borrowers who set what
-                they like on it. It costs a round trip.
-            settings: what each session has fixed; by default what the server relies on, or with
-                `reset` what psycopg2 does.
-            timeouts: what bounds `statement` and `transaction`.
-            name: whose pool it is, for errors.
-
-        Raises:
-            SettingsError: the URL cannot be read.
-        """
-        self.url = url
-        self.timeouts = timeouts or Timeouts()
-        self._name = name
-        self._max_connections = max_connections
-        self._reset = reset
-        if settings is None:
-            settings = SHARED_SETTINGS if reset else OWN_SETTINGS
-        self.sessions = Sessions(connection_options(url), settings)
-        self.locks = LockReport(lambda: self.sessions.options)
-        self._idle: list[Connection] = []
-        self._loans: set[Loan] = set()
-        self._moved: dict[str, float] = {}
-        """When a connection of each holder was last lent or came back, in monotonic seconds."""
-        self._complained: dict[str, float] = {}
-        # Reentrant: the collector may give back what a plugin has lost, in whatever thread it runs.
-        self._lock = threading.RLock()
-        self._returned = threading.Condition(self._lock)
-        self._closed = False
-
-    @property
-    def pool(self) -> "Database":
-        """The pool itself, as of a `Share`."""
-        return self
-
-    def share(
-        self, holder: str, places: int, *, patience: float | None = None, advice: str = ""
-    ) -> Share:
-        """Return the part of the pool that one holder may have at once.
-
-        Args:
-            holder: whose it is; what is lent to one name is counted together.
-            places: how many connections.
-            patience: how long to wait for one, in seconds, while none of them comes back; 5 by
-                default. Who comes later than that is refused at once.
-            advice: what to do about it, for the error.
-        """
-        if patience is None:
-            patience = PATIENCE_SECONDS
-        return Share(self, holder, places, patience, advice or "try again in a moment")
-
-    def connection(
-        self, *, autocommit: bool = False
-    ) -> contextlib.AbstractContextManager[Connection]:
-        """Lend a connection for one transaction: committed at the end, rolled back on an error.
-
-        Args:
-            autocommit: whether each statement is a transaction of its own instead.
-
-        Raises:
-            DatabaseBusyError: no connection became free within 10 s.
-            DatabaseUnavailableError: the database cannot be reached, or went away meanwhile.
-        """
-        return self.lend(Loan("the server"), None, autocommit=autocommit)
-
-    @contextlib.contextmanager
-    def lend(self, loan: Loan, share: Share | None, *, autocommit: bool) -> Iterator[Connection]:
-        """Lend a connection, as a part of a share or of the whole; see `connection`."""
-        self._enter(loan, share)
-        connection = None
-        try:
-            loan.connection = connection = self._take()
-            try:
-                if connection.autocommit != autocommit:
-                    # Without a level psycopg2 leaves the server's alone: no statement of its own.
-                    connection.isolation_level = None if autocommit else _READ_COMMITTED
-                    connection.autocommit = autocommit
-                yield connection
-                if not autocommit:
-                    connection.commit()
-            except BaseException as error:
-                lost = connection.closed != 0
-                with contextlib.suppress(psycopg2.Error):
-                    connection.rollback()
-                if isinstance(error, psycopg2.Error) and (lost or connection.closed != 0):
-                    raise unavailable(error) from error
-                raise
-        finally:
-            loan.connection = None
-            try:
-                if connection is not None:
-                    self._give_back(connection)
-            finally:
-                with self._returned:
-                    self._loans.remove(loan)
-                    self._moved[loan.holder] = time.monotonic()
-                    self._returned.notify_all()
-
-    def _enter(self, loan: Loan, share: Share | None) -> None:
-        """Wait for a place in the pool, and in the share.
-
-        Raises:
-            DatabaseBusyError: there is none.
-        """
-        with self._returned:
-            deadline = 0.0
-            while (taken := self._taken(share)) is not None:
-                now = time.monotonic()
-                deadline = deadline or now + WAIT_SECONDS
-                until = deadline
-                if share is not None:
-                    moved = list(self._moved.values()) if taken == "" else [self._moved[taken]]
-                    until = min(until, max(moved) + share.patience)
-                if until <= now:
-                    raise self._busy(share, taken)
-                self._returned.wait(until - now)
-            self._loans.add(loan)
-            self._moved[loan.holder] = loan.since = time.monotonic()
-
-    def _taken(self, share: Share | None) -> str | None:
-        """Return who has taken what is asked for: a share's holder, "" for many, None if nobody."""
-        if share is not None:
-            held = sum(loan.holder == share.holder for loan in list(self._loans))
-            if held >= share.places:
-                return share.holder
-        return "" if len(self._loans) >= self._max_connections else None
-
-    def _busy(self, share: Share | None, taken: str) -> DatabaseBusyError:
-        """Return the error that says who has the connections; the log says it now and then."""
-        loans = list(self._loans)
-        if share is not None and taken:
-            text = (
-                f"{describe(taken, loans)}; that is all of the {share.places} database "
-                f"connections that it may hold at once: {share.advice}"
-            )
-        else:
-            holders = sorted({loan.holder for loan in loans})
-            shown = ", and ".join(describe(holder, loans) for holder in holders)
-            text = (
-                f"all {self._max_connections} connections of {self._name} are lent: {shown}; "
-                "try again in a moment"
-            )
-        now = time.monotonic()
-        if now - self._complained.get(taken, -COMPLAINT_SECONDS) >= COMPLAINT_SECONDS:
-            self._complained[taken] = now
-            log.warning("%s", text)
-        return DatabaseBusyError(text)
-
-    def cut(self) -> None:
-        """End every lent connection from outside: who waits for the database gets an error.
-
-        For a database that does not answer: libpq would wait for it without end.
-        """
-        with self._lock:
-            lent = [loan.connection for loan in list(self._loans)]
-            idle, self._idle = self._idle, []
-        for connection in [*filter(None, lent), *idle]:
-            with contextlib.suppress(OSError, psycopg2.Error):
-                duplicate = socket.socket(fileno=os.dup(connection.fileno()))
-                with duplicate:
-                    duplicate.shutdown(socket.SHUT_RDWR)
-
-    def close(self) -> None:
-        """Close the idle connections; lent ones are closed when they come back."""
-        with self._lock:
-            self._closed = True
-            idle, self._idle = self._idle, []
-        for connection in idle:
-            connection.close()
-
-    def _take(self) -> Connection:
-        while True:
-            with self._lock:
-                if not self._idle:
-                    break
-                connection = self._idle.pop()
-            if not _has_hung_up(connection):
-                return connection
-            connection.close()
-        return self._connect()
-
-    def _connect(self) -> Connection:
-        factory = PooledConnection if self._reset and self.sessions.pooled else None
-        connection = connect(self.sessions, connection_factory=factory)
-        try:
-            connection.autocommit = True
-            self.sessions.look(connection)
-            connection.autocommit = False
-        except psycopg2.Error as error:
-            connection.close()
-            raise unavailable(error) from None
-        if isinstance(connection, PooledConnection):
-            connection.beginning = self.sessions.beginning
-        elif self._reset and self.sessions.pooled:
-            connection.close()
-            return self._connect()
-        return connection
-
-    def _give_back(self, connection: Connection) -> None:
-        if connection.closed == 0:
-            idle = connection.get_transaction_status() == _IDLE
-            fit = idle and (not self._reset or _discard(connection))
-            with self._lock:
-                if fit and not self._closed:
-                    self._idle.append(connection)
-                    return
-        connection.close()
-
-
-def _discard(connection: Connection) -> bool:
-    """Make a connection as the next who gets it expects one; return whether that went well.
-
-    What was set on it is undone by `DISCARD ALL`, which does not run in a transaction; what the
-    startup packet says stays.
-    """
-    try:
-        connection.cursor_factory = psycopg2.extensions.cursor
-        connection.autocommit = True
-        with connection.cursor() as cursor:
-            cursor.execute("DISCARD ALL")
-        connection.set_session(_READ_COMMITTED, "default", "default", False)
-    except psycopg2.Error:
-        return False
-    return True
-
-
 def connect(sessions: Sessions, **options: Any) -> Connection:
     """Connect once, with more of psycopg2's arguments.
 
@@ -315,17 +49,7 @@ def connect(sessions: Sessions, **options: Any) -> Connection:
     """
     try:
         connection: Connection = sessions.connect(**options)
-        connection.set_session(_READ_COMMITTED)
+        connection.set_session(READ_COMMITTED)
         return connection
     except psycopg2.OperationalError as error:
         raise unavailable(error) from None
-
-
-def _has_hung_up(connection: Connection) -> bool:
-    # An idle connection has nothing to say: if it can be read, the server has closed it.
-    poll = select.poll()
-    try:
-        poll.register(connection, select.POLLIN)
-    except (ValueError, psycopg2.Error):
-        return True
-    return bool(poll.poll(0))

@@ -1,7 +1,7 @@
-"""The LISTEN thread: it tells which plugins to look at, and never looks itself.
+"""The LISTEN thread: it says which plugins have changed, and reads no row itself.
 
-A notification is a hint. After every connect everything is compared, because what was notified
-before it is lost; and so it is every 30 to 60 s, because a hint may be lost in other ways.
+A notification is a hint. After every connect everything is compared, because earlier notifications
+are lost, and again every 30 to 60 s, because one may get lost in other ways.
 """
 
 import json
@@ -21,24 +21,17 @@ import psycopg2.errors
 import psycopg2.extensions
 
 from app.conditions import Conditions
-from app.database.connection import CONNECT_SECONDS, Connection, connection_options
+from app.database.connection import Connection, connection_options
 from app.database.sessions import OWN_SETTINGS, Sessions
 from app.database.sqlstates import reason_of
+from app.database.timeouts import ListenerTimes
 from app.records import is_plugin_name
+from app.settings import Settings
 
 log = logging.getLogger(__name__)
 
 CHANNEL = "plugin_changes"
-HEARTBEAT_SECONDS = 5.0
-"""How often a silent connection is tested, and how long an answer may take: a hung peer is
-noticed within twice of it."""
-
 FULL_COMPARISON_SECONDS = (30.0, 60.0)
-MAX_BACKOFF_SECONDS = 1.5
-"""Short, because everything must be right within 2 s of the database's return."""
-
-POLL_SECONDS = 1.0
-POLL_ROUNDS = 60
 
 OnChange = Callable[[frozenset[str] | None], None]
 """Called with the names that changed, or with None: compare everything."""
@@ -53,16 +46,20 @@ class _NoListenError(Exception):
 
 
 class ChangeListener:
-    """Listens on `plugin_changes` in the thread `benana-listener`, over a connection of its own."""
+    """Listens on `plugin_changes` in the thread `benana-listener`, over a connection of its own.
+
+    Start it after the fork, stop it once. While it is not `connected`, its condition says why.
+    """
 
     def __init__(
         self,
         url: str,
         on_change: OnChange,
         on_silence: Callable[[], None] | None = None,
-        heartbeat_seconds: float = HEARTBEAT_SECONDS,
+        probe_seconds: float = Settings.heartbeat_seconds,
         conditions: Conditions | None = None,
         schema: Callable[[], str | None] = lambda: None,
+        times: ListenerTimes | None = None,
     ) -> None:
         """Make a listener.
 
@@ -70,17 +67,20 @@ class ChangeListener:
             url: where to connect.
             on_change: must return at once: a slow reader pins the queue.
             on_silence: called when the database did not answer in time.
-            heartbeat_seconds: how often a silent connection is tested.
+            probe_seconds: how often a silent connection is tested, and how long an answer may take:
+                a hung peer is noticed within twice of it.
             conditions: where it holds that changes are not noticed at once.
             schema: returns the schema of our tables: what is told of another one is another
                 Benana's; None as long as it is not known, when everything is heard.
+            times: how long it waits for other things.
         """
         self._conditions = conditions or Conditions()
         self._schema = schema
+        self._times = times or ListenerTimes()
         self._deaf = False
         """Whether a LISTEN over this connection was of no use when it was tried last."""
         self._on_silence = on_silence
-        self._heartbeat = heartbeat_seconds
+        self._probe_seconds = probe_seconds
         options = connection_options(url, application_name="benana-listener")
         self._sessions = Sessions(options, OWN_SETTINGS)
         self._on_change = on_change
@@ -143,13 +143,14 @@ class ChangeListener:
                 if connection is not None:
                     with suppress(psycopg2.Error):
                         connection.close()
-            self._sleep(random.uniform(0, min(MAX_BACKOFF_SECONDS, 0.2 * 2 ** min(failures, 8))))  # noqa: S311
+            longest = min(self._times.max_backoff, 0.2 * 2 ** min(failures, 8))
+            self._sleep(random.uniform(0, longest))  # noqa: S311
 
     def _connect(self) -> Connection:
         while True:
             try:
                 connection: Connection = psycopg2.connect(**self._sessions.options, async_=True)
-                self._settle(connection, CONNECT_SECONDS)
+                self._complete(connection, self._times.connect)
                 return connection
             except psycopg2.OperationalError as error:
                 if not self._sessions.learn(error):
@@ -169,26 +170,26 @@ class ChangeListener:
             self._outage = False
         self._on_change(None)
         now = time.monotonic()
-        beat_at, compare_at, awaited = now, now + random.uniform(*FULL_COMPARISON_SECONDS), 0.0  # noqa: S311
+        probe_at, compare_at, awaited = now, now + random.uniform(*FULL_COMPARISON_SECONDS), 0.0  # noqa: S311
         while not self._stopped.is_set():
             if self._drain(connection, own):
                 awaited, self._deaf = 0.0, False
                 self._conditions.clear("listening")
-                beat_at = time.monotonic() + self._heartbeat
+                probe_at = time.monotonic() + self._probe_seconds
             now = time.monotonic()
             if awaited and now >= awaited:
                 raise _NoListenError(
                     "a notification to itself did not come back: is there a pooler?"
                 )
-            if not awaited and now >= beat_at:
+            if not awaited and now >= probe_at:
                 # The notification may come with the answer: the deadline has to stand before.
-                awaited = now + self._heartbeat
+                awaited = now + self._probe_seconds
                 self._execute(connection, f'NOTIFY "{own}"')
                 continue
             if now >= compare_at:
                 compare_at = now + random.uniform(*FULL_COMPARISON_SECONDS)  # noqa: S311
                 self._on_change(None)
-            self._wait(connection, min(awaited or beat_at, compare_at) - now)
+            self._wait(connection, min(awaited or probe_at, compare_at) - now)
 
     def _drain(self, connection: Connection, own: str) -> bool:
         """Hand on all notifications that are here; return whether our own was among them."""
@@ -225,7 +226,7 @@ class ChangeListener:
         self._deaf = True
         self._conditions.hold(
             "listening",
-            f"changes are noticed {POLL_SECONDS:.0f} s late, because LISTEN does not work: "
+            f"changes are noticed {self._times.poll:.0f} s late, because LISTEN does not work: "
             f"{reason}; set BENANA_LISTEN_DATABASE_URL to a direct connection to the primary",
         )
         if not self._outage:
@@ -233,12 +234,12 @@ class ChangeListener:
                 "cannot listen: %s; comparing all generations every %.0f s instead. Set "
                 "BENANA_LISTEN_DATABASE_URL to a direct connection to the primary",
                 reason,
-                POLL_SECONDS,
+                self._times.poll,
             )
         self._outage = True
-        for _ in range(POLL_ROUNDS):
+        for _ in range(self._times.poll_rounds):
             self._on_change(None)
-            self._sleep(POLL_SECONDS)
+            self._sleep(self._times.poll)
             if self._stopped.is_set():
                 return
 
@@ -254,9 +255,9 @@ class ChangeListener:
     def _execute(self, connection: Connection, statement: str) -> None:
         with connection.cursor() as cursor:
             cursor.execute(statement)
-            self._settle(connection, self._heartbeat)
+            self._complete(connection, self._probe_seconds)
 
-    def _settle(self, connection: Connection, seconds: float) -> None:
+    def _complete(self, connection: Connection, seconds: float) -> None:
         deadline = time.monotonic() + seconds
         while True:
             state = connection.poll()
@@ -288,8 +289,8 @@ def _read(payload: str) -> tuple[str | None, str | None]:
     None where it names none: older triggers do not name the schema.
     """
     try:
-        found = json.loads(payload)
-        name, schema = found["name"], found.get("schema")
+        change = json.loads(payload)
+        name, schema = change["name"], change.get("schema")
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None, None
     return (

@@ -1,4 +1,4 @@
-"""Who holds the lock that one of the server's own statements waited for in vain."""
+"""Finds out who holds the lock that a statement of the server's own did not get."""
 
 import datetime
 import logging
@@ -13,6 +13,8 @@ from typing import Any
 import psycopg2
 import psycopg2.extensions
 
+from app.database.rows import Row, fetch_rows, record_of
+
 log = logging.getLogger(__name__)
 
 PUBLISH_LOCK = 0x62656E616E62
@@ -24,7 +26,7 @@ SCHEMA_LOCK = 0x62656E616E61
 _ADVISORY = {PUBLISH_LOCK: "the lock of publishing", SCHEMA_LOCK: "the lock of the schema"}
 
 LOOK_SECONDS = 0.5
-"""How long a statement may wait once more, while it is looked who holds it up."""
+"""How long the statement waits a second time, while another session looks who blocks it."""
 
 STEP_SECONDS = 0.01
 MAX_QUERY_BYTES = 1_000_000
@@ -34,9 +36,9 @@ SHOWN_HOLDERS = 3
 SHOWN_CHARACTERS = 80
 REMEMBERED = 1000
 
-# Who waits for one that waits itself is told of the first in the line: the others get on when that
-# one does. A row is waited for by its last writer's transaction; the lock on its tuple, which who
-# waits has, tells the table.
+# Where the blocker is blocked itself, the first in the line is named: when that one goes on, so do
+# the others. A wait for a row is a wait for its last writer's transaction; the lock on the tuple,
+# which the waiting session holds, tells the table.
 _HOLDERS = """
     WITH RECURSIVE line(waiter, holder) AS (
         SELECT %(pid)s, unnest(pg_blocking_pids(%(pid)s))
@@ -44,9 +46,10 @@ _HOLDERS = """
         SELECT holder, unnest(pg_blocking_pids(holder)) FROM line)
     SELECT w.locktype, coalesce(w.relation, (
             SELECT t.relation FROM pg_locks t
-            WHERE t.pid = w.pid AND t.locktype = 'tuple' LIMIT 1))::regclass::text,
-        (w.classid::bigint << 32) | w.objid::bigint,
-        line.holder, a.application_name, a.state, a.xact_start, a.query
+            WHERE t.pid = w.pid AND t.locktype = 'tuple' LIMIT 1))::regclass::text AS relation,
+        (w.classid::bigint << 32) | w.objid::bigint AS key,
+        line.holder AS pid, a.application_name AS application, a.state, a.xact_start AS since,
+        a.query
     FROM line JOIN pg_locks w ON w.pid = line.waiter AND NOT w.granted
     LEFT JOIN pg_stat_activity a ON a.pid = line.holder
     WHERE cardinality(pg_blocking_pids(line.holder)) = 0
@@ -82,7 +85,7 @@ class Holder:
 
 
 class LockReport:
-    """Finds who holds a lock and says it: to the caller each time, in the log once a holder."""
+    """Finds who holds a lock, tells the caller each time, and logs each holder once."""
 
     def __init__(self, options: Callable[[], dict[str, Any]]) -> None:
         """Make a report for sessions with these options of psycopg2, asked for each time."""
@@ -104,15 +107,15 @@ class LockReport:
         shown = " and ".join(str(holder) for holder in holders[:SHOWN_HOLDERS])
         if len(holders) > SHOWN_HOLDERS:
             shown += f" and {len(holders) - SHOWN_HOLDERS} more"
-        found = f"{what} is locked by {shown}"
+        sentence = f"{what} is locked by {shown}"
         key = (what, *((holder.pid, holder.since) for holder in holders))
         if self._is_new(key):
             log.warning(
                 "%s; what needs it is tried again. It runs, or ran last: %s",
-                found,
+                sentence,
                 " | ".join(_shown(holder.query) or "unknown" for holder in holders[:SHOWN_HOLDERS]),
             )
-        return f"{found}; {holders[0].advice}"
+        return f"{sentence}; {holders[0].advice}"
 
     def _is_new(self, key: tuple[object, ...]) -> bool:
         with self._lock:
@@ -125,7 +128,7 @@ class LockReport:
 
 
 def find_holders(options: dict[str, Any], query: bytes) -> tuple[str, list[Holder]]:
-    """Find who holds what a statement waits for, by letting it wait once more.
+    """Find who holds what a statement waits for, by running it again until it waits.
 
     It runs in a session of its own, in a transaction that is rolled back, while another session
     asks `pg_blocking_pids`: that knows of waiters alone, and of every kind of lock.
@@ -157,26 +160,26 @@ def _watch(asking: Any, waiting: Any, query: bytes) -> tuple[str, list[Holder]]:
             while time.monotonic() < deadline:
                 ended = _step(waiting)
                 ask.execute(_HOLDERS, {"pid": pid})
-                found = ask.fetchall()
-                if found or ended:
-                    return _read(found)
+                rows = fetch_rows(ask)
+                if rows or ended:
+                    return _read(rows)
         finally:
             with suppress(psycopg2.Error):
                 ask.execute("SELECT pg_cancel_backend(%s)", (pid,))
     return "", []
 
 
-def _read(found: list[tuple[Any, ...]]) -> tuple[str, list[Holder]]:
-    if not found:
+def _read(rows: list[Row]) -> tuple[str, list[Holder]]:
+    if not rows:
         return "", []
-    kind, table, key = found[0][:3]
+    kind, table = rows[0]["locktype"], rows[0]["relation"]
     if kind == "advisory":
-        what = _ADVISORY.get(key, "an advisory lock")
+        what = _ADVISORY.get(rows[0]["key"], "an advisory lock")
     elif kind == "relation" and table:
         what = f"the table {table}"
     else:
         what = f"a row of {table}" if table else "a row"
-    return what, list({row[3]: Holder(*row[3:]) for row in found}.values())
+    return what, list({row["pid"]: record_of(Holder, row) for row in rows}.values())
 
 
 def _finish(connection: Any, deadline: float) -> None:

@@ -8,6 +8,7 @@ import psycopg2
 
 from app.database.connection import Connection
 from app.database.locks import SCHEMA_LOCK, LockReport
+from app.database.rows import only_row
 from app.database.statements import refused
 from app.database.tables import FIRES, LOOK, TRIGGERS, Tables
 from app.errors import DatabaseRefusedError
@@ -17,7 +18,7 @@ log = logging.getLogger(__name__)
 
 SCHEMA_FILE = shipped_file("schema.sql")
 
-LOCK_PATIENCE = "10s"
+LOCK_TIMEOUT = "10s"
 """How long the schema waits for a lock: it is applied once, and everything waits for it."""
 
 _HERE = "to_regclass(format('%%I.plugins', current_schema()))"
@@ -42,7 +43,7 @@ def apply_schema(
     connection: Connection,
     locks: LockReport | None = None,
     *,
-    patience: str = LOCK_PATIENCE,
+    lock_timeout: str = LOCK_TIMEOUT,
     beginning: str = "",
 ) -> bool:
     """Bring a database to this schema.
@@ -53,7 +54,7 @@ def apply_schema(
     Args:
         connection: a connection outside of a transaction; its current schema gets the tables.
         locks: finds who holds a lock; None where nobody wants to know.
-        patience: how long to wait for a lock, as PostgreSQL writes it.
+        lock_timeout: how long to wait for a lock, as PostgreSQL writes it.
         beginning: what the transaction begins with.
 
     Returns:
@@ -69,7 +70,7 @@ def apply_schema(
     mark = f"benana {hashlib.sha256(text).hexdigest()[:16]}"
     try:
         with connection, connection.cursor() as cursor:
-            _lock(cursor, patience, beginning)
+            _lock(cursor, lock_timeout, beginning)
             cursor.execute("SELECT current_schema() IS NULL, current_setting('search_path')")
             homeless, path = next(cursor)
             if homeless:
@@ -101,7 +102,7 @@ def fire_always(
     connection: Connection,
     locks: LockReport | None = None,
     *,
-    patience: str = LOCK_PATIENCE,
+    lock_timeout: str = LOCK_TIMEOUT,
     beginning: str = "",
 ) -> tuple[str, ...]:
     """Make the triggers that notify fire also where a replica applies rows, if they do not.
@@ -116,9 +117,9 @@ def fire_always(
     """
     try:
         with connection, connection.cursor() as cursor:
-            _lock(cursor, patience, beginning)
+            _lock(cursor, lock_timeout, beginning)
             cursor.execute(LOOK)
-            names = Tables.read(next(cursor)).not_always
+            names = Tables.read(only_row(cursor)).not_always
             for name in names:
                 cursor.execute(f"ALTER TABLE plugins ENABLE ALWAYS TRIGGER {name}")
             return names
@@ -126,9 +127,9 @@ def fire_always(
         raise refused(error, locks, "the triggers cannot be set to ALWAYS") from error
 
 
-def _lock(cursor: Any, patience: str, beginning: str) -> None:
+def _lock(cursor: Any, lock_timeout: str, beginning: str) -> None:
     cursor.execute(
         f"{beginning}SET LOCAL lock_timeout = %s; SET LOCAL statement_timeout = 0;"
         " SELECT pg_advisory_xact_lock(%s)",
-        (patience, SCHEMA_LOCK),
+        (lock_timeout, SCHEMA_LOCK),
     )

@@ -1,14 +1,16 @@
-"""What our sessions rely on, whatever a role, a database or a URL sets."""
+"""The settings that our sessions need, whatever a role, a database or a URL sets."""
 
-import functools
 import logging
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import psycopg2
 import psycopg2.extensions
+
+from app.database.cursors import routed
+from app.database.sqlstates import reason_of
 
 log = logging.getLogger(__name__)
 
@@ -31,11 +33,11 @@ OWN_SETTINGS = {
     "array_nulls": "on",
     "idle_session_timeout": "0",
 }
-"""What the server's own sessions need beside that: rows that may not be seen are an error, what it
-writes is written, and several of them may do so at once."""
+"""What the server's own sessions need as well: hidden rows are an error, writes are allowed, and
+several sessions may write at once."""
 
 _BETWEEN_TRANSACTIONS = "idle_session_timeout"
-"""Of no use within one."""
+"""The one setting that means nothing inside a transaction."""
 
 _REFUSED = ("startup parameter", "command-line option", "options")
 """What a pooler's refusal holds: PgBouncer's `unsupported startup parameter: options`, and RDS
@@ -48,11 +50,12 @@ def set_local(settings: Mapping[str, str]) -> list[str]:
 
 
 class Sessions:
-    """How to open sessions with some settings fixed.
+    """Opens sessions with fixed settings: `connect`, then `look` at the new connection.
 
-    They stand in the startup packet: that costs nothing, wins over what the role, the database and
-    the URL set, and `DISCARD ALL` comes back to it. A pooler may refuse that, or hand a server's
-    session to others meanwhile: then they are set in each transaction, and never for a session.
+    The settings are sent in the startup packet: that costs nothing, wins over what the role, the
+    database and the URL set, and `DISCARD ALL` returns to it. A pooler may refuse them there, or
+    give the same server session to others. Then they are set in each transaction instead
+    (`beginning`), and never for a session.
     """
 
     def __init__(self, options: Mapping[str, Any], settings: Mapping[str, str]) -> None:
@@ -113,7 +116,7 @@ class Sessions:
 
     def learn(self, error: psycopg2.Error) -> bool:
         """Leave out of the startup packet what was refused; return whether anything was."""
-        said = " ".join(str(error).split())
+        said = reason_of(error)
         reason = said.rpartition("failed: ")[2].lower()
         named = [name for name in self._at_start if re.search(rf"\b{name}\b", reason)]
         unknown = "unrecognized configuration parameter" in reason
@@ -131,7 +134,7 @@ class Sessions:
         return True
 
     def look(self, connection: Any) -> None:
-        """See whether a pooler is between: it may hand the server's session to others.
+        """Find out whether there is a pooler in between, which may give the session to others.
 
         Args:
             connection: a new one, in autocommit; it costs a round trip.
@@ -150,9 +153,10 @@ class Sessions:
 
 
 class PooledConnection(psycopg2.extensions.connection):
-    """A connection behind a pooler, for who writes statements of their own.
+    """A connection behind a pooler, for a plugin's statements.
 
-    Each transaction begins with settings: one round trip more. With `autocommit` it does not.
+    Each transaction begins with the settings, which costs one round trip more; with `autocommit`
+    there is no transaction, and no settings.
     """
 
     beginning = ""
@@ -161,47 +165,12 @@ class PooledConnection(psycopg2.extensions.connection):
     def cursor(self, name: Any = None, cursor_factory: Any = None, **kwargs: Any) -> Any:  # type: ignore[override]
         factory = cursor_factory or self.cursor_factory or psycopg2.extensions.cursor
         if isinstance(factory, type):
-            factory = _beginning(factory)
+            factory = routed(factory)
         return super().cursor(name, cursor_factory=factory, **kwargs)
 
-    def begin(self) -> None:
-        """Make the settings, where the next statement begins a transaction."""
-        if self.autocommit or self.get_transaction_status() != _IDLE or not self.beginning:
-            return
-        with super().cursor(cursor_factory=psycopg2.extensions.cursor) as cursor:
-            cursor.execute(self.beginning)
-
-
-class _BeginningCursor:
-    """Goes before a cursor's class: the settings are made before its statements."""
-
-    connection: PooledConnection
-
-    def execute(self, query: Any, vars: Any = None) -> Any:  # noqa: A002 - psycopg2's name
-        self.connection.begin()
-        return super().execute(query, vars)  # type: ignore[misc]
-
-    def executemany(self, query: Any, vars_list: Any) -> Any:
-        self.connection.begin()
-        return super().executemany(query, vars_list)  # type: ignore[misc]
-
-    def callproc(self, procname: Any, *args: Any) -> Any:
-        self.connection.begin()
-        return super().callproc(procname, *args)  # type: ignore[misc]
-
-    def copy_expert(self, sql: Any, *args: Any, **kwargs: Any) -> Any:
-        self.connection.begin()
-        return super().copy_expert(sql, *args, **kwargs)  # type: ignore[misc]
-
-    def copy_from(self, file: Any, *args: Any, **kwargs: Any) -> Any:
-        self.connection.begin()
-        return super().copy_from(file, *args, **kwargs)  # type: ignore[misc]
-
-    def copy_to(self, file: Any, *args: Any, **kwargs: Any) -> Any:
-        self.connection.begin()
-        return super().copy_to(file, *args, **kwargs)  # type: ignore[misc]
-
-
-@functools.cache
-def _beginning(factory: type) -> type:
-    return type(factory.__name__, (_BeginningCursor, factory), {})
+    def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Run a statement of a cursor; one that begins a transaction makes the settings first."""
+        if not self.autocommit and self.get_transaction_status() == _IDLE and self.beginning:
+            with super().cursor(cursor_factory=psycopg2.extensions.cursor) as cursor:
+                cursor.execute(self.beginning)
+        return function(*arguments)

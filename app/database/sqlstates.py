@@ -1,4 +1,4 @@
-"""What the driver's errors mean: an outage, something that passes, or a refusal.
+"""What the driver's errors mean: an outage, a transient error, or a refusal.
 
 PostgreSQL's code decides (its documentation, appendix A), and never its words, which it has in many
 languages.
@@ -45,9 +45,7 @@ def error_of(error: psycopg2.Error, what: str = "the database refuses") -> Datab
         return unavailable(error)
     if _AWAY.fullmatch(code):
         return unavailable(error)
-    # Without the detail: of a constraint it is the whole row.
-    said = [error.diag.message_primary or str(error), error.diag.message_hint or ""]
-    reason = "; ".join(" ".join(text.split()) for text in said if text)
+    reason = reason_of(error)
     if _FULL.fullmatch(code):
         return DatabaseBusyError(f"PostgreSQL lacks what it needs: {reason}")
     if code == READ_ONLY:
@@ -92,7 +90,14 @@ _REPEATED = re.compile(r'(invalid [\w ]*value:?) "[^"]*"')
 
 
 def reason_of(error: Exception) -> str:
-    """Return what ended a connection, or why there is none, in one line without a URL's values."""
+    """Return what the driver, or PostgreSQL, says went wrong: in one line, without a URL's values.
+
+    Of a statement that is its sentence and its hint, without the detail, which may be a whole row;
+    of a connection that is lost or was never made, all that libpq says.
+    """
+    if isinstance(error, psycopg2.Error) and error.diag.message_primary:
+        said = [error.diag.message_primary, error.diag.message_hint or ""]
+        return "; ".join(" ".join(text.split()) for text in said if text)
     lines = [" ".join(line.split()) for line in str(error).splitlines()]
     said = [line if line[-1] in ".?!:;," else f"{line}." for line in lines if line]
     reason = " ".join(said).removesuffix(".") or type(error).__name__
@@ -120,15 +125,15 @@ def is_transient(error: BaseException) -> bool:
     documentation, appendix A; `heapam.c` for the last). Errors of a library that wraps psycopg2
     count by their cause.
     """
-    for found in _causes(error):
-        if isinstance(found, psycopg2.Error):
-            code = found.pgcode
+    for cause in _causes(error):
+        if isinstance(cause, psycopg2.Error):
+            code = cause.pgcode
             if code is None:  # it never reached the server, or lost it
-                return isinstance(found, psycopg2.OperationalError)
+                return isinstance(cause, psycopg2.OperationalError)
             if code == "23505":
-                return (found.diag.constraint_name or "").startswith("pg_")
+                return (cause.diag.constraint_name or "").startswith("pg_")
             if code == "XX000":
-                return bool(_RACES.search(str(found)))
+                return bool(_RACES.search(str(cause)))
             return _TRANSIENT.fullmatch(code) is not None
     return False
 
@@ -139,14 +144,14 @@ def comes_from_outside(error: BaseException) -> bool:
     A full disk, a folder without rights, a volume, a service or a table that is not there yet: what
     the system or the database answers, and whatever a library makes of that.
     """
-    return any(isinstance(found, (OSError, psycopg2.Error)) for found in _causes(error))
+    return any(isinstance(cause, (OSError, psycopg2.Error)) for cause in _causes(error))
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
     """Give an error, what it was raised from, and so on."""
     seen: set[int] = set()
-    found: BaseException | None = error
-    while found is not None and id(found) not in seen:
-        seen.add(id(found))
-        yield found
-        found = found.__cause__ or found.__context__
+    cause: BaseException | None = error
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
+        yield cause
+        cause = cause.__cause__ or cause.__context__

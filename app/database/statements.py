@@ -1,4 +1,4 @@
-"""The server's own statements: bounded in time; what the driver raises becomes ours here."""
+"""Runs the server's own statements: with timeouts, and the driver's errors turned into ours."""
 
 import contextlib
 from collections.abc import Iterator
@@ -8,10 +8,10 @@ import psycopg2
 import psycopg2.errorcodes
 import psycopg2.extensions
 
-from app.database.connection import Database
 from app.database.locks import LockReport
-from app.database.shares import Share
-from app.database.sqlstates import error_of, is_transient
+from app.database.pool import Database
+from app.database.pool_shares import Share
+from app.database.sqlstates import error_of, is_transient, reason_of
 from app.database.timeouts import Pace
 from app.errors import DatabaseBusyError, DatabaseError, DatabaseRefusedError
 
@@ -92,11 +92,10 @@ def refused(
         what: how the sentence of a refusal begins.
     """
     if error.pgcode in _WAITED and locks is not None and error.cursor is not None:
-        found = locks.sentence(error.cursor.query)
-        if found is not None:
-            return DatabaseBusyError(found)
+        sentence = locks.sentence(error.cursor.query)
+        if sentence is not None:
+            return DatabaseBusyError(sentence)
     known = error_of(error, what)
     if isinstance(known, DatabaseRefusedError) and (error.pgcode in _WAITED or is_transient(error)):
-        reason = " ".join(str(error).split())
-        return DatabaseBusyError(f"the database gave a statement up: {reason}; try again")
+        return DatabaseBusyError(f"the database gave a statement up: {reason_of(error)}; try again")
     return known

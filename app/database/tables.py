@@ -1,6 +1,6 @@
-"""What state our tables and their triggers are in: others may drop, restore or disable them."""
+"""The state of our tables and triggers, which others may drop, restore or disable."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,18 +25,18 @@ TRIGGERS = (
 FIRES = "tgenabled IN ('O', 'A')"
 """Whether a trigger fires in an ordinary session (`pg_trigger` in PostgreSQL's documentation)."""
 
-# A table that is made anew has another oid; a trigger that is disabled and enabled again, by
-# `pg_restore --disable-triggers` too, has another xmin.
+# A table that was dropped and created has another oid. A trigger that was disabled and enabled, as
+# `pg_restore --disable-triggers` does, has another xmin.
 LOOK = f"""
-    SELECT n.nspname, obj_description(c.oid, 'pg_class'),
+    SELECT n.nspname AS schema, obj_description(c.oid, 'pg_class') AS mark,
         ARRAY(SELECT t FROM unnest(ARRAY[{", ".join(f"'{name}'" for name in TABLES)}]) t
-            WHERE to_regclass(t) IS NULL),
+            WHERE to_regclass(t) IS NULL) AS missing,
         coalesce((SELECT json_object_agg(tgname, tgenabled) FROM pg_trigger
-            WHERE tgrelid = c.oid AND NOT tgisinternal), '{{}}'),
+            WHERE tgrelid = c.oid AND NOT tgisinternal), '{{}}') AS triggers,
         concat_ws(' ', c.oid, to_regclass('plugin_versions')::oid,
             to_regclass('plugin_endpoints')::oid,
             (SELECT string_agg(concat_ws(' ', oid, xmin, tgenabled), ' ' ORDER BY oid)
-                FROM pg_trigger WHERE tgrelid = c.oid AND NOT tgisinternal))
+                FROM pg_trigger WHERE tgrelid = c.oid AND NOT tgisinternal)) AS trace
     FROM (SELECT to_regclass('plugins')::oid AS oid) c
     LEFT JOIN pg_class r ON r.oid = c.oid LEFT JOIN pg_namespace n ON n.oid = r.relnamespace
 """  # noqa: S608 - constants
@@ -44,7 +44,7 @@ LOOK = f"""
 
 @dataclass(frozen=True, slots=True)
 class Tables:
-    """What was found, as this session's search_path finds it."""
+    """The tables that this session's search_path finds. Made by `read` of a row of `LOOK`."""
 
     schema: str | None
     """Where they are; None without the table `plugins`."""
@@ -55,13 +55,13 @@ class Tables:
     triggers: tuple[tuple[str, str], ...]
     """The triggers of `plugins`, each with its `tgenabled`."""
     trace: str
-    """Another one whenever a table was made anew, or a trigger touched."""
+    """Changes whenever a table is created again or a trigger is changed."""
 
     @classmethod
-    def read(cls, found: tuple[Any, ...]) -> "Tables":
+    def read(cls, row: Mapping[str, Any]) -> "Tables":
         """Make it from a row of `LOOK`."""
-        schema, mark, missing, triggers, trace = found
-        return cls(schema, mark, tuple(missing), tuple(sorted(triggers.items())), trace)
+        triggers = tuple(sorted(row["triggers"].items()))
+        return cls(row["schema"], row["mark"], tuple(row["missing"]), triggers, row["trace"])
 
     @property
     def not_firing(self) -> tuple[str, ...]:

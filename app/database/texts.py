@@ -1,4 +1,4 @@
-"""What PostgreSQL can hold, of texts that come from anywhere."""
+"""Makes texts that come from anywhere storable in PostgreSQL, whatever its encoding."""
 
 import json
 from collections.abc import Mapping, Sequence

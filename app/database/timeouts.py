@@ -1,14 +1,17 @@
-"""How long a transaction of the server's own may wait, and how long it may take."""
+"""How long the server's own transactions may wait and take, and how long its listener waits."""
 
 from dataclasses import dataclass
 from typing import Literal
+
+from app.database.connection import CONNECT_SECONDS
+from app.settings import Settings
 
 Pace = Literal["brief", "normal", "bulk"]
 """What a transaction does: change a row, read or write many, or move an archive."""
 
 BRIEF_SECONDS = 0.5
-"""What a brief statement may take beside one wait for a lock: a row's is waited for twice, first
-for a turn and then for the holder."""
+"""How much longer than one wait for a lock a brief statement may take: for a row it waits twice,
+for its turn and then for the holder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,8 +22,8 @@ class Timeouts:
     trip, and a pooler neither refuses them, as in the startup packet, nor hands them to others.
     """
 
-    lock_seconds: float = 2.0
-    statement_seconds: float = 30.0
+    lock_seconds: float = Settings.lock_seconds
+    statement_seconds: float = Settings.statement_seconds
     """A transaction that is left idle for so long is ended, too."""
 
     def bounds(self, pace: Pace = "normal") -> str:
@@ -40,3 +43,18 @@ class Timeouts:
 def plugin_bounds(seconds: float) -> dict[str, str]:
     """Return what bounds the statements of a plugin's session; a transaction may lift it."""
     return {"statement_timeout": str(int(seconds * 1000))}
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerTimes:
+    """How long a listener waits; all in seconds.
+
+    `max_backoff` is short, because everything must be right within 2 s of the database's return.
+    Where LISTEN does not work, everything is compared every `poll` seconds, `poll_rounds` times,
+    before LISTEN is tried again.
+    """
+
+    connect: float = CONNECT_SECONDS
+    max_backoff: float = 1.5
+    poll: float = 1.0
+    poll_rounds: int = 60

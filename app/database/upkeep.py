@@ -1,4 +1,4 @@
-"""Keeps our tables as they have to be, where others restore, disable or drop parts of them."""
+"""Repairs our tables after somebody else has restored, disabled or dropped parts of them."""
 
 import logging
 import time
@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from app.conditions import Conditions
 from app.database.locks import PUBLISH_LOCK
+from app.database.rows import only_row
 from app.database.schema import apply_schema, fire_always
 from app.database.statements import Lender, statement, transaction
 from app.database.tables import LOOK, Tables, silence_of
@@ -14,14 +15,12 @@ from app.errors import DatabaseBusyError, DatabaseRefusedError
 log = logging.getLogger(__name__)
 
 GRACE_SECONDS = 60.0
-"""How long a trigger has to be missing before it is put back: a restore makes them at its end."""
 
 BARE_SECONDS = 5.0
-"""How long rows have to be without endpoints before they get them back: a restore brings the rows
-first."""
+"""How long rows must be without endpoints before they get them back: a restore writes them last."""
 
-PATIENCE = "100ms"
-"""How long a repair waits for a lock: who writes rows would wait behind it."""
+LOCK_TIMEOUT = "100ms"
+"""How long a repair waits for a lock: sessions that write rows would queue behind it."""
 
 CONDITION = "tables"
 
@@ -29,7 +28,7 @@ _RESTORING = """
     EXISTS (SELECT 1 FROM pg_stat_activity
         WHERE datname = current_database() AND application_name = 'pg_restore')
 """
-# Where a subscription brings the endpoints, they come by it.
+# Where a subscription replicates the endpoints, they come through it.
 _BARE = f"""
     SELECT array_agg(p.id ORDER BY p.id) FROM plugins p JOIN plugin_versions v
         ON v.plugin_name = p.name AND v.source_digest = plugin_digest(p.name, p.binary_path)
@@ -53,25 +52,33 @@ _GIVE_BACK = """
 
 
 class Upkeep:
-    """What one process sees of our tables' state, and does about it.
+    """Watches the state of our tables for one process, and repairs them.
 
-    `seen` is called in the recorder's thread, all else in the reconciler's.
+    The recorder's thread calls `seen` with each heartbeat; the reconciler's calls `mend` before it
+    compares everything, and `give_back_endpoints` once `look_at` has come.
     """
 
     def __init__(
-        self, database: Lender, conditions: Conditions, changed: Callable[[], None]
+        self,
+        database: Lender,
+        conditions: Conditions,
+        changed: Callable[[], None],
+        grace_seconds: float = GRACE_SECONDS,
     ) -> None:
         """Make it.
 
         Args:
             database: the server's own.
             conditions: what is not as it should be.
-            changed: called when a table was made anew or a trigger touched: everything is to be
-                compared, because nobody may have told of the rows.
+            changed: called when a table was created again or a trigger changed. Everything must be
+                compared then: changes of rows may not have been notified.
+            grace_seconds: how long a trigger must be missing before it is put back: a restore
+                creates them last.
         """
         self._database = database
         self._conditions = conditions
         self._changed = changed
+        self._grace_seconds = grace_seconds
         self._trace: str | None = None
         self._broken_since: float | None = None
         self._said = ""
@@ -103,10 +110,10 @@ class Upkeep:
     # --- tables and triggers ---------------------------------------------------------------
 
     def mend(self) -> None:
-        """Mend what others have done to our tables, before everything is compared.
+        """Repair our tables, before everything is compared.
 
-        Never a missing table `plugins`, nor the triggers of an empty one: these are of a restore
-        that has not come to its end, and what it was to bring is served on.
+        A missing table `plugins` is never created, nor the triggers of an empty one: a restore is
+        not finished, and the server keeps serving what it served last.
 
         Raises:
             DatabaseUnavailableError: the database is away.
@@ -114,10 +121,10 @@ class Upkeep:
         self.rows_arrived()
         with statement(self._database) as cursor:
             cursor.execute(
-                f"SELECT {_RESTORING}, look.* FROM ({LOOK}) look"  # noqa: S608 - constants
+                f"SELECT {_RESTORING} AS restoring, look.* FROM ({LOOK}) look"  # noqa: S608
             )
-            restoring, *found = cursor.fetchone()
-        tables = Tables.read(tuple(found))
+            row = only_row(cursor)
+        tables = Tables.read(row)
         self.schema = tables.schema
         if tables.is_whole:
             self._broken_since = None
@@ -126,11 +133,11 @@ class Upkeep:
             else:
                 self._is_well()
             return
-        self._say(f"{_shortcoming(tables)}; what was served last is served on")
+        self._say(f"{_shortcoming(tables)}; the server keeps serving what it served last")
         now = time.monotonic()
-        if self._broken_since is None or restoring:
+        if self._broken_since is None or row["restoring"]:
             self._broken_since = now
-        if now - self._broken_since < GRACE_SECONDS or tables.schema is None:
+        if now - self._broken_since < self._grace_seconds or tables.schema is None:
             return
         if not (tables.silent and self._is_empty()):
             self._repair(_shortcoming(tables), apply_schema)
@@ -145,7 +152,7 @@ class Upkeep:
             with self._database.connection() as connection:
                 pool = self._database.pool
                 beginning = pool.sessions.beginning
-                action(connection, pool.locks, patience=PATIENCE, beginning=beginning)
+                action(connection, pool.locks, lock_timeout=LOCK_TIMEOUT, beginning=beginning)
         except (DatabaseRefusedError, DatabaseBusyError) as error:
             self._say(f"{what}; it cannot be mended here: {error}")
         else:

@@ -62,24 +62,24 @@ def parse_url(url: str, variable: str = "DATABASE_URL") -> dict[str, str]:
             raise SettingsError(f"{variable} cannot be read: a / stands before the @; {_ENCODE}.")
         url = f"postgresql://{rest}"
     try:
-        found: dict[str, str] = psycopg2.extensions.parse_dsn(url)
+        parameters: dict[str, str] = psycopg2.extensions.parse_dsn(url)
     except (psycopg2.Error, ValueError, UnicodeError) as error:
         said = str(error).strip().removeprefix("invalid dsn: ")
         fault = next((ours for theirs, ours in _FAULTS.items() if said.startswith(theirs)), "")
         because = f" ({fault})" if fault else ""
         raise SettingsError(f"{variable} cannot be read{because}; {_EXPECTED}.") from None
-    _check_host(found, variable)
-    if _PARAMETER_IN_NAME.search(found.get("dbname", "")):
+    _check_host(parameters, variable)
+    if _PARAMETER_IN_NAME.search(parameters.get("dbname", "")):
         raise SettingsError(
             f"{variable} has a parameter in the database's name; the first one stands behind a ?, "
             "as in postgresql://host/name?connect_timeout=5&sslmode=require."
         )
-    return found
+    return parameters
 
 
-def _check_host(found: dict[str, str], variable: str) -> None:
+def _check_host(parameters: dict[str, str], variable: str) -> None:
     """Refuse what libpq would take for a host, and repeat in its error, but is of a password."""
-    if not all(_HOST.fullmatch(host) for host in found.get("host", "").split(",")):
+    if not all(_HOST.fullmatch(host) for host in parameters.get("host", "").split(",")):
         raise SettingsError(f"{variable} names a host that cannot be one; {_ENCODE}.")
-    if not all(_PORT.fullmatch(port) for port in found.get("port", "").split(",")):
+    if not all(_PORT.fullmatch(port) for port in parameters.get("port", "").split(",")):
         raise SettingsError(f"{variable} names a port that is no number; {_ENCODE}.")

@@ -6,28 +6,44 @@ from typing import Any
 
 import psycopg2.errorcodes
 
+from app.database.rows import Row, columns_of, fetch_rows, only_row, record_of
 from app.database.statements import Lender, statement, transaction
 from app.database.tables import LOOK, Tables
 from app.database.texts import as_json, encoding_of
 from app.errors import DatabaseRefusedError
 from app.presence import Presence, own_presence
-from app.records import Crew, LoadRecord, WorkerLoad, WorkerReport, WorkerRow
+from app.worker_records import Crew, LoadRecord, WorkerLoad, WorkerReport, WorkerRow
 
 HEARTBEAT_SECONDS = 2.0
+"""How often a process says that it lives."""
+
 DEAD_AFTER_HEARTBEATS = 3
 
 _ALIVE = (
     f"heartbeat_at >= clock_timestamp() - interval '{HEARTBEAT_SECONDS * DEAD_AFTER_HEARTBEATS} s'"
 )
 
-# By which a process of this machine is looked up: one that was killed is not counted for as long as
-# its heartbeat would let it. Of other machines the heartbeat decides.
-_PRESENCE = "w.machine, w.pid, w.started"
+# A process of this machine is looked up by these: one that was killed is not counted until its
+# heartbeat expires. For other machines' processes the heartbeat decides.
+_PRESENCE = columns_of(Presence, of="w")
 
-# Whom another process is dropping already is left to that one; so nobody waits for anybody.
+_WORKERS = f"""
+    SELECT w.machine, w.started, {columns_of(WorkerRow, of="w", without=("reasons",))},
+        coalesce(w.reasons, '[]') AS reasons
+    FROM plugin_workers w WHERE {_ALIVE} ORDER BY w.host, w.pid
+"""  # noqa: S608 - constants
+_LOADS = f"""
+    SELECT {_PRESENCE}, w.id, w.host, w.master, w.crew,
+        l.plugin_name AS plugin, {columns_of(LoadRecord, of="l", without=("plugin",))}
+    FROM plugin_workers w LEFT JOIN plugin_loads l
+        ON l.worker_id = w.id AND l.plugin_name = %s
+    WHERE {_ALIVE} ORDER BY w.host, w.pid
+"""  # noqa: S608 - constants
+
+# A row that another process is deleting already is skipped, so that nobody waits.
 _DEAD = f"SELECT id FROM plugin_workers WHERE NOT {_ALIVE} FOR UPDATE SKIP LOCKED"  # noqa: S608
 
-# In the statement that drops processes: nothing but this file relates the two tables.
+# Part of each statement that deletes processes: there is no foreign key between the two tables.
 _THEIR_LOADS = "loads AS (DELETE FROM plugin_loads l USING dropped d WHERE l.worker_id = d.id)"
 
 
@@ -101,8 +117,8 @@ class WorkerRepository:
                 f" SELECT beat.id, tables.* FROM ({LOOK}) tables LEFT JOIN beat ON true",
                 (*_columns(report, encoding_of(cursor)), worker, worker),
             )
-            known, *tables = cursor.fetchone()
-            return Tables.read(tuple(tables)) if known else None
+            row = only_row(cursor)
+            return Tables.read(row) if row["id"] else None
 
     def record(self, worker: str, loads: Collection[LoadRecord]) -> bool:
         """Note what a process runs of some plugins; return whether it is entered at all."""
@@ -110,16 +126,15 @@ class WorkerRepository:
             encoding = encoding_of(cursor)
             cursor.execute(
                 "INSERT INTO plugin_loads (worker_id, plugin_name, plugin_id, generation,"
-                " reconciled, state, error, milliseconds)"
+                " reconciled, state, error)"
                 " SELECT w.id, l.*"
                 " FROM (SELECT id FROM plugin_workers WHERE id = %s FOR KEY SHARE) w,"
                 " unnest(%s::text[], %s::text[], %s::bigint[], %s::bigint[], %s::text[],"
-                " %s::jsonb[], %s::float8[]) l"
+                " %s::jsonb[]) l"
                 " ON CONFLICT (worker_id, plugin_name) DO UPDATE SET"
                 " plugin_id = EXCLUDED.plugin_id, generation = EXCLUDED.generation,"
                 " reconciled = EXCLUDED.reconciled, state = EXCLUDED.state,"
-                " error = EXCLUDED.error, milliseconds = EXCLUDED.milliseconds,"
-                " recorded_at = clock_timestamp()",
+                " error = EXCLUDED.error",
                 (
                     worker,
                     [load.plugin for load in loads],
@@ -128,7 +143,6 @@ class WorkerRepository:
                     [load.reconciled for load in loads],
                     [load.state for load in loads],
                     [as_json(load.error, encoding) for load in loads],
-                    [load.milliseconds for load in loads],
                 ),
             )
             return bool(cursor.rowcount)
@@ -172,9 +186,9 @@ class WorkerRepository:
                 f"SELECT {_PRESENCE}, w.id FROM plugin_workers w WHERE w.machine = %s",  # noqa: S608
                 (own_presence().machine,),
             )
-            found = cursor.fetchall()
-            live = {worker for (worker,) in _live(found)}
-            gone = [worker for *_, worker in found if worker not in live]
+            rows = fetch_rows(cursor)
+            live = {row["id"] for row in _live(rows)}
+            gone = [row["id"] for row in rows if row["id"] not in live]
             if gone:
                 cursor.execute(
                     "WITH dropped AS (DELETE FROM plugin_workers WHERE id IN (SELECT id"  # noqa: S608
@@ -199,12 +213,7 @@ class WorkerRepository:
 
     def list_workers(self) -> list[WorkerRow]:
         """Return the live processes, by host and process id."""
-        found = self._read_live(
-            f"SELECT {_PRESENCE}, w.id, w.host, w.pid, w.generations_alive, w.started_at,"  # noqa: S608
-            " w.heartbeat_at, w.status, coalesce(w.reasons, '[]')"
-            f" FROM plugin_workers w WHERE {_ALIVE} ORDER BY w.host, w.pid"
-        )
-        return [WorkerRow(*columns) for columns in found]
+        return [record_of(WorkerRow, row) for row in self._read_live(_WORKERS)]
 
     def load_errors(self, plugin: str | None = None) -> dict[tuple[str, int], Mapping[str, Any]]:
         """Return why live processes do not serve what the rows of plugins say, if they do not.
@@ -216,7 +225,7 @@ class WorkerRepository:
             An error for each row's id and generation that one of them could not load: that of the
             first of them, by host and process id, so that everybody is told the same.
         """
-        found = self._read_live(
+        rows = self._read_live(
             f"SELECT {_PRESENCE}, l.plugin_id, l.reconciled, l.error"  # noqa: S608
             " FROM plugin_loads l JOIN plugin_workers w ON w.id = l.worker_id"
             f" WHERE l.error IS NOT NULL AND {_ALIVE}"
@@ -224,49 +233,43 @@ class WorkerRepository:
             " ORDER BY w.host DESC, w.pid DESC",  # so that the first is the one that stays
             (plugin, plugin),
         )
-        return {(row, generation): error for row, generation, error in found}
+        return {(row["plugin_id"], row["reconciled"]): row["error"] for row in rows}
 
     def loads_of(self, plugin: str) -> list[WorkerLoad]:
         """Return what every live process runs of a plugin."""
-        found = self._read_live(
-            f"SELECT {_PRESENCE}, w.id, w.host, w.pid, w.machine, w.master, w.crew,"  # noqa: S608
-            " l.plugin_id, l.generation, l.reconciled, l.state, l.error, l.milliseconds"
-            " FROM plugin_workers w LEFT JOIN plugin_loads l"
-            f" ON l.worker_id = w.id AND l.plugin_name = %s WHERE {_ALIVE}"
-            " ORDER BY w.host, w.pid",
-            (plugin,),
-        )
-        return [
-            WorkerLoad(
-                host,
-                pid,
-                LoadRecord(plugin, *load) if load[0] is not None else None,
-                worker,
-                Crew(*crew) if None not in crew else None,
-            )
-            for worker, host, pid, *rest in found
-            for crew, load in ((rest[:3], rest[3:]),)
-        ]
+        return [_worker_load(row) for row in self._read_live(_LOADS, (plugin,))]
 
-    def _read_live(self, query: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    def _read_live(self, query: str, values: tuple[Any, ...] = ()) -> list[Row]:
         """Return the rows of live processes; none from a standby, which has no unlogged tables."""
         try:
             with statement(self._database) as cursor:
                 cursor.execute(query, values)
-                return _live(cursor.fetchall())
+                return _live(fetch_rows(cursor))
         except DatabaseRefusedError as error:
             if error.sqlstate != psycopg2.errorcodes.FEATURE_NOT_SUPPORTED:
                 raise
             return []
 
 
-def _live(found: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-    """Return rows that begin with a presence without it, and without those of ended processes."""
-    gone: dict[tuple[Any, ...], bool] = {}
-    for row in found:
-        if row[:3] not in gone:
-            gone[row[:3]] = Presence(*row[:3]).is_gone()
-    return [row[3:] for row in found if not gone[row[:3]]]
+def _live(rows: list[Row]) -> list[Row]:
+    """Return the rows without those of processes that have ended."""
+    gone: dict[Presence, bool] = {}
+    for row in rows:
+        presence = record_of(Presence, row)
+        if presence not in gone:
+            gone[presence] = presence.is_gone()
+    return [row for row in rows if not gone[record_of(Presence, row)]]
+
+
+def _worker_load(row: Row) -> WorkerLoad:
+    crew = (row["machine"], row["master"], row["crew"])
+    return WorkerLoad(
+        row["host"],
+        row["pid"],
+        record_of(LoadRecord, row) if row["plugin_id"] is not None else None,
+        row["id"],
+        Crew(*crew) if None not in crew else None,
+    )
 
 
 def _columns(report: WorkerReport, encoding: str | None) -> tuple[Any, ...]:

@@ -78,13 +78,17 @@ def contract_faults(instance: object) -> list[str]:
     return faults
 
 
-def read_metadata(name: str, package: GenerationImporter, instance: Any) -> PluginMetadata:
-    """Return what a plugin says of itself.
+def read_metadata(
+    name: str, package: GenerationImporter, instance: Any, *, versioned: bool
+) -> PluginMetadata:
+    """Return what a plugin says of itself; its version may be empty where it is `versioned`.
 
     Raises:
         LoadError: `get_metadata` fails, or a field is missing, too long or no text.
     """
     faults, values = guarded(name, "get_metadata", package, _metadata_values, name, instance)
+    if not versioned and values.get("version") == "":
+        faults.append("version is '', expected 1 to 100 characters, here or in plugin.yaml")
     if faults:
         file, line = _defined_at(package, instance.get_metadata) or (None, None)
         raise LoadError(name, "; ".join(faults), phase="get_metadata", file=file, line=line)
@@ -105,7 +109,7 @@ def _metadata_values(name: str, instance: Any) -> tuple[list[str], dict[str, str
             "\0" in value
             or not _is_utf8(value)
             or len(value) > limit
-            or (not value and key in {"name", "version"})
+            or (not value and key == "name")
         ):
             faults.append(f"{key} is {value[:40]!r}, expected 1 to {limit} characters")
         else:

@@ -81,6 +81,7 @@ def load(
     steps: Steps | None = None,
     surroundings: Surroundings | None = None,
     tried: bool = False,
+    versioned: bool = False,
 ) -> LoadedPlugin:
     """Load an artifact as one generation of its plugin.
 
@@ -96,6 +97,7 @@ def load(
         surroundings: the names under which the server is called, for a plugin that has its
             callers checked; None for the names of this machine.
         tried: whether the plugin's trial has passed.
+        versioned: whether its manifest names a version, so that its metadata may leave it empty.
 
     Raises:
         ArtifactError: the archive does not match its hash.
@@ -103,7 +105,9 @@ def load(
         DatabaseUnavailableError: the plugin needed the database and it was away.
     """
     try:
-        loaded = _load(artifact, make_context, row_id, generation, steps or Steps(), tried)
+        loaded = _load(
+            artifact, make_context, row_id, generation, steps or Steps(), tried, tried or versioned
+        )
     except BenanaError as error:
         # Whoever keeps the error must not keep the plugin's frames with it.
         error.__context__ = error.__cause__ = None
@@ -123,6 +127,7 @@ def _load(
     generation: int,
     steps: Steps,
     tried: bool,
+    versioned: bool,
 ) -> LoadedPlugin:
     name, began = artifact.plugin, time.monotonic()
     package = GenerationImporter(Archive.verified(artifact), generation)
@@ -131,7 +136,7 @@ def _load(
         module = guarded(name, "import", package, package.import_entry)
         instance = create_instance(name, package, module)
         steps.reached("get_metadata")
-        metadata = read_metadata(name, package, instance)
+        metadata = read_metadata(name, package, instance, versioned=versioned)
         context = make_context(name, dict(package.content.config))
         steps.reached("initialize")
         guarded(name, "initialize", package, instance.initialize, context)

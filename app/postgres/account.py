@@ -15,7 +15,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from app.errors import EmbeddedDatabaseError
-from app.postgres.host import NAME, SOCKET_NAME, Account, locked, owner_of, user_name
+from app.postgres.shared_folder import locked
+from app.postgres.sockets import SOCKET_NAME
+from app.postgres.users import NAME, Account, owner_of, user_name
 
 log = logging.getLogger(__name__)
 

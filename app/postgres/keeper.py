@@ -146,9 +146,11 @@ class Keeper(OwnThread):
     line in the log for all of that, unless the reason changes.
     """
 
-    def __init__(self, supervisor: SupervisorProcess) -> None:
+    def __init__(self, supervisor: SupervisorProcess, restarts: Restarts | None = None) -> None:
+        """Make it for a supervisor that was started; `restarts` says how long it waits."""
         super().__init__("benana-postgres")
         self._supervisor = supervisor
+        self._restarts = restarts or Restarts()
         self._wake_read, self._wake_write = os.pipe()
 
     def start(self) -> None:
@@ -174,7 +176,7 @@ class Keeper(OwnThread):
     def _run(self) -> None:
         # Signals are for the main thread: gunicorn would see one that came here a second late.
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-        restarts = Restarts()
+        restarts = self._restarts
         failure = told = ""
         while self._has_ended():
             reason = failure or self._supervisor.reason or "it was killed"

@@ -1,6 +1,6 @@
 """The PostgreSQL that comes along: started by the gunicorn master where there is no DATABASE_URL.
 
-The server itself only starts a supervisor (`postgres_supervisor.py`) and waits for it, so that
+The server itself only starts a supervisor (`supervisor.py`) and waits for it, so that
 PostgreSQL is looked after by a process that has nothing else to do, and that ends with the
 server, however the server ends.
 """
@@ -13,14 +13,11 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 from app.errors import EmbeddedDatabaseError
-from app.postgres.host import (
-    NAME,
-    SHARED_DIR,
-    accepts_connections,
-    find_install,
-    socket_folder,
-)
+from app.postgres.binaries import find_install
 from app.postgres.keeper import Keeper, SupervisorProcess
+from app.postgres.shared_folder import SHARED_DIR
+from app.postgres.sockets import accepts_connections, socket_folder
+from app.postgres.users import NAME
 
 POLL_INTERVAL = 0.05  # seconds between two looks at another server's PostgreSQL
 

@@ -1,6 +1,6 @@
 """The small process that keeps one PostgreSQL running for as long as its server lives.
 
-`embedded.py` starts it as `python -m app.postgres.supervisor`. It holds an exclusive
+`keeper.py` starts it as `python -m app.postgres.supervisor`. It holds an exclusive
 lock on the data folder, so there is one PostgreSQL for any number of servers on that folder; who
 does not get the lock waits for it and takes over. Its standard input is a pipe from the server:
 a byte or its end means stop. Its standard output is a pipe back: one line `waiting`, `ready` or
@@ -9,7 +9,6 @@ a byte or its end means stop. Its standard output is a pipe back: one line `wait
 
 import logging
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -18,32 +17,21 @@ from contextlib import suppress
 from pathlib import Path
 
 from app.errors import EmbeddedDatabaseError
-from app.files import make_private
 from app.postgres.account import admit, choose_account, give
-from app.postgres.host import (
-    NAME,
-    accepts_connections,
-    discard_new_cluster,
-    find_cluster,
-    make_socket_folder,
-    new_cluster_folder,
-    owner_of,
-    reachable_install,
-    server_version,
-    socket_folder,
-    user_name,
-)
+from app.postgres.binaries import reachable_install, server_version
+from app.postgres.clusters import discard_new_cluster, find_cluster, new_cluster_folder
+from app.postgres.leftovers import Leftovers
+from app.postgres.log_file import LogFile
 from app.postgres.processes import FolderLock, Restarts, Watch
-from app.postgres.remains import Remains
+from app.postgres.programs import Programs
 from app.postgres.reports import ServerLog, report
-from app.processes import die_with_parent
+from app.postgres.sockets import accepts_connections, make_socket_folder, socket_folder
+from app.postgres.users import NAME, owner_of, user_name
 
 log = logging.getLogger(__name__)
 
-LOG_LIMIT = 8 << 20  # bytes of postgres.log before it becomes postgres.log.1
 FAST_SHUTDOWN = 8.0  # seconds for a shutdown with a checkpoint
 IMMEDIATE_SHUTDOWN = 3.0  # seconds for one without
-ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"}
 SETTINGS = {
     "listen_addresses": "",
     "max_connections": "200",
@@ -80,9 +68,9 @@ class Supervisor:
         self._watch = watch
         self._sockets = socket_folder(data_dir)
         self._has_sockets = False
-        self._log = data_dir / "postgres.log"
+        self._log = LogFile(data_dir)
         self._lock = FolderLock(data_dir / "postgres.lock", watch)
-        self.patient = False  # whether a failure to start is tried again, and not reported
+        self.retries = False  # whether a failure to start is tried again, and not reported
 
     def run(self) -> None:
         """Serve until told to stop, which is SystemExit.
@@ -91,7 +79,7 @@ class Supervisor:
         """
         self._find_cluster()  # somebody else's is refused before anything is touched
         self._data_dir.mkdir(parents=True, exist_ok=True)
-        self.patient = self._lock.take(lambda: report("waiting"))
+        self.retries = self._lock.take(lambda: report("waiting"))
         try:
             self._prepare()
             self._serve()
@@ -114,10 +102,11 @@ class Supervisor:
         cluster = self._find_cluster()
         self._account = choose_account(cluster, self._data_dir, self._shared_dir)
         self._install = reachable_install(self._install, self._account, self._shared_dir)
+        self._programs = Programs(self._install, self._account, self._log, self._watch)
         self._cluster = cluster or self._data_dir / "postgres"
         # First of all, because a PostgreSQL whose data folder was removed under it still writes
         # its pg_control to that path, and would ruin the new cluster there.
-        self._clear_remains()
+        self._clear_leftovers()
         if cluster is None:
             self._cluster = self._create_cluster()
         elif self._account is not None and self._account.uid != cluster.stat().st_uid:
@@ -128,12 +117,12 @@ class Supervisor:
         """Run initdb in a folder aside and publish it whole; return the cluster's real path."""
         folder = new_cluster_folder(self._data_dir, self._account, self._shared_dir)
         try:
-            self._run_tool(
+            self._programs.run(
                 "initdb", "-D", folder, "-U", NAME, "--auth-local=peer", "--auth-host=reject",
                 "--encoding=UTF8", "--locale=C", "--locale-provider=builtin",
                 "--builtin-locale=C.UTF-8", "--no-sync", "--no-instructions",
             )  # fmt: skip
-            self._run_tool(
+            self._programs.run(
                 "postgres", "--single", "-F", "-c", "exit_on_error=on", "-D", folder, "postgres",
                 text=f"CREATE DATABASE {NAME}\n",
             )  # fmt: skip
@@ -144,29 +133,12 @@ class Supervisor:
         (self._data_dir / "postgres.new").rename(published)
         return published.resolve()
 
-    def _run_tool(self, name: str, *arguments: str | Path, text: str = "") -> None:
-        mark = self._log_size()
-        reader, writer = os.pipe()
-        try:
-            with os.fdopen(writer, "w") as file:
-                file.write(text)  # far less than a pipe holds: this does not block
-            tool = self._spawn(name, arguments, signal.SIGKILL, stdin=reader)
-        finally:
-            os.close(reader)
-        try:
-            self._watch.until_exit(tool)
-        finally:
-            tool.kill()
-            tool.wait()
-        if tool.returncode != 0:
-            raise EmbeddedDatabaseError(self._failure(f"`{name}` failed", mark))
-
     def _check_version(self) -> None:
-        found = (self._cluster / "PG_VERSION").read_text().strip()
+        made_by = (self._cluster / "PG_VERSION").read_text().strip()
         ours = server_version(self._install)
-        if found != ours.partition(".")[0]:
+        if made_by != ours.partition(".")[0]:
             raise EmbeddedDatabaseError(
-                f"The database {self._cluster} was made by PostgreSQL {found}, and the embedded "
+                f"The database {self._cluster} was made by PostgreSQL {made_by}, and the embedded "
                 f"one is {ours}. Dump it with the old version and load it into the new one "
                 f"(pg_dump, psql), or set BENANA_DATA_DIR to another folder."
             )
@@ -177,11 +149,11 @@ class Supervisor:
         told = ""
         while True:
             restarts.started()
-            failure = f"PostgreSQL ended; see {self._log}"
+            failure = f"PostgreSQL ended; see {self._log.path}"
             try:
                 self._run_once()
             except (EmbeddedDatabaseError, OSError) as error:
-                if not self.patient:
+                if not self.retries:
                     raise
                 failure = str(error)
             if not self._lock.is_held():
@@ -196,58 +168,37 @@ class Supervisor:
 
     def _run_once(self) -> None:
         """Run PostgreSQL until it ends; raise EmbeddedDatabaseError if it never was ready."""
-        mark = self._log_size()
+        mark = self._log.size
         process = self._launch()
         try:
             ready = self._until_ready(process)
             if ready:
                 report("ready")
-                self.patient = True
+                self.retries = True
                 while not self._watch.until_exit(process, 60.0):
-                    self._bound_log()
+                    self._log.bound()
         finally:
             self._stop(process)
-        # Backends of a killed postmaster hold its memory until they notice: that passes.
-        if not ready and b"is still in use" not in self._log_since(mark):
-            raise EmbeddedDatabaseError(self._failure("PostgreSQL did not start", mark))
+        # Backends of a killed postmaster hold its memory until they notice, which is transient.
+        if not ready and b"is still in use" not in self._log.since(mark):
+            raise EmbeddedDatabaseError(self._log.failure("PostgreSQL did not start", mark))
 
     def _launch(self) -> subprocess.Popen[bytes]:
-        self._clear_remains()
+        self._clear_leftovers()
         settings = SETTINGS | {"unix_socket_directories": str(self._sockets)}
         settings |= admit(self._cluster, self._account)
         options = [part for item in settings.items() for part in ("-c", "=".join(item))]
         # SIGINT is PostgreSQL's fast shutdown.
-        return self._spawn("postgres", ["-D", self._cluster, *options], signal.SIGINT)
+        return self._programs.spawn("postgres", ["-D", self._cluster, *options], signal.SIGINT)
 
-    def _spawn(
-        self,
-        name: str,
-        arguments: Sequence[str | Path],
-        death_signal: signal.Signals,
-        stdin: int = subprocess.DEVNULL,
-    ) -> subprocess.Popen[bytes]:
-        account = self._account
-        with self._log.open("ab") as output:
-            make_private(output.fileno())  # it holds statements and values
-            return subprocess.Popen(
-                [self._install / "bin" / name, *arguments],
-                stdin=stdin,
-                stdout=output,
-                stderr=output,
-                cwd="/",
-                env=ENVIRONMENT,
-                user=account.uid if account else None,
-                group=account.gid if account else None,
-                extra_groups=[] if account else None,
-                preexec_fn=die_with_parent(death_signal),  # runs after the change of user
-            )
-
-    def _clear_remains(self) -> None:
+    def _clear_leftovers(self) -> None:
         # The owner is not yet the account where the cluster is to be given away.
         owner = owner_of(self._cluster) if self._cluster.exists() else self._account
         make_socket_folder(self._sockets, self._account, owner)
         self._has_sockets = True
-        Remains(self._cluster, self._sockets, owner if self._account else None, self._watch).clear()
+        Leftovers(
+            self._cluster, self._sockets, owner if self._account else None, self._watch
+        ).clear()
 
     def _until_ready(self, process: subprocess.Popen[bytes]) -> bool:
         """Wait until PostgreSQL accepts connections; return False if it has ended instead."""
@@ -262,30 +213,6 @@ class Supervisor:
             if process.poll() is None:
                 process.send_signal(number)
                 self._watch.until_exit(process, seconds)
-
-    def _log_size(self) -> int:
-        return self._log.stat().st_size if self._log.exists() else 0
-
-    def _log_since(self, mark: int) -> bytes:
-        with self._log.open("rb") as file:
-            file.seek(mark)
-            return file.read()
-
-    def _bound_log(self) -> None:
-        """Begin the log anew where it has grown long; PostgreSQL goes on appending to it."""
-        if self._log_size() > LOG_LIMIT:
-            shutil.copy(self._log, self._log.with_suffix(".log.1"))
-            os.truncate(self._log, 0)
-
-    def _failure(self, what: str, mark: int) -> str:
-        lines = self._log_since(mark).decode(errors="replace").splitlines()
-        tail = "\n".join(f"  {line}" for line in lines[-8:])
-        return (
-            f"{what} (data folder {self._data_dir}). It said:\n"
-            f"{tail or '  nothing, as if the disk were full'}\n"
-            f"Mend that (all of it is in {self._log}), set BENANA_DATA_DIR to another folder, "
-            f"or set DATABASE_URL."
-        )
 
 
 def unusable(data_dir: Path, error: OSError) -> str:

@@ -42,7 +42,7 @@ class ErrorRecords:
             elif row is not None:
                 self._repository.record_error(row, error.as_record())
             else:
-                self._repository.record_failure(name, str(folder), error.as_record())
+                self._repository.failures.record(name, str(folder), error.as_record())
             self._lost.pop(name, None)
         except (DatabaseRefusedError, DatabaseReadOnlyError) as found:
             look.unrecorded = str(found)

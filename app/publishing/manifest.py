@@ -2,14 +2,16 @@
 
 import json
 import re
+from dataclasses import replace
 from typing import Any, cast
 
 import yaml
 
 from app.errors import DiscoveryError
 from app.loading.callers import parse_host, parse_origin
+from app.plugin import PluginMetadata
 from app.publishing.ignore import MANIFEST_NAME, read_patterns
-from app.records import Manifest
+from app.records import Manifest, PluginSource
 
 FILE_NAME = MANIFEST_NAME
 MAX_BYTES = 64 * 1024
@@ -87,11 +89,36 @@ def parse_manifest(plugin: str, raw: bytes, default_entry: str) -> Manifest:
         else:
             if value is not None:
                 values[key] = value
+                if key == "version":
+                    values["version_line"] = value_node.start_mark.line + 1
     if values.get("name", plugin) != plugin:
         faults.append((f"name is {values['name']!r}, expected {plugin!r}, the folder's name", node))
     if faults:
         raise _fault(plugin, "; ".join(message for message, _ in faults), faults[0][1])
     return Manifest(**values)
+
+
+def complete_metadata(metadata: PluginMetadata, source: PluginSource) -> PluginMetadata:
+    """Fill what a plugin's metadata leaves empty from its manifest.
+
+    Raises:
+        DiscoveryError: both name a version, and not the same.
+    """
+    manifest = source.manifest
+    if metadata.version and manifest.version and metadata.version != manifest.version:
+        raise DiscoveryError(
+            source.name,
+            f"{FILE_NAME}: version is {manifest.version!r}, but get_metadata() returns "
+            f"{metadata.version!r}; make them the same, or leave one of them empty",
+            file=FILE_NAME,
+            line=manifest.version_line,
+        )
+    return replace(
+        metadata,
+        version=metadata.version or manifest.version or "",
+        description=metadata.description or manifest.description or "",
+        author=metadata.author or manifest.author or "",
+    )
 
 
 def _compose(plugin: str, raw: bytes) -> yaml.Node | None:

@@ -136,7 +136,7 @@ class Publisher:
                 if self._repository.unregister(name, str(folder)):
                     log.info("%s: its folder is gone, unregistered", name)
                 self._seen.forget(name)
-            self._repository.forget_failure(name)
+            self._repository.failures.forget(name)
         except DatabaseRefusedError as error:
             refused = PluginError(name, error.message, phase="unregister")
             self._sources.record(name, row, folder, look, refused)
@@ -236,7 +236,7 @@ class Publisher:
         """Forget the folders that are gone; return the plugins that somebody's lock keeps."""
         failures = {
             failure.name
-            for failure in self._repository.list_failures()
+            for failure in self._repository.failures.list_all()
             if Path(failure.source_path).parent == self._root
             and not self._is_listed(Path(failure.source_path))
         }
@@ -248,7 +248,7 @@ class Publisher:
                 if self._folder_is_gone(name, row):
                     self._remove(name, row, look)
                 elif name in failures:
-                    self._repository.forget_failure(name)
+                    self._repository.failures.forget(name)
             except DatabaseBusyError as error:
                 self.refusals.wait(name, error)
                 locked.append(name)

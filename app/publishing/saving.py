@@ -3,13 +3,11 @@
 import contextlib
 import logging
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 from app.database.repository import Repository
 from app.errors import ArtifactError, DatabaseError, PluginError, SupersededError
 from app.package.store import store_artifact
-from app.plugin import PluginMetadata
 from app.publishing.attempt import SAVE_SECONDS, PublishAttempt
 from app.records import (
     ACTIVE,
@@ -80,7 +78,6 @@ class Saver:
                     f"the path {str(path)[:60]}… has {len(str(path))} characters, expected "
                     f"{MAX_PATH_LENGTH} at most",
                 )
-        report = replace(report, metadata=_completed(report.metadata, source))
         templates = list(dict.fromkeys(endpoint.path for endpoint in report.endpoints))
         with self._repository.publishing() as publication:
             publication.keep_version(artifact, report)
@@ -130,12 +127,3 @@ class Saver:
                 (self._artifacts_dir / file_name).unlink(missing_ok=True)
             except OSError as error:
                 log.warning("%s cannot be removed: %s", file_name, error.strerror)
-
-
-def _completed(metadata: PluginMetadata, source: PluginSource) -> PluginMetadata:
-    """Fill what the plugin leaves empty from its manifest."""
-    return replace(
-        metadata,
-        description=metadata.description or source.manifest.description or "",
-        author=metadata.author or source.manifest.author or "",
-    )

@@ -25,6 +25,7 @@ from app.errors import (
 from app.package.archive import source_label
 from app.plugin import PluginMetadata
 from app.publishing.compiler import MAX_ARCHIVE_BYTES
+from app.publishing.manifest import complete_metadata
 from app.publishing.parcel import memory_file, temporary_folder, write_parcel
 from app.records import Artifact, Endpoint, PluginSource, TrialReport
 
@@ -94,6 +95,7 @@ class TrialRunner:
         Raises:
             CompileError: a module does not compile, or not within time and memory.
             LoadError: the plugin failed, ended its process or ran out of time or memory.
+            DiscoveryError: the manifest names another version than the plugin.
             TrialError: the trial could not be made.
             DatabaseUnavailableError: the plugin needed the database and it was away.
             SupersededError: the trial was given up.
@@ -290,7 +292,7 @@ def _judge(
     if not artifact.is_intact():
         raise LoadError(plugin, "its archive is not what was compiled; reload it", phase="compile")
     return artifact, TrialReport(
-        PluginMetadata(*found["metadata"]),
+        complete_metadata(PluginMetadata(*found["metadata"]), source),
         tuple(Endpoint(*parts) for parts in found["endpoints"]),
         {template: (file, line) for template, (file, line) in found["places"].items()},
     )

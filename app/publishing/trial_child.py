@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
-from app.database.rehearsal import Rehearsal
+from app.database.trial_session import TrialSession
 from app.errors import CompileError, DatabaseUnavailableError, PluginError
 from app.loading.context import make_context_factory
 from app.loading.guarded_calls import guarded
@@ -138,11 +138,12 @@ def _compile_and_try(
         text = f"compiling it takes more than {MEMORY_BYTES:,} bytes of memory; make it smaller"
         return {"error": CompileError(source.name, text).as_record()}
     ImportGuard(Path(request["plugins_dir"]), source.folder).install()
+    versioned = source.manifest.version is not None
     del source
     os.write(compiled, b"!")
     os.close(compiled)
     _limit_cpu(request["seconds"])
-    return _try(artifact, request, steps)
+    return _try(artifact, request, steps, versioned)
 
 
 def _limit(seconds: float) -> None:
@@ -169,13 +170,15 @@ def _lower(kind: int, amount: int) -> None:
         resource.setrlimit(kind, (amount, hard))
 
 
-def _try(artifact: Artifact, request: dict[str, Any], steps: Steps) -> dict[str, Any]:
+def _try(
+    artifact: Artifact, request: dict[str, Any], steps: Steps, versioned: bool = False
+) -> dict[str, Any]:
     url = request["database_url"]
-    rehearsal = Rehearsal(url, request["seconds"]) if url else None
-    lend = rehearsal.connection if rehearsal else _no_database
+    session = TrialSession(url, request["seconds"]) if url else None
+    lend = session.connection if session else _no_database
     make_context = make_context_factory(Path(request["data_dir"]), lambda _: lend, trial=True)
     try:
-        loaded = load(artifact, make_context, steps=steps)
+        loaded = load(artifact, make_context, steps=steps, versioned=versioned)
         places = {r.template: r.place for r in loaded.routes if r.place is not None}
         templates = [route.template for route in loaded.routes]
         conflict = find_conflict(artifact.plugin, templates, {}, places)
@@ -196,8 +199,8 @@ def _try(artifact: Artifact, request: dict[str, Any], steps: Steps) -> dict[str,
     except DatabaseUnavailableError as error:
         return {"unavailable": str(error)}
     finally:
-        if rehearsal:
-            rehearsal.close()
+        if session:
+            session.close()
     metadata = loaded.metadata
     return {
         "sha256": artifact.sha256,

@@ -1,6 +1,7 @@
 """What this host served last, beside its archives: enough to start without the database."""
 
 import json
+import logging
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -8,6 +9,15 @@ from pathlib import Path
 from app.files import read_whole, write_whole
 from app.records import ACTIVE, ServedRow, is_plugin_name
 from app.serving.host_files import LAST_KNOWN_GOOD, HostFiles
+
+log = logging.getLogger(__name__)
+
+_KEPT = ("id", "name", "generation", "status", "binary_path", "archive_sha256")
+"""What a file holds of a row, by name."""
+
+_LISTED = ("id", "generation", "binary_path", "archive_sha256")
+"""What a file of an older Benana lists. It is read, too, so that the first start of a new version
+needs no database either; the next swap replaces it. An older Benana refuses an object of six."""
 
 
 class LastKnownGood:
@@ -66,7 +76,7 @@ class LastKnownGood:
         if row is None:
             path.unlink(missing_ok=True)
             return
-        text = json.dumps([row.id, row.generation, row.binary_path, row.archive_sha256]).encode()
+        text = json.dumps({name: getattr(row, name) for name in _KEPT}).encode()
         with suppress(OSError):
             if read_whole(path) == text:
                 return  # another worker was first
@@ -82,8 +92,23 @@ class LastKnownGood:
 
     def find(self, name: str) -> ServedRow | None:
         """Return what was served last of a plugin, None if nothing is known."""
-        # A file that cannot be read costs one plugin its head start, and nothing else.
-        with suppress(OSError, ValueError, TypeError):
-            row_id, generation, binary_path, sha256 = json.loads(read_whole(self._folder / name))
-            return ServedRow(row_id, name, generation, ACTIVE, binary_path, sha256)
-        return None
+        path = self._folder / name
+        try:
+            kept = json.loads(read_whole(path))
+            if isinstance(kept, list):
+                kept = {"name": name, "status": ACTIVE, **dict(zip(_LISTED, kept, strict=True))}
+            row = ServedRow(**kept)
+            if row.name != name:
+                raise ValueError(f"it is of {row.name!r}")
+        except OSError:
+            return None
+        except (ValueError, TypeError) as error:  # costs one plugin its head start, nothing else
+            log.warning(
+                "%s is left out (%s): without the database %s is not served; the file is written "
+                "again when it is",
+                path,
+                error,
+                name,
+            )
+            return None
+        return row

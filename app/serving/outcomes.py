@@ -5,11 +5,12 @@ from typing import Any
 
 from app.errors import PluginError
 from app.loading.loader import LoadedPlugin
-from app.records import ACTIVE, PASSES, LoadRecord, ServedRow
+from app.records import ACTIVE, ServedRow
 from app.serving.last_known_good import LastKnownGood
 from app.serving.load_queue import LoadResult
 from app.serving.recorder import Recorder
 from app.serving.shortfalls import Shortfalls
+from app.worker_records import PASSES, LoadRecord
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ class Outcomes:
             len(plugin.routes),
             result.milliseconds,
         )
-        self._record(result.row, "serving", plugin, milliseconds=result.milliseconds)
+        self._record(result.row, "serving", plugin)
         self._last_known_good.remember(result.row)
 
     def failed(self, row: ServedRow, error: PluginError, serving: LoadedPlugin | None) -> None:
@@ -80,7 +81,6 @@ class Outcomes:
         serving: LoadedPlugin | None,
         *,
         error: PluginError | None = None,
-        milliseconds: float | None = None,
     ) -> None:
         record = LoadRecord(
             row.name,
@@ -89,7 +89,6 @@ class Outcomes:
             row.generation,
             state,
             _error_of_load(error, row.generation) if error else None,
-            milliseconds,
         )
         self._recorder.note([record])
 

@@ -13,9 +13,9 @@ from app.database.tables import Tables
 from app.database.workers import HEARTBEAT_SECONDS, WorkerRepository
 from app.errors import DatabaseBusyError, DatabaseError, DatabaseRefusedError
 from app.presence import own_presence
-from app.records import LoadRecord, WorkerReport
 from app.serving.last_known_good import LastKnownGood
 from app.threads import OwnThread
+from app.worker_records import LoadRecord, WorkerReport
 
 log = logging.getLogger(__name__)
 

@@ -60,7 +60,7 @@ class Processes:
         assert self._server.process is not None
         master = self._server.process.pid
         for pid in children(master):
-            if b"postgres_supervisor" in command(pid):
+            if b"app.postgres.supervisor" in command(pid):
                 return pid
         return 0
 

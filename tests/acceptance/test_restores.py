@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from app.postgres.host import find_install
+from app.postgres.binaries import find_install
 from tests.support.plugins import source
 from tests.support.server import Server
 from tests.support.waiting import wait_until
@@ -123,7 +123,7 @@ def test_a_restore_that_takes_its_time_unloads_nothing(server: Server, until: st
     server.log_file.write_text("")
     with asking(server, name) as statuses:
         program("psql", "-q", "-d", server.database_url, text=done)
-        wait_until(lambda: len(who_says(server, "is served on")) == 2, "both workers say it", 30.0)
+        wait_until(lambda: len(who_says(server, "keeps serving")) == 2, "both workers say it", 30.0)
         server.sql("SELECT pg_notify('plugin_changes', %s)", f'{{"name": "{name}"}}')
         time.sleep(6.0)  # all processes have looked, more than once
         answers = server.ask_all(f"/{name}").values()

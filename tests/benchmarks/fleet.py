@@ -8,7 +8,7 @@ from pathlib import Path
 import psycopg2
 from psycopg2.extras import execute_values
 
-from app.database.connection import Database
+from app.database.pool import Database
 from app.database.repository import Repository
 from app.publishing.compiler import compile_plugin
 from app.publishing.discovery import read_source

@@ -16,14 +16,13 @@ from typing import Any
 import psycopg2
 
 from app.conditions import Conditions
-from app.database.connection import Database
 from app.database.events import ChangeListener
+from app.database.pool import Database
 from app.database.repository import Repository
 from app.database.upkeep import Upkeep
 from app.database.workers import WorkerRepository
 from app.loading.context import make_context_factory
 from app.package.importer import generations_alive
-from app.records import WorkerReport
 from app.routing.application import LiveApp
 from app.serving.last_known_good import LastKnownGood
 from app.serving.live_plugins import LivePlugins
@@ -31,6 +30,7 @@ from app.serving.load_queue import LoadQueue
 from app.serving.reclaimer import Reclaimer
 from app.serving.reconciler import Reconciler
 from app.serving.recorder import Recorder
+from app.worker_records import WorkerReport
 from tests.support.checkout import CHECKOUT
 
 

@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from app.database.connection import Database
+from app.database.pool import Database
 from app.database.repository import Repository
 from app.database.timeouts import Timeouts
 from tests.support.databases import PLACES, Session, session

@@ -19,7 +19,7 @@ from urllib.parse import quote
 import psycopg2
 import pytest
 
-from app.database import connection as connection_module
+from app.database import pool as pool_module
 from app.database.timeouts import Timeouts
 from app.publishing import sight
 from app.server import create_app
@@ -1185,7 +1185,7 @@ new_plugin = Plugin
 def test_a_plugin_that_wants_too_many_connections_is_told_so_and_the_others_get_theirs(
     live: Live, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connection_module, "PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr(pool_module, "SHARE_SECONDS", 0.1)
     for name in ("greedy", "modest"):
         live.write(name, GREEDY.replace("NAME", name))
     limit = live.settings.plugin_connections

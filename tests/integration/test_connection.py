@@ -13,8 +13,7 @@ import psycopg2
 import psycopg2.extras
 import pytest
 
-from app.database import connection as connection_module
-from app.database.connection import Database
+from app.database.pool import Database
 from app.database.repository import Repository
 from app.database.sqlstates import is_transient
 from app.errors import DatabaseUnavailableError
@@ -137,11 +136,9 @@ def test_a_connection_that_its_user_closed_is_not_lent_again(database: Database)
     assert len(lend_all(database)) == PLACES
 
 
-def test_an_exhausted_pool_waits_and_then_says_so(
-    database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(connection_module, "WAIT_SECONDS", 0.2)
-    with contextlib.ExitStack() as stack:
+def test_an_exhausted_pool_waits_and_then_says_so(url: str) -> None:
+    database = Database(url, max_connections=PLACES, wait_seconds=0.2)
+    with contextlib.closing(database), contextlib.ExitStack() as stack:
         for _ in range(PLACES):
             stack.enter_context(database.connection())
         began = time.monotonic()
@@ -151,7 +148,8 @@ def test_an_exhausted_pool_waits_and_then_says_so(
         ):
             pid_of(database)
         assert 0.2 <= time.monotonic() - began < 2.0
-    assert len(lend_all(database)) == PLACES
+        stack.close()
+        assert len(lend_all(database)) == PLACES
 
 
 def test_who_waits_gets_the_next_connection_that_comes_back(database: Database) -> None:
@@ -160,17 +158,14 @@ def test_who_waits_gets_the_next_connection_that_comes_back(database: Database) 
             stack.enter_context(database.connection())
         with database.connection() as last:
             waiting = pool.submit(pid_of, database)
-            wait_until(lambda: len(database._loans) == PLACES and waiting.running(), "it waits")
+            wait_until(lambda: database.lent() == PLACES and waiting.running(), "it waits")
             assert not waiting.done()
             pid = last.info.backend_pid
         assert waiting.result(5) == pid
 
 
-def test_a_failed_connect_does_not_take_a_place_away(
-    url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(connection_module, "WAIT_SECONDS", 0.2)
-    database = Database("postgresql:///none?host=/nowhere", max_connections=2)
+def test_a_failed_connect_does_not_take_a_place_away() -> None:
+    database = Database("postgresql:///none?host=/nowhere", max_connections=2, wait_seconds=0.2)
     for _ in range(5):
         with pytest.raises(DatabaseUnavailableError, match="away"):
             pid_of(database)
@@ -199,8 +194,7 @@ def test_a_thousand_uses_by_many_threads_leak_nothing(database: Database, sql: S
     finally:
         sys.setswitchinterval(interval)
     assert backends(sql) <= PLACES
-    assert not database._loans
-    assert len(database._idle) <= PLACES
+    assert database.lent() == 0
     assert open_files() <= before + PLACES
     database.close()
     wait_until(lambda: backends(sql) == 0, "all connections are closed")
@@ -222,7 +216,7 @@ def test_a_pool_that_is_cut_ends_the_wait_of_everybody(database: Database, sql: 
             ),
             "all of them sleep",
         )
-        database.cut()
+        database.abort()
         for future in waiting:
             assert isinstance(future.exception(5), DatabaseUnavailableError)
     assert time.monotonic() - began < 5.0
@@ -288,7 +282,7 @@ def test_a_pool_is_not_shared_with_a_forked_child_that_only_ends(
     pid = pid_of(database)
     script = (
         "import os, sys\n"
-        "from app.database.connection import Database\n"
+        "from app.database.pool import Database\n"
         f"database = Database({url!r})\n"
         "with database.connection():\n"
         "    pass\n"

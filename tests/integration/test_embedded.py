@@ -22,15 +22,11 @@ import pytest
 
 from app.errors import EmbeddedDatabaseError
 from app.postgres import server as embedded
-from app.postgres.host import (
-    SOCKET_NAME,
-    Account,
-    accepts_connections,
-    find_install,
-    socket_folder,
-)
+from app.postgres.binaries import find_install
 from app.postgres.keeper import SupervisorProcess
 from app.postgres.server import EmbeddedPostgres, find_psql
+from app.postgres.sockets import SOCKET_NAME, accepts_connections, socket_folder
+from app.postgres.users import Account
 from tests.support.clusters import copy_cluster
 from tests.support.folders import open_folder
 

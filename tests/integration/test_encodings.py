@@ -6,14 +6,15 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from app.database.connection import Database
+from app.database.pool import Database
 from app.database.repository import Repository
 from app.database.schema import SCHEMA_FILE
 from app.database.workers import WorkerRepository
 from app.errors import DatabaseRefusedError
 from app.plugin import PluginMetadata
 from app.presence import own_presence
-from app.records import Artifact, Endpoint, LoadRecord, TrialReport, WorkerReport
+from app.records import Artifact, Endpoint, TrialReport
+from app.worker_records import LoadRecord, WorkerReport
 from tests.support.databases import DIGEST, session
 from tests.support.listening import Recorder, listening
 from tests.support.waiting import wait_until
@@ -88,20 +89,20 @@ def test_what_fits_is_kept_and_what_does_not_is_refused_by_name(encoded: tuple[s
         # What is wrong is kept in any case, as far as it can be written.
         for text in filter(None, (fits, does_not)):
             error = {"message": f"expected {text}", "file": text, "line": 1}
-            repository.record_failure(text, f"/p/{text}", error)
-            failure = repository.find_failure(text)
+            repository.failures.record(text, f"/p/{text}", error)
+            failure = repository.failures.find(text)
             assert failure is not None
             assert (failure.error["message"] == error["message"]) == (text == fits)
             assert failure.error["message"].startswith("expected ")
-            repository.forget_failure(text)
-            assert repository.find_failure(text) is None
+            repository.failures.forget(text)
+            assert repository.failures.find(text) is None
             row = repository.find_row("good")
             assert row is not None
             repository.record_error(row, error)
             repository.record_error(row, None)
             workers.register("w", "host", own_presence(), 1, row.created_at, WorkerReport())
             number = row.generation
-            failed = [LoadRecord("good", row.id, number, number, "failed", error, None)]
+            failed = [LoadRecord("good", row.id, number, number, "failed", error)]
             assert workers.record("w", failed)
             workers.record_failures(failed)
             again = repository.find_row("good")

@@ -12,16 +12,18 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import psycopg2
 import pytest
 
-from app.database import events
-from app.database.connection import Connection, Database
+from app.database.connection import Connection
 from app.database.events import ChangeListener
+from app.database.pool import Database
 from app.database.repository import Repository
+from app.database.timeouts import ListenerTimes
 from tests.support.databases import Session, session
 from tests.support.listening import Names, Recorder, listening
 from tests.support.postgres_proxy import Proxy
@@ -43,8 +45,7 @@ def stop_quickly(listener: ChangeListener, seconds: float = 0.5) -> None:
     began = time.monotonic()
     listener.stop()
     assert time.monotonic() - began < seconds
-    assert listener._thread is not None
-    assert not listener._thread.is_alive()
+    assert all(thread.name != "benana-listener" for thread in threading.enumerate())
 
 
 def backend(sql: Session) -> int | None:
@@ -56,12 +57,8 @@ def backend(sql: Session) -> int | None:
     return found[0][0] if found else None
 
 
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Deadlines of tenths of a second, as far as a test does not look at their length."""
-    monkeypatch.setattr(events, "CONNECT_SECONDS", BEAT)
-    monkeypatch.setattr(events, "MAX_BACKOFF_SECONDS", 0.1)
-    monkeypatch.setattr(events, "POLL_SECONDS", 0.05)
+SHORT = ListenerTimes(connect=BEAT, max_backoff=0.1, poll=0.05)
+"""Tenths of a second, as far as a test does not look at their length."""
 
 
 # --- names -----------------------------------------------------------------------------------
@@ -236,11 +233,11 @@ def test_text_of_a_database_without_an_encoding_does_not_end_the_thread(
 
 
 def test_a_terminated_backend_is_replaced_and_everything_compared(
-    url: str, sql: Session, impatient: None, caplog: pytest.LogCaptureFixture
+    url: str, sql: Session, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "app.database.events")
     recorder = Recorder()
-    with listening(url, recorder, heartbeat=BEAT):
+    with listening(url, recorder, heartbeat=BEAT, times=SHORT):
         for round_number in range(1, 4):
             sql("SELECT pg_terminate_backend(%s)", backend(sql))
             wait_until(lambda: recorder.everything() > round_number, "it is back")
@@ -251,11 +248,9 @@ def test_a_terminated_backend_is_replaced_and_everything_compared(
     assert sum("listening again" in message for message in said) == 3
 
 
-def test_what_changes_while_it_is_away_is_made_up_for(
-    proxy: Proxy, sql: Session, impatient: None
-) -> None:
+def test_what_changes_while_it_is_away_is_made_up_for(proxy: Proxy, sql: Session) -> None:
     recorder = Recorder()
-    with listening(proxy.url, recorder, heartbeat=BEAT) as listener:
+    with listening(proxy.url, recorder, heartbeat=BEAT, times=SHORT) as listener:
         proxy.open = False
         proxy.cut()
         wait_until(lambda: not listener.connected, "it noticed")
@@ -266,11 +261,9 @@ def test_what_changes_while_it_is_away_is_made_up_for(
     assert recorder.heard() == set()
 
 
-def test_one_outage_is_said_once(
-    proxy: Proxy, impatient: None, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_one_outage_is_said_once(proxy: Proxy, caplog: pytest.LogCaptureFixture) -> None:
     recorder = Recorder()
-    with listening(proxy.url, recorder, heartbeat=BEAT) as listener:
+    with listening(proxy.url, recorder, heartbeat=BEAT, times=SHORT) as listener:
         proxy.open = False
         proxy.cut()
         tries = proxy.accepted
@@ -280,9 +273,9 @@ def test_one_outage_is_said_once(
     assert len(said) == 1
 
 
-def test_a_proxy_that_goes_silent_is_noticed(proxy: Proxy, sql: Session, impatient: None) -> None:
+def test_a_proxy_that_goes_silent_is_noticed(proxy: Proxy, sql: Session) -> None:
     recorder = Recorder()
-    with listening(proxy.url, recorder, heartbeat=BEAT) as listener:
+    with listening(proxy.url, recorder, heartbeat=BEAT, times=SHORT) as listener:
         proxy.open = False
         proxy.flows.clear()
         wait_until(lambda: not listener.connected, "the silence is noticed", 3.0)
@@ -313,11 +306,11 @@ def test_a_frozen_backend_is_noticed_within_15_seconds(url: str, sql: Session) -
 
 
 def test_a_pooler_that_drops_notifications_is_polled_around(
-    proxy: Proxy, sql: Session, impatient: None, caplog: pytest.LogCaptureFixture
+    proxy: Proxy, sql: Session, caplog: pytest.LogCaptureFixture
 ) -> None:
     proxy.drops_notifications = True
     recorder = Recorder()
-    with listening(proxy.url, recorder, heartbeat=BEAT) as listener:
+    with listening(proxy.url, recorder, heartbeat=BEAT, times=SHORT) as listener:
         wait_until(lambda: recorder.everything() >= 5, "it polls")
         said = [r.message for r in caplog.records if "BENANA_LISTEN_DATABASE_URL" in r.message]
         assert len(said) == 1
@@ -325,23 +318,19 @@ def test_a_pooler_that_drops_notifications_is_polled_around(
         stop_quickly(listener)
 
 
-def test_polling_keeps_no_connection_that_nobody_reads(
-    proxy: Proxy, sql: Session, impatient: None
-) -> None:
+def test_polling_keeps_no_connection_that_nobody_reads(proxy: Proxy, sql: Session) -> None:
     proxy.drops_notifications = True
     recorder = Recorder()
-    with listening(proxy.url, recorder, heartbeat=BEAT):
+    with listening(proxy.url, recorder, heartbeat=BEAT, times=SHORT):
         wait_until(lambda: recorder.everything() >= 5, "it polls")
         wait_until(lambda: backend(sql) is None, "the connection is closed", 1.0)
 
 
-def test_after_a_while_of_polling_it_listens_again(
-    proxy: Proxy, sql: Session, impatient: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(events, "POLL_ROUNDS", 4)
+def test_after_a_while_of_polling_it_listens_again(proxy: Proxy, sql: Session) -> None:
+    times = replace(SHORT, poll_rounds=4)
     proxy.drops_notifications = True
     recorder = Recorder()
-    with listening(proxy.url, recorder, heartbeat=BEAT):
+    with listening(proxy.url, recorder, heartbeat=BEAT, times=times):
         wait_until(lambda: recorder.everything() >= 3, "it polls")
         proxy.drops_notifications = False
         counter = itertools.count()
@@ -357,7 +346,6 @@ def test_after_a_while_of_polling_it_listens_again(
 def test_a_callback_that_raises_does_not_end_the_thread(
     url: str,
     sql: Session,
-    impatient: None,
     failing: type[Exception],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -372,7 +360,7 @@ def test_a_callback_that_raises_does_not_end_the_thread(
 
     # pytest would make the thread's end an error of its own; it is looked at here instead.
     monkeypatch.setattr(threading, "excepthook", lambda _: None)
-    with listening(url, on_change):
+    with listening(url, on_change, times=SHORT):
         sql("INSERT INTO plugins (name) VALUES ('bad')")
         wait_until(lambda: raised, "it raised")
         since = len(recorder.calls)
@@ -436,13 +424,11 @@ def test_stop_returns_at_once_in_a_backoff(monkeypatch: pytest.MonkeyPatch) -> N
         stop_quickly(listener)
 
 
-def test_stop_returns_at_once_while_it_polls(
-    proxy: Proxy, impatient: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(events, "POLL_SECONDS", 60.0)
+def test_stop_returns_at_once_while_it_polls(proxy: Proxy) -> None:
+    times = replace(SHORT, poll=60.0)
     proxy.drops_notifications = True
     recorder = Recorder()
-    with listening(proxy.url, recorder, heartbeat=BEAT) as listener:
+    with listening(proxy.url, recorder, heartbeat=BEAT, times=times) as listener:
         wait_until(lambda: recorder.everything() >= 2, "it polls")
         stop_quickly(listener)
 
@@ -503,9 +489,8 @@ def test_stop_before_start_and_twice_does_no_harm(url: str) -> None:
             os.close(probe)
 
 
-def test_fifty_reconnects_leak_no_file(proxy: Proxy, url: str, impatient: None,
-                                       monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
-    monkeypatch.setattr(events, "MAX_BACKOFF_SECONDS", 0.005)
+def test_fifty_reconnects_leak_no_file(proxy: Proxy, url: str) -> None:
+    times = replace(SHORT, max_backoff=0.005)
     recorder = Recorder()
 
     def files() -> tuple[int, int]:
@@ -516,7 +501,7 @@ def test_fifty_reconnects_leak_no_file(proxy: Proxy, url: str, impatient: None,
                 found.append(str(link.readlink()).startswith("socket:"))
         return sum(found), len(found) - sum(found)
 
-    with listening(proxy.url, recorder, heartbeat=BEAT):
+    with listening(proxy.url, recorder, heartbeat=BEAT, times=times):
         sockets, others = files()
         threads = threading.active_count()
         for number in range(2, 52):

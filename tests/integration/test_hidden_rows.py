@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from app.database.connection import Database
+from app.database.pool import Database
 from app.database.repository import Repository
 from app.errors import DatabaseRefusedError
 from app.publishing import watcher

@@ -2,7 +2,6 @@
 
 import contextlib
 import datetime
-import functools
 import logging
 import os
 import socket
@@ -16,11 +15,10 @@ from typing import Any
 import psycopg2
 import pytest
 
-from app.database import repository as repository_module
-from app.database import schema as schema_module
-from app.database.connection import Database
 from app.database.locks import PUBLISH_LOCK, SCHEMA_LOCK, Holder
-from app.database.repository import KEPT_VERSIONS, Repository
+from app.database.pool import Database
+from app.database.publication import KEPT_VERSIONS
+from app.database.repository import Repository
 from app.database.statements import statement, transaction
 from app.database.timeouts import Timeouts
 from app.errors import DatabaseBusyError, DatabaseUnavailableError, PluginError
@@ -54,7 +52,7 @@ def impatient(url: str, sql: Session) -> Iterator[Repository]:
     database = Database(url, max_connections=4, timeouts=Timeouts(lock_seconds=LOCK_SECONDS))
     repository = Repository(database)
     publish(repository, "one", "/one")
-    repository.record_failure("one", "/p/one", {"message": "broken"})
+    repository.failures.record("one", "/p/one", {"message": "broken"})
     yield repository
     database.close()
 
@@ -214,7 +212,7 @@ def test_what_one_plugin_waits_for_does_not_hold_up_the_publishes_of_others(
     database = Database(url, timeouts=Timeouts(lock_seconds=0.5))
     repository = Repository(database)
     publish(repository, "one", "/one")
-    repository.record_failure("one", "/p/one", {"message": "broken"})
+    repository.failures.record("one", "/p/one", {"message": "broken"})
     name = "fresh" if held == NEW_ROW else "one"
     began = threading.Event()
     took: list[float] = []
@@ -445,15 +443,13 @@ def test_the_bounds_hold_in_every_transaction_and_reach_nobody_else(url: str, op
     database.close()
 
 
-def test_the_schema_does_not_wait_without_an_end(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    impatient = functools.partial(schema_module.apply_schema, patience="100ms")
-    monkeypatch.setattr(repository_module, "apply_schema", impatient)
+def test_the_schema_does_not_wait_without_an_end(url: str) -> None:
     database = Database(url)
     with (
         holding(url, f"SELECT pg_advisory_xact_lock({SCHEMA_LOCK})") as pid,
         pytest.raises(DatabaseBusyError, match=f"the lock of the schema is locked by pid {pid}"),
     ):
-        Repository(database).apply_schema()
+        Repository(database).apply_schema(lock_timeout="100ms")
     assert Repository(database).apply_schema() is False
     database.close()
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from app.conditions import Conditions
-from app.database.connection import Database
+from app.database.pool import Database
 from app.database.repository import Repository
 from app.errors import ConflictError, DatabaseRefusedError, PluginError, SupersededError
 from app.publishing.attempt import PublishAttempt
@@ -92,7 +92,7 @@ def test_whatever_one_plugin_says_the_others_are_published(
     bad = PluginError("bad", message)
     publisher_on(tmp_path, repository, bad=bad).scan(at_start=True)
     assert [row.name for row in repository.list_rows()] == ["fine"]
-    assert [failure.name for failure in repository.list_failures()] == ["bad"]
+    assert [failure.name for failure in repository.failures.list_all()] == ["bad"]
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_a_folder_whose_name_is_not_utf8_stops_nothing(
     for name in publisher.names_of("caf\udce9"):  # as the watcher does after an event
         with contextlib.suppress(PluginError):
             publisher.follow(name, PublishAttempt())
-    assert len(repository.list_failures()) == 1
+    assert len(repository.failures.list_all()) == 1
 
 
 def archives(tmp_path: Path) -> set[str]:
@@ -275,7 +275,7 @@ def test_a_scan_goes_on_past_a_row_that_the_database_refuses(
     finally:
         sql("ALTER TABLE plugins DROP CONSTRAINT mine")
     assert [row.name for row in repository.list_rows()] == ["fine"]
-    (failure,) = repository.list_failures()
+    (failure,) = repository.failures.list_all()
     assert (failure.name, failure.error["phase"]) == ("bad", "save")
     assert "bad: the database refuses" in caplog.text
 

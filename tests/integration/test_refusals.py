@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from app.conditions import Conditions
-from app.database.connection import Database
+from app.database.pool import Database
 from app.database.repository import Repository
 from app.errors import (
     ArtifactError,
@@ -91,7 +91,7 @@ class Publishing:
     def error(self) -> str:
         """What a reader of the API is told."""
         row = self.repository.find_row("one")
-        failure = self.repository.find_failure("one")
+        failure = self.repository.failures.find("one")
         found = row.error if row is not None else failure.error if failure is not None else None
         return "" if found is None else found["message"]
 
@@ -177,7 +177,7 @@ def test_what_a_person_has_set_up_is_said_once_and_tried_again_when_it_is_gone(
     assert row is not None
     assert row.error is None
     assert (publishing.held, publishing.refusals.due()) == ([], [])
-    assert publishing.repository.find_failure("one") is None
+    assert publishing.repository.failures.find("one") is None
 
 
 UNDONE = {

@@ -1,5 +1,6 @@
 """In a trial nothing lasts, and what a plugin writes behaves as written, on a real PostgreSQL."""
 
+import contextlib
 import io
 import threading
 from collections.abc import Callable, Iterator
@@ -10,9 +11,8 @@ import psycopg2.extras
 import pytest
 from psycopg2 import sql as composed
 
-from app.database import rehearsed
-from app.database.connection import Database
-from app.database.rehearsal import Rehearsal
+from app.database.pool import Database
+from app.database.trial_session import TrialSession
 from app.errors import DatabaseUnavailableError, LoadError
 from app.publishing.trial import TrialRunner
 from tests.support.databases import Session, session
@@ -41,9 +41,9 @@ def outside(place: str) -> Iterator[Session]:
 
 
 @pytest.fixture
-def rehearsal(place: str, outside: Session) -> Iterator[Rehearsal]:
+def rehearsal(place: str, outside: Session) -> Iterator[TrialSession]:
     """What a trial lends from; nothing that a test did lasts."""
-    made = Rehearsal(place, SECONDS)
+    made = TrialSession(place, SECONDS)
     yield made
     made.close()
     tables = outside("SELECT relname FROM pg_class WHERE relname IN ('made', 'kept')")
@@ -74,7 +74,7 @@ def insert(connection: Any, number: int) -> None:
 
 
 def test_what_is_committed_is_read_back_and_does_not_last(
-    rehearsal: Rehearsal, outside: Session
+    rehearsal: TrialSession, outside: Session
 ) -> None:
     with rehearsal.connection() as connection:
         insert(connection, 1)
@@ -274,7 +274,7 @@ def test_bulk_statements_named_cursors_and_composed_sql_work(lender: Any) -> Non
     ["VACUUM kept", "CREATE INDEX CONCURRENTLY ON kept (number)", "CREATE DATABASE other"],
 )
 def test_what_cannot_be_undone_is_refused_with_what_to_do(
-    rehearsal: Rehearsal, statement: str
+    rehearsal: TrialSession, statement: str
 ) -> None:
     with rehearsal.connection() as connection:
         connection.autocommit = True
@@ -340,11 +340,9 @@ def test_a_connection_that_is_closed_is_so_for_its_borrower_alone(lender: Any) -
         assert numbers(connection) == []
 
 
-def test_a_lock_of_somebody_else_is_said_and_not_waited_for(
-    rehearsal: Rehearsal, place: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(rehearsed, "LOCK_SECONDS", 0.2)
-    with session(place) as holder:
+def test_a_lock_of_somebody_else_is_said_and_not_waited_for(place: str, outside: Session) -> None:
+    rehearsal = TrialSession(place, SECONDS, lock_seconds=0.2)
+    with contextlib.closing(rehearsal), session(place) as holder:
         holder("BEGIN; LOCK TABLE kept IN ACCESS EXCLUSIVE MODE")
         with (
             pytest.raises(psycopg2.errors.LockNotAvailable, match="another session holds the lock"),
@@ -352,12 +350,12 @@ def test_a_lock_of_somebody_else_is_said_and_not_waited_for(
         ):
             insert(connection, 1)
         holder("ROLLBACK")
-    with rehearsal.connection() as connection:
-        insert(connection, 1)
+        with rehearsal.connection() as connection:
+            insert(connection, 1)
 
 
 def test_a_session_that_is_lost_is_an_outage_and_the_next_one_is_new(
-    rehearsal: Rehearsal, outside: Session
+    rehearsal: TrialSession, outside: Session
 ) -> None:
     with pytest.raises(DatabaseUnavailableError), rehearsal.connection() as connection:
         outside("SELECT pg_terminate_backend(%s)", connection.info.backend_pid)
@@ -366,13 +364,13 @@ def test_a_session_that_is_lost_is_an_outage_and_the_next_one_is_new(
         insert(connection, 1)
     with (
         pytest.raises(DatabaseUnavailableError),
-        Rehearsal("host=127.0.0.1 port=1 dbname=x", SECONDS).connection(),
+        TrialSession("host=127.0.0.1 port=1 dbname=x", SECONDS).connection(),
     ):
         pass
 
 
 def test_a_transaction_that_sql_text_has_ended_goes_on(
-    rehearsal: Rehearsal, outside: Session
+    rehearsal: TrialSession, outside: Session
 ) -> None:
     with rehearsal.connection() as connection, connection.cursor() as cursor:
         insert(connection, 1)

@@ -13,9 +13,10 @@ import psycopg2
 import psycopg2.extras
 import pytest
 
-from app.database import connection as connection_module
-from app.database.connection import Database
-from app.database.repository import KEPT_VERSIONS, Repository
+from app.database.connection import CONNECT_SECONDS
+from app.database.pool import Database
+from app.database.publication import KEPT_VERSIONS
+from app.database.repository import Repository
 from app.database.statements import statement, transaction
 from app.errors import (
     ConflictError,
@@ -144,13 +145,13 @@ def test_a_publish_rewrites_the_endpoints_and_forgets_error_and_failure(
     row = repository.find_row("one")
     assert row is not None
     repository.record_error(row, {"message": "broken"})
-    repository.record_failure("one", "/p/one", {"message": "broken"})
+    repository.failures.record("one", "/p/one", {"message": "broken"})
     second = publish(repository, "one", "/c", number=2)
     assert second == (first[0], first[1] + 1)
     row = repository.find_row("one")
     assert row is not None
     assert (row.error, [e.path for e in row.endpoints]) == (None, ["/c"])
-    assert repository.list_failures() == []
+    assert repository.failures.list_all() == []
 
 
 def test_an_inactive_plugin_stays_so_when_it_is_published(repository: Repository) -> None:
@@ -243,8 +244,8 @@ def test_whatever_a_plugin_says_can_be_noted(repository: Repository, message: st
     assert row is not None
     error = PluginError("one", message, file="main.py", line=1).as_record()
     repository.record_error(row, error)
-    repository.record_failure("two", "/p/two", error)
-    row, failure = repository.find_row("one"), repository.find_failure("two")
+    repository.failures.record("two", "/p/two", error)
+    row, failure = repository.find_row("one"), repository.failures.find("two")
     assert row is not None
     assert row.error is not None
     assert failure is not None
@@ -262,12 +263,12 @@ def test_a_failure_of_any_folder_name_is_noted_and_forgotten(
     repository: Repository, name: str
 ) -> None:
     for message in ("first", "second"):
-        repository.record_failure(name, f"/p/{name}", {"message": message})
-    (found,) = repository.list_failures()
+        repository.failures.record(name, f"/p/{name}", {"message": message})
+    (found,) = repository.failures.list_all()
     assert found.error == {"message": "second"}
     assert repository.find_row(name) is None
-    repository.forget_failure(name)
-    assert repository.list_failures() == []
+    repository.failures.forget(name)
+    assert repository.failures.list_all() == []
 
 
 # --- versions ----------------------------------------------------------------------------------
@@ -357,12 +358,12 @@ def calls(repository: Repository, row: Any) -> dict[str, Callable[[], Any]]:
         "served_rows": repository.served_rows,
         "served_rows_some": lambda: repository.served_rows(["one"]),
         "find_artifact": lambda: repository.find_artifact("one", digest(1)),
-        "list_failures": repository.list_failures,
-        "find_failure": lambda: repository.find_failure("one"),
+        "list_failures": repository.failures.list_all,
+        "find_failure": lambda: repository.failures.find("one"),
         "publish": lambda: publish(repository, "one", "/a"),
         "record_error": lambda: repository.record_error(row, {"message": "x"}),
-        "record_failure": lambda: repository.record_failure("one", "/p", {"message": "x"}),
-        "forget_failure": lambda: repository.forget_failure("one"),
+        "record_failure": lambda: repository.failures.record("one", "/p", {"message": "x"}),
+        "forget_failure": lambda: repository.failures.forget("one"),
         "unregister": lambda: repository.unregister("one", "/p/one"),
         "toggle": lambda: repository.toggle("one"),
         "raise_generation": lambda: repository.raise_generation("one"),
@@ -411,7 +412,7 @@ def test_nobody_there_is_said_within_seconds(url: str) -> None:
         began = time.monotonic()
         with pytest.raises(DatabaseUnavailableError):
             repository.list_rows()
-        assert time.monotonic() - began < connection_module.CONNECT_SECONDS + 3.0
+        assert time.monotonic() - began < CONNECT_SECONDS + 3.0
 
 
 def raising(sqlstate: str) -> str:

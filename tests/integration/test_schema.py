@@ -12,7 +12,7 @@ import psycopg2
 import psycopg2.errors
 import pytest
 
-from app.database.connection import Database
+from app.database.pool import Database
 from app.database.repository import Repository
 from app.database.schema import apply_schema
 from tests.support.databases import DIGEST, Session, apply, session

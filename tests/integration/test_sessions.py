@@ -15,12 +15,13 @@ import psycopg2.extras
 import pytest
 
 from app.database import sessions
-from app.database.connection import Connection, Database
-from app.database.rehearsal import Rehearsal
+from app.database.connection import Connection
+from app.database.pool import Database
 from app.database.repository import Repository
 from app.database.sessions import OWN_SETTINGS, SHARED_SETTINGS
 from app.database.statements import statement, transaction
 from app.database.timeouts import plugin_bounds
+from app.database.trial_session import TrialSession
 from app.errors import DatabaseUnavailableError
 from tests.support.databases import session
 from tests.support.listening import Recorder, listening
@@ -108,7 +109,7 @@ def test_our_own_sessions_are_as_we_rely_on(odd_url: str) -> None:
             assert cursor.fetchone() == ([None],)
         with statement(database) as cursor:
             cursor.execute("INSERT INTO plugin_failures VALUES ('odd', '/p', '{}')")
-        Repository(database).forget_failure("odd")
+        Repository(database).failures.forget("odd")
     recorder = Recorder()
     with listening(odd_url, recorder):
         assert recorder.calls == [None]
@@ -132,7 +133,7 @@ def test_a_plugins_session_is_as_psycopg2_needs_it_each_time(odd_url: str) -> No
                 connection.set_session(readonly=False)
                 with connection.cursor() as cursor:
                     cursor.execute("SET datestyle = German; SET timezone = 'UTC'")
-    rehearsal = Rehearsal(odd_url, 5)
+    rehearsal = TrialSession(odd_url, 5)
     with rehearsal.connection() as connection:
         assert shown(connection, *SHARED) == SHARED
         check_values(connection)
@@ -282,7 +283,7 @@ def test_behind_a_pooler_settings_are_made_in_each_transaction_and_leak_to_nobod
             assert own.sessions.pooled
             assert plugins.sessions.pooled
             Repository(own).apply_schema()
-            rehearsal = Rehearsal(bouncer, 5)
+            rehearsal = TrialSession(bouncer, 5)
             with rehearsal.connection() as connection:
                 assert shown(connection, *SHARED) == SHARED
             rehearsal.close()

@@ -12,7 +12,7 @@ import psycopg2
 import psycopg2.errors
 import pytest
 
-from app.database import repository as repository_module
+from app.database.pool import Database
 from app.database.repository import Repository
 from app.errors import ConflictError, DatabaseUnavailableError
 from app.records import PluginRow, artifact_name
@@ -382,9 +382,9 @@ def test_a_transaction_that_cannot_see_what_is_published_meanwhile_is_refused(
 
 
 def test_a_version_is_not_dropped_while_a_row_is_set_to_it(
-    repository: Repository, sql: Session, psql: Session, monkeypatch: pytest.MonkeyPatch
+    database: Database, sql: Session, psql: Session
 ) -> None:
-    monkeypatch.setattr(repository_module, "KEPT_VERSIONS", 2)
+    repository = Repository(database, kept_versions=2)
     for number in (1, 2):
         publish(repository, "one", "/a", number=number, version=str(number))
     psql("BEGIN")

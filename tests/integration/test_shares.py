@@ -8,13 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from app.database import connection as connection_module
-from app.database.connection import Database
-from app.database.shares import Share
+from app.database import pool as pool_module
+from app.database.pool import Database
+from app.database.pool_shares import Share
 from app.errors import DatabaseBusyError
 from tests.support.waiting import wait_until
 
-PATIENCE = 0.1
+TIMEOUT = 0.1
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def pool(url: str) -> Iterator[Database]:
 
 
 def share(pool: Database, plugin: str, places: int = 2) -> Share:
-    return pool.share(plugin, places, patience=PATIENCE, advice="set BENANA_PLUGIN_CONNECTIONS")
+    return pool.share(plugin, places, timeout=TIMEOUT, advice="set BENANA_PLUGIN_CONNECTIONS")
 
 
 def use(opened: Share) -> int:
@@ -43,7 +43,7 @@ def test_a_plugin_that_keeps_its_connections_is_named_and_the_others_get_theirs(
             began = time.monotonic()
             with pytest.raises(DatabaseBusyError) as caught:
                 thread.submit(use, greedy).result()
-            assert time.monotonic() - began < PATIENCE + 0.5
+            assert time.monotonic() - began < TIMEOUT + 0.5
             assert use(honest)
     text = str(caught.value)
     assert text.startswith("greedy holds 2, the oldest for ")
@@ -64,7 +64,7 @@ def test_who_comes_while_nothing_comes_back_is_refused_at_once(pool: Database) -
         for _ in range(10):
             with pytest.raises(DatabaseBusyError):
                 use(greedy)
-        assert time.monotonic() - began < PATIENCE
+        assert time.monotonic() - began < TIMEOUT
 
 
 def test_as_long_as_connections_come_back_everybody_gets_one(pool: Database) -> None:
@@ -119,12 +119,12 @@ def test_a_connection_that_cannot_be_made_costs_no_place(
 ) -> None:
     mine = share(pool, "mine")
     with monkeypatch.context() as patched:
-        patched.setattr(connection_module, "connect", lambda *_, **__: 1 / 0)
+        patched.setattr(pool_module, "connect", lambda *_, **__: 1 / 0)
         for _ in range(5):
             with pytest.raises(ZeroDivisionError):
                 use(mine)
     assert use(mine)
-    assert not pool._loans
+    assert pool.lent() == 0
 
 
 def test_many_threads_of_many_plugins_never_have_more_than_their_part(pool: Database) -> None:
@@ -133,14 +133,14 @@ def test_many_threads_of_many_plugins_never_have_more_than_their_part(pool: Data
 
     def work(number: int) -> None:
         mine = shares[number % 3]
-        with contextlib.suppress(DatabaseBusyError), mine(), pool._lock:
-            most.append(sum(loan.holder == mine.holder for loan in pool._loans))
-            assert len(pool._loans) <= 4
+        with contextlib.suppress(DatabaseBusyError), mine():
+            most.append(pool.lent(mine.holder))
+            assert pool.lent() <= 4
 
     with ThreadPoolExecutor(12) as threads:
         list(threads.map(work, range(150)))
     assert max(most) <= 2
-    wait_until(lambda: not pool._loans, "all came back")
+    wait_until(lambda: not pool.lent(), "all came back")
 
 
 @pytest.mark.parametrize("own", ["5s", "0"])

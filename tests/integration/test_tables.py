@@ -13,9 +13,9 @@ import psycopg2
 import pytest
 
 from app.conditions import Conditions
-from app.database import upkeep
-from app.database.connection import Database
+from app.database.pool import Database
 from app.database.repository import Repository
+from app.database.rows import only_row
 from app.database.tables import LOOK, Tables
 from app.database.upkeep import Upkeep
 from app.errors import DatabaseRefusedError
@@ -142,21 +142,20 @@ def test_two_benanas_in_one_database_do_not_meet(
                 f' ALTER ROLE {role} SET search_path = "Second one", public'
             )
             other = as_role(database_url, role)
-        databases = [Database(database_url), Database(other)]
+        urls = [database_url, other]
+        databases = [Database(url) for url in urls]
         for database in databases:
             stack.callback(database.close)
         assert Repository(databases[1]).apply_schema() is True
         assert Repository(databases[1]).apply_schema() is False
         assert Repository(databases[0]).apply_schema() is False
-        for database, recorder, schema in zip(
-            databases, recorders, ["public", "Second one"], strict=True
+        for url, database, recorder, schema in zip(
+            urls, databases, recorders, ["public", "Second one"], strict=True
         ):
             keeper = Upkeep(database, Conditions(), lambda: None)
             keeper.mend()
             assert keeper.schema == schema
-            stack.enter_context(
-                listening(database.url, recorder, schema=partial(getattr, keeper, "schema"))
-            )
+            stack.enter_context(listening(url, recorder, schema=partial(getattr, keeper, "schema")))
         for number, schema in enumerate(["public", '"Second one"']):
             admin(f"INSERT INTO {schema}.plugins (name) VALUES ('own{number}')")
         admin('NOTIFY plugin_changes, \'{"name": "all"}\'')
@@ -249,7 +248,7 @@ class Looker:
     def __call__(self) -> Tables:
         with self._database.connection() as connection, connection.cursor() as cursor:
             cursor.execute(LOOK)
-            return Tables.read(cursor.fetchall()[0])
+            return Tables.read(only_row(cursor))
 
 
 @pytest.mark.parametrize(
@@ -264,7 +263,7 @@ class Looker:
     ],
 )
 def test_a_missing_trigger_is_put_back_after_a_while(
-    sql: Session, kept: Kept, broken: str, monkeypatch: pytest.MonkeyPatch
+    sql: Session, kept: Kept, database: Database, broken: str
 ) -> None:
     keeper, repository, conditions, _ = kept
     sql("INSERT INTO plugins (name) VALUES ('there')")
@@ -277,17 +276,16 @@ def test_a_missing_trigger_is_put_back_after_a_while(
     with pytest.raises(DatabaseRefusedError, match="lacks the trigger"):
         repository.served_rows(["there", "gone"])
     assert len(repository.served_rows(["there"])) == 1
-    monkeypatch.setattr(upkeep, "GRACE_SECONDS", 0.0)
+    soon = Upkeep(database, conditions, lambda: None, grace_seconds=0.1)
     with session(f"{sql.connection.dsn}&application_name=pg_restore") as restoring:
         restoring("SELECT 1")
-        keeper._broken_since = 0.0
-        monkeypatch.setattr(upkeep, "GRACE_SECONDS", 0.1)
-        keeper.mend()
-        assert conditions.held(), "a restore is left alone"
-    monkeypatch.setattr(upkeep, "GRACE_SECONDS", 0.0)
+        began = time.monotonic()
+        while time.monotonic() < began + 0.3:
+            soon.mend()
+            assert conditions.held(), "a restore is left alone"
 
     def well() -> bool:
-        keeper.mend()
+        soon.mend()
         return conditions.held() == ()
 
     wait_until(well, "it is put back")
@@ -297,10 +295,10 @@ def test_a_missing_trigger_is_put_back_after_a_while(
 
 @pytest.mark.parametrize("broken", ["DROP TABLE plugins CASCADE", "DROP TRIGGER %s ON plugins"])
 def test_a_table_is_never_made_anew_below_what_is_served(
-    sql: Session, kept: Kept, broken: str, monkeypatch: pytest.MonkeyPatch
+    sql: Session, kept: Kept, database: Database, broken: str
 ) -> None:
-    keeper, repository, conditions, _ = kept
-    monkeypatch.setattr(upkeep, "GRACE_SECONDS", 0.0)
+    _, repository, conditions, _ = kept
+    keeper = Upkeep(database, conditions, lambda: None, grace_seconds=0.0)
     sql(broken.replace("%s", "plugins_notify_row"))
     for _ in range(2):
         keeper.mend()

@@ -1,11 +1,12 @@
 """The list of processes on a real PostgreSQL."""
 
+import contextlib
 import datetime
 import logging
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -14,16 +15,17 @@ import pytest
 
 from app import presence as presence_module
 from app.conditions import Conditions
-from app.database.connection import Database
+from app.database.pool import Database
 from app.database.workers import WorkerRepository
 from app.errors import PluginError
 from app.presence import Presence, own_presence
-from app.records import LoadRecord, WorkerReport
 from app.serving.last_known_good import LastKnownGood
 from app.serving.recorder import Recorder
-from tests.support.databases import Session, session
+from app.worker_records import LoadRecord, WorkerReport
+from tests.support.databases import Session, apply, session
 from tests.support.publications import MESSAGES
 from tests.support.waiting import wait_until
+from tests.support.workers import registered
 
 REPORT = WorkerReport()
 LONG_AGO = "clock_timestamp() - interval '1 hour'"
@@ -32,14 +34,6 @@ LONG_AGO = "clock_timestamp() - interval '1 hour'"
 @pytest.fixture
 def workers(sql: Session, database: Database) -> WorkerRepository:
     return WorkerRepository(database)
-
-
-def registered(workers: WorkerRepository, *, host: str = "here") -> str:
-    """Enter a process and return its id."""
-    worker = str(uuid4())
-    elsewhere = Presence("elsewhere", 4711, 1)
-    workers.register(worker, host, elsewhere, 4710, datetime.datetime.now(datetime.UTC), REPORT)
-    return worker
 
 
 def dead(workers: WorkerRepository, sql: Session) -> str:
@@ -167,7 +161,61 @@ def entered_as(workers: WorkerRepository, host: str, presence: Presence) -> str:
 
 # --- what they run -------------------------------------------------------------------------------
 
-FAILED = LoadRecord("one", "id-1", 3, 4, "failed", {"message": "no"}, None)
+# As they were until milliseconds and recorded_at were dropped from what is written.
+OLD_COLUMNS = """
+    ALTER TABLE plugin_loads ADD COLUMN milliseconds DOUBLE PRECISION,
+        ADD COLUMN recorded_at TIMESTAMP WITH TIME ZONE NOT NULL DEFAULT clock_timestamp();
+    COMMENT ON TABLE plugins IS 'older'
+"""
+OLD_RECORD = """
+    INSERT INTO plugin_loads (worker_id, plugin_name, plugin_id, generation,
+        reconciled, state, error, milliseconds)
+    SELECT w.id, l.* FROM (SELECT id FROM plugin_workers WHERE id = %s FOR KEY SHARE) w,
+        unnest(%s::text[], %s::text[], %s::bigint[], %s::bigint[], %s::text[],
+            %s::jsonb[], %s::float8[]) l
+    ON CONFLICT (worker_id, plugin_name) DO UPDATE SET
+        plugin_id = EXCLUDED.plugin_id, generation = EXCLUDED.generation,
+        reconciled = EXCLUDED.reconciled, state = EXCLUDED.state, error = EXCLUDED.error,
+        milliseconds = EXCLUDED.milliseconds, recorded_at = clock_timestamp()
+"""
+
+
+def test_workers_of_an_older_version_report_beside_newer_ones_after_an_upgrade(
+    database_url: str,
+) -> None:
+    with contextlib.closing(Database(database_url)) as database, session(database_url) as sql:
+        apply(database_url)
+        sql(OLD_COLUMNS)
+        workers = WorkerRepository(database)
+        old, new = registered(workers, host="a"), registered(workers, host="b")
+
+        def old_records(generation: int) -> None:
+            loads = ["one"], ["id-1"], [generation], [generation], ["serving"], [None], [1.5]
+            sql(OLD_RECORD, old, *loads)
+
+        old_records(1)
+        assert apply(database_url) is True
+        for generation in (2, 3):
+            old_records(generation)
+            assert workers.record(new, [LoadRecord("one", "id-1", generation, 3, "serving")])
+            assert [
+                (worker.host, worker.load.generation if worker.load else None)
+                for worker in workers.loads_of("one")
+            ] == [
+                ("a", generation),
+                ("b", generation),
+            ]
+
+
+def test_a_new_database_has_no_column_that_nobody_reads(sql: Session) -> None:
+    found = sql(
+        "SELECT column_name FROM information_schema.columns WHERE table_name = 'plugin_loads'"
+    )
+    read = {field.name for field in fields(LoadRecord)} - {"plugin"}
+    assert {name for (name,) in found} == read | {"worker_id", "plugin_name"}
+
+
+FAILED = LoadRecord("one", "id-1", 3, 4, "failed", {"message": "no"})
 
 
 def test_an_error_is_told_whoever_had_it(workers: WorkerRepository, sql: Session) -> None:
@@ -345,7 +393,7 @@ def test_a_process_keeps_its_start_over_an_outage(
         lock("BEGIN; LOCK TABLE plugin_loads IN ACCESS EXCLUSIVE MODE")
         recorder.note([replace(FAILED, reconciled=5)])
         wait_until(lambda: sql("SELECT 1 FROM pg_locks WHERE NOT granted"), "it waits")
-        database.cut()
+        database.abort()
         lock("ROLLBACK")
     (after,) = wait_until(
         lambda: [w for w in workers.list_workers() if w.heartbeat_at > before.heartbeat_at],

@@ -4,8 +4,9 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterator
 
-from app.database import events
 from app.database.events import ChangeListener
+from app.database.timeouts import ListenerTimes
+from app.settings import Settings
 from tests.support.waiting import wait_until
 
 Names = frozenset[str] | None
@@ -38,11 +39,12 @@ def listening(
     recorder: Callable[[Names], None],
     *,
     wait: bool = True,
-    heartbeat: float = events.HEARTBEAT_SECONDS,
+    heartbeat: float = Settings.heartbeat_seconds,
     schema: Callable[[], str | None] = lambda: None,
+    times: ListenerTimes | None = None,
 ) -> Iterator[ChangeListener]:
     """A started listener, which is stopped at the end unless the test did it."""
-    listener = ChangeListener(url, recorder, heartbeat_seconds=heartbeat, schema=schema)
+    listener = ChangeListener(url, recorder, probe_seconds=heartbeat, schema=schema, times=times)
     listener.start()
     try:
         if wait:
@@ -53,5 +55,4 @@ def listening(
     finally:
         if isinstance(recorder, Recorder):
             recorder.go_on.set()
-        if listener._thread is not None and listener._thread.is_alive():
-            listener.stop()
+        listener.stop()  # once more changes nothing

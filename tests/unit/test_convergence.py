@@ -2,7 +2,8 @@
 
 import pytest
 
-from app.records import ACTIVE, INACTIVE, Crew, LoadRecord, ServedRow, WorkerLoad, convergence_of
+from app.records import ACTIVE, INACTIVE, ServedRow
+from app.worker_records import Crew, LoadRecord, WorkerLoad, convergence_of
 
 ROW = ServedRow("id", "one", 3, ACTIVE, "/x")
 

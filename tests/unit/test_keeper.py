@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from app.postgres import processes
 from app.postgres.keeper import Keeper, SupervisorProcess
+from app.postgres.processes import Restarts
 
 WAITS = "import os; os.write(1, b'ready\\n'); os.read(0, 1)"
 FAILS = "print('failed'); print('the disk is full')"
@@ -36,13 +36,13 @@ class Stand(SupervisorProcess):
 
 
 @pytest.fixture
-def kept() -> Iterator[Callable[[str], Stand]]:
+def kept() -> Iterator[Callable[..., Stand]]:
     with contextlib.ExitStack() as stack:
 
-        def make(code: str) -> Stand:
+        def make(code: str, **restarts: float) -> Stand:
             supervisor = Stand(code)
             supervisor.start()
-            keeper = Keeper(supervisor)
+            keeper = Keeper(supervisor, Restarts(**restarts))
             keeper.start()
             stack.callback(supervisor.stop)
             stack.callback(keeper.stop)
@@ -59,10 +59,9 @@ def wait_until(look: Callable[[], object], seconds: float = 5.0) -> None:
 
 
 def test_one_that_is_killed_again_and_again_is_started_in_rising_intervals_with_one_line(
-    kept, caplog, monkeypatch
+    kept, caplog
 ):
-    monkeypatch.setattr(processes, "FIRST_PAUSE", 0.02)
-    supervisor = kept(WAITS)
+    supervisor = kept(WAITS, first_pause=0.02)
     pauses = []
     for turn in range(1, 6):
         wait_until(lambda: supervisor.said == b"ready\n")
@@ -75,12 +74,8 @@ def test_one_that_is_killed_again_and_again_is_started_in_rising_intervals_with_
     assert caplog.text.count("supervisor is started again: it was killed") == 1
 
 
-def test_one_that_has_lived_for_a_while_is_started_again_at_once_and_with_a_line(
-    kept, caplog, monkeypatch
-):
-    monkeypatch.setattr(processes, "LONG_LIFE", 0.0)
-    monkeypatch.setattr(processes, "FIRST_PAUSE", 60.0)
-    supervisor = kept(WAITS)
+def test_one_that_has_lived_for_a_while_is_started_again_at_once_and_with_a_line(kept, caplog):
+    supervisor = kept(WAITS, first_pause=60.0, long_life=0.0)
     for turn in range(1, 3):
         wait_until(lambda: supervisor.said == b"ready\n")
         os.kill(supervisor.pid, signal.SIGKILL)
@@ -88,10 +83,8 @@ def test_one_that_has_lived_for_a_while_is_started_again_at_once_and_with_a_line
     assert caplog.text.count("supervisor is started again") == 2
 
 
-def test_a_reason_is_said_once_and_a_new_one_again(kept, caplog, monkeypatch):
-    monkeypatch.setattr(processes, "FIRST_PAUSE", 0.001)
-    monkeypatch.setattr(processes, "LONGEST_PAUSE", 0.001)
-    supervisor = kept(FAILS)
+def test_a_reason_is_said_once_and_a_new_one_again(kept, caplog):
+    supervisor = kept(FAILS, first_pause=0.001, longest_pause=0.001)
     wait_until(lambda: len(supervisor.starts) >= 4)
     supervisor.become(FAILS.replace("full", "gone"))
     wait_until(lambda: "the disk is gone" in caplog.text)
@@ -104,8 +97,7 @@ def test_a_reason_is_said_once_and_a_new_one_again(kept, caplog, monkeypatch):
 
 
 def test_a_start_that_the_system_refuses_is_tried_again(kept, caplog, monkeypatch):
-    monkeypatch.setattr(processes, "FIRST_PAUSE", 0.001)
-    supervisor = kept(WAITS)
+    supervisor = kept(WAITS, first_pause=0.001)
     wait_until(lambda: supervisor.said == b"ready\n")
     program, sys_executable = sys.executable, "/nowhere/python"
     monkeypatch.setattr(sys, "executable", sys_executable)

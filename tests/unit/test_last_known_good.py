@@ -1,6 +1,7 @@
 """What a host keeps for a start without the database."""
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -93,11 +94,41 @@ def test_what_comes_while_a_write_fails_counts(
     assert numbers(tmp_path) == {"one": 2}
 
 
-@pytest.mark.parametrize("content", [b"", b"\xff\x00 [", b"[]", b"5", b'["id", 1]'])
-def test_a_damaged_file_costs_one_plugin_its_head_start(tmp_path: Path, content: bytes) -> None:
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(b"", b"\xff\x00 [", b"[]", b"5", b"null", b'["id", 1]', b"{}", b'{"id": "id"}'),
+        json.dumps({**asdict(ROW), "later": 1}).encode(),
+        json.dumps(asdict(replace(ROW, name="two"))).encode(),
+    ],
+)
+def test_a_damaged_file_costs_one_plugin_its_head_start(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, content: bytes
+) -> None:
     last_known_good = LastKnownGood(tmp_path)
     for name in ("one", "two"):
         last_known_good.remember(replace(ROW, name=name))
     last_known_good.write()
     (tmp_path / ".served/one").write_bytes(content)
     assert numbers(tmp_path) == {"two": 1}
+    assert f"{tmp_path}/.served/one is left out" in caplog.text
+    last_known_good.remember(ROW)
+    last_known_good.write()
+    assert numbers(tmp_path) == {"one": 1, "two": 1}
+
+
+def test_what_an_older_version_listed_is_read_and_replaced(tmp_path: Path) -> None:
+    old = json.dumps([ROW.id, ROW.generation, ROW.binary_path, ROW.archive_sha256])
+    file = tmp_path / ".served/one"
+    file.parent.mkdir()
+    file.write_text(old)
+    last_known_good = LastKnownGood(tmp_path)
+    assert last_known_good.rows() == [ROW]
+    last_known_good.remember(ROW)
+    last_known_good.write()
+    kept = json.loads(file.read_bytes())
+    assert kept["generation"] == 1
+    assert LastKnownGood(tmp_path).rows() == [ROW]
+    # What the older version does with it: four values, or the file is none.
+    with pytest.raises(ValueError, match="too many"):
+        _, _, _, _ = kept

@@ -13,7 +13,7 @@ import pytest
 from app.errors import EmbeddedDatabaseError
 from app.postgres import account
 from app.postgres.account import admit, choose_account
-from app.postgres.host import Account
+from app.postgres.users import Account
 
 
 class Host:

@@ -1,10 +1,13 @@
 """Settings: what the environment says, checked."""
 
 import socket
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from app.cli.commands import main
 from app.errors import SettingsError
 from app.settings import Settings
 
@@ -13,40 +16,62 @@ def read(**environ: str) -> Settings:
     return Settings.from_environment(environ)
 
 
-def test_an_empty_environment_gives_the_documented_defaults():
-    settings = read()
-    assert settings.plugins_dir == Path("plugins").absolute()
-    assert settings.artifacts_dir == Path("bin/plugins").absolute()
-    assert settings.data_dir == Path("var").absolute()
-    assert settings.database_url is None
-    assert settings.listen_database_url is None
-    assert settings.bind == "127.0.0.1:9999"
-    assert (settings.workers, settings.threads) == (2, 8)
-    assert settings.admin_token is None
-    assert settings.admin_hosts == frozenset()
-    assert settings.watch is True
-    assert (settings.lock_seconds, settings.statement_seconds) == (2, 30)
-    assert (settings.plugin_connections, settings.plugin_statement_seconds) == (6, None)
-    assert settings.max_source_mb == 4
+VARIABLES = {known.metadata["variable"]: known for known in fields(Settings) if known.metadata}
+
+IN_WORDS = {
+    "BENANA_LISTEN_DATABASE_URL": "`DATABASE_URL`",
+    "BENANA_URL": "`BENANA_BIND`, by http",
+    "BENANA_CA": "the system's",
+    "BENANA_PLUGIN_CONNECTIONS": "half of `BENANA_THREADS`, and 2",
+}
+"""What the documentation says of defaults that follow from something else."""
+
+
+def documented() -> dict[str, str]:
+    """The defaults in the README's table, by variable."""
+    text = (Path(__file__).parents[2] / "README.md").read_text()
+    table = text.partition("### Settings")[2].partition("\n\n")[2].partition("\n\n")[0]
+    rows = [[cell.strip() for cell in row.split(" | ")] for row in table.splitlines()[2:]]
+    return {row[0].strip("|` "): row[1] for row in rows}
+
+
+def test_the_documentation_has_each_variable_once_and_no_other():
+    assert sorted(documented()) == sorted(VARIABLES)
+
+
+@pytest.mark.parametrize("variable", sorted(VARIABLES.keys() - IN_WORDS.keys()))
+def test_an_empty_environment_gives_the_documented_default(variable):
+    default, value = documented()[variable], getattr(read(), VARIABLES[variable].name)
+    if value is None or value == frozenset():
+        assert default.partition(":")[0] == "none"
+    elif variable == "BENANA_ADMIN_READ":
+        assert (default, value) == ("token", False)
+    elif isinstance(value, bool):
+        assert default == ("on" if value else "off")
+    elif isinstance(value, Path):
+        assert Path(default.strip("`")).absolute() == value
+    elif isinstance(value, tuple):
+        shown = ",".join(str(network.network_address) for network in value)
+        assert default == f"`{shown}`"
+    else:
+        assert default.strip("`") == str(value)
+
+
+@pytest.mark.parametrize("variable", sorted(IN_WORDS))
+def test_a_default_that_follows_from_something_else_is_documented_in_words(variable):
+    assert documented()[variable] == IN_WORDS[variable]
+
+
+def test_the_commands_help_says_the_same_defaults():
+    shown = CliRunner().invoke(main, ["--help"]).output
+    for variable in ("BENANA_BIND", "BENANA_PLUGINS_DIR", "BENANA_DATA_DIR"):
+        (line,) = [line for line in shown.splitlines() if line.strip().startswith(f"{variable} ")]
+        assert line.split()[-1] == documented()[variable].strip("`")
 
 
 def test_an_empty_variable_counts_as_not_set():
-    names = [
-        "DATABASE_URL",
-        "BENANA_LISTEN_DATABASE_URL",
-        "BENANA_PLUGINS_DIR",
-        "BENANA_DATA_DIR",
-        "BENANA_ARTIFACTS_DIR",
-        "BENANA_BIND",
-        "WEB_CONCURRENCY",
-        "BENANA_THREADS",
-        "BENANA_ADMIN_TOKEN",
-        "BENANA_WATCH",
-        "BENANA_LOCK_SECONDS",
-        "BENANA_STATEMENT_SECONDS",
-        "BENANA_PLUGIN_CONNECTIONS",
-        "BENANA_PLUGIN_STATEMENT_SECONDS",
-    ]
+    # gunicorn's own says with an empty text that no proxy is trusted.
+    names = VARIABLES.keys() - {"FORWARDED_ALLOW_IPS"}
     assert read(**dict.fromkeys(names, "")) == read()
 
 

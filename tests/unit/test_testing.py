@@ -291,3 +291,17 @@ def test_a_missing_webtest_is_named_with_the_remedy():
 
 def test_the_import_is_silent_where_warnings_are_errors():
     subprocess.run([sys.executable, "-W", "error", "-c", "import app.testing"], check=True)
+
+
+def test_its_version_may_stand_in_the_manifest_alone(tmp_path: Path) -> None:
+    text = (HEAD + BODY).replace(', version="2.1.0"', "")
+    with load_plugin(write(tmp_path, text, plugin="version: 1.10\n")) as plugin:
+        assert plugin.metadata.version == "1.10"
+
+
+def test_a_version_in_the_manifest_that_is_another_is_refused(tmp_path: Path) -> None:
+    with (
+        pytest.raises(DiscoveryError, match=r"'2\.1', but get_metadata\(\) returns '2\.1\.0'"),
+        load_plugin(write(tmp_path, plugin="version: 2.1\n")),
+    ):
+        pass

@@ -8,12 +8,14 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 
-from app.errors import LoadError, SupersededError, TrialError
+from app.errors import DiscoveryError, LoadError, SupersededError, TrialError
+from app.publishing.manifest import parse_manifest
 from app.publishing.trial import TrialRunner
 from app.publishing.trial_child import _FIRST_PLUGIN
 from app.records import Manifest, PluginSource
@@ -58,6 +60,61 @@ def test_without_a_temporary_folder_it_is_refused_with_what_to_do(
             runner.run(first())
         assert caught.value.outside, "the machine's fault, and not the plugin's"
     assert psutil.Process().num_fds() == before
+
+
+def versioned(code: str, written: str | None) -> PluginSource:
+    """A plugin whose code names a version, "" for none, and whose manifest may."""
+    text = PLUGIN.replace('version="1.0"', f"version={code!r}")
+    assert f"version={code!r}" in text
+    if written is None:
+        return source_of({"main.py": text})
+    manifest = parse_manifest("sample", f"author: Ann\nversion: {written}\n".encode(), "")
+    return replace(
+        source_of({"main.py": text}), manifest=replace(manifest, entry="main:new_plugin")
+    )
+
+
+@pytest.mark.parametrize(
+    ("code", "written", "version"),
+    [
+        ("", "2.0", "2.0"),
+        ("", "1.10", "1.10"),
+        ("", "1e3", "1e3"),
+        ("1.0", None, "1.0"),
+        ("1.0", "~", "1.0"),
+        ("2.0", "2.0", "2.0"),
+        ("1.10", "1.10", "1.10"),
+        ("1", "'1'", "1"),
+    ],
+)
+def test_a_version_comes_from_the_code_or_the_manifest(
+    runner: TrialRunner, code: str, written: str | None, version: str
+) -> None:
+    _, report = runner.run(versioned(code, written))
+    assert report.metadata.version == version
+    assert report.metadata.author == ("" if written is None else "Ann")
+
+
+@pytest.mark.parametrize(
+    ("code", "written"), [("1.0", "2.0"), ("1.1", "1.10"), ("1.0", "1"), ("v1.0", "1.0")]
+)
+def test_two_versions_that_differ_are_refused_with_both_and_the_line(
+    runner: TrialRunner, code: str, written: str
+) -> None:
+    with pytest.raises(DiscoveryError) as caught:
+        runner.run(versioned(code, written))
+    assert f"version is {written!r}, but get_metadata() returns {code!r}" in caught.value.message
+    assert (caught.value.file, caught.value.line) == ("plugin.yaml", 2)
+
+
+@pytest.mark.parametrize("written", [None, "~"])
+def test_a_version_that_stands_nowhere_is_refused_where_it_could(
+    runner: TrialRunner, written: str | None
+) -> None:
+    with pytest.raises(LoadError, match=r"version is '', expected .* plugin\.yaml") as caught:
+        runner.run(versioned("", written))
+    assert caught.value.phase == "get_metadata"
+    assert caught.value.file == "main.py"
 
 
 def test_after_its_end_nothing_starts_it_again(runner: TrialRunner) -> None:

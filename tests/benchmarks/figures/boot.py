@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from app.conditions import Conditions
-from app.database.connection import Database
+from app.database.pool import Database
 from app.database.repository import Repository
 from app.publishing.publisher import Publisher
 from app.publishing.refusals import Refusals

@@ -7,28 +7,31 @@ from collections.abc import Iterator
 import psycopg2
 
 from app.database.connection import Connection, connect, connection_options
-from app.database.rehearsed import RehearsedConnection
 from app.database.sessions import SHARED_SETTINGS, Sessions
 from app.database.sqlstates import unavailable
+from app.database.trial_connection import TrialConnection
+from app.database.trial_savepoints import LOCK_SECONDS
 
 
-class Rehearsal:
+class TrialSession:
     """The one session of a trial; nothing is connected before it is asked for."""
 
-    def __init__(self, url: str, seconds: float) -> None:
+    def __init__(self, url: str, seconds: float, lock_seconds: float = LOCK_SECONDS) -> None:
         """Make it.
 
         Args:
             url: a libpq URI or DSN.
             seconds: how long a statement may take; the server ends it even if the trial is gone.
+            lock_seconds: how long a statement may wait for a lock.
 
         Raises:
             SettingsError: the URL cannot be read.
         """
         self._sessions = Sessions(connection_options(url), SHARED_SETTINGS)
         self._seconds = seconds
+        self._lock_seconds = lock_seconds
         self._lock = threading.Lock()
-        self._session: RehearsedConnection | None = None
+        self._session: TrialConnection | None = None
 
     @contextlib.contextmanager
     def connection(self) -> Iterator[Connection]:
@@ -65,12 +68,13 @@ class Rehearsal:
                 Connection.rollback(session)
             Connection.close(session)
 
-    def _open(self) -> RehearsedConnection:
+    def _open(self) -> TrialConnection:
         with self._lock:
             if self._session is None or self._session.lost:
-                session = connect(self._sessions, connection_factory=RehearsedConnection)
-                assert isinstance(session, RehearsedConnection)  # noqa: S101 - the factory's
+                session = connect(self._sessions, connection_factory=TrialConnection)
+                assert isinstance(session, TrialConnection)  # noqa: S101 - the factory's
                 session.seconds = self._seconds
+                session.lock_seconds = self._lock_seconds
                 session.settings = SHARED_SETTINGS
                 self._session = session
             return self._session

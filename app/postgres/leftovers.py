@@ -11,8 +11,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from app.postgres.host import SOCKET_NAME, Account
 from app.postgres.processes import Watch, command_line, is_alive, kill_processes_in
+from app.postgres.sockets import SOCKET_NAME
+from app.postgres.users import Account
 
 log = logging.getLogger(__name__)
 
@@ -25,8 +26,8 @@ SHUTDOWN = (
 )
 
 
-class Remains:
-    """The processes and lock files of one cluster whose supervisor has gone."""
+class Leftovers:
+    """The processes and lock files of a cluster whose supervisor has gone; `clear` removes them."""
 
     def __init__(self, cluster: Path, sockets: Path, account: Account | None, watch: Watch) -> None:
         """Look at a cluster (a real path), its socket's folder, and its processes' account.
@@ -39,7 +40,7 @@ class Remains:
         self._watch = watch
 
     def clear(self) -> None:
-        """Stop what still runs, and settle the lock files that would stop a new PostgreSQL."""
+        """Stop what still runs, and take over the lock files that would stop a new PostgreSQL."""
         files = (self._cluster / "postmaster.pid", self._sockets / f"{SOCKET_NAME}.lock")
         for path in files:
             pid = _process_in(path)
@@ -47,7 +48,7 @@ class Remains:
                 self._stop_postmaster(pid)
         self._kill_backends()
         for path in files:
-            self._settle(path)
+            self._take_over(path)
 
     def _stop_postmaster(self, pid: int) -> None:
         for number, seconds in SHUTDOWN:
@@ -72,7 +73,7 @@ class Remains:
         account = self._account
         self._wait(none_left if account is None else lambda: account.can(none_left), 3.0)
 
-    def _settle(self, path: Path) -> None:
+    def _take_over(self, path: Path) -> None:
         """Deal with a lock file whose process lives, which makes PostgreSQL refuse to start.
 
         It is a process that has got the number by chance: the file is changed to say our own,

@@ -1,4 +1,4 @@
-"""What a trigger of somebody's makes of a change of ours, without an error."""
+"""Triggers that others have put on our tables: one may undo a change without an error."""
 
 from typing import Any
 
@@ -34,3 +34,8 @@ def undone(cursor: Any, plugin: str, operation: str, what: str) -> DatabaseRefus
         plugin=plugin,
         raised=True,
     )
+
+
+def stands_still(cursor: Any, name: str, generation: int) -> DatabaseRefusedError:
+    """Return the refusal of a change that no process would see."""
+    return undone(cursor, name, "UPDATE", f"the generation stays {generation}")

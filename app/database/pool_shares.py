@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from app.database.connection import Connection, Database
+    from app.database.connection import Connection
+    from app.database.pool import Database
 
 
 @dataclass(eq=False, slots=True)
 class Loan:
-    """One connection of a pool in somebody's hands; `place` is the file and line that took it."""
+    """One connection that is lent; `place` is the file and line that asked for it."""
 
     holder: str
     place: tuple[str, int] | None = None
@@ -24,19 +25,20 @@ class Loan:
 
 
 class Share:
-    """The part of a pool that one holder may have at once; it lends as the pool itself does.
+    """The part of a pool that one holder may have at once. Made by `Database.share`.
 
-    Called without arguments, it notes the place of the call: for a plugin's `context.database`.
+    `connection` lends one as the pool itself does. Calling the share does the same and notes where
+    the call stands: that is a plugin's `context.database()`.
     """
 
     def __init__(
-        self, pool: "Database", holder: str, places: int, patience: float, advice: str
+        self, pool: "Database", holder: str, places: int, timeout: float, advice: str
     ) -> None:
         """Make a share; `Database.share` does."""
         self.pool = pool
         self.holder = holder
         self.places = places
-        self.patience = patience
+        self.timeout = timeout
         self.advice = advice
 
     def connection(self, *, autocommit: bool = False) -> "AbstractContextManager[Connection]":
