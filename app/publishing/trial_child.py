@@ -185,7 +185,7 @@ def _try(artifact: Artifact, request: dict[str, Any], steps: Steps) -> dict[str,
         steps.reached("cleanup")
         loaded.context.cancelled.set()
         cleanup = loaded.instance.cleanup
-        guarded(artifact.plugin, "cleanup", loaded.package, cleanup, loaded.context)
+        guarded(artifact.plugin, "cleanup", loaded.importer, cleanup, loaded.context)
     except PluginError as error:
         return {
             "error": error.as_record(),
