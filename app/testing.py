@@ -165,6 +165,6 @@ def _clean_up(loaded: LoadedPlugin) -> None:
     """Do what `LoadedPlugin.dispose` does, and raise what it only logs."""
     loaded.context.cancelled.set()
     try:
-        guarded(loaded.name, "cleanup", loaded.package, loaded.instance.cleanup, loaded.context)
+        guarded(loaded.name, "cleanup", loaded.importer, loaded.instance.cleanup, loaded.context)
     finally:
-        loaded.package.forget()
+        loaded.importer.forget()

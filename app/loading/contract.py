@@ -16,14 +16,14 @@ _METHODS: dict[str, tuple[str, ...]] = {
 }
 
 
-def create_instance(name: str, package: GenerationImporter, module: Any) -> Any:
+def create_instance(name: str, importer: GenerationImporter, module: Any) -> Any:
     """Call a plugin's factory and return what it made, once it keeps the contract.
 
     Raises:
         LoadError: there is no factory, it fails, or what it returned breaks the contract.
     """
-    module_name, _, factory_name = package.content.entry.partition(":")
-    file = (package.content.module_path(module_name) or ("", False))[0]
+    module_name, _, factory_name = importer.content.entry.partition(":")
+    file = (importer.content.module_path(module_name) or ("", False))[0]
     line: int | None
     factory = getattr(module, factory_name, None)
     if not callable(factory):
@@ -35,10 +35,10 @@ def create_instance(name: str, package: GenerationImporter, module: Any) -> Any:
             phase="factory",
             file=file,
         )
-    instance = guarded(name, "factory", package, factory)
-    faults = guarded(name, "contract", package, contract_faults, instance)
+    instance = guarded(name, "factory", importer, factory)
+    faults = guarded(name, "contract", importer, contract_faults, instance)
     if faults:
-        file, line = _defined_at(package, type(instance)) or (file, None)
+        file, line = _defined_at(importer, type(instance)) or (file, None)
         raise LoadError(
             name,
             f"{factory_name}() returned a {type(instance).__name__}: " + "; ".join(faults),
@@ -79,18 +79,18 @@ def contract_faults(instance: object) -> list[str]:
 
 
 def read_metadata(
-    name: str, package: GenerationImporter, instance: Any, *, versioned: bool
+    name: str, importer: GenerationImporter, instance: Any, *, versioned: bool
 ) -> PluginMetadata:
     """Return what a plugin says of itself; its version may be empty where it is `versioned`.
 
     Raises:
         LoadError: `get_metadata` fails, or a field is missing, too long or no text.
     """
-    faults, values = guarded(name, "get_metadata", package, _metadata_values, name, instance)
+    faults, values = guarded(name, "get_metadata", importer, _metadata_values, name, instance)
     if not versioned and values.get("version") == "":
         faults.append("version is '', expected 1 to 100 characters, here or in plugin.yaml")
     if faults:
-        file, line = _defined_at(package, instance.get_metadata) or (None, None)
+        file, line = _defined_at(importer, instance.get_metadata) or (None, None)
         raise LoadError(name, "; ".join(faults), phase="get_metadata", file=file, line=line)
     return PluginMetadata(**values)
 
@@ -127,10 +127,10 @@ def _is_utf8(text: str) -> bool:
     return True
 
 
-def _defined_at(package: GenerationImporter, item: Any) -> tuple[str, int] | None:
+def _defined_at(importer: GenerationImporter, item: Any) -> tuple[str, int] | None:
     """Return the file and line of a plugin's class or method, None if they are not known."""
     try:
         _, line = inspect.findsource(item)
-        return package.place_of(inspect.getfile(item), line + 1)
+        return importer.place_of(inspect.getfile(item), line + 1)
     except (OSError, TypeError):
         return None

@@ -14,7 +14,7 @@ T = TypeVar("T")
 def guarded(
     plugin: str,
     phase: str,
-    package: GenerationImporter,
+    importer: GenerationImporter,
     function: Callable[..., T],
     *arguments: Any,
 ) -> T:
@@ -35,24 +35,24 @@ def guarded(
         error.plugin = plugin
         raise
     except BaseException as error:  # noqa: BLE001 - a plugin must not end the process
-        raise _as_load_error(plugin, phase, package, error) from None
+        raise _as_load_error(plugin, phase, importer, error) from None
 
 
 def _as_load_error(
-    plugin: str, phase: str, package: GenerationImporter, error: BaseException
+    plugin: str, phase: str, importer: GenerationImporter, error: BaseException
 ) -> LoadError:
     place = None
     for frame in traceback.extract_tb(error.__traceback__):
-        place = package.place_of(frame.filename, frame.lineno) or place
+        place = importer.place_of(frame.filename, frame.lineno) or place
     if isinstance(error, SyntaxError) and isinstance(error.filename, str):
-        place = package.place_of(error.filename, error.lineno) or place
+        place = importer.place_of(error.filename, error.lineno) or place
     said = _safe(str, error)
     text = f"{type(error).__name__}: {said}" if said else type(error).__name__
     if isinstance(error, SystemExit):
         code = "" if error.code is None else _safe(repr, error.code)
         text = f"it called sys.exit({code}), expected a return"
     if isinstance(error, ModuleNotFoundError) and error.name and isinstance(error.name, str):
-        if package.content.module_path(error.name):
+        if importer.content.module_path(error.name):
             text += f"; write 'from . import {error.name}': a plugin's own modules are relative"
         elif not error.name.startswith("_plugins."):
             text += "; install it into the server's environment"

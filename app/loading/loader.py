@@ -35,7 +35,7 @@ class LoadedPlugin:
     metadata: PluginMetadata
     routes: tuple[Route, ...]
     context: PluginContext
-    package: GenerationImporter
+    importer: GenerationImporter
     instance: Any
     loaded_at: float
     """When its load began, in monotonic seconds."""
@@ -48,21 +48,21 @@ class LoadedPlugin:
     @property
     def key(self) -> str:
         """The `Route.generation` of its routes; unique in the process."""
-        return self.package.name
+        return self.importer.name
 
     def traces(self) -> "list[weakref.ref[Any]]":
         """Return weak references that stay alive as long as anything of the generation does."""
-        return self.package.traces()
+        return self.importer.traces()
 
     def dispose(self) -> None:
         """Clean the plugin up and forget its modules; a fault is logged, never raised."""
         self.context.cancelled.set()
         try:
-            guarded(self.name, "cleanup", self.package, self.instance.cleanup, self.context)
+            guarded(self.name, "cleanup", self.importer, self.instance.cleanup, self.context)
         except BenanaError as error:
             log.warning("%s", error)
         finally:
-            self.package.forget()
+            self.importer.forget()
 
 
 class Steps:
@@ -112,7 +112,7 @@ def load(
         # Whoever keeps the error must not keep the plugin's frames with it.
         error.__context__ = error.__cause__ = None
         raise error.with_traceback(None) from None
-    archive = loaded.package.content
+    archive = loaded.importer.content
     check = check_of(archive.plugin, archive.origins, archive.hosts, surroundings)
     if check is not None:
         for route in loaded.routes:
@@ -130,26 +130,28 @@ def _load(
     versioned: bool,
 ) -> LoadedPlugin:
     name, began = artifact.plugin, time.monotonic()
-    package = GenerationImporter(Archive.verified(artifact), generation)
+    importer = GenerationImporter(Archive.verified(artifact), generation)
     try:
         steps.reached("import")
-        module = guarded(name, "import", package, package.import_entry)
-        instance = create_instance(name, package, module)
+        module = guarded(name, "import", importer, importer.import_entry)
+        instance = create_instance(name, importer, module)
         steps.reached("get_metadata")
-        metadata = read_metadata(name, package, instance, versioned=versioned)
-        context = make_context(name, dict(package.content.config))
+        metadata = read_metadata(name, importer, instance, versioned=versioned)
+        context = make_context(name, dict(importer.content.config))
         steps.reached("initialize")
-        guarded(name, "initialize", package, instance.initialize, context)
+        guarded(name, "initialize", importer, instance.initialize, context)
     except BenanaError:
-        package.forget()
+        importer.forget()
         raise
-    loaded = LoadedPlugin(row_id, name, generation, metadata, (), context, package, instance, began)
+    loaded = LoadedPlugin(
+        row_id, name, generation, metadata, (), context, importer, instance, began
+    )
     try:
         steps.reached("register_routes")
         collector = RouteCollector(
-            name, lambda frame: _frame_place(package, frame), package.name, tried=tried
+            name, lambda frame: _frame_place(importer, frame), importer.name, tried=tried
         )
-        guarded(name, "register_routes", package, instance.register_routes, collector)
+        guarded(name, "register_routes", importer, instance.register_routes, collector)
         routes = collector.finish()
     except BenanaError:
         loaded.dispose()
@@ -157,5 +159,5 @@ def _load(
     return replace(loaded, routes=routes)
 
 
-def _frame_place(package: GenerationImporter, frame: FrameType) -> tuple[str, int] | None:
-    return package.place_of(frame.f_code.co_filename, frame.f_lineno)
+def _frame_place(importer: GenerationImporter, frame: FrameType) -> tuple[str, int] | None:
+    return importer.place_of(frame.f_code.co_filename, frame.f_lineno)

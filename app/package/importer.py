@@ -183,21 +183,21 @@ class _Finder(importlib.abc.MetaPathFinder):
     """
 
     def __init__(self) -> None:
-        self._packages: dict[str, GenerationImporter] = {}
+        self._importers: dict[str, GenerationImporter] = {}
         self._labels: Counter[str] = Counter()
-        """How many packages use each label in their modules' file names."""
+        """How many generations use each label in their modules' file names."""
         self._alive: weakref.WeakSet[GenerationImporter] = weakref.WeakSet()
         self._lock = threading.Lock()
 
-    def claim(self, name: str, package: GenerationImporter) -> str:
-        """Register a package and return its name: the next free one if the name is in use."""
+    def claim(self, name: str, importer: GenerationImporter) -> str:
+        """Register an importer and return its name: the next free one if the name is in use."""
         with self._lock:
             for number in itertools.count(1):
                 free = name if number == 1 else f"{name}_{number}"
-                if free not in self._packages:
-                    self._packages[free] = package
-                    self._labels[package.content.label] += 1
-                    self._alive.add(package)
+                if free not in self._importers:
+                    self._importers[free] = importer
+                    self._labels[importer.content.label] += 1
+                    self._alive.add(importer)
                     break
         if self not in sys.meta_path:
             sys.meta_path.insert(0, self)
@@ -205,9 +205,9 @@ class _Finder(importlib.abc.MetaPathFinder):
 
     def release(self, name: str) -> None:
         with self._lock:
-            package = self._packages.pop(name, None)
-            if package is not None:
-                label = package.content.label
+            importer = self._importers.pop(name, None)
+            if importer is not None:
+                label = importer.content.label
                 self._labels[label] -= 1
                 if not self._labels[label]:
                     del self._labels[label]
@@ -230,8 +230,8 @@ class _Finder(importlib.abc.MetaPathFinder):
             return None
         if len(parts) < 3:
             return importlib.machinery.ModuleSpec(fullname, None, is_package=True)
-        package = self._packages.get(".".join(parts[:3]))
-        return None if package is None else package.find(fullname)
+        importer = self._importers.get(".".join(parts[:3]))
+        return None if importer is None else importer.find(fullname)
 
 
 _finder = _Finder()

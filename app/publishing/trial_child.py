@@ -188,7 +188,7 @@ def _try(
         steps.reached("cleanup")
         loaded.context.cancelled.set()
         cleanup = loaded.instance.cleanup
-        guarded(artifact.plugin, "cleanup", loaded.package, cleanup, loaded.context)
+        guarded(artifact.plugin, "cleanup", loaded.importer, cleanup, loaded.context)
     except PluginError as error:
         return {
             "error": error.as_record(),

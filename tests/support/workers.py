@@ -12,7 +12,6 @@ def registered(workers: WorkerRepository, *, host: str = "here") -> str:
     """Enter a process and return its id."""
     worker = str(uuid4())
     elsewhere = Presence("elsewhere", 4711, 1)
-    workers.register(
-        worker, host, elsewhere, 4710, datetime.datetime.now(datetime.UTC), WorkerReport(1)
-    )
+    now = datetime.datetime.now(datetime.UTC)
+    workers.register(worker, host, elsewhere, 4710, now, WorkerReport())
     return worker

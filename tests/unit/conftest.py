@@ -86,7 +86,7 @@ def load_plugin(tmp_path: Path) -> Iterator[Callable[..., LoadedPlugin]]:
 
     yield load_one
     for plugin in loaded:
-        plugin.package.forget()
+        plugin.importer.forget()
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ def app() -> LiveApp:
 def no_generation_left_behind() -> Iterator[None]:
     """Keep what one failing test leaves in the import system away from the others."""
     yield
-    importer._finder._packages.clear()
+    importer._finder._importers.clear()
     for name in [name for name in sys.modules if name.partition(".")[0] == importer.ROOT]:
         del sys.modules[name]
 

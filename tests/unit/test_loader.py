@@ -516,7 +516,7 @@ def test_jinjas_package_loader_finds_what_lies_beside_the_code(load_plugin, app)
     builder.add("sample", plugin.routes)
     app.swap(builder.build())
     assert call(app, "/sample/<Ada>").read() == b"<h1>Hi &lt;Ada&gt;</h1>"
-    main = sys.modules[f"{plugin.package.name}.main"]
+    main = sys.modules[f"{plugin.importer.name}.main"]
     for environment, text in ((main.below, "other ü"), (main.within, "web"), (main.bare, "bare")):
         assert environment.get_template("x.txt").render() == text
     assert main.here.list_templates() == ["base.html", "page.html", "part/broken.html"]
@@ -524,7 +524,7 @@ def test_jinjas_package_loader_finds_what_lies_beside_the_code(load_plugin, app)
 
 
 def test_a_template_that_is_not_there_is_not_found_nor_is_one_outside(load_plugin):
-    main = sys.modules[f"{load_plugin(TEMPLATES).package.name}.main"]
+    main = sys.modules[f"{load_plugin(TEMPLATES).importer.name}.main"]
     for name in ("none.html", "../main.py", "/etc/passwd", ""):
         with pytest.raises(jinja2.TemplateNotFound):
             main.here.get_template(name)
@@ -533,25 +533,26 @@ def test_a_template_that_is_not_there_is_not_found_nor_is_one_outside(load_plugi
 def test_each_generation_has_its_own_templates_and_its_errors_their_place(load_plugin):
     first = load_plugin(TEMPLATES)
     second = load_plugin(TEMPLATES | {"templates/base.html": "new"})
-    old, new = (sys.modules[f"{plugin.package.name}.main"].here for plugin in (first, second))
+    old, new = (sys.modules[f"{plugin.importer.name}.main"].here for plugin in (first, second))
     assert old.get_template("base.html").render() == "<h1></h1>"
     assert new.get_template("base.html").render() == "new"
     with pytest.raises(ZeroDivisionError) as caught:
         old.get_template("part/broken.html").render()
     frame = traceback.extract_tb(caught.value.__traceback__)[-1]
-    assert first.package.place_of(frame.filename, frame.lineno) == ("templates/part/broken.html", 2)
+    place = first.importer.place_of(frame.filename, frame.lineno)
+    assert place == ("templates/part/broken.html", 2)
 
 
 def test_a_generation_with_templates_is_collected_and_leaves_nothing_to_be_searched(
     load_plugin, quiet
 ):
     plugin = load_plugin(TEMPLATES, keep=False)
-    main = sys.modules[f"{plugin.package.name}.main"]
+    main = sys.modules[f"{plugin.importer.name}.main"]
     main.here.get_template("page.html").render()
     with pytest.raises(ImportError):
-        importlib.import_module(".missing", plugin.package.name)
-    label = plugin.package.content.label
-    assert importlib.util.find_spec(".missing", plugin.package.name) is None
+        importlib.import_module(".missing", plugin.importer.name)
+    label = plugin.importer.content.label
+    assert importlib.util.find_spec(".missing", plugin.importer.name) is None
     assert not [path for path in sys.path_importer_cache if path.startswith(label[:-1])]
     reference = plugin.traces()[0]
     plugin.dispose()
