@@ -8,7 +8,7 @@ from app.database.failures import FailureRepository
 from app.database.foreign_triggers import stands_still, undone
 from app.database.plugin_rows import PLUGIN_ROWS, read_plugin_row
 from app.database.publication import BY_PUBLISH, KEPT_VERSIONS, Publication
-from app.database.rows import fetch_records, fetch_row, fetch_rows
+from app.database.rows import each_row, fetch_records, fetch_row
 from app.database.schema import LOCK_TIMEOUT, apply_schema
 from app.database.statements import Lender, statement, transaction
 from app.database.tables import FIRES, NOTIFIERS, silence_of
@@ -78,7 +78,7 @@ class Repository:
         """Return all rows with their endpoints, by name."""
         with statement(self._database) as cursor:
             cursor.execute(f"{PLUGIN_ROWS} ORDER BY p.name")
-            return [read_plugin_row(row) for row in fetch_rows(cursor)]
+            return [read_plugin_row(row) for row in each_row(cursor)]
 
     def find_row(self, name: str) -> PluginRow | None:
         """Return a plugin's row with its endpoints, None if there is none."""

@@ -1,7 +1,7 @@
 """Rows read by the names of their columns, never by their places."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from operator import itemgetter
 from typing import Any, TypeVar
 
@@ -31,8 +31,13 @@ def object_of(record: type, *, of: str) -> str:
 
 def fetch_rows(cursor: Any) -> list[Row]:
     """Return what a query found, each row by the names of its columns."""
+    return list(each_row(cursor))
+
+
+def each_row(cursor: Any) -> Iterator[Row]:
+    """Give what a query found row by row, so that not all of them are in memory twice."""
     names = [column.name for column in cursor.description]
-    return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+    return (dict(zip(names, row, strict=True)) for row in cursor)
 
 
 def fetch_row(cursor: Any) -> Row | None:

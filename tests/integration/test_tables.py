@@ -204,16 +204,22 @@ def test_processes_are_not_for_publication(
 
 
 @pytest.fixture
-def kept(sql: Session) -> Iterator[tuple[Upkeep, Repository, Conditions, list[str]]]:
+def broken_database(sql: Session) -> Iterator[Database]:
+    """A pool on the database that `sql` breaks."""
+    with contextlib.closing(Database(sql.connection.dsn)) as database:
+        yield database
+
+
+@pytest.fixture
+def kept(broken_database: Database) -> tuple[Upkeep, Repository, Conditions, list[str]]:
     changes: list[str] = []
-    database, conditions = Database(sql.connection.dsn), Conditions()
-    yield (
-        Upkeep(database, conditions, lambda: changes.append("changed")),
-        Repository(database),
+    conditions = Conditions()
+    return (
+        Upkeep(broken_database, conditions, lambda: changes.append("changed")),
+        Repository(broken_database),
         conditions,
         changes,
     )
-    database.close()
 
 
 Kept = tuple[Upkeep, Repository, Conditions, list[str]]
@@ -263,7 +269,7 @@ class Looker:
     ],
 )
 def test_a_missing_trigger_is_put_back_after_a_while(
-    sql: Session, kept: Kept, database: Database, broken: str
+    sql: Session, kept: Kept, broken_database: Database, broken: str
 ) -> None:
     keeper, repository, conditions, _ = kept
     sql("INSERT INTO plugins (name) VALUES ('there')")
@@ -276,7 +282,7 @@ def test_a_missing_trigger_is_put_back_after_a_while(
     with pytest.raises(DatabaseRefusedError, match="lacks the trigger"):
         repository.served_rows(["there", "gone"])
     assert len(repository.served_rows(["there"])) == 1
-    soon = Upkeep(database, conditions, lambda: None, grace_seconds=0.1)
+    soon = Upkeep(broken_database, conditions, lambda: None, grace_seconds=0.1)
     with session(f"{sql.connection.dsn}&application_name=pg_restore") as restoring:
         restoring("SELECT 1")
         began = time.monotonic()
@@ -295,10 +301,10 @@ def test_a_missing_trigger_is_put_back_after_a_while(
 
 @pytest.mark.parametrize("broken", ["DROP TABLE plugins CASCADE", "DROP TRIGGER %s ON plugins"])
 def test_a_table_is_never_made_anew_below_what_is_served(
-    sql: Session, kept: Kept, database: Database, broken: str
+    sql: Session, kept: Kept, broken_database: Database, broken: str
 ) -> None:
     _, repository, conditions, _ = kept
-    keeper = Upkeep(database, conditions, lambda: None, grace_seconds=0.0)
+    keeper = Upkeep(broken_database, conditions, lambda: None, grace_seconds=0.0)
     sql(broken.replace("%s", "plugins_notify_row"))
     for _ in range(2):
         keeper.mend()
