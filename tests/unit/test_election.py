@@ -33,7 +33,7 @@ def stand(folder):
 
     yield make
     for found in made:
-        if found._file >= 0:
+        if found.is_held():
             found.release()
 
 
