@@ -19,4 +19,4 @@ keepalive = 15
 umask = 0o007  # of a unix socket: 0770, for the user and the group that gunicorn's `group` names
 control_socket_disable = True  # two servers of one user would collide on it
 if sys.platform == "linux":
-    worker_tmp_dir = "/dev/shm"  # noqa: S108 - a heartbeat shall not wait for a disk
+    worker_tmp_dir = "/dev/shm"  # noqa: S108 - a heartbeat must not wait for a disk

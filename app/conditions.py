@@ -1,6 +1,7 @@
 """What is not as it should be, for as long as it lasts."""
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -30,6 +31,15 @@ class Conditions:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._held: dict[str, Condition] = {}
+        self._changed: Callable[[], None] = lambda: None
+
+    def watch(self, changed: Callable[[], None]) -> None:
+        """Have something called, outside of all locks, whenever what is held changes.
+
+        Args:
+            changed: must return at once; it is called by whoever holds or clears.
+        """
+        self._changed = changed
 
     def hold(self, key: str, what: str, plugin: str | None = None) -> None:
         """Note a condition; one that is held already keeps its time and may change its words.
@@ -42,17 +52,22 @@ class Conditions:
         with self._lock:
             held = self._held.get(key)
             since = datetime.now(UTC) if held is None else held.since
-            self._held[key] = Condition(key, what, plugin, since)
+            self._held[key] = found = Condition(key, what, plugin, since)
+        if found != held:
+            self._changed()
 
     def clear(self, key: str) -> None:
         """Note that a condition has ended; one that is not held is no error."""
         with self._lock:
-            self._held.pop(key, None)
+            ended = self._held.pop(key, None)
+        if ended is not None:
+            self._changed()
 
     def clear_all(self) -> None:
         """Forget all conditions: who holds them begins anew."""
         with self._lock:
             self._held.clear()
+        self._changed()
 
     def held(self) -> tuple[Condition, ...]:
         """Return what is not as it should be now, the longest lasting first."""

@@ -14,6 +14,7 @@ from typing import Protocol
 
 from app.conditions import Condition, Conditions
 from app.threads import OwnThread
+from app.turns import Turns
 
 log = logging.getLogger(__name__)
 
@@ -22,9 +23,11 @@ DEGRADED = "degraded"
 STARTING = "starting"
 UNAVAILABLE = "unavailable"
 
-LOOK_SECONDS = 0.5
-TURN_SECONDS = 2.0
-"""What lasts so long is said in the log: less is an edit under way, or a round of workers."""
+LOOK_SECONDS = 1.0
+"""How often a process looks at itself where nothing tells of a change; a change is seen at once."""
+
+GATHER_SECONDS = 0.05
+"""How long a look waits for more to change: what has one cause comes together."""
 
 ADOPTED = "host:"
 """How the keys of conditions begin that another process of the host holds and logs."""
@@ -45,8 +48,15 @@ class Serving(Protocol):
 class Host(Protocol):
     """What a process knows of its host's publishing."""
 
-    def look(self) -> None:
-        """Tell the other processes of the host what is known, or hear it from them."""
+    def watch(self, changed: Callable[[], None]) -> None:
+        """Have something called when what this process itself knows of its host changes."""
+
+    def look(self) -> float:
+        """Tell the other processes of the host what is known, or hear it from them.
+
+        Returns:
+            In how many seconds to look again at the latest.
+        """
 
     def conditions(self) -> tuple[Condition, ...]:
         """Return what keeps the host from seeing edits, or from writing."""
@@ -95,9 +105,20 @@ class Health(OwnThread):
         self._host = host
         self._on_turn = on_turn
         self._look_seconds = look_seconds
-        self._lasting: dict[str, _Lasting] = {}
+        self._turns = Turns()
+        self._stirred = False
         self.started = False
         """Whether this process has come to serve."""
+        conditions.watch(self.look_soon)
+        if host is not None:
+            host.watch(self.look_soon)
+
+    def look_soon(self) -> None:
+        """Have the thread look, because something has changed; returns at once."""
+        if not self._stirred:
+            with self._wake:
+                self._stirred = True
+                self._wake.notify_all()
 
     def report(self) -> HealthReport:
         """Judge this process as it is now."""
@@ -114,11 +135,10 @@ class Health(OwnThread):
     def _run(self) -> None:
         before = None
         while not self._stopped:
+            self._stirred = False
+            wait = self._look_seconds
             try:
-                if self._host is not None:
-                    self._host.look()
-                found = self.report()
-                self._log_turns(found)
+                found, wait = self._look()
                 if found != before:
                     self._on_turn()
                 before = found
@@ -126,36 +146,16 @@ class Health(OwnThread):
                 # A fault of ours must not end the thread: the others would take the host for dead.
                 log.exception("a look at this process's health failed")
             with self._wake:
-                self._wake.wait_for(lambda: self._stopped, self._look_seconds)
+                if self._wake.wait_for(lambda: self._stopped or self._stirred, max(0.0, wait)):
+                    self._wake.wait_for(lambda: self._stopped, GATHER_SECONDS)
 
-    def _log_turns(self, report: HealthReport) -> None:
-        """Say what has lasted for a while, and that it has ended."""
+    def _look(self) -> tuple[HealthReport, float]:
+        """Judge, and say what is to be said; return in how many seconds to look again."""
+        wait = self._look_seconds
+        if self._host is not None:
+            wait = min(wait, self._host.look())
+        found = self.report()
         now = time.monotonic()
-        held = {r.key: r for r in report.reasons if not r.key.startswith(ADOPTED)}
-        for key in self._lasting.keys() - held.keys():
-            ended = self._lasting.pop(key)
-            if ended.said:
-                log.info(
-                    "no longer: %s; it lasted %.0f s, and this process is %s",
-                    ended.reason,
-                    now - ended.began,
-                    report.status,
-                )
-        for key, reason in held.items():
-            lasting = self._lasting.setdefault(key, _Lasting(now, reason))
-            if not lasting.said and now - lasting.began >= TURN_SECONDS:
-                lasting.reason, lasting.said = reason, True
-                log.warning(
-                    "%s since %s: %s", report.status, f"{reason.since:%Y-%m-%d %H:%M:%S %Z}", reason
-                )
-
-
-class _Lasting:
-    """A condition that is held: since when, in monotonic seconds, and whether the log says so."""
-
-    __slots__ = ("began", "reason", "said")
-
-    def __init__(self, began: float, reason: Condition) -> None:
-        self.began = began
-        self.reason = reason
-        self.said = False
+        own = [reason for reason in found.reasons if not reason.key.startswith(ADOPTED)]
+        due = self._turns.look(found.status, found.serves, own, now)
+        return found, min(wait, due - now)

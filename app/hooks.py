@@ -25,6 +25,7 @@ from app.server import create_app
 from app.serving.crashes import CrashedLoads
 from app.settings import Settings
 from app.workers.arbiter import Arbiter
+from app.workers.first_start import make_first_root, root_text
 from app.workers.hook_check import HOOKS, faulty_hooks, sentence
 from app.workers.identity import differs, run_apart, user_text
 from app.workers.writable import make_folders, unusable_place
@@ -117,7 +118,8 @@ def when_ready(server: Any) -> None:
     if not places:  # with `reuse_port` each worker opens its own
         places = [address_text(address) for address in server.cfg.address]
     said = ", ".join(url_of(place, tls=bool(server.cfg.is_ssl)) for place in places)
-    log.info("Benana serves %s (plugins in %s)", said, settings.plugins_dir)
+    plugins = root_text(settings.plugins_dir, watch=settings.watch)
+    log.info("Benana serves %s (%s)", said, plugins)
 
 
 def pre_exec(server: Any) -> None:
@@ -186,6 +188,7 @@ def _begin(server: Any) -> None:
         _master.postgres.start()
         _master.postgres.keep()
     _master.begun, _master.folder = True, Path.cwd()
+    make_first_root(settings)
     crashed = CrashedLoads(settings.artifacts_dir)
     Arbiter.look_after(server, crashed)
     _publish(configuration, settings)

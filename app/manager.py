@@ -17,8 +17,8 @@ from app.errors import DatabaseError, UnknownPluginError
 from app.fleet import Fleet
 from app.health import Health, HealthReport
 from app.loading.callers import Surroundings
-from app.loading.loader import make_context_factory
-from app.package.archive import generations_alive
+from app.loading.context import make_context_factory
+from app.package.importer import generations_alive
 from app.postgres.server import EmbeddedPostgres
 from app.publishing.publisher import Publisher
 from app.publishing.refusals import Refusals
@@ -29,6 +29,7 @@ from app.routing.application import LiveApp
 from app.serving.crashes import LoadMarker
 from app.serving.host_files import HostFiles
 from app.serving.last_known_good import LastKnownGood
+from app.serving.live_plugins import LivePlugins
 from app.serving.load_queue import LoadQueue
 from app.serving.reclaimer import Reclaimer
 from app.serving.reconciler import Reconciler
@@ -109,8 +110,10 @@ class PluginManager:
             settings.artifacts_dir,
             self._publisher,
             self._host_conditions,
+            lambda: self._running.crew,
         )
         self._reclaimer = Reclaimer(app.running, settings.drain_seconds)
+        live = LivePlugins(app, self._reclaimer)
         self._files = HostFiles(settings.artifacts_dir, needed=settings.watch)
         last_known_good = LastKnownGood(settings.artifacts_dir, self._files)
         self._upkeep = Upkeep(self._database, self._conditions, lambda: self._changed(None))
@@ -123,6 +126,7 @@ class PluginManager:
             make_context_factory(settings.data_dir, self._share_of),
             settings.artifacts_dir,
             lambda name: self._reconciler.mark([name]),
+            lambda plugin: live.retire([plugin]),
             self._marker,
             Surroundings(settings.known_hosts, settings.trusted_proxies),
             self._files,
@@ -135,9 +139,8 @@ class PluginManager:
         """The processes of all hosts, as the admin side asks for them."""
         self._reconciler = Reconciler(
             self._repository,
-            app,
+            live,
             self._loading,
-            self._reclaimer,
             self._recorder,
             last_known_good,
             self._upkeep,

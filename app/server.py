@@ -1,11 +1,11 @@
 """The Falcon application."""
 
 from app.admin import problems
-from app.admin.controller import admin_routes
 from app.admin.guard import Guard
+from app.admin.routes import admin_routes
+from app.loading.routes import SERVER
 from app.manager import PluginManager
 from app.routing.application import LiveApp
-from app.routing.table import SERVER
 from app.settings import Settings
 
 

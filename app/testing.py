@@ -39,7 +39,9 @@ from typing import Any
 from app.admin import problems
 from app.database.connection import Database
 from app.errors import DatabaseUnavailableError, DiscoveryError, PluginError
-from app.loading.loader import LoadedPlugin, guarded, load, make_context_factory
+from app.loading.context import make_context_factory
+from app.loading.guarded_calls import guarded
+from app.loading.loader import LoadedPlugin, load
 from app.plugin import PluginContext, PluginMetadata
 from app.publishing.compiler import compile_plugin
 from app.publishing.discovery import read_source

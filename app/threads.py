@@ -1,16 +1,37 @@
-"""A thread of the server's own: named, a daemon, and stopped at once."""
+"""Threads of the server's own: named, daemons, and stopped at once. There is no other way here."""
 
 import logging
 import threading
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 log = logging.getLogger(__name__)
 
 STOP_SECONDS = 2.0
 
 
+def start_thread(name: str, work: Callable[..., object], *args: object) -> threading.Thread:
+    """Start a thread; it does not keep the process from ending.
+
+    Args:
+        name: its name, as a person sees it who looks at the process.
+        work: what it runs.
+        args: the arguments of `work`.
+
+    Raises:
+        RuntimeError: the system has no thread left.
+    """
+    thread = threading.Thread(target=work, args=args, name=name, daemon=True)
+    thread.start()
+    return thread
+
+
 class OwnThread(ABC):
-    """One thread and the condition that wakes it; what it shares is changed under its `_lock`."""
+    """A thread that lives as long as its server, and the condition that wakes it.
+
+    A subclass says in `_run` what it does; what others change too it reads and writes under
+    `_lock`, and it waits with `_wake`. Call `start` in the process that is to run it, and `stop`.
+    """
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -21,8 +42,7 @@ class OwnThread(ABC):
 
     def start(self) -> None:
         """Start the thread; in the process that is to run it, because a fork has no threads."""
-        self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-        self._thread.start()
+        self._thread = start_thread(self._name, self._run)
 
     def end(self) -> None:
         """Tell the thread to end; do not wait for it."""

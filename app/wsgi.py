@@ -12,6 +12,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from gunicorn.app.base import BaseApplication
+from gunicorn.util import import_app
 
 from app.workers.hook_check import HOOKS, faulty_hooks, sentence
 
@@ -73,3 +74,13 @@ def _find_gunicorn() -> Any:
 application = Entry(_find_gunicorn())
 if application._gunicorn is not None and application.fault():
     log.error("%s", application.fault())
+
+
+def configured() -> Any:
+    """Return the application that gunicorn's configuration file names, else `application`.
+
+    `benana serve` gives it to gunicorn, for files that name none: what the command line names
+    goes before what a file says, and a middleware in a file would be lost otherwise.
+    """
+    named = application._gunicorn.cfg.wsgi_app
+    return import_app(named) if named else application

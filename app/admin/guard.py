@@ -8,16 +8,20 @@ requests, DNS rebinding). There are no cookies and no CORS.
 import hmac
 import os
 import sys
+from typing import Any
 
 import falcon
 
 from app.admin.peer import is_own_user, uid_of_peer
 from app.admin.problems import Problem
+from app.loading.body_parameter import read_body
 from app.loading.callers import is_address, is_own_origin, parse_host, parse_origin
-from app.loading.handlers import read_body
+from app.loading.handlers import Responder
 from app.settings import Settings
 
 MAX_BODY_BYTES = 64 * 1024
+
+_READS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 _ADVICE = (
     "Set BENANA_ADMIN_TOKEN for the server, and send 'Authorization: Bearer TOKEN' with its value."
@@ -34,6 +38,29 @@ class Guard:
         self._reads_need_token = self._token is not None and not settings.admin_read_open
         self._local = settings.bind_is_local
         self._hosts = settings.known_hosts
+
+    def before(self, method: str, responder: Responder) -> Responder:
+        """Return a responder that lets a request pass to another one.
+
+        Args:
+            method: the HTTP method; GET, HEAD and OPTIONS change nothing.
+            responder: what answers a request that may pass.
+        """
+        check = self.check_read if method in _READS else self.check_write
+
+        def checked(req: falcon.Request, resp: falcon.Response, **fields: Any) -> None:
+            check(req)
+            responder(req, resp, **fields)
+
+        return checked
+
+    def may_read(self, req: falcon.Request) -> bool:
+        """Tell whether a request may see what the admin API shows."""
+        try:
+            self.check_read(req)
+        except Problem:
+            return False
+        return True
 
     def check_read(self, req: falcon.Request) -> None:
         """Check a request that changes nothing: it shows paths, processes and exceptions' texts."""

@@ -19,11 +19,10 @@ from app.errors import (
     PluginError,
     UnknownPluginError,
 )
-from app.loading.handlers import to_json
-from app.loading.registration import Route
+from app.loading.routes import SERVER, Route, describe_owner
+from app.loading.strict_json import to_json
 from app.routing.answers import BadAnswerError, PluginExitError
 from app.routing.application import LiveApp
-from app.routing.table import SERVER
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +69,7 @@ def install(app: LiveApp) -> None:
         req: falcon.Request, _resp: falcon.Response, error: Exception, _params: dict[str, Any]
     ) -> None:
         owner = owner_of(req)
-        detail = f"An error in {_called(owner)}; the log says more under the error id."
+        detail = f"An error in {describe_owner(owner)}; the log says more under the error id."
         _raise_logged(req, owner, f"raised {type(error).__name__}", detail, error)
 
     def ours(
@@ -90,17 +89,13 @@ def install(app: LiveApp) -> None:
         req: falcon.Request, _resp: falcon.Response, error: BadAnswerError, _params: dict[str, Any]
     ) -> None:
         owner = owner_of(req)
-        detail = f"{_called(owner)} gave an answer that cannot be sent; the log says more."
+        detail = f"{describe_owner(owner)} gave an answer that cannot be sent; the log says more."
         _raise_logged(req, owner, str(error), detail[0].upper() + detail[1:], None)
 
     app.add_error_handler(Exception, unexpected)
     app.add_error_handler(BenanaError, ours)
     app.add_error_handler(PluginExitError, exits)
     app.add_error_handler(BadAnswerError, bad)
-
-
-def _called(owner: str) -> str:
-    return owner if owner == SERVER else f"the plugin {owner!r}"
 
 
 def _serialize(req: falcon.Request, resp: falcon.Response, error: falcon.HTTPError) -> None:
@@ -133,7 +128,7 @@ def _raise_ours(error: BenanaError, plugin: str | None) -> None:
     if isinstance(error, UnknownPluginError):
         raise Problem(404, str(error))
     if isinstance(error, DatabaseUnavailableError):
-        detail = "The database is away; what is loaded is served on. Try again in a moment."
+        detail = "The database is away; what is loaded keeps serving. Try again in a moment."
         if isinstance(error, DatabaseBusyError):
             detail = f"The database is busy: {error}."
         elif isinstance(error, DatabaseReadOnlyError):

@@ -18,8 +18,6 @@ from app.cli.terminal import echo_failure, echo_table, fault_line, plain, show_j
 from app.errors import BenanaError, DatabaseUnavailableError, PluginError, SettingsError
 from app.settings import Settings
 
-GUNICORN_CONF = "gunicorn.conf.py"
-
 NEW_SECONDS = 3.0
 """How long a running server has to register a new plugin."""
 
@@ -83,17 +81,19 @@ def main(context: click.Context) -> None:
 @main.command(context_settings=_PASS_THROUGH, options_metavar="")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[GUNICORN OPTIONS]")
 def serve(arguments: tuple[str, ...]) -> None:
-    """Start the server: gunicorn, set up by gunicorn.conf.py."""
-    here, beside = Path.cwd() / GUNICORN_CONF, Path(__file__).parents[2] / GUNICORN_CONF
-    config = next((path for path in (here, beside) if path.is_file()), None)
-    if config is None:
-        raise _Failure(f"There is no {here}; start the server in Benana's own folder.")
+    """Start the server: gunicorn, set up by gunicorn.conf.py.
+
+    That is the one of the current folder, or else the one that comes with Benana. Gunicorn's
+    options stand behind: benana serve --workers 4
+    """
+    from app.cli.launch import gunicorn_arguments
+
     # The script and not `-m gunicorn`: when gunicorn starts itself anew (USR2), that would put
     # its own folder first on sys.path, and with it another `app`.
     script = Path(sys.executable).with_name("gunicorn")
     if not script.is_file():
         raise _Failure(f"There is no {script}; run: {sys.executable} -m pip install gunicorn")
-    _exec(script, ["-c", str(config), *arguments])
+    _exec(script, gunicorn_arguments(arguments))
 
 
 @main.command(options_metavar="[--server URL]")

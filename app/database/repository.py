@@ -23,6 +23,7 @@ from app.records import (
     ServedRow,
     TrialReport,
 )
+from app.uri_templates import first_segment, has_fields
 
 KEPT_VERSIONS = 20
 """How many versions of a plugin are kept, so that a row can be set back to one of them."""
@@ -361,13 +362,13 @@ class Publication:
 
     def other_templates(self, name: str, templates: Collection[str]) -> dict[str, list[str]]:
         """Return the others' templates below the same first segments, by plugin."""
-        segments = {template.lstrip("/").partition("/")[0] for template in templates}
+        segments = {first_segment(template) for template in templates}
         self._cursor.execute(
             "SELECT DISTINCT p.name, e.path FROM plugin_endpoints e"
             " JOIN plugins p ON p.id = e.plugin_id"
             " WHERE p.name <> %s AND (split_part(ltrim(e.path, '/'), '/', 1) = ANY(%s)"
             " OR (%s AND split_part(ltrim(e.path, '/'), '/', 1) LIKE '%%{%%'))",
-            (name, list(segments), any("{" in segment for segment in segments)),
+            (name, list(segments), any(map(has_fields, segments))),
         )
         templates_by_plugin: dict[str, list[str]] = {}
         for plugin, path in self._cursor.fetchall():

@@ -2,7 +2,6 @@
 
 import hashlib
 import logging
-from pathlib import Path
 from typing import Any
 
 import psycopg2
@@ -12,10 +11,11 @@ from app.database.locks import SCHEMA_LOCK, LockReport
 from app.database.statements import refused
 from app.database.tables import FIRES, LOOK, TRIGGERS, Tables
 from app.errors import DatabaseRefusedError
+from app.shipped import shipped_file
 
 log = logging.getLogger(__name__)
 
-SCHEMA_FILE = Path(__file__).parents[2] / "schema.sql"
+SCHEMA_FILE = shipped_file("schema.sql")
 
 LOCK_PATIENCE = "10s"
 """How long the schema waits for a lock: it is applied once, and everything waits for it."""

@@ -1,4 +1,4 @@
-"""What the annotations of a handler's parameters mean, and what converts a field of the path."""
+"""What the annotations of a handler's parameters mean, and how a field of the path is converted."""
 
 import collections.abc
 import datetime
@@ -15,7 +15,7 @@ from typing import Any
 from falcon.constants import FALSE_STRINGS, TRUE_STRINGS
 
 Converter = Callable[[str], Any]
-"""Converts a field's text; raises ValueError if the path is not one of the route's."""
+"""Converts a field's text; raises ValueError if the text does not fit, so the path is a 404."""
 
 FIELD_TYPES = (
     "str, int, float, bool, UUID, Decimal, date, time, datetime, an Enum of texts or whole "
@@ -26,21 +26,21 @@ MAX_EXPONENT = 308
 
 
 class AnnotationError(Exception):
-    """An annotation means nothing here; the message shows it and says what is expected."""
+    """An annotation cannot be used here; the message shows it and says what is expected."""
 
 
 def is_bare(annotation: Any) -> bool:
-    """Tell whether an annotation says nothing."""
+    """Tell whether an annotation is missing or `Any`."""
     return annotation is inspect.Parameter.empty or annotation is Any
 
 
 def is_a(annotation: Any, base: type) -> bool:
-    """Tell whether an annotation names a class or one of its subclasses, perhaps beside None."""
+    """Tell whether an annotation is `base` or a subclass, or a union that holds one."""
     return any(isinstance(kind, type) and issubclass(kind, base) for kind in members(annotation))
 
 
 def members(annotation: Any) -> list[Any]:
-    """Return the parts of a union, or the annotation alone; aliases and notes are taken off."""
+    """Return the members of a union, or the annotation alone, each as `plain` returns it."""
     annotation = plain(annotation)
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
         return [part for each in typing.get_args(annotation) for part in members(each)]
@@ -48,7 +48,7 @@ def members(annotation: Any) -> list[Any]:
 
 
 def plain(annotation: Any) -> Any:
-    """Return an annotation without its notes and names: the type that it stands for."""
+    """Return the type that an `Annotated`, a `NewType` or a type alias stands for."""
     while True:
         if typing.get_origin(annotation) is typing.Annotated:
             annotation = typing.get_args(annotation)[0]
@@ -61,7 +61,7 @@ def plain(annotation: Any) -> Any:
 
 
 def show(annotation: Any) -> str:
-    """Return an annotation as it is written."""
+    """Return an annotation as error messages show it."""
     return annotation.__name__ if isinstance(annotation, type) else str(annotation)
 
 
@@ -69,10 +69,10 @@ def show(annotation: Any) -> str:
 
 
 def field_converter(annotation: Any) -> Converter | None:
-    """Return what converts a field to its annotation, None where it stays text.
+    """Return the converter of a field with this annotation, None if the field stays text.
 
     Raises:
-        AnnotationError: no text converts to it.
+        AnnotationError: no text can be converted to it.
     """
     converters = [_convert_to(kind) for kind in members(annotation) if kind is not type(None)]
     if not converters or converters[0] is None:
@@ -144,7 +144,7 @@ def _decimal(text: str) -> decimal.Decimal:
         number = decimal.Decimal(text)
     except decimal.InvalidOperation:
         raise ValueError("no number") from None
-    # A huge exponent is refused as a float's is: `int` or `:f` of it would take for ever.
+    # A huge exponent is refused, as for a float: `int` or `:f` of it would take for ever.
     if text.strip() != text or not number.is_finite() or abs(number.adjusted()) > MAX_EXPONENT:
         raise ValueError("not finite")
     return number

@@ -1,10 +1,11 @@
-"""Whose calls a plugin answers: those of which pages, and under which names.
+"""Who may call a plugin: pages of which origins, and under which host names.
 
-As in Falcon, a plugin's routes are open. One that says `origins` or `hosts` in its `plugin.yaml`
-has its callers checked before its handlers run. The rules are those of Go's
-`http.CrossOriginProtection` (the browser's own word, `Sec-Fetch-Site`, counts first), and of
-https://web.dev/articles/fetch-metadata for links. The names are checked because of DNS rebinding:
-a foreign page that has its own name point here is of one origin with us, whatever it asks.
+As in Falcon, a plugin's routes are open. A plugin that sets `origins` or `hosts` in its
+`plugin.yaml` has its callers checked before its handlers run. The rules are those of Go's
+`http.CrossOriginProtection` (https://pkg.go.dev/net/http#CrossOriginProtection: the browser's
+`Sec-Fetch-Site` counts first), and of https://web.dev/articles/fetch-metadata for links. Host
+names are checked because of DNS rebinding: a foreign page whose own name resolves to this machine
+has the same origin as the server, and the browser lets it read every answer.
 """
 
 import ipaddress
@@ -26,7 +27,7 @@ _ORIGIN = re.compile(rf"(?P<scheme>[a-z][a-z0-9+.-]*)://{_NAME}")
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """A scheme, a host in lower case and a port; the port is None where it is the scheme's own."""
+    """A scheme, a host in lower case and a port; None stands for the scheme's default port."""
 
     scheme: str
     host: str
@@ -38,7 +39,7 @@ class Origin:
 
 
 def parse_origin(text: str) -> Origin | None:
-    """Read an `Origin` header; None if it names none, as `null` does."""
+    """Parse an `Origin` header; None if it is no origin, as `null`."""
     match = _ORIGIN.fullmatch(text.lower())
     if match is None:
         return None
@@ -50,7 +51,7 @@ def parse_origin(text: str) -> Origin | None:
 
 
 def parse_host(text: str) -> tuple[str, int | None] | None:
-    """Read a `Host` header: the host in lower case without brackets, and the port if it has one."""
+    """Parse a `Host` header: the host in lower case without brackets, and the port if any."""
     match = _HOST.fullmatch(text.lower())
     return None if match is None else _place(match)
 
@@ -64,7 +65,7 @@ def _place(match: re.Match[str]) -> tuple[str, int | None] | None:
 
 
 def is_address(host: str) -> bool:
-    """Tell whether a host is an address: no name of a foreign page's, so no DNS rebinding."""
+    """Tell whether a host is an IP address, which DNS rebinding cannot use."""
     try:
         ipaddress.ip_address(host)
     except ValueError:
@@ -73,13 +74,13 @@ def is_address(host: str) -> bool:
 
 
 def is_own_origin(origin: Origin, host: str, scheme: str) -> bool:
-    """Tell whether a page is one of the server that it calls.
+    """Tell whether a page calls the server that it came from.
 
     Args:
         origin: the page's origin.
-        host: the `Host` header that it called with.
-        scheme: by which it came to this process. A proxy may have taken TLS off: so `http` fits a
-            page of `https` too.
+        host: the `Host` header of its call.
+        scheme: the scheme by which the call reached this process. A proxy may have ended TLS, so a
+            call by `http` fits a page of `https` too.
     """
     called = parse_host(host)
     default = _DEFAULT_PORTS.get(origin.scheme)
@@ -90,7 +91,7 @@ def is_own_origin(origin: Origin, host: str, scheme: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """The names under which this server is known, and the proxies whose word counts."""
+    """The names under which this server is known, and the proxies that it trusts."""
 
     hosts: frozenset[str] = LOOPBACK_HOSTS
     proxies: tuple[Network, ...] = LOOPBACK_NETWORKS
@@ -98,7 +99,7 @@ class Surroundings:
     def trusts(self, peer: str) -> bool:
         """Tell whether a proxy at this address may say by which name it was called.
 
-        An empty one is that of a unix socket, where gunicorn trusts everybody too.
+        The address of a Unix socket is empty; gunicorn trusts every peer of one too.
         """
         if not peer:
             return True
@@ -112,7 +113,7 @@ class Surroundings:
 
 @dataclass(frozen=True, slots=True)
 class CallerCheck:
-    """What a plugin's manifest says of its callers; `origins` is None where any page may call."""
+    """Checks a plugin's callers as its manifest says; `origins` is None if any page may call."""
 
     plugin: str
     origins: frozenset[Origin] | None
@@ -120,7 +121,7 @@ class CallerCheck:
     surroundings: Surroundings
 
     def before(self, responder: Callable[..., Any]) -> Callable[..., Any]:
-        """Return a responder that answers those alone who pass."""
+        """Return a responder that checks the caller before it calls `responder`."""
 
         def checked(req: falcon.Request, resp: falcon.Response, **fields: Any) -> None:
             self.check(req)
@@ -129,11 +130,11 @@ class CallerCheck:
         return checked
 
     def check(self, req: falcon.Request) -> None:
-        """Let a request pass.
+        """Check a request.
 
         Raises:
-            falcon.HTTPBadRequest: it does not say by which name the server was called.
-            falcon.HTTPForbidden: it comes under a name, or from a page, that is not let in.
+            falcon.HTTPBadRequest: it has no valid `Host` header.
+            falcon.HTTPForbidden: its host name or the origin of its page is not allowed.
         """
         env = req.env
         names = [env.get("HTTP_HOST", ""), *self._forwarded(req)]
@@ -143,10 +144,10 @@ class CallerCheck:
             self._check_origin(env, names)
 
     def _forwarded(self, req: falcon.Request) -> Iterator[str]:
-        """Give the names by which proxies say that they were called.
+        """Yield the names by which trusted proxies say that they were called.
 
-        They come beside the `Host` and never instead: a page that calls this machine itself can
-        send such headers too, once it is of one origin with it.
+        They are checked in addition to `Host`, never instead of it: a page that has rebound its
+        name to this machine can send these headers too.
         """
         env = req.env
         if not self.surroundings.trusts(env.get("REMOTE_ADDR", "unknown")):
@@ -178,7 +179,7 @@ class CallerCheck:
         site = env.get("HTTP_SEC_FETCH_SITE")
         said = env.get("HTTP_ORIGIN")
         if site in {"same-origin", "none"} or (site is None and said is None):
-            return  # the browser vouches for its page; or nothing that sends such headers calls
+            return  # the browser says so; or the caller is no browser
         origin = parse_origin(said) if said is not None else None
         if origin is not None and self.origins is not None and origin in self.origins:
             return
@@ -203,7 +204,7 @@ def check_of(
     hosts: Sequence[str] | None,
     surroundings: Surroundings | None,
 ) -> CallerCheck | None:
-    """Return the check of a plugin whose manifest asks for one, None for an open plugin."""
+    """Return the check that a plugin's manifest asks for, None for an open plugin."""
     if origins is None and hosts is None:
         return None
     allowed = None if origins is None else frozenset(filter(None, map(parse_origin, origins)))
@@ -211,7 +212,7 @@ def check_of(
 
 
 def _is_link(env: dict[str, Any]) -> bool:
-    """Tell whether a person follows a link to a page: as with cookies that are SameSite=Lax."""
+    """Tell whether a person follows a link to a page; SameSite=Lax cookies have the same rule."""
     return (
         env["REQUEST_METHOD"] in {"GET", "HEAD"}
         and env.get("HTTP_SEC_FETCH_MODE") == "navigate"

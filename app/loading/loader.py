@@ -1,45 +1,33 @@
 """An artifact becomes a loaded plugin: import, factory, contract, initialize, routes.
 
-Serving and trials load through the same steps, so that what a trial accepts a worker can load.
+Serving and trials load through the same steps, so what a trial accepts a worker can load.
 """
 
-import inspect
 import logging
 import time
-import traceback
 import weakref
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from types import FrameType
-from typing import Any, TypeVar, cast
+from typing import Any
 
-from app.database.sqlstates import comes_from_outside, is_transient
-from app.errors import BenanaError, DatabaseUnavailableError, LoadError, PluginError
+from app.errors import BenanaError
 from app.loading.callers import Surroundings, check_of
-from app.loading.registration import Route, RouteCollector
-from app.package.archive import Archive, GenerationImporter
-from app.plugin import PluginContext, PluginInterface, PluginMetadata
+from app.loading.context import MakeContext
+from app.loading.contract import create_instance, read_metadata
+from app.loading.guarded_calls import guarded
+from app.loading.registration import RouteCollector
+from app.loading.routes import Route
+from app.package.archive import Archive
+from app.package.importer import GenerationImporter
+from app.plugin import PluginContext, PluginMetadata
 from app.records import Artifact
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T")
-
-_METHODS: dict[str, tuple[str, ...]] = {
-    "initialize": ("context",),
-    "get_metadata": (),
-    "register_routes": ("server",),
-    "cleanup": ("context",),
-}
-
-MakeContext = Callable[[str, dict[str, Any]], PluginContext]
-"""Makes a plugin's context from its name and the `config` of its manifest."""
-
 
 @dataclass(frozen=True, slots=True)
 class LoadedPlugin:
-    """One generation of a plugin, ready to be routed."""
+    """One generation of a plugin, ready to be routed; call `dispose` once it is retired."""
 
     row_id: str
     name: str
@@ -54,16 +42,16 @@ class LoadedPlugin:
 
     @property
     def label(self) -> str:
-        """The generation's name in log lines and thread names."""
+        """The generation's name in log lines and thread names, as `hello-g7`."""
         return f"{self.name}-g{self.generation}"
 
     @property
     def key(self) -> str:
-        """What its routes have as `Route.generation`: no two in a process are equal."""
+        """The `Route.generation` of its routes; unique in the process."""
         return self.package.name
 
     def traces(self) -> "list[weakref.ref[Any]]":
-        """Return references to what is alive as long as anything of the generation is."""
+        """Return weak references that stay alive as long as anything of the generation does."""
         return self.package.traces()
 
     def dispose(self) -> None:
@@ -78,7 +66,7 @@ class LoadedPlugin:
 
 
 class Steps:
-    """How far a load has come; a trial passes it on, so that a killed one can name its phase."""
+    """Is told how far a load has come; a trial reports it, to name the phase that it died in."""
 
     def reached(self, phase: str) -> None:
         """Note that a phase begins."""
@@ -96,11 +84,18 @@ def load(
 ) -> LoadedPlugin:
     """Load an artifact as one generation of its plugin.
 
-    With `surroundings` the server says by which names it is called, for a plugin that has its
-    callers checked; without them, by those of this machine. With `tried` its trial has passed.
-
-    On failure nothing stays behind: the modules are forgotten, and `cleanup` has run if
+    If it fails, nothing stays behind: the modules are forgotten, and `cleanup` has run if
     `initialize` had succeeded.
+
+    Args:
+        artifact: the plugin's archive.
+        make_context: makes the context that `initialize` is given.
+        row_id: the plugin's row in the database.
+        generation: the number of this generation.
+        steps: is told each phase before it begins.
+        surroundings: the names under which the server is called, for a plugin that has its
+            callers checked; None for the names of this machine.
+        tried: whether the plugin's trial has passed.
 
     Raises:
         ArtifactError: the archive does not match its hash.
@@ -110,7 +105,7 @@ def load(
     try:
         loaded = _load(artifact, make_context, row_id, generation, steps or Steps(), tried)
     except BenanaError as error:
-        # Whoever keeps the error shall not keep the plugin's frames with it.
+        # Whoever keeps the error must not keep the plugin's frames with it.
         error.__context__ = error.__cause__ = None
         raise error.with_traceback(None) from None
     archive = loaded.package.content
@@ -134,9 +129,9 @@ def _load(
     try:
         steps.reached("import")
         module = guarded(name, "import", package, package.import_entry)
-        instance = _create(name, package, module)
+        instance = create_instance(name, package, module)
         steps.reached("get_metadata")
-        metadata = _metadata(name, package, instance)
+        metadata = read_metadata(name, package, instance)
         context = make_context(name, dict(package.content.config))
         steps.reached("initialize")
         guarded(name, "initialize", package, instance.initialize, context)
@@ -157,229 +152,5 @@ def _load(
     return replace(loaded, routes=routes)
 
 
-def guarded(
-    plugin: str,
-    phase: str,
-    package: GenerationImporter,
-    function: Callable[..., T],
-    *arguments: Any,
-) -> T:
-    """Call into a plugin; whatever it raises, SystemExit included, becomes a `LoadError`.
-
-    The error holds the traceback as text and not the exception: that would keep the plugin's
-    frames, and with them its whole generation, alive.
-
-    Raises:
-        LoadError: with the file and line of the plugin's innermost frame.
-        DatabaseUnavailableError: the plugin asked for the database while it was away.
-    """
-    try:
-        return function(*arguments)
-    except DatabaseUnavailableError as error:
-        raise type(error)(f"{plugin}: {phase} failed: {error}") from None
-    except PluginError as error:
-        error.plugin = plugin
-        raise
-    except BaseException as error:  # noqa: BLE001 - a plugin must not end the process
-        raise _as_load_error(plugin, phase, package, error) from None
-
-
-def _as_load_error(
-    plugin: str, phase: str, package: GenerationImporter, error: BaseException
-) -> LoadError:
-    place = None
-    for frame in traceback.extract_tb(error.__traceback__):
-        place = package.place_of(frame.filename, frame.lineno) or place
-    if isinstance(error, SyntaxError) and isinstance(error.filename, str):
-        place = package.place_of(error.filename, error.lineno) or place
-    said = _safe(str, error)
-    text = f"{type(error).__name__}: {said}" if said else type(error).__name__
-    if isinstance(error, SystemExit):
-        code = "" if error.code is None else _safe(repr, error.code)
-        text = f"it called sys.exit({code}), expected a return"
-    if isinstance(error, ModuleNotFoundError) and error.name and isinstance(error.name, str):
-        if package.content.module_path(error.name):
-            text += f"; write 'from . import {error.name}': a plugin's own modules are relative"
-        elif not error.name.startswith("_plugins."):
-            text += "; install it into the server's environment"
-    return LoadError(
-        plugin,
-        text,
-        phase=phase,
-        file=place[0] if place else None,
-        line=place[1] if place else None,
-        trace="".join(traceback.format_exception(error)),
-        transient=is_transient(error),
-        outside=comes_from_outside(error),
-    )
-
-
-def _safe(function: Callable[[Any], str], item: Any) -> str:
-    try:
-        return function(item)
-    except BaseException:  # noqa: BLE001 - the text of a plugin's own exception is its own code
-        return "<no text>"
-
-
 def _frame_place(package: GenerationImporter, frame: FrameType) -> tuple[str, int] | None:
     return package.place_of(frame.f_code.co_filename, frame.f_lineno)
-
-
-def _create(name: str, package: GenerationImporter, module: Any) -> Any:
-    module_name, _, factory_name = package.content.entry.partition(":")
-    file = (package.content.module_path(module_name) or ("", False))[0]
-    line: int | None
-    factory = getattr(module, factory_name, None)
-    if not callable(factory):
-        found = "nothing of that name" if factory is None else f"a {type(factory).__name__}"
-        raise LoadError(
-            name,
-            f"{file} has {found} under {factory_name!r}, expected a function "
-            f"{factory_name}() that returns the plugin",
-            phase="factory",
-            file=file,
-        )
-    instance = guarded(name, "factory", package, factory)
-    faults = guarded(name, "contract", package, contract_faults, instance)
-    if faults:
-        file, line = _defined_at(package, type(instance)) or (file, None)
-        raise LoadError(
-            name,
-            f"{factory_name}() returned a {type(instance).__name__}: " + "; ".join(faults),
-            phase="contract",
-            file=file,
-            line=line,
-        )
-    return instance
-
-
-def _defined_at(package: GenerationImporter, item: Any) -> tuple[str, int] | None:
-    """Return where a plugin's class or method is defined, None if that is not known."""
-    try:
-        _, line = inspect.findsource(item)
-        return package.place_of(inspect.getfile(item), line + 1)
-    except (OSError, TypeError):
-        return None
-
-
-def contract_faults(instance: object) -> list[str]:
-    """Return all that is wrong with a plugin's methods, as phrases; empty if nothing is."""
-    missing = []
-    faults = []
-    for method, parameters in _METHODS.items():
-        inherited = getattr(type(instance), method, None) is getattr(PluginInterface, method)
-        function = None if inherited else getattr(instance, method, None)
-        expected = f"{method}({', '.join(parameters)})"
-        if function is None:
-            missing.append(expected)
-        elif not callable(function):
-            faults.append(f"{method} is a {type(function).__name__}, expected a method {expected}")
-        elif inspect.iscoroutinefunction(function):
-            faults.append(f"{method} is a coroutine function, expected a plain method {expected}")
-        else:
-            try:
-                inspect.signature(function).bind(*parameters)
-            except TypeError:
-                found = f"{method}{inspect.signature(function)}"
-                faults.append(f"the signature is {found}, expected {expected}")
-            except ValueError:
-                if inspect.ismethod(function):
-                    faults.append(f"{method} takes no self, expected {expected}")
-                continue  # a built-in without a signature: the call itself will tell
-    if missing:
-        faults.insert(0, f"missing {', '.join(missing)}")
-    return faults
-
-
-def _metadata(name: str, package: GenerationImporter, instance: Any) -> PluginMetadata:
-    faults, values = guarded(name, "get_metadata", package, _metadata_values, name, instance)
-    if faults:
-        file, line = _defined_at(package, instance.get_metadata) or (None, None)
-        raise LoadError(name, "; ".join(faults), phase="get_metadata", file=file, line=line)
-    return PluginMetadata(**values)
-
-
-def _metadata_values(name: str, instance: Any) -> tuple[list[str], dict[str, str]]:
-    found = instance.get_metadata()
-    faults = []
-    values: dict[str, str] = {}
-    for key, limit in (("name", 63), ("version", 100), ("description", 65536), ("author", 255)):
-        value = getattr(found, key, None)
-        if value is None and key in {"description", "author"}:
-            value = ""
-        if not isinstance(value, str):
-            faults.append(f"{key} is {value!r}, expected text")
-        elif (
-            "\0" in value
-            or not _is_utf8(value)
-            or len(value) > limit
-            or (not value and key in {"name", "version"})
-        ):
-            faults.append(f"{key} is {value[:40]!r}, expected 1 to {limit} characters")
-        else:
-            values[key] = value
-    if values.get("name", name) != name:
-        faults.append(f"name is {values['name']!r}, expected {name!r}, the name of the folder")
-    return faults, values
-
-
-def _is_utf8(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-class _Context(PluginContext):
-    """A context whose data folder is made when it is asked for: not every plugin needs one, and
-    not every host has a disk that can be written to."""
-
-    __slots__ = ()
-
-    @property
-    def data_dir(self) -> Path:
-        folder = cast(Path, _DATA_DIR.__get__(self))
-        try:
-            if not folder.is_dir():
-                folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OSError(
-                error.errno,
-                f"the data folder cannot be made ({error.strerror}); make it writable or set "
-                "BENANA_DATA_DIR",
-                str(folder),
-            ) from None
-        return folder
-
-    @data_dir.setter
-    def data_dir(self, folder: Path) -> None:  # for `__init__` alone: the class is frozen
-        _DATA_DIR.__set__(self, folder)
-
-
-_DATA_DIR: Any = vars(PluginContext)["data_dir"]
-"""The slot in which a context keeps the folder's path."""
-
-
-def make_context_factory(
-    data_dir: Path, database_of: Callable[[str], Callable[[], Any]], *, trial: bool = False
-) -> MakeContext:
-    """Return how contexts are made in this process.
-
-    Args:
-        data_dir: the server's data folder; each plugin gets `plugins/<name>` in it.
-        database_of: gives, for a plugin's name, what opens a pooled connection for a `with` block.
-        trial: whether plugins are only tried here.
-    """
-
-    def make(name: str, config: dict[str, Any]) -> PluginContext:
-        return _Context(
-            name=name,
-            config=config,
-            logger=logging.getLogger(f"benana.plugins.{name}"),
-            database=database_of(name),
-            data_dir=data_dir / "plugins" / name,
-            trial=trial,
-        )
-
-    return make

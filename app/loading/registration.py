@@ -1,99 +1,21 @@
-"""What a plugin registers, collected and checked before any of it is routed."""
+"""What a plugin registers: collected and checked before any of it is served."""
 
 import inspect
-import logging
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import InitVar, dataclass, field
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-import falcon
-from falcon.routing import map_http_methods, set_default_responders
+from falcon.routing import map_http_methods
 from falcon.routing.util import SuffixedMethodNotFoundError
 
-from app.activity import Name
 from app.errors import LoadError
-from app.loading.callers import CallerCheck
 from app.loading.handlers import Responder, plan_handler, unfilled_fault
+from app.loading.routes import Place, Route
+from app.loading.segment_router import template_fault
 from app.loading.signatures import HandlerError, describe, responder_fault
-from app.loading.templates import template_fault, template_fields
 from app.records import Endpoint
-
-log = logging.getLogger(__name__)
-
-Place = tuple[str, int]
-"""A file of the plugin and a line of it."""
-
-
-class MethodMap(dict[str, Any]):
-    """What answers each method of a route, as Falcon keeps it; and the route."""
-
-    __slots__ = ("route",)
-
-    route: "Route"
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """A URI template and the Falcon resource that answers it; `owner` is the plugin's name.
-
-    `generation` tells the routes of one loaded generation from those of all others; `name` is what
-    a thread shows while it answers the route (`serving/activity.py`); `place` is where the plugin
-    registers it, in its trial.
-
-    `methods` is Falcon's method map: what answers each method, those with 405 included. It is
-    made once, for all the tables that the route will be in; out of `responders`, what answers the
-    methods that are answered, if that is known, else by asking the resource. What answers GET
-    answers HEAD too, unless the resource has its own `on_head` (plain Falcon answers 405).
-    """
-
-    owner: str
-    template: str
-    resource: object
-    suffix: str | None = None
-    endpoints: tuple[Endpoint, ...] = ()
-    responders: InitVar[Mapping[str, Responder] | None] = None
-    generation: str = ""
-    place: Place | None = None
-    methods: MethodMap = field(init=False, repr=False, compare=False)
-    name: Name = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self, responders: Mapping[str, Responder] | None) -> None:
-        """Make the method map."""
-        known = responders or map_http_methods(self.resource, suffix=self.suffix)
-        methods = MethodMap(known)
-        if "GET" in methods and "HEAD" not in methods:
-            methods["HEAD"] = _head_of(methods["GET"])
-        set_default_responders(methods)
-        methods.route = self
-        object.__setattr__(self, "methods", methods)
-        shown = f"{self.owner} {self.generation.rpartition('.')[2]} {self.template}"
-        object.__setattr__(self, "name", Name(shown))
-
-    def put_behind(self, check: CallerCheck) -> None:
-        """Have a plugin's callers checked before each of its responders, before it is routed."""
-        for method, responder in self.methods.items():
-            self.methods[method] = check.before(responder)
-
-
-def _head_of(get: Responder) -> Responder:
-    """Return a responder for HEAD out of the one for GET; Falcon leaves the body out itself."""
-
-    def head(req: falcon.Request, resp: falcon.Response, **fields: Any) -> None:
-        get(req, resp, **fields)
-        stream = resp.stream
-        if stream is not None:
-            # Nobody will read it, and Falcon forgets it: close it here, as a server would.
-            resp.stream = iter(())
-            try:
-                close = getattr(stream, "close", None)
-                if close is not None:
-                    close()
-            except Exception:
-                log.exception("a streamed body raised in its close()")
-
-    return head
+from app.uri_templates import template_fields
 
 
 class HandlerResource:
@@ -105,9 +27,10 @@ class HandlerResource:
 
 
 class RouteCollector:
-    """The `PluginServer` that a plugin sees: it collects routes, and every fault among them.
+    """The `PluginServer` that a plugin's `register_routes` is given.
 
-    Faults are kept until `finish`, so that all are named at once and none can be swallowed.
+    It collects the routes and their faults; `finish` returns the routes, or raises one error that
+    names all faults. So a plugin cannot swallow a fault.
     """
 
     def __init__(
@@ -122,10 +45,10 @@ class RouteCollector:
 
         Args:
             plugin: its name.
-            place_of: tells the plugin's file and line of a frame.
-            generation: the `Route.generation` of what is collected.
-            tried: whether the plugin's trial has passed: what Falcon would do with each template
-                and responder was looked at there, and takes a third of a load.
+            place_of: returns the file and line of a frame, if they are the plugin's.
+            generation: the `Route.generation` of the collected routes.
+            tried: whether the plugin's trial has passed. The trial has checked what Falcon makes
+                of each template and responder; that check takes a third of a load.
         """
         self._tried = tried
         self._plugin = plugin
@@ -140,7 +63,7 @@ class RouteCollector:
         self._filled: dict[tuple[int, ...], set[str]] = {}
         """The fields of all templates of a handler."""
         self._unfilled: list[tuple[str, Callable[..., Any], tuple[str, ...], Place | None]] = []
-        """What keeps its default on one route, until it is known whether another fills it."""
+        """Parameters that keep their default on one route; another route may fill them."""
         self._finished = False
 
     def get(self, uri_template: str, handler: Callable[..., Any]) -> None:
@@ -168,8 +91,8 @@ class RouteCollector:
     ) -> None:
         """Add a Falcon resource, as `falcon.App.add_route` does.
 
-        Other options than `suffix` change nothing: `compile` because everything is compiled before
-        it is routed, and the rest because Falcon's router ignores what it does not know.
+        Options other than `suffix` are ignored: `compile` because every route is compiled before
+        it is served, the others because Falcon's router does not know them either.
         """
         if not self._accepts(uri_template):
             return
@@ -212,10 +135,10 @@ class RouteCollector:
         ]
 
     def finish(self) -> tuple[Route, ...]:
-        """End the registration and return the routes in their order.
+        """End the registration and return the routes in the order of their registration.
 
         Raises:
-            LoadError: something that was registered cannot be routed; all faults are named.
+            LoadError: a route cannot be served; all faults are named.
         """
         self._finished = True
         for what, handler, names, place in self._unfilled:
@@ -281,9 +204,9 @@ class RouteCollector:
                 "expected all routes to be registered inside it",
                 phase="register_routes",
             )
-        found = template_fault(uri_template, alone=not self._tried)
-        if found is not None:
-            self._fault(found)
+        fault = template_fault(uri_template, alone=not self._tried)
+        if fault is not None:
+            self._fault(fault)
             return False
         return True
 
@@ -291,7 +214,7 @@ class RouteCollector:
         self._faults.append((message, self._place()))
 
     def _note_place(self, uri_template: str) -> None:
-        if not self._tried:  # afterwards nobody asks
+        if not self._tried:  # only a trial reports where routes stand
             self._places[uri_template] = self._place()
 
     def _place(self) -> Place | None:
@@ -304,7 +227,7 @@ class RouteCollector:
 
 
 def _identity(handler: Callable[..., Any]) -> tuple[int, ...]:
-    """Return what tells a handler from others; `self.get` is another object each time."""
+    """Return a handler's identity; each `self.get` is another bound method of the same handler."""
     if inspect.ismethod(handler):
         return id(handler.__func__), id(handler.__self__)
     return (id(handler),)

@@ -1,4 +1,4 @@
-"""What JSON an annotation of a handler's `body` allows."""
+"""Which JSON an annotation of a handler's `body` allows."""
 
 import collections.abc
 import typing
@@ -25,7 +25,7 @@ JSON_NAMES: dict[type, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What JSON an annotation allows: its name, and what tells whether a value fits."""
+    """Which JSON an annotation allows: its name for messages, and a check of a value."""
 
     name: str
     fits: Callable[[Any], bool]
@@ -33,30 +33,30 @@ class Shape:
 
     def refusal(self, body: Any) -> str:
         """Say what is wrong with a body that does not fit."""
-        found = JSON_NAMES[type(body)]
-        if self.name.startswith(f"{found}, each"):
-            found = f"{found} with something else in it"
-        return f"The body is {found}; expected {self.name}."
+        kind = JSON_NAMES[type(body)]
+        if self.name.startswith(f"{kind}, each"):
+            kind = f"{kind} with something else in it"
+        return f"The body is {kind}; expected {self.name}."
 
 
 ANYTHING = Shape("JSON", lambda value: True, null=True)
 
 
 def is_raw(annotation: Any) -> bool:
-    """Tell whether a body is wanted as it came: `bytes`, perhaps beside None."""
+    """Tell whether the unparsed body is wanted: `bytes` or `bytes | None`."""
     return [kind for kind in members(annotation) if kind is not type(None)] == [bytes]
 
 
 def allows_none(annotation: Any) -> bool:
-    """Tell whether None is among what an annotation allows."""
+    """Tell whether an annotation allows None."""
     return any(kind is type(None) for kind in members(annotation))
 
 
 def body_shape(annotation: Any) -> Shape:
-    """Return what JSON an annotation of `body` allows.
+    """Return which JSON an annotation of `body` allows.
 
     Raises:
-        AnnotationError: JSON has nothing like it.
+        AnnotationError: no JSON value has this type.
     """
     shapes = [_shape_of(kind) for kind in members(annotation)]
     if len(shapes) == 1:

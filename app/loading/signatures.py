@@ -18,12 +18,12 @@ class HandlerError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What a handler takes.
+    """The arguments that a handler takes.
 
-    `named` are its parameters with a name, `rest` tells whether it takes any other name too
-    (`**fields`), `hidden` are the names that a method or a partial has given already, `bound`
-    those to which a partial has given a default. `opaque` is a handler behind `*args`: a decorator
-    that does not say what it takes.
+    `named` holds its parameters by name; `rest` tells whether it takes any other name too
+    (`**fields`). `hidden` are the names that a method or a partial fills already, `bound` those to
+    which a partial gives a default. `opaque` is true for a handler behind `*args`: a decorator
+    that does not tell what it takes.
     """
 
     named: dict[str, Parameter]
@@ -34,7 +34,7 @@ class Taken:
 
 
 def describe(handler: Callable[..., Any]) -> str:
-    """Return a handler's name as it is shown: `MyPlugin.handle_get`."""
+    """Return a handler's name as messages show it: `MyPlugin.handle_get`."""
     function = inspect.unwrap(handler)
     while isinstance(function, functools.partial):
         function = inspect.unwrap(function.func)
@@ -42,7 +42,7 @@ def describe(handler: Callable[..., Any]) -> str:
 
 
 def refuse_kind(handler: Callable[..., Any]) -> None:
-    """Refuse what answers no request although it can be called.
+    """Refuse a callable that cannot answer a request.
 
     Raises:
         HandlerError: it is a class, a coroutine function or a generator function.
@@ -64,10 +64,10 @@ def refuse_kind(handler: Callable[..., Any]) -> None:
 
 
 def taken_by(handler: Callable[..., Any]) -> Taken:
-    """Return what a handler takes, with its annotations resolved from texts to types.
+    """Return what a handler takes, with its annotations resolved from strings to types.
 
-    A decorator's own parameters count, and those of the function that it wraps as far as it lets
-    them through with `**kwargs`.
+    For a decorator these are its own parameters, and those of the function that it wraps if it
+    passes them on with `**kwargs`.
 
     Raises:
         HandlerError: the handler has no signature, or an annotation is no type.
@@ -84,12 +84,12 @@ def taken_by(handler: Callable[..., Any]) -> Taken:
 
 
 def is_lambda(handler: Callable[..., Any]) -> bool:
-    """Tell whether a handler is a lambda, whose defaults bind what it is made from."""
+    """Tell whether a handler is a lambda: its defaults usually bind values of its loop or scope."""
     return getattr(_innermost(handler), "__name__", None) == "<lambda>"
 
 
 def responder_fault(responder: Callable[..., Any], fields: typing.Iterable[str]) -> str | None:
-    """Tell why a Falcon responder cannot be called with a template's fields, None if it can."""
+    """Return why a Falcon responder cannot be called with a template's fields, None if it can."""
     try:
         signature = inspect.signature(responder, follow_wrapped=False)
     except (TypeError, ValueError):
@@ -102,7 +102,7 @@ def responder_fault(responder: Callable[..., Any], fields: typing.Iterable[str])
 
 
 def _taken(handler: Any, given: int) -> Taken:
-    """Return what is taken beside the `given` leading arguments."""
+    """Return what a callable takes besides the first `given` positional arguments."""
     if isinstance(handler, functools.partial):
         return _taken_by_partial(handler, given)
     if inspect.ismethod(handler):
@@ -157,7 +157,7 @@ def _taken_by_partial(handler: "functools.partial[Any]", given: int) -> Taken:
 
 
 def _outermost(handler: Any) -> Any:
-    """Return the function that a call of a handler runs first, or the class that it makes."""
+    """Return the function that a call of the handler enters first, or the class if it is one."""
     while True:
         if isinstance(handler, functools.partial):
             handler = handler.func
@@ -174,7 +174,7 @@ def _outermost(handler: Any) -> Any:
 
 
 def _innermost(handler: Any) -> Any:
-    """Return the function that a handler comes to in the end, behind all decorators."""
+    """Return the function behind all decorators of a handler."""
     function = inspect.unwrap(handler)
     while isinstance(function, functools.partial):
         function = inspect.unwrap(function.func)
@@ -184,7 +184,7 @@ def _innermost(handler: Any) -> Any:
 
 
 def _resolve(handler: Any, texts: dict[str, Any]) -> dict[str, Any]:
-    """Return the types that annotations given as texts stand for."""
+    """Return the types that annotations written as strings stand for."""
     # `functools.wraps` copies the annotations, so they are those of the innermost function.
     names = getattr(_innermost(handler), "__globals__", {})
     stand_in = types.SimpleNamespace(__annotations__=texts)

@@ -1,30 +1,69 @@
-"""JSON as RFC 8259 has it, and only as deep as can be used."""
+"""JSON as RFC 8259 defines it: written, and read only as deep as code can walk it."""
 
+import dataclasses
+import datetime
+import decimal
+import enum
 import json
 import math
 import re
+import uuid
 from collections.abc import Callable, Iterable
 from typing import Any
 
 MAX_JSON_LEVELS = 200
-"""How deep JSON may be nested: who walks it by recursion has 1,000 frames for that."""
+"""How deep JSON may be nested: code that walks it by recursion has 1,000 frames."""
 
 
 def to_utf8(text: str) -> bytes:
-    """Encode JSON; lone surrogates, which JSON can escape and UTF-8 cannot hold, are escaped."""
+    """Encode JSON text as UTF-8; a lone surrogate, which UTF-8 cannot hold, is escaped."""
     try:
         return text.encode()
     except UnicodeEncodeError:
-        return re.sub("[\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", text).encode()
+        return re.sub(
+            "[\ud800-\udfff]", lambda surrogate: f"\\u{ord(surrogate[0]):04x}", text
+        ).encode()
+
+
+def to_json(answer: Any) -> bytes:
+    """Return a handler's answer as JSON.
+
+    Takes dict, list, tuple, str, numbers, bool, None, dataclasses, and inside them dates, UUIDs,
+    decimals (as strings), enumerations (by value) and sets.
+
+    Raises:
+        TypeError: the answer holds something else.
+        ValueError: the answer holds NaN or an infinity, which JSON does not have.
+    """
+    text = json.dumps(
+        answer, default=_encode, ensure_ascii=False, allow_nan=False, separators=(",", ":")
+    )
+    return to_utf8(text)
+
+
+def _encode(item: object) -> Any:
+    if dataclasses.is_dataclass(item) and not isinstance(item, type):
+        # Field by field and not `asdict`, which copies deeply and breaks on locks and the like.
+        return {f.name: getattr(item, f.name) for f in dataclasses.fields(item)}
+    if isinstance(item, (datetime.datetime, datetime.date, datetime.time)):
+        return item.isoformat()
+    if isinstance(item, (uuid.UUID, decimal.Decimal)):
+        return str(item)
+    if isinstance(item, enum.Enum):
+        return item.value
+    if isinstance(item, (set, frozenset)):
+        return list(item)
+    raise TypeError(f"a handler answered with a {type(item).__qualname__}, which is not JSON")
 
 
 def parse_json(raw: bytes) -> Any:
-    """Parse JSON as RFC 8259 has it; of members with the same name the last counts.
+    """Parse JSON as RFC 8259 defines it; of members with the same name the last counts.
 
     Raises:
-        ValueError: it is something else; a number has no end or no room; it is nested too deep.
+        ValueError: it is not JSON, holds a number that is infinite or too large, or is nested too
+            deep.
     """
-    # Without a loop-hole for the surrogates that UTF-8 does not have, which `json.loads` leaves.
+    # Not by `json.loads`, which decodes surrogates that UTF-8 does not have.
     return _shallow(_STRICT.decode, raw.decode(json.detect_encoding(raw)))
 
 

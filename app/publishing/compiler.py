@@ -2,20 +2,11 @@
 
 import hashlib
 import importlib.util
-import io
-import json
-import marshal
-import zipfile
 from collections.abc import Callable
 
 from app.errors import CompileError
-from app.package.archive import META_FILE, source_label
+from app.package.archive import compile_module, make_pyc, pack_archive, source_label
 from app.records import Artifact, PluginSource
-
-_UNCHECKED_HASH = (0b01).to_bytes(4, "little")
-"""The flags of a pyc that is never compared with a source file (PEP 552)."""
-
-_EPOCH = (1980, 1, 1, 0, 0, 0)
 
 MAX_ARCHIVE_BYTES = 128 * 1024 * 1024
 """Bytecode can be many times as large as its source, and every worker reads all of it."""
@@ -31,7 +22,9 @@ def _advice(path: str) -> str:
 
 
 def compile_plugin(
-    source: PluginSource, begins: Callable[[str], None] = lambda _path: None
+    source: PluginSource,
+    begins: Callable[[str], None] = lambda _path: None,
+    max_bytes: int = MAX_ARCHIVE_BYTES,
 ) -> Artifact:
     """Compile every module of a source and pack source and bytecode.
 
@@ -39,12 +32,13 @@ def compile_plugin(
         source: what to compile.
         begins: is told each module's path before it is compiled: a deeply nested one may end the
             process.
+        max_bytes: the size of the largest archive that is accepted.
 
     Raises:
         CompileError: a module is no Python text, or nested too deeply; all of them are named. Or
             the archive is too large.
     """
-    codes: dict[str, bytes] = {}
+    pycs: dict[str, bytes] = {}
     faults: list[tuple[str, str, int | None]] = []
     label = source_label(source.name, source.digest)
     for path, raw in source.files.items():
@@ -53,7 +47,7 @@ def compile_plugin(
         begins(path)
         try:
             importlib.util.decode_source(raw)  # `compile` does not look into comments
-            codes[path] = marshal.dumps(compile(raw, label + path, "exec", dont_inherit=True))
+            pycs[path] = make_pyc(raw, compile_module(label, path, raw))
         except SyntaxError as error:
             faults.append((path, f"{error.msg}{_advice(path)}", error.lineno or None))
         except UnicodeDecodeError as error:
@@ -69,38 +63,11 @@ def compile_plugin(
         if len(faults) > 1:
             message = "; ".join(f"{f}{f':{n}' if n else ''}: {text}" for f, text, n in faults)
         raise CompileError(source.name, message, file=file, line=line)
-    archive = _pack(source, codes)
-    if len(archive) > MAX_ARCHIVE_BYTES:
+    archive = pack_archive(source, pycs)
+    if len(archive) > max_bytes:
         raise CompileError(
             source.name,
-            f"source and bytecode have {len(archive):,} bytes, expected {MAX_ARCHIVE_BYTES:,} at "
+            f"source and bytecode have {len(archive):,} bytes, expected {max_bytes:,} at "
             "most; keep data elsewhere, as in the plugin's data folder",
         )
     return Artifact(source.name, source.digest, hashlib.sha256(archive).hexdigest(), archive)
-
-
-def _pack(source: PluginSource, codes: dict[str, bytes]) -> bytes:
-    meta = {
-        "name": source.name,
-        "digest": source.digest,
-        "entry": source.manifest.entry,
-        "config": dict(source.manifest.config),
-        "origins": source.manifest.origins,
-        "hosts": source.manifest.hosts,
-        "magic": importlib.util.MAGIC_NUMBER.hex(),
-    }
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as packed:
-        _add(packed, META_FILE, json.dumps(meta).encode())
-        for path in sorted(source.files):
-            raw = source.files[path]
-            _add(packed, path, raw)
-            if path in codes:
-                header = importlib.util.MAGIC_NUMBER + _UNCHECKED_HASH
-                header += importlib.util.source_hash(raw)
-                _add(packed, f"{path}c", header + codes[path])
-    return buffer.getvalue()
-
-
-def _add(packed: zipfile.ZipFile, path: str, raw: bytes) -> None:
-    packed.writestr(zipfile.ZipInfo(path, _EPOCH), raw)

@@ -1,9 +1,9 @@
 """Which process of a host watches and publishes, and what the others know of it.
 
 It is the one that holds the lock (`flock`) of a file, which the kernel frees when its holder dies.
-In another file beside it, it says twice a second that it lives, and what is not as it should be;
-the others read it there. So it is told to exactly those who stand for the same election, whoever
-their master is.
+In another file beside it, it says once a second that it lives, and at once when something changes,
+what is not as it should be; the others read it there. So it is told to exactly those who stand for
+the same election, whoever their master is.
 """
 
 import errno
@@ -17,13 +17,14 @@ import tempfile
 import threading
 import time
 import zlib
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
 from app.conditions import Condition, Conditions
 from app.files import make_private, open_regular
-from app.health import ADOPTED
+from app.health import ADOPTED, LOOK_SECONDS
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +33,9 @@ SILENT_SECONDS = 4.0
 
 STUCK_SECONDS = 10.0
 """How long the thread that watches may be at one thing, before that is said."""
+
+AWAITING_SECONDS = 0.2
+"""How often is heard what is about to change: that somebody watches, or that a trouble is over."""
 
 PROBE_SECONDS = 2.0
 """How often it is tried whether the artifacts folder can be written to."""
@@ -45,6 +49,15 @@ _ROOM_BYTES = 16_384
 
 _HEADER = "{pid:010d} {beat:020d} {length:010d} {checksum:010d}\n"
 _HEADER_BYTES = len(_HEADER.format(pid=0, beat=0, length=0, checksum=0))
+
+FIRST_LOOK = "watching:root"
+"""What is held from the election on until all folders have been looked at, or why they cannot."""
+
+_FIRST_LOOK = (
+    "not all folders have been looked at yet since this host's watching began; edits are published "
+    "meanwhile"
+)
+_UNHEARD = "it is not known yet whether anybody watches on this host"
 
 
 class Election:
@@ -73,8 +86,8 @@ class Election:
         self.stuck_seconds = stuck_seconds
         self._probe_seconds = probe_seconds
         self._folder = artifacts_dir
-        self._path = artifacts_dir / ".watch.lock"
-        self._board = artifacts_dir / ".watching"
+        self._path = str(artifacts_dir / ".watch.lock")
+        self._board = str(artifacts_dir / ".watching")
         self._conditions = conditions
         self._lock = threading.Lock()
         """Guards the file: the thread that watches takes it, the one of the health tells in it."""
@@ -88,28 +101,36 @@ class Election:
         """What this process itself finds of the election."""
         self._barred = ""
         """What keeps this process from standing for it."""
-        self._heard: tuple[Condition, ...] = ()
+        self._heard: tuple[Condition, ...] | None = None
+        """What the one that watches has said, None as long as it was not heard."""
         self._heard_header = b""
         self._heard_at: float | None = None
         """When the one that watches was heard last, or it was begun to listen."""
+        self._rival: int | None = None
+        """The process that held the lock when it was tried last, by its own id."""
+
+    def watch(self, changed: Callable[[], None]) -> None:
+        """Have something called when what this process itself knows of its host changes."""
+        self._conditions.watch(changed)
+        self._own.watch(changed)
 
     # --- the lock ----------------------------------------------------------------------------
 
     def take(self) -> bool:
         """Take the lock if it is free; return whether this process is the elected one now."""
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            # Who can open a file can lock it, and so keep every process from watching.
-            file = os.open(self._path, _OPEN_FLAGS, 0o600)
+            file = self._open()
         except OSError as error:
             self._complain(error)
             return False
         try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if not stat.S_ISREG(os.fstat(file).st_mode):
                 raise OSError(errno.EINVAL, "it is no regular file")
+            # Who can open a file can lock it, and so keep every process from watching.
             make_private(file)
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            self._rival = _number_in(file) if self._heard is None else None
             os.close(file)
             self._barred = ""
             self._own.clear("election")
@@ -121,15 +142,23 @@ class Election:
         self._barred = ""
         self._own.clear_all()
         self._conditions.clear_all()  # of a former time: all is looked at again
+        self._conditions.hold(FIRST_LOOK, _FIRST_LOOK)
         with self._lock:
             self._file, self._told, self._probe_at = file, None, 0.0
             self.go_on()
-            with suppress(OSError):  # for a person to read
-                text = f"{os.getpid()}\n".encode()
-                os.pwrite(file, text, 0)
-                os.ftruncate(file, len(text))
+            with suppress(OSError):
+                os.ftruncate(file, 0)  # what the one before has said counts no more
         self.look()
+        with suppress(OSError):  # for a person to read, and for who begins to listen
+            os.pwrite(file, f"{os.getpid()}\n".encode(), 0)
         return True
+
+    def _open(self) -> int:
+        try:
+            return os.open(self._path, _OPEN_FLAGS, 0o600)
+        except (FileNotFoundError, NotADirectoryError):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            return os.open(self._path, _OPEN_FLAGS, 0o600)
 
     def go_on(self) -> None:
         """Note that the thread that watches has come to its next step."""
@@ -141,7 +170,7 @@ class Election:
             if self._file < 0:
                 return False
             try:
-                return os.path.samestat(os.fstat(self._file), self._path.stat())
+                return os.path.samestat(os.fstat(self._file), os.stat(self._path))  # noqa: PTH116
             except OSError:
                 return False  # somebody removed it: another process takes a new one
 
@@ -149,7 +178,7 @@ class Election:
         """Give the lock back."""
         with self._lock:
             file, self._file = self._file, -1
-            self._heard_at = None
+            self._heard, self._heard_at = None, None
         self._own.clear("telling")
         os.close(file)
 
@@ -167,15 +196,20 @@ class Election:
 
     # --- what is said of the host --------------------------------------------------------------
 
-    def look(self) -> None:
-        """Say how this host's publishing is, if this process is the elected one; else hear it."""
+    def look(self) -> float:
+        """Say how this host's publishing is, if this process is the elected one; else hear it.
+
+        Returns:
+            In how many seconds to look again at the latest.
+        """
         with self._lock:
             if self._file >= 0:
                 self._look_whether_stuck()
                 self._probe()
                 self._tell()
-                return
+                return LOOK_SECONDS
         self._hear()
+        return LOOK_SECONDS if self._heard == () else AWAITING_SECONDS
 
     def conditions(self) -> tuple[Condition, ...]:
         """Return what keeps the host from seeing edits, or from writing, as it was heard last."""
@@ -183,16 +217,18 @@ class Election:
             return (*self._conditions.held(), *self._own.held())
         heard_at = self._heard_at
         silent = heard_at is not None and time.monotonic() - heard_at > self.silent_seconds
-        if silent and not self._barred:
+        if self._barred or not (silent or self._heard is None):
+            self._own.clear("watching")
+        elif not silent:
+            self._own.hold("watching", _UNHEARD)
+        else:
             self._own.hold(
                 "watching",
                 "nobody watches on this host, so no edit is seen: the process that shall "
                 f"({_pid_of(self._heard_header)}) says nothing in {self._board}; end it, and "
                 "another one watches",
             )
-        else:
-            self._own.clear("watching")
-        return self._own.held() or self._heard
+        return self._own.held() or self._heard or ()
 
     def _look_whether_stuck(self) -> None:
         seconds = time.monotonic() - self._went_on_at
@@ -237,8 +273,10 @@ class Election:
         try:
             file = os.open(self._board, _OPEN_FLAGS, 0o600)
             try:
-                make_private(file)
-                if os.fstat(file).st_size < _ROOM_BYTES:
+                found = os.fstat(file)
+                if found.st_mode & 0o077:
+                    make_private(file)
+                if found.st_size < _ROOM_BYTES:
                     os.pwrite(file, bytes(_ROOM_BYTES), 0)
                     self._told = None
                 if self._told != (length, checksum):
@@ -258,20 +296,32 @@ class Election:
 
     def _hear(self) -> None:
         if self._heard_at is None:
-            self._heard_at = time.monotonic()
+            self._heard_at, self._heard_header = time.monotonic(), b""
         header, heard = b"", None
         try:
             file, _ = open_regular(self._board)
             try:
                 header = os.pread(file, _HEADER_BYTES, 0)
                 if header != self._heard_header:
-                    heard = _read(file, header)
+                    same = header.split()[2:] == self._heard_header.split()[2:]
+                    heard = self._heard if same else None
+                    heard = _read(file, header) if heard is None else heard
             finally:
                 os.close(file)
         except (OSError, ValueError, KeyError, TypeError) as error:
             log.debug("nothing heard of who watches: %s", error)  # the silence counts
-        if heard is not None:
-            self._heard, self._heard_header, self._heard_at = heard, header, time.monotonic()
+        if heard is None:
+            return
+        # A first word may be of a former server's: it counts if it is of the one that holds the
+        # lock, and not if it is old; else the next word does.
+        if self._heard_header or self._is_of_rival(header):
+            self._heard, self._heard_at = heard, time.monotonic()
+        self._heard_header = header
+
+    def _is_of_rival(self, header: bytes) -> bool:
+        pid, beat, *_ = map(int, header.split())
+        age = (time.monotonic_ns() - beat) / 1e9
+        return pid == self._rival and 0 <= age < self.silent_seconds
 
 
 def _read(file: int, header: bytes) -> tuple[Condition, ...] | None:
@@ -289,6 +339,13 @@ def _read(file: int, header: bytes) -> tuple[Condition, ...] | None:
         )
         for found in json.loads(body)
     )
+
+
+def _number_in(file: int) -> int | None:
+    try:
+        return int(os.pread(file, 20, 0))
+    except (OSError, ValueError):
+        return None
 
 
 def _pid_of(header: bytes) -> str:

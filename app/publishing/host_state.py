@@ -34,6 +34,11 @@ class HostState:
         self._started_from = self._folder / ".from"
         self._lost = False
 
+    @property
+    def is_new(self) -> bool:
+        """Whether this host has never looked for plugins."""
+        return not self._folder.exists()
+
     def digest_of(self, plugin: str) -> str | None:
         """Return the digest that was last published from this host's folder, None if none was."""
         try:
@@ -45,11 +50,15 @@ class HostState:
         """Note a digest; OSError if the folder cannot be written to."""
         write_whole(self._folder / plugin, digest.encode())
 
-    def record_root(self, root: Path) -> None:
-        """Note which folder the plugins' root is; where that fails, `is_unmounted` sees nothing."""
+    def record_root(self, identity: str | None) -> None:
+        """Note which folder the plugins' root was; where that fails, `is_unmounted` sees nothing.
+
+        Args:
+            identity: its `identity_of` before it was looked at, because another one may have come
+                into its place meanwhile; None if it was not there.
+        """
         with suppress(OSError):
-            identity = _identity(root)
-            if self._noted_root() != identity:
+            if identity is not None and self._noted_root() != identity:
                 write_whole(self._root, identity.encode())
 
     def is_unmounted(self, root: Path) -> bool:
@@ -58,7 +67,7 @@ class HostState:
         For a disk that is not mounted, all plugins would be unregistered otherwise.
         """
         try:
-            lost = not list_folders(root) and self._noted_root() not in {None, _identity(root)}
+            lost = not list_folders(root) and self._noted_root() not in {None, identity_of(root)}
         except OSError:
             return False  # that it is gone is told elsewhere
         if lost:
@@ -132,6 +141,10 @@ class HostState:
             self._start.unlink(missing_ok=True)
 
 
-def _identity(folder: Path) -> str:
-    found = folder.stat()
+def identity_of(folder: Path) -> str | None:
+    """Return what tells a folder from another one in its place, None if it is not there."""
+    try:
+        found = folder.stat()
+    except OSError:
+        return None
     return f"{found.st_dev}:{found.st_ino}"

@@ -1,8 +1,6 @@
-"""Discover → compile → try → save, for one plugin or for all."""
+"""The rows follow the folders: one plugin at a time, or all of them in a scan."""
 
 import logging
-import os
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -20,19 +18,16 @@ from app.errors import (
 from app.publishing.attempt import PublishAttempt
 from app.publishing.discovery import (
     MAX_MODULE_MB,
-    inside,
     list_folders,
     may_be_plugin,
-    read_source,
 )
-from app.publishing.error_records import ErrorRecords
-from app.publishing.host_state import HostState
+from app.publishing.host_state import HostState, identity_of
 from app.publishing.ignore import is_part
 from app.publishing.refusals import Refusals
 from app.publishing.requirements import installed
-from app.publishing.saving import Saver
+from app.publishing.source_publisher import SourcePublisher
 from app.publishing.trial import TrialRunner
-from app.records import PluginRow, PluginSource, artifact_digest
+from app.records import PluginRow
 
 log = logging.getLogger(__name__)
 
@@ -53,43 +48,41 @@ class Publisher:
         conditions: Conditions | None = None,
     ) -> None:
         self._root = plugins_dir
-        self._max_module_mb = max_module_mb
-        self._artifacts_dir = artifacts_dir
         self._repository = repository
-        self._trial = trial
         self._seen = HostState(artifacts_dir, conditions)
-        self._saver = Saver(artifacts_dir, repository)
         self.refusals = refusals
         """What was tried in vain, and when it is tried again."""
-        self._records = ErrorRecords(repository)
+        self._sources = SourcePublisher(
+            plugins_dir, artifacts_dir, repository, trial, refusals, self._seen, max_module_mb
+        )
         installed.look()  # what is imported from now on is what is installed now
 
     def has_folder(self, name: str) -> bool:
         """Tell whether a plugin has its source folder on this host."""
         row = self._repository.find_row(name)
         try:
-            return self._folder_of(name, row).is_dir()
+            return self._sources.folder_of(name, row).is_dir()
         except DiscoveryError:
             return False
 
     def prepare(self) -> None:
         """Start what the first publish would have to wait for."""
-        self._trial.prepare()
+        self._sources.prepare()
 
     def publish(self, name: str) -> None:
         """Publish a plugin, whether its source changed or not.
 
         Raises:
             PluginError: the source cannot be published; the error is recorded beside the row, and
-                what was served is served on.
+                what was served keeps serving.
             DatabaseUnavailableError: nothing was recorded; publish again later.
             DatabaseRefusedError: the row cannot be written; recorded, if the database takes that.
         """
         look = PublishAttempt()
         try:
-            self._publish(name, self._repository.find_row(name), look, force=True)
+            self._sources.publish(name, self._repository.find_row(name), look, force=True)
         except (PluginError, DatabaseRefusedError, DatabaseReadOnlyError) as error:
-            self._note(name, look, error, aloud=False)
+            self._sources.note_refused(name, look, error, aloud=False)
             raise
 
     def follow(self, name: str, look: PublishAttempt) -> bool:
@@ -113,7 +106,7 @@ class Publisher:
         try:
             published = self._follow(name, look)
         except (PluginError, DatabaseRefusedError, DatabaseReadOnlyError) as error:
-            self._note(name, look, error)
+            self._sources.note_refused(name, look, error)
             raise
         self.refusals.settle(name)
         return published
@@ -124,30 +117,16 @@ class Publisher:
             raise DatabaseBusyError(f"the row of {name} is still locked")
         if not self._folder_is_gone(name, row):
             self._seen.found_folder(self._root)
-            return self._publish(name, row, look)
+            return self._sources.publish(name, row, look)
         if not self._seen.is_unmounted(self._root):
             self._remove(name, row, look)
         self.refusals.end(name)
         return False
 
-    def _note(
-        self,
-        name: str,
-        look: PublishAttempt,
-        error: PluginError | DatabaseRefusedError | DatabaseReadOnlyError,
-        *,
-        aloud: bool = True,
-    ) -> None:
-        if isinstance(error, DatabaseReadOnlyError):
-            error = DatabaseRefusedError(f"not published: {error}", sqlstate="", plugin=name)
-        elif isinstance(error, DatabaseRefusedError):
-            error.plugin = name
-        self.refusals.note(name, look, error, aloud=aloud)
-
     def _folder_is_gone(self, name: str, row: PluginRow | None) -> bool:
         if row is not None and row.unpublished:
             return False  # the row asks for it: that it is missing is an error to show
-        return self._root.is_dir() and not self._folder_of(name, row).is_dir()
+        return self._root.is_dir() and not self._sources.folder_of(name, row).is_dir()
 
     def _remove(self, name: str, row: PluginRow | None, look: PublishAttempt) -> None:
         """Unregister a plugin whose folder is gone from this host, if this host published it."""
@@ -160,7 +139,7 @@ class Publisher:
             self._repository.forget_failure(name)
         except DatabaseRefusedError as error:
             refused = PluginError(name, error.message, phase="unregister")
-            self._record(name, row, folder, look, refused)
+            self._sources.record(name, row, folder, look, refused)
             raise
 
     def names_of(self, folder: str) -> list[str]:
@@ -188,6 +167,7 @@ class Publisher:
         restore = self._seen.begin_start() if at_start else self._seen.start_is_pending()
         if at_start or restore:
             self._repository.apply_schema()  # later, a table that is missing is being restored
+        root = identity_of(self._root)
         folders = list_folders(self._root)
         if restore and folders:
             self._follow_root()
@@ -207,7 +187,7 @@ class Publisher:
         if not self._seen.is_unmounted(self._root):
             locked += self._forget_missing(set(folders))
         if folders:
-            self._seen.record_root(self._root)
+            self._seen.record_root(root)
         if not locked:
             self._seen.end_start(self._root)
         published = sum(map(bool, found.values()))
@@ -234,9 +214,9 @@ class Publisher:
         """Publish a plugin if it wants it; return whether, or None if somebody's lock is there."""
         look = PublishAttempt()
         try:
-            published = self._publish(name, row, look, restore=restore)
+            published = self._sources.publish(name, row, look, restore=restore)
         except (PluginError, DatabaseRefusedError, DatabaseReadOnlyError) as error:
-            self._note(name, look, error)
+            self._sources.note_refused(name, look, error)
         except SupersededError:
             log.debug("%s changes while it is looked at", name)  # its event is on the way
         except DatabaseBusyError as error:
@@ -273,140 +253,9 @@ class Publisher:
                 self.refusals.wait(name, error)
                 locked.append(name)
             except (DatabaseRefusedError, DatabaseReadOnlyError) as error:
-                self._note(name, look, error)
+                self._sources.note_refused(name, look, error)
         return locked
 
     @staticmethod
     def _is_listed(folder: Path) -> bool:
         return folder.is_dir() and is_part(folder.name) and may_be_plugin(str(folder))
-
-    def _publish(
-        self,
-        name: str,
-        row: PluginRow | None,
-        look: PublishAttempt,
-        *,
-        force: bool = False,
-        restore: bool = False,
-    ) -> bool:
-        began = time.perf_counter()
-        folder = self._root / name
-        source = None
-        try:
-            folder = self._folder_of(name, row)
-            source = self._read(folder, name)
-            look.digest = source.digest
-            if not force and not self._is_wanted(row, source, restore):
-                if row is not None and row.error is not None:
-                    self._repository.record_error(row, None)
-                self._remember(source, look)
-                return False
-            if not force and self.refusals.holds(name, source.digest, look.stamp):
-                return False  # it was tried and refused; events come in twos and threes
-            self.refusals.begin(name, source.digest)
-            artifact, report = self._trial.run(source, look.superseded)
-            generation = self._saver.save(source, artifact, report, look, force=force)
-            self._remember(source, look)
-        except PluginError as error:
-            if not look.settle() or self._has_changed(name, row, source):
-                self.refusals.give_up(name)
-                raise SupersededError("the source changed while it was looked at") from None
-            if error.outside and not self._root.is_dir():
-                self.refusals.give_up(name)  # that it is gone is told elsewhere, for all plugins
-                raise SupersededError(f"the plugins' root {self._root} is gone") from None
-            if error.phase == "get_metadata" and folder.name != name:
-                error.message += (
-                    f"; the row {name!r} has {folder} as its source: if the row was renamed, set "
-                    f"its name back to {folder.name!r} in psql"
-                )
-            self._record(name, row, folder, look, error)
-            raise
-        except DatabaseReadOnlyError:
-            raise  # as what the database refuses, but that nothing can be recorded
-        except (DatabaseUnavailableError, SupersededError):
-            self.refusals.give_up(name)  # it was not tried to the end
-            raise
-        except DatabaseRefusedError as error:
-            error.plugin = name
-            refused = PluginError(name, error.message, phase="save")
-            self._record(name, row, folder, look, refused)
-            raise
-        log.info(
-            "%s: published generation %d, version %s (%s), in %.0f ms",
-            name,
-            generation,
-            report.metadata.version,
-            source.digest[:12],
-            (time.perf_counter() - began) * 1000,
-        )
-        return True
-
-    def _record(
-        self,
-        name: str,
-        row: PluginRow | None,
-        folder: Path,
-        look: PublishAttempt,
-        error: PluginError,
-    ) -> None:
-        try:
-            self._records.write(name, row, folder, look, error)
-        except DatabaseUnavailableError:
-            self.refusals.give_up(name)  # so that it is recorded when it is tried again
-            raise
-
-    def _read(self, folder: Path, name: str) -> PluginSource:
-        return read_source(self._root, folder, name, self._max_module_mb)
-
-    def _has_changed(self, name: str, row: PluginRow | None, source: PluginSource | None) -> bool:
-        """Tell whether a folder is not any more what was refused: it was read half-written."""
-        try:
-            now = self._read(self._folder_of(name, row), name)
-        except PluginError:
-            return source is not None
-        return source is None or now.digest != source.digest
-
-    def _folder_of(self, name: str, row: PluginRow | None) -> Path:
-        """Return a plugin's source folder on this host.
-
-        Raises:
-            DiscoveryError: the row asks for a source outside of the plugins' root.
-        """
-        default = self._root / name
-        if row is None or row.source_path is None:
-            return default
-        named = Path(os.path.abspath(row.source_path))  # noqa: PTH100 - symlinks are kept
-        if inside(self._root, named) and named != self._root:
-            return named
-        served = row.binary_path is not None and artifact_digest(name, row.binary_path) is not None
-        if row.unpublished and (served or not default.is_dir()):
-            raise DiscoveryError(
-                name,
-                f"source_path is {row.source_path!r}, expected a folder inside of {self._root}",
-            )
-        return default  # another host's path, or one of the Go design
-
-    def _is_wanted(self, row: PluginRow | None, source: PluginSource, restore: bool) -> bool:
-        seen = self._seen.digest_of(source.name)
-        if row is None:
-            return restore or source.digest != seen
-        if row.unpublished:
-            return True
-        return source.digest not in {seen, row.source_digest}
-
-    def _remember(self, source: PluginSource, look: PublishAttempt) -> None:
-        """Note on this host that a source is published, and that nothing is refused any more."""
-        name = source.name
-        try:
-            if self._seen.digest_of(name) != source.digest:
-                self._seen.record_root(self._root)
-                self._seen.record(name, source.digest)
-        except OSError as error:
-            text = (
-                f"it is published, but that cannot be noted in {self._artifacts_dir}: "
-                f"{error.strerror}; free space or make the folder writable, else its row stays "
-                "when its folder is removed"
-            )
-            self._note(name, look, PluginError(name, text, phase="save", outside=True))
-        else:
-            self.refusals.end(name)

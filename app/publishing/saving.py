@@ -19,7 +19,7 @@ from app.records import (
     TrialReport,
     artifact_name,
 )
-from app.routing.table import find_conflict
+from app.routing.conflicts import find_conflict
 
 log = logging.getLogger(__name__)
 

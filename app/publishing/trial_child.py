@@ -18,12 +18,14 @@ from typing import Any
 
 from app.database.rehearsal import Rehearsal
 from app.errors import CompileError, DatabaseUnavailableError, PluginError
-from app.loading.loader import Steps, guarded, load, make_context_factory
+from app.loading.context import make_context_factory
+from app.loading.guarded_calls import guarded
+from app.loading.loader import Steps, load
 from app.publishing.compiler import compile_plugin
 from app.publishing.import_guard import ImportGuard
 from app.publishing.parcel import read_parcel
 from app.records import Artifact, Manifest, PluginSource
-from app.routing.table import find_conflict
+from app.routing.conflicts import find_conflict
 
 MEMORY_BYTES = 3 * 1024**3
 FILE_BYTES = 256 * 1024**2

@@ -5,9 +5,10 @@ watches, the one that is elected.
 """
 
 import logging
+import random
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -24,7 +25,7 @@ from app.errors import (
 )
 from app.publishing.attempt import QUIET_SECONDS, PublishAttempt
 from app.publishing.discovery import rules_of
-from app.publishing.election import Election
+from app.publishing.election import FIRST_LOOK, Election
 from app.publishing.known import KnownFolders
 from app.publishing.places import PLACES, Places
 from app.publishing.publisher import Publisher
@@ -39,7 +40,10 @@ log = logging.getLogger(__name__)
 SETTLE_SECONDS = 0.3
 """How long after a publish its folder is compared once more, for events that came too early."""
 
-ELECTION_SECONDS = 0.2
+ELECTION_SECONDS, LONGEST_ELECTION_SECONDS = 0.2, 1.0
+"""How often one of the processes of a host tries to be the elected one, and each at the least: the
+more there are, the more rarely each does."""
+
 RETRY_SECONDS = 1.0
 SUPERVISE_SECONDS = 1.0
 """How often the observer and the installed packages are looked at."""
@@ -57,6 +61,7 @@ class SourceWatcher(OwnThread):
         artifacts_dir: Path,
         publisher: Publisher,
         conditions: Conditions | None = None,
+        crew: Callable[[], int | None] = lambda: None,
     ) -> None:
         """Make it; nothing is looked at before the start.
 
@@ -65,8 +70,11 @@ class SourceWatcher(OwnThread):
             artifacts_dir: the archives' folder, which all processes of the host share.
             publisher: publishes what changed.
             conditions: what the publishing half of this process holds.
+            crew: gives how many processes of this host stand for election, None if that is not
+                known.
         """
         super().__init__("benana-watcher")
+        self._crew = crew
         self._conditions = conditions or Conditions()
         self.election = Election(artifacts_dir, self._conditions)
         """Whether this process is the one that watches, and what is known of the one that is."""
@@ -154,8 +162,12 @@ class SourceWatcher(OwnThread):
                 finally:
                     self.holds = False
                     self.election.release()
+            others = max(1, (self._crew() or 1) - 1)
+            seconds = min(ELECTION_SECONDS * others, LONGEST_ELECTION_SECONDS)
             with self._wake:
-                self._wake.wait_for(lambda: self._stopped, ELECTION_SECONDS)
+                # Not all at the same moment, so that one of them is there soon.
+                spread = random.uniform(0.7, 1.3)  # noqa: S311
+                self._wake.wait_for(lambda: self._stopped, seconds * spread)
 
     def _hold(self) -> None:
         log.info("watching %s", self._root)
@@ -170,12 +182,12 @@ class SourceWatcher(OwnThread):
                 self._sight.open()
                 self._known.read()
                 self.mark(self._publisher.scan())
-                self._conditions.clear("watching:root")
+                self._conditions.clear(FIRST_LOOK)
                 complained = ""
                 self._watch()
             except DatabaseUnavailableError as error:
                 # The listener reports the outage in the log.
-                self._conditions.hold("watching:root", f"no edit is published: {error}")
+                self._conditions.hold(FIRST_LOOK, f"no edit is published: {error}")
                 self._pause()
             except (OSError, DatabaseRefusedError) as error:
                 reason = str(error)
@@ -185,7 +197,7 @@ class SourceWatcher(OwnThread):
                 if reason != complained:
                     log.error("%s", said)
                 complained = reason
-                self._conditions.hold("watching:root", f"no edit is seen: {reason}")
+                self._conditions.hold(FIRST_LOOK, f"no edit is seen: {reason}")
                 self._pause()
             except Exception as error:
                 # A fault of ours must not end the thread: nobody would watch.
@@ -193,7 +205,7 @@ class SourceWatcher(OwnThread):
                 if reason != complained:
                     log.exception("watching failed; trying again")
                 complained = reason
-                self._conditions.hold("watching:root", f"no edit is seen: {reason}; see the log")
+                self._conditions.hold(FIRST_LOOK, f"no edit is seen: {reason}; see the log")
                 self._pause()
             finally:
                 self._sight.close()

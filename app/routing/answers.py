@@ -1,4 +1,4 @@
-"""What goes out: an answer is checked before it is started, a stream holds its generation."""
+"""Answers: each is checked before it is started, and a stream holds its generation."""
 
 import functools
 import logging
@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import falcon
 from falcon import status_codes
 
-from app.loading.handlers import STATUS_LINES
+from app.loading.return_values import STATUS_LINES
 from app.routing.grace_periods import RunningRequests, Slot
 
 log = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ _STATUS = re.compile(r"[1-9][0-9]{2}(?: [ \t\x21-\x7e\x80-\xff]*)?")
 _WITHOUT_BODY = frozenset((status_codes.HTTP_204, status_codes.HTTP_304))
 
 JSON_HEADERS = {"content-type": falcon.MEDIA_JSON}
-"""The headers of the usual answer, which need no look: one comparison tells it."""
+"""The headers of the usual answer: if they are equal, they need no check."""
 
 _PLAIN_NAMES = frozenset(
     (
@@ -37,7 +37,7 @@ _PLAIN_NAMES = frozenset(
         *("expires", "last-modified", "location", "retry-after", "vary", "x-request-id"),
     )
 )
-"""Names of headers that need no look."""
+"""Names of headers that need no check."""
 
 
 class BadAnswerError(Exception):
@@ -62,11 +62,11 @@ class UnanswerableError(BaseException):
 
 def cause_of(failed: BaseException) -> Exception:
     """Return what made an answer fail: an Exception, so that an error handler can take it."""
-    found = failed.__cause__ if isinstance(failed, UnanswerableError) else failed
-    if isinstance(found, Exception):
-        return found
+    raised = failed.__cause__ if isinstance(failed, UnanswerableError) else failed
+    if isinstance(raised, Exception):
+        return raised
     cause = PluginExitError()
-    cause.__cause__ = found
+    cause.__cause__ = raised
     return cause
 
 
@@ -112,7 +112,7 @@ def _check_header(name: Any, value: Any) -> None:
 
 
 def check_data(resp: falcon.Response, data: Any) -> bytes:
-    """Refuse a body that is no bytes, where one is sent; a subclass of bytes is bytes."""
+    """Refuse a body that is not bytes, unless the status has no body."""
     if isinstance(data, bytes):
         return data
     if falcon.code_to_http_status(resp.status) in _WITHOUT_BODY:
@@ -124,7 +124,7 @@ def check_data(resp: falcon.Response, data: Any) -> bytes:
 
 
 def check_stream(resp: falcon.Response, body: Any) -> None:
-    """Refuse a streamed body of which not even the beginning could be sent."""
+    """Refuse a streamed body that could not even be started."""
     kind = type(body).__qualname__
     if isinstance(body, (str, bytes, bytearray, memoryview)):
         raise BadAnswerError(
@@ -219,8 +219,8 @@ class _File:
         self._file = file
 
     def __getattr__(self, name: str) -> Any:
-        found = _only_exceptions(getattr, self._file, name)
-        return functools.partial(_only_exceptions, found) if callable(found) else found
+        value = _only_exceptions(getattr, self._file, name)
+        return functools.partial(_only_exceptions, value) if callable(value) else value
 
 
 def _only_exceptions(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:

@@ -7,7 +7,7 @@ import falcon
 import falcon.responders
 from falcon.routing import CompiledRouter
 
-from app.loading.registration import Route
+from app.loading.routes import Route
 from app.routing import answers, bodies
 from app.routing.answers import JSON_HEADERS, OK, BadAnswerError, UnanswerableError
 from app.routing.bodies import LiveRequest
@@ -61,17 +61,17 @@ class LiveApp(falcon.App[LiveRequest, falcon.Response]):
         path = req.path
         table = self.table
         fields: dict[str, Any] = {}
-        route = table.paths.get(path)
+        route = table.plain_paths.get(path)
         if route is None:
-            finder = None
+            router = None
             if "/" in path:  # it has none as of `OPTIONS *`
-                finder = table.routers.get(path.split("/", 2)[1])
-            found = None if finder is None else finder.find(path)
-            if found is None:
-                found = table.search(path)
-                if found is None:
+                router = table.plain_routers.get(path.split("/", 2)[1])
+            match = None if router is None else router.find(path)
+            if match is None:
+                match = table.search(path)
+                if match is None:
                     return _get_responder(self, req)  # Falcon's own 404
-            route, fields = found[1].route, found[2]
+            route, fields = match[1].route, match[2]
         slot = self._threads.slot
         slot.at = route
         slot.cell[0] = route.name.number or self.running.number(route.name)

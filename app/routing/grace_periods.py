@@ -13,7 +13,7 @@ import weakref
 from typing import NamedTuple
 
 from app.activity import Activity, Name
-from app.loading.registration import Route
+from app.loading.routes import Route
 from app.routing.table import RouteTable
 
 
@@ -113,9 +113,9 @@ class RunningRequests:
             slots = list(self._slots)
         # Threads before streams: a request hands over by holding first and clearing then, so
         # whoever has cleared his slot when it is looked at is among the streams afterwards.
-        found = [slot.at for slot in slots]
+        noted = [slot.at for slot in slots]
         with self._lock:
-            found += [slot.at for slot in self._streams]
-        numbers = [at.number for at in found if isinstance(at, RouteTable)]
-        generations = frozenset(at.generation for at in found if isinstance(at, Route))
+            noted += [slot.at for slot in self._streams]
+        numbers = [at.number for at in noted if isinstance(at, RouteTable)]
+        generations = frozenset(at.generation for at in noted if isinstance(at, Route))
         return InUse(min(numbers, default=None), generations)

@@ -1,6 +1,7 @@
-"""Mappings that are never changed and share most of what they hold with the one before.
+"""Immutable mappings that share most of their content with the mapping before.
 
-To copy a dict means to touch every object in it, which is out of the processor's caches by then.
+Copying a large dict is slow, because it touches every object in it, and most of these are no
+longer in the processor's caches.
 """
 
 from collections.abc import Iterator, Mapping
@@ -10,29 +11,40 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 _GONE: Any = object()
-"""Stands in the recent layer for a key that the base has and the mapping has not."""
+"""Marks, in the recent layer, a key of the base that the mapping no longer has."""
 
 SMALL = 4096
-"""A mapping that is smaller is copied at every change, and has one layer."""
+"""A base with fewer keys is copied at every change: the mapping has one layer."""
 
 MERGED_SHARE = 16
-"""The recent layer is merged into the base when it holds more than one part in so many of it."""
+"""The recent layer is merged into the base when it is larger than this part (1/16) of it."""
 
 
 class OverlayMap(Mapping[K, V]):
-    """An immutable mapping of two dicts: what is recent hides what is below."""
+    """An immutable mapping of two dicts, a large base and the recent changes to it.
 
-    __slots__ = ("_base", "_recent")
+    Change it through a `Draft`, whose `finish` returns the next mapping.
+    """
 
-    def __init__(self, base: dict[K, V], recent: dict[K, V] | None = None) -> None:
+    __slots__ = ("_base", "_merged_share", "_recent", "_small")
+
+    def __init__(
+        self,
+        base: dict[K, V],
+        recent: dict[K, V] | None = None,
+        small: int = SMALL,
+        merged_share: float = MERGED_SHARE,
+    ) -> None:
         self._base = base
         self._recent: dict[K, V] = recent or {}
+        self._small = small
+        self._merged_share = merged_share
 
     def __getitem__(self, key: K) -> V:
-        found = self._recent[key] if key in self._recent else self._base[key]
-        if found is _GONE:
+        value = self._recent[key] if key in self._recent else self._base[key]
+        if value is _GONE:
             raise KeyError(key)
-        return found
+        return value
 
     def __iter__(self) -> Iterator[K]:
         yield from (key for key in self._base if key not in self._recent)
@@ -43,10 +55,10 @@ class OverlayMap(Mapping[K, V]):
 
     def find(self, key: K) -> V | None:
         """Return a key's value, None if there is none; `get` of a Mapping is much slower."""
-        found = self._recent.get(key)
-        if found is None:
+        value = self._recent.get(key)
+        if value is None:
             return self._base.get(key)
-        return None if found is _GONE else found
+        return None if value is _GONE else value
 
     @property
     def whole(self) -> dict[K, V] | None:
@@ -54,37 +66,38 @@ class OverlayMap(Mapping[K, V]):
         return None if self._recent else self._base
 
     def changed(self, changes: Mapping[K, V]) -> "OverlayMap[K, V]":
-        """Return the mapping with changes of a `Draft`; this one stays as it is."""
+        """Return a mapping with the changes of a `Draft`; this one stays as it is."""
         recent = {**self._recent, **changes}
         size = len(self._base)
-        if size >= SMALL and len(recent) <= size // MERGED_SHARE:
-            return OverlayMap(self._base, recent)
+        if size >= self._small and len(recent) <= size // self._merged_share:
+            return OverlayMap(self._base, recent, self._small, self._merged_share)
         merged = self._base | recent
-        return OverlayMap({key: value for key, value in merged.items() if value is not _GONE})
+        whole = {key: value for key, value in merged.items() if value is not _GONE}
+        return OverlayMap(whole, None, self._small, self._merged_share)
 
 
 class Draft(Generic[K, V]):
-    """Changes to a mapping, in the making."""
+    """Changes to a mapping, collected one by one."""
 
-    def __init__(self, layers: OverlayMap[K, V]) -> None:
-        self._layers = layers
+    def __init__(self, before: OverlayMap[K, V]) -> None:
+        self._before = before
         self._changes: dict[K, V] = {}
 
     def find(self, key: K) -> V | None:
         """Return a key's value as changed so far, None if there is none."""
-        found = self._changes.get(key)
-        if found is None:
-            return self._layers.find(key)
-        return None if found is _GONE else found
+        value = self._changes.get(key)
+        if value is None:
+            return self._before.find(key)
+        return None if value is _GONE else value
 
     def put(self, key: K, value: V) -> None:
         """Set a key's value."""
         self._changes[key] = value
 
     def drop(self, key: K) -> None:
-        """Take a key away, if it is there."""
+        """Remove a key, if it is there."""
         self._changes[key] = _GONE
 
     def finish(self) -> OverlayMap[K, V]:
-        """Return the changed mapping; the one that this began with stays as it is."""
-        return self._layers.changed(self._changes)
+        """Return the changed mapping; the one before stays as it is."""
+        return self._before.changed(self._changes)

@@ -2,110 +2,115 @@
 
 A table maps the first segment of a path to a small `falcon.routing.CompiledRouter` that holds
 only the routes below that segment, so a swap rebuilds only the segments that it touches. A path
-whose template has no fields is found by one look-up in `exact`.
+whose template has no fields takes one look-up in `paths`.
 """
 
-import contextlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from app.errors import ConflictError
-from app.loading.registration import MethodMap, Place, Route
-from app.loading.templates import ROUTING_ERRORS, SegmentRouter, routing_fault, unquotable
-from app.routing.overlay import Draft, OverlayMap
-
-SERVER = "the server"
-"""The owner of the server's own routes."""
+from app.loading.routes import SERVER, MethodMap, Route
+from app.loading.segment_router import ROUTING_ERRORS, SegmentRouter
+from app.routing.conflict_errors import (
+    conflict_alone,
+    conflict_between,
+    explain_refusal,
+    refuse_unquotable,
+    reserved_conflict,
+)
+from app.routing.overlay import MERGED_SHARE, SMALL, Draft, OverlayMap
+from app.uri_templates import first_segment, has_fields, normal_path
 
 RESERVED_SEGMENTS = frozenset(
     {"plugins", "workers", "health", "metrics", "openapi.json", "swagger", "ui"}
 )
 
-Found = tuple[object, MethodMap, dict[str, Any], str | None]
+Match = tuple[object, MethodMap, dict[str, Any], str | None]
 _FIELDS = None
 """The key of the routes whose first segment is a field: any path may be theirs."""
 
 
-def _segment_of(template: str) -> str | None:
-    first = template.lstrip("/").partition("/")[0]
-    return _FIELDS if "{" in first else first
-
-
-def _normal(path: str) -> str:
-    # Falcon's router strips leading slashes before it splits, so `//a` is `/a`.
-    return "/" + path.lstrip("/")
+def _key_of(template: str) -> str | None:
+    first = first_segment(template)
+    return _FIELDS if has_fields(first) else first
 
 
 class RouteTable:
-    """Which resource answers which path; never changed once it is built.
+    """Which route answers which path; never changed once it is built.
 
-    `number` grows by one with every table of a process.
+    Make the next one as `builder = table.builder()`, `builder.remove(…)`, `builder.add(…)`,
+    `builder.build()`. `paths` holds the routes without fields by their whole path, `routers` the
+    routers of the others by first segment; `number` grows by one with every table of a process.
     """
 
-    __slots__ = ("exact", "finders", "number", "owned", "paths", "routers", "segments")
+    __slots__ = ("number", "owned", "paths", "plain_paths", "plain_routers", "routers", "segments")
 
     def __init__(
         self,
         number: int,
         owned: OverlayMap[str, tuple[Route, ...]],
         segments: OverlayMap[str | None, tuple[Route, ...]],
-        exact: OverlayMap[str, Route],
-        finders: OverlayMap[str | None, SegmentRouter],
+        paths: OverlayMap[str, Route],
+        routers: OverlayMap[str | None, SegmentRouter],
     ) -> None:
         self.number = number
         self.owned = owned
         self.segments = segments
-        self.exact = exact
-        self.finders = finders
+        self.paths = paths
+        self.routers = routers
         # For `LiveApp`, which asks plain dicts as long as there are only such.
-        paths, routers = exact.whole, finders.whole
-        self.paths: Mapping[str, Route] = {}
-        self.routers: Mapping[str | None, SegmentRouter] = {}
-        if paths is not None and routers is not None:
-            self.paths, self.routers = paths, routers
+        whole_paths, whole_routers = paths.whole, routers.whole
+        self.plain_paths: Mapping[str, Route] = {}
+        self.plain_routers: Mapping[str | None, SegmentRouter] = {}
+        if whole_paths is not None and whole_routers is not None:
+            self.plain_paths, self.plain_routers = whole_paths, whole_routers
 
     @classmethod
-    def empty(cls) -> "RouteTable":
-        """Return the table that finds nothing."""
-        return cls(0, OverlayMap({}), OverlayMap({}), OverlayMap({}), OverlayMap({}))
+    def empty(cls, small: int = SMALL, merged_share: float = MERGED_SHARE) -> "RouteTable":
+        """Return the table without routes; the arguments are those of its `OverlayMap`s."""
 
-    def search(self, path: str) -> Found | None:
-        """Find the route of a path that `exact` does not hold as it stands.
+        def mapping() -> OverlayMap[Any, Any]:
+            return OverlayMap({}, None, small, merged_share)
+
+        return cls(0, mapping(), mapping(), mapping(), mapping())
+
+    def search(self, path: str) -> Match | None:
+        """Find the route of a path that is no key of `paths` as it stands.
 
         Returns:
             Falcon's four: resource, method map, fields, template; or None.
         """
-        normal = _normal(path)
-        hit = self.exact.find(normal)
-        if hit is not None:
-            return hit.resource, hit.methods, {}, hit.template
-        segment = normal[1:].partition("/")[0]
-        finder = self.finders.find(segment)
-        found: Found | None
-        if finder is not None:
-            found = finder.find(normal)
-            if found is not None and found[0] is not None:
-                return found
+        normal = normal_path(path)
+        route = self.paths.find(normal)
+        if route is not None:
+            return route.resource, route.methods, {}, route.template
+        segment = first_segment(normal)
+        router = self.routers.find(segment)
+        match: Match | None
+        if router is not None:
+            match = router.find(normal)
+            if match is not None and match[0] is not None:
+                return match
         if segment in RESERVED_SEGMENTS:
             return None  # the server's, also where it routes nothing: no plugin's field takes it
-        finder = self.finders.find(_FIELDS)
-        if finder is None:
+        router = self.routers.find(_FIELDS)
+        if router is None:
             return None
-        found = finder.find(normal)
-        return found
+        match = router.find(normal)
+        return match
 
     def owner_at_fault(self, path: str) -> str | None:
-        """Return whose converter raises for a path, None if nobody's does.
+        """Return the owner whose converter raises for a path, None if there is none.
 
-        For a search that raised: a router holds the routes of several owners, and does not say
-        which one it was at.
+        Call it after a search that raised: a router holds the routes of several owners, and does
+        not say whose route it was trying.
         """
-        for segment in (_normal(path)[1:].partition("/")[0], _FIELDS):
+        for segment in (first_segment(path), _FIELDS):
             for route in self.segments.find(segment) or ():
-                if "{" not in route.template:
+                if not has_fields(route.template):
                     continue
                 alone = SegmentRouter()
-                _insert(alone, route)
+                alone.add(route)
                 try:
                     alone.find(path)
                 except Exception:  # noqa: BLE001 - what a converter raises is its own affair
@@ -118,20 +123,20 @@ class RouteTable:
 
 
 class TableBuilder:
-    """The next route table in the making; the table that it began with stays as it is."""
+    """Builds the next route table; the table that it began with stays as it is."""
 
     def __init__(self, table: RouteTable) -> None:
         self._table = table
         self._owned = Draft(table.owned)
         self._segments = Draft(table.segments)
         self._touched: dict[str | None, SegmentRouter | None] = {}
-        """Each touched segment's router in the making; None where it is to be made anew."""
+        """The unfinished router of each touched segment; None if it must be made anew."""
 
     def remove(self, owner: str) -> tuple[Route, ...]:
-        """Take all routes of an owner away and return them."""
+        """Remove all routes of an owner and return them."""
         routes = self._owned.find(owner) or ()
         self._owned.drop(owner)
-        for segment in {_segment_of(route.template) for route in routes}:
+        for segment in {_key_of(route.template) for route in routes}:
             before = self._routes(segment)
             kept = tuple(route for route in before if route.owner != owner)
             if kept:
@@ -149,10 +154,12 @@ class TableBuilder:
         """
         by_segment: dict[str | None, list[Route]] = {}
         for route in routes:
-            by_segment.setdefault(_segment_of(route.template), []).append(route)
+            by_segment.setdefault(_key_of(route.template), []).append(route)
         if owner != SERVER:
-            _refuse_reserved(owner, routes)
-            _refuse_unquotable(owner, routes)
+            reserved = [r for r in routes if first_segment(r.template) in RESERVED_SEGMENTS]
+            if reserved:
+                raise reserved_conflict(owner, reserved)
+            refuse_unquotable(owner, routes)
         done: list[str | None] = []
         try:
             for segment, new in by_segment.items():
@@ -169,34 +176,34 @@ class TableBuilder:
     def build(self) -> RouteTable:
         """Compile what changed and return the new table."""
         old = self._table
-        exact, finders = Draft(old.exact), Draft(old.finders)
+        paths, routers = Draft(old.paths), Draft(old.routers)
         for segment in self._touched:
             for route in old.segments.find(segment) or ():
-                exact.drop(_normal(route.template))
-            finders.drop(segment)
+                paths.drop(normal_path(route.template))
+            routers.drop(segment)
         for segment in self._touched:
             routes = self._routes(segment)
             for route in routes:
-                if "{" not in route.template:
-                    exact.put(_normal(route.template), route)
-            if any("{" in route.template for route in routes):
-                finder = self._router(segment)
-                finder.compile()
-                finders.put(segment, finder)
+                if not has_fields(route.template):
+                    paths.put(normal_path(route.template), route)
+            if any(has_fields(route.template) for route in routes):
+                router = self._router(segment)
+                router.compile()
+                routers.put(segment, router)
         owned, segments = self._owned.finish(), self._segments.finish()
-        return RouteTable(old.number + 1, owned, segments, exact.finish(), finders.finish())
+        return RouteTable(old.number + 1, owned, segments, paths.finish(), routers.finish())
 
     def _routes(self, segment: str | None) -> tuple[Route, ...]:
         return self._segments.find(segment) or ()
 
     def _extend(self, owner: str, segment: str | None, new: list[Route]) -> None:
-        present = {_normal(r.template): r for r in self._routes(segment)}
+        present = {normal_path(r.template): r for r in self._routes(segment)}
         for route in new:
-            other = present.get(_normal(route.template))
+            other = present.get(normal_path(route.template))
             if other is not None:
-                raise _conflict(owner, route, other)
-            present[_normal(route.template)] = route
-        fields = any("{" in template for template in present)
+                raise conflict_between(owner, route, other)
+            present[normal_path(route.template)] = route
+        fields = any(map(has_fields, present))
         if fields:
             router = self._router(segment)
         else:
@@ -204,14 +211,15 @@ class TableBuilder:
             router = SegmentRouter()
         for route in new:
             try:
-                _insert(router, route)
+                router.add(route)
             except ROUTING_ERRORS as error:
-                raise self._explain(owner, segment, route, new, error) from None
+                others = (*self._routes(segment), *new)
+                raise explain_refusal(owner, route, others, error) from None
         try:
             if fields:
                 router.compile()
         except ROUTING_ERRORS as error:
-            fault = next(filter(None, map(_fault_alone, new)), None)
+            fault = next(filter(None, map(conflict_alone, new)), None)
             raise fault or ConflictError(owner, f"its routes together: {error}") from None
 
     def _router(self, segment: str | None) -> SegmentRouter:
@@ -219,109 +227,6 @@ class TableBuilder:
         if router is None:
             router = SegmentRouter()
             for route in self._routes(segment):
-                _insert(router, route)
+                router.add(route)
             self._touched[segment] = router
         return router
-
-    def _explain(
-        self, owner: str, segment: str | None, route: Route, new: list[Route], error: Exception
-    ) -> ConflictError:
-        fault = _fault_alone(route)
-        if fault is not None:
-            return fault
-        for other in (*self._routes(segment), *new):
-            if other is route:
-                continue
-            pair = SegmentRouter()
-            try:
-                _insert(pair, other)
-                _insert(pair, route)
-            except ROUTING_ERRORS:
-                return _conflict(owner, route, other)
-        return _error(owner, f"the route {route.template}: {error}", route)
-
-
-def find_conflict(
-    plugin: str,
-    templates: Iterable[str],
-    others: Mapping[str, Iterable[str]],
-    places: Mapping[str, Place] | None = None,
-) -> ConflictError | None:
-    """Tell whether a plugin's templates can stand beside those of the others.
-
-    Args:
-        plugin: the plugin's name.
-        templates: its URI templates.
-        others: the templates of every other owner, by owner; as they stood together before.
-        places: where the plugin registers its templates, for the error.
-    """
-    builder = RouteTable.empty().builder()
-    found = places or {}
-    for owner, theirs in others.items():
-        with contextlib.suppress(ConflictError):  # theirs to answer for, not this plugin's
-            builder.add(owner, tuple(Route(owner, template, _NOBODY) for template in theirs))
-    try:
-        builder.add(plugin, tuple(Route(plugin, t, _NOBODY, place=found.get(t)) for t in templates))
-    except ConflictError as error:
-        return error
-    return None
-
-
-class _Nobody:
-    """Stands for the resource where only templates are compared."""
-
-
-_NOBODY = _Nobody()
-
-
-def _insert(router: SegmentRouter, route: Route) -> None:
-    router.add_route(route.template, route.resource, methods=route.methods)
-
-
-def _conflict(owner: str, route: Route, other: Route) -> ConflictError:
-    if other.owner == owner:
-        return _error(
-            owner, f"the routes {other.template} and {route.template} exclude each other", route
-        )
-    how = "is owned by" if other.template == route.template else "excludes a route of"
-    whose = other.owner if other.owner == SERVER else f"the plugin {other.owner!r}"
-    named = "" if other.template == route.template else f" ({other.template})"
-    return _error(
-        owner,
-        f"the route {route.template} of the plugin {owner!r} {how} {whose}{named}; "
-        "expected a template of its own",
-        route,
-    )
-
-
-def _error(owner: str, message: str, route: Route) -> ConflictError:
-    """Return an error at the place where a route is registered, if that is known."""
-    file, line = route.place or (None, None)
-    return ConflictError(owner, message, file=file, line=line)
-
-
-def _refuse_reserved(owner: str, routes: Iterable[Route]) -> None:
-    taken = [route for route in routes if _segment_of(route.template) in RESERVED_SEGMENTS]
-    if taken:
-        named = ", ".join(route.template for route in taken)
-        raise _error(
-            owner,
-            f"the route {named} of the plugin {owner!r} is owned by {SERVER}; expected a template "
-            "that begins otherwise",
-            taken[0],
-        )
-
-
-def _refuse_unquotable(owner: str, routes: Iterable[Route]) -> None:
-    for route in routes:
-        found = unquotable(route.template)
-        if found is not None:
-            raise _error(owner, f"the route {route.template}: it {found}", route)
-
-
-def _fault_alone(route: Route) -> ConflictError | None:
-    """Tell what is wrong with a route even where it stands alone."""
-    found = routing_fault(route.template)
-    if found is None:
-        return None
-    return _error(route.owner, f"the route {route.template}: {found}", route)

@@ -18,7 +18,7 @@ from types import (
 )
 from typing import Any
 
-from app.package.archive import GenerationImporter
+from app.package.importer import GenerationImporter
 from app.serving.collector import Collector
 
 log = logging.getLogger(__name__)

@@ -2,11 +2,12 @@
 
 import logging
 import queue
-import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from concurrent.futures import Future
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from app.database.repository import Repository
 from app.errors import (
@@ -18,15 +19,17 @@ from app.errors import (
     PluginError,
 )
 from app.loading.callers import Surroundings
-from app.loading.loader import LoadedPlugin, MakeContext, load
+from app.loading.context import MakeContext
+from app.loading.loader import LoadedPlugin, load
 from app.package.store import read_archive, write_archive
 from app.records import Artifact, ServedRow, artifact_digest, artifact_name
 from app.serving.crashes import Crash, CrashedLoads, LoadMarker
 from app.serving.host_files import ARCHIVES, HostFiles
+from app.threads import start_thread
 
 log = logging.getLogger(__name__)
 
-PATIENCE_SECONDS = 0.2
+TIMEOUT_SECONDS = 0.2
 """How long one plugin's load may hold up the others'."""
 
 
@@ -40,16 +43,17 @@ class LoadResult:
     error: PluginError | None = None
 
 
-@dataclass(slots=True)
-class _Job:
+class _Job(NamedTuple):
     row: ServedRow
-    done: threading.Event = field(default_factory=threading.Event)
-    result: LoadResult | None = None
-    late: bool = False
+    done: "Future[LoadResult]"
 
 
 class LoadQueue:
-    """Loads rows for one caller; a load that takes too long is left to a thread of its own."""
+    """Loads rows for one thread; a load that takes too long is left to a thread of its own.
+
+    `load` waits for a while and returns None where that was not enough. `on_late` tells of the
+    result when it is there: `load` the same row again to have it, or `abandon` it.
+    """
 
     def __init__(
         self,
@@ -57,6 +61,7 @@ class LoadQueue:
         make_context: MakeContext,
         artifacts_dir: Path,
         on_late: Callable[[str], None],
+        discard: Callable[[LoadedPlugin], None],
         marker: LoadMarker | None = None,
         surroundings: Surroundings | None = None,
         files: HostFiles | None = None,
@@ -67,7 +72,8 @@ class LoadQueue:
             repository: has the archives that this host has not.
             make_context: makes the plugins' contexts.
             artifacts_dir: this host's archives.
-            on_late: is told the name of a plugin whose late result can be taken.
+            on_late: is told the name of a plugin whose late result is there; by another thread.
+            discard: is given what was loaded and is not wanted any more; by any thread.
             marker: where others see what is being loaded; None for one of its own.
             surroundings: what plugins that have their callers checked go by.
             files: is told whether archives can be kept; None for one of its own.
@@ -80,38 +86,51 @@ class LoadQueue:
         self._make_context = make_context
         self._artifacts_dir = artifacts_dir
         self._on_late = on_late
-        self._late: dict[str, list[LoadResult]] = {}
-        self._lock = threading.Lock()
+        self._discard = discard
+        self._late: dict[str, _Job] = {}
+        """What was not done in time, by the plugin's name."""
         self._jobs: queue.SimpleQueue[_Job | None] | None = None
 
-    def load(self, row: ServedRow, patience: float) -> LoadResult | None:
+    def names(self) -> set[str]:
+        """Return the plugins that `load` was called for in vain until now."""
+        return set(self._late)
+
+    def is_loading(self, row: ServedRow) -> bool:
+        """Tell whether a row's load takes long, and is not done yet."""
+        job = self._late.get(row.name)
+        return job is not None and job.row == row and not job.done.done()
+
+    def load(self, row: ServedRow, timeout: float) -> LoadResult | None:
         """Load a row's generation.
 
         Args:
             row: what to load.
-            patience: how many seconds to wait.
+            timeout: how many seconds to wait.
 
         Returns:
-            What came of it, None if it is not done yet: `take_late` will have it.
+            What came of it, None if it is not done yet.
         """
-        if self._jobs is None:
-            self._jobs = queue.SimpleQueue()
-            name = "benana-loader"
-            threading.Thread(target=self._work, args=(self._jobs,), name=name, daemon=True).start()
-        job = _Job(row)
-        self._jobs.put(job)
-        job.done.wait(patience)
-        with self._lock:
-            if job.done.is_set():
-                return job.result
-            job.late = True
-        self.close()
-        return None
+        job = self._late.get(row.name)
+        if job is None or job.row != row:
+            self.abandon(row.name)
+            job = _Job(row, Future())
+            self._begin(job)
+        try:
+            result = job.done.result(timeout)
+        except TimeoutError:
+            if self._late.get(row.name) is not job:
+                self._late[row.name] = job
+                self.close()
+                job.done.add_done_callback(lambda _: self._on_late(row.name))
+            return None
+        self._late.pop(row.name, None)
+        return result
 
-    def take_late(self, name: str) -> list[LoadResult]:
-        """Return the late results of a plugin, oldest first, and forget them."""
-        with self._lock:
-            return self._late.pop(name, [])
+    def abandon(self, name: str) -> None:
+        """Discard what is loaded of a plugin, or will be: nobody asks for it any more."""
+        job = self._late.pop(name, None)
+        if job is not None:
+            job.done.add_done_callback(self._discard_result)
 
     def close(self) -> None:
         """Let the thread end after what it is at; the next load starts another."""
@@ -119,17 +138,21 @@ class LoadQueue:
             self._jobs.put(None)
             self._jobs = None
 
+    def _begin(self, job: _Job) -> None:
+        if self._jobs is None:
+            self._jobs = queue.SimpleQueue()
+            start_thread("benana-loader", self._work, self._jobs)
+        self._jobs.put(job)
+
+    def _discard_result(self, done: "Future[LoadResult]") -> None:
+        plugin = done.result().plugin
+        if plugin is not None:
+            self._discard(plugin)
+
     def _work(self, jobs: "queue.SimpleQueue[_Job | None]") -> None:
         while (job := jobs.get()) is not None:
-            result = self._attempt(job.row)
-            with self._lock:
-                job.result = result
-                if job.late:
-                    self._late.setdefault(job.row.name, []).append(result)
-                job.done.set()
-            if job.late:
-                self._on_late(job.row.name)
-            del job, result  # a thread that waits must not keep a generation alive
+            job.done.set_result(self._attempt(job.row))
+            del job  # a thread that waits must not keep a generation alive
 
     def _attempt(self, row: ServedRow) -> LoadResult:
         began = time.perf_counter()
@@ -149,16 +172,16 @@ class LoadQueue:
                     surroundings=self._surroundings,
                     tried=True,
                 )
-        except PluginError as found:
-            error = found.with_traceback(None)
-        except DatabaseUnavailableError as found:
-            error = LoadError(row.name, str(found), transient=True)
-        except DatabaseRefusedError as found:
-            error = LoadError(row.name, str(found), outside=True)
-        except Exception as found:
+        except PluginError as fault:
+            error = fault.with_traceback(None)
+        except DatabaseUnavailableError as outage:
+            error = LoadError(row.name, str(outage), transient=True)
+        except DatabaseRefusedError as refusal:
+            error = LoadError(row.name, str(refusal), outside=True)
+        except Exception as fault:
             # A fault of ours: it costs this plugin its newest generation, and the others nothing.
             log.exception("%s: loading failed", row.name)
-            error = LoadError(row.name, f"{type(found).__name__}: {found}")
+            error = LoadError(row.name, f"{type(fault).__name__}: {fault}")
         milliseconds = (time.perf_counter() - began) * 1000
         return LoadResult(row, milliseconds, plugin, error)
 

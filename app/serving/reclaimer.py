@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from app.routing.grace_periods import InUse, RunningRequests
 from app.serving.leak_report import LeakReport
-from app.threads import OwnThread
+from app.threads import OwnThread, start_thread
 
 log = logging.getLogger(__name__)
 
@@ -150,18 +150,12 @@ class Reclaimer(OwnThread):
             left = 0.5 if self._stopped else self._drain_seconds
             item.deadline = max(item.deadline, now + left) if self._stopped else now + left
             item.traces = item.generation.traces()
-            thread = threading.Thread(
-                target=_dispose,
-                args=(item.generation, item.done),
-                name=f"benana-cleanup-{item.generation.label}",
-                daemon=True,
-            )
+            name = f"benana-cleanup-{item.generation.label}"
             try:
-                thread.start()
+                item.thread = start_thread(name, _dispose, item.generation, item.done)
             except RuntimeError as error:  # no more threads just now: the next look tries again
                 log.warning("%s: not cleaned up yet: %s", item.generation.label, error)
                 return False
-            item.thread = thread
             return item.done.wait(0.001)
         if item.done.is_set():
             return True

@@ -9,26 +9,24 @@ from app.conditions import Conditions
 from app.database.repository import Repository
 from app.database.upkeep import Upkeep
 from app.errors import (
-    ConflictError,
     DatabaseError,
     DatabaseRefusedError,
     DatabaseUnavailableError,
     PluginError,
 )
 from app.loading.loader import LoadedPlugin
-from app.records import ACTIVE, LoadRecord, ServedRow
-from app.routing.application import LiveApp
-from app.routing.table import TableBuilder
+from app.records import ACTIVE, ServedRow
 from app.serving.last_known_good import LastKnownGood
-from app.serving.load_queue import PATIENCE_SECONDS, LoadQueue, LoadResult
-from app.serving.reclaimer import Reclaimer
+from app.serving.live_plugins import LivePlugins
+from app.serving.load_queue import TIMEOUT_SECONDS, LoadQueue, LoadResult
+from app.serving.outcomes import Outcomes
 from app.serving.recorder import Recorder
 from app.serving.shortfalls import Shortfalls
 from app.threads import OwnThread
 
 log = logging.getLogger(__name__)
 
-FIRST_PATIENCE_SECONDS = 10.0
+FIRST_TIMEOUT_SECONDS = 10.0
 """At the start nobody is served yet: a slow plugin is waited for."""
 
 RETRY_SECONDS = 1.0
@@ -43,9 +41,8 @@ class Reconciler(OwnThread):
     def __init__(
         self,
         repository: Repository,
-        app: LiveApp,
+        live: LivePlugins,
         loading: LoadQueue,
-        reclaimer: Reclaimer,
         recorder: Recorder,
         last_known_good: LastKnownGood,
         upkeep: Upkeep,
@@ -54,16 +51,12 @@ class Reconciler(OwnThread):
         super().__init__("benana-reconciler")
         self._conditions = conditions or Conditions()
         self._repository = repository
-        self._app = app
         self._loading = loading
-        self._reclaimer = reclaimer
-        self._recorder = recorder
-        self._last_good = last_known_good
+        self._last_known_good = last_known_good
         self._upkeep = upkeep
-        self._loaded: dict[str, LoadedPlugin] = {}
+        self._live = live
         self._shortfalls = Shortfalls(self._conditions)
-        self._under_way: dict[str, ServedRow] = {}
-        """The rows whose load takes long, in a thread of their own."""
+        self._outcomes = Outcomes(self._shortfalls, recorder, last_known_good)
         self._wanted: set[str] = set()
         """The names of the active rows, as they were read last."""
         self._dirty: set[str] = set()
@@ -74,7 +67,7 @@ class Reconciler(OwnThread):
         """Set after the first pass, whether the database could be reached or not."""
         self.complete = threading.Event()
         """Set once all rows were compared."""
-        self.serves_last_good = False
+        self.serves_last_known_good = False
         """Whether it started with what this host served last, for want of a database."""
         self.settled = threading.Event()
         """Set once nothing is missing at the start that may still come."""
@@ -82,12 +75,12 @@ class Reconciler(OwnThread):
     @property
     def registered(self) -> int | None:
         """How many plugins are to be served, None if that is not known."""
-        return len(self._wanted) if self.complete.is_set() or self.serves_last_good else None
+        return len(self._wanted) if self.complete.is_set() or self.serves_last_known_good else None
 
     @property
     def served(self) -> int:
         """How many plugins are served, in whatever generation."""
-        return len(self._loaded)
+        return len(self._live)
 
     def mark(self, names: Iterable[str] | None) -> None:
         """Look at plugins again, at all with None; returns at once."""
@@ -100,11 +93,7 @@ class Reconciler(OwnThread):
 
     def unload_all(self) -> None:
         """Take all plugins out of the table and retire them; for the end of the process."""
-        builder = self._app.table.builder()
-        for name in self._loaded:
-            builder.remove(name)
-        self._publish(builder, list(self._loaded.values()))
-        self._loaded.clear()
+        self._live.unload_all()
         self._loading.close()
 
     # --- the thread ------------------------------------------------------------------------
@@ -152,7 +141,7 @@ class Reconciler(OwnThread):
                 self._cannot_compare(str(error))
                 self._try_later(names)
             except Exception as error:
-                # A fault of ours must not end the thread: what is loaded goes on being served.
+                # A fault of ours must not end the thread: what is loaded keeps serving.
                 log.exception("a pass of the reconciler failed")
                 self._cannot_compare(f"{type(error).__name__}: {error}")
                 self._try_later(None)
@@ -165,7 +154,7 @@ class Reconciler(OwnThread):
 
     def _try_later(self, names: Collection[str] | None) -> None:
         if not self.attempted.is_set():
-            self._serve_last_good()
+            self._serve_last_known_good()
             self.attempted.set()
             self.settled.set()  # it serves what it can, and does not wait for the database
         with self._wake:
@@ -173,13 +162,13 @@ class Reconciler(OwnThread):
             self._wake.wait(RETRY_SECONDS)
         self.mark(names)
 
-    def _serve_last_good(self) -> None:
-        kept = self._last_good.rows()
+    def _serve_last_known_good(self) -> None:
+        kept = self._last_known_good.rows()
         if kept:
             log.warning("starting with what was served last: %d plugins", len(kept))
             self._apply([], kept)
             self._wanted = {row.name for row in kept}
-            self.serves_last_good = True
+            self.serves_last_known_good = True
 
     # --- one pass --------------------------------------------------------------------------
 
@@ -198,28 +187,19 @@ class Reconciler(OwnThread):
         if names is None:
             # After an outage, too: what failed for want of the database may go at once.
             self._shortfalls.retry_transient()
-            names = self._loaded.keys() | self._shortfalls.names() | self._under_way.keys()
+            names = self._live.names() | self._shortfalls.names() | self._loading.names()
             names |= rows.keys()
         leaving: list[LoadedPlugin] = []
         wanted: list[ServedRow] = []
         for name in [*rows, *(name for name in names if name not in rows)]:
             row = rows.get(name)
             if row is None or row.status != ACTIVE or row.binary_path is None:
-                self._under_way.pop(name, None)
-                if row is not None and row.status == ACTIVE and row.unpublished:
-                    self._shortfalls.forget(name)
-                    reason = "it is active, and its source was never published"
-                    self._shortfalls.hold(row, reason, None)
-                else:
-                    self._shortfalls.end(name)
-                if name in self._loaded:
-                    leaving.append(self._loaded[name])
-                if row is not None:
-                    self._note(row, "unloaded", serving=None)
-                else:
-                    self._recorder.forget(name)
-            elif self._serves(row):
-                self._under_way.pop(name, None)
+                self._loading.abandon(name)
+                if (served := self._live.find(name)) is not None:
+                    leaving.append(served)
+                self._outcomes.unwanted(name, row)
+            elif self._live.serves(row):
+                self._loading.abandon(name)
                 self._shortfalls.end(name)
                 if row.load_error:
                     self._forget_load_error(row)
@@ -232,19 +212,9 @@ class Reconciler(OwnThread):
             for row in rows.values()
             if row.status == ACTIVE and (row.binary_path is not None or row.unpublished)
         )
-        for name in names:
-            if name not in self._under_way:
-                self._discard(self._loading.take_late(name))
-
-    def _serves(self, row: ServedRow) -> bool:
-        current = self._loaded.get(row.name)
-        return current is not None and (current.row_id, current.generation) == (
-            row.id,
-            row.generation,
-        )
 
     def _apply(self, leaving: list[LoadedPlugin], wanted: list[ServedRow]) -> None:
-        if any(row.name not in self._loaded for row in wanted):
+        if any(row.name not in self._live for row in wanted):
             self._upkeep.rows_arrived()
         results = [self._load(row) for row in wanted]
         arrived: dict[str, LoadResult] = {}
@@ -267,44 +237,24 @@ class Reconciler(OwnThread):
 
     def _load_before(self, row: ServedRow) -> LoadResult | None:
         """Load what this host served before a generation that failed, where nothing is served."""
-        before = self._last_good.find(row.name)
-        if row.name in self._loaded or before is None:
+        before = self._last_known_good.find(row.name)
+        if row.name in self._live or before is None:
             return None
         if before.id != row.id or before.generation >= row.generation:
             return None
-        result = self._loading.load(before, PATIENCE_SECONDS)
+        result = self._loading.load(before, TIMEOUT_SECONDS)
+        self._loading.abandon(row.name)
         return result if result is not None and result.plugin is not None else None
 
     def _load(self, row: ServedRow) -> LoadResult | None:
-        if row.name in self._under_way:
-            late = self._loading.take_late(row.name)
-            done = next((result for result in late if result.row == row), None)
-            self._discard([result for result in late if result is not done])
-            if done is None and self._under_way[row.name] == row:
-                return None
-            del self._under_way[row.name]
-            if done is not None:
-                return done
-        self._last_good.write_one(row.name)
-        patience = PATIENCE_SECONDS if self.attempted.is_set() else FIRST_PATIENCE_SECONDS
-        result = self._loading.load(row, patience)
+        if self._loading.is_loading(row):
+            return None
+        self._last_known_good.write_one(row.name)
+        timeout = TIMEOUT_SECONDS if self.attempted.is_set() else FIRST_TIMEOUT_SECONDS
+        result = self._loading.load(row, timeout)
         if result is None:
-            self._under_way[row.name] = row
-            log.warning(
-                "%s: generation %d is still loading after %g s; the others go ahead",
-                row.name,
-                row.generation,
-                patience,
-            )
-            reason = f"generation {row.generation} is still loading"
-            self._shortfalls.hold(row, reason, self._generation_of(row.name))
-            self._note(row, "loading", serving=self._loaded.get(row.name))
+            self._outcomes.loading(row, self._live.find(row.name), timeout)
         return result
-
-    def _generation_of(self, name: str) -> int | None:
-        """Return the generation that is served of a plugin, None if nothing is."""
-        current = self._loaded.get(name)
-        return None if current is None else current.generation
 
     def _forget_load_error(self, row: ServedRow) -> None:
         """Have the row say no more that its generation cannot be loaded: it is served here."""
@@ -313,103 +263,18 @@ class Reconciler(OwnThread):
         except DatabaseError as error:
             log.debug("%s: its error stays until the next comparison: %s", row.name, error)
 
-    def _discard(self, results: Iterable[LoadResult]) -> None:
-        for result in results:
-            if result.plugin is not None:
-                self._reclaimer.retire(result.plugin, self._app.table.number)
-
     def _fail(self, row: ServedRow, error: PluginError) -> None:
-        is_new = self._shortfalls.fail(row, error, self._generation_of(row.name))
-        self._note(row, "failed", serving=self._loaded.get(row.name), error=error)
-        if is_new:
-            log.error("%s; generation %d is not served", error, row.generation)
-
-    # --- swapping --------------------------------------------------------------------------
+        self._outcomes.failed(row, error, self._live.find(row.name))
 
     def _swap(self, leaving: list[LoadedPlugin], arrived: dict[str, LoadResult]) -> None:
-        builder = self._app.table.builder()
-        for plugin in leaving:
-            builder.remove(plugin.name)
         plugins = [result.plugin for result in arrived.values() if result.plugin is not None]
-        accepted, refused = _fit(builder, plugins)
-        old = [*leaving, *(self._loaded[p.name] for p in accepted if p.name in self._loaded)]
-        number = self._publish(builder, old)
+        swap = self._live.swap(leaving, plugins)
         for plugin in leaving:
-            del self._loaded[plugin.name]
-            self._last_good.forget(plugin.name)
-            log.info("%s: unloaded generation %d", plugin.name, plugin.generation)
-        for plugin in accepted:
-            self._loaded[plugin.name] = plugin
-            self._shortfalls.end(plugin.name)
-            self._settle(plugin, arrived[plugin.name])
-        for plugin, error in refused:
+            self._last_known_good.forget(plugin.name)
+        for plugin in swap.accepted:
+            result = arrived[plugin.name]
+            self._outcomes.served(plugin, result)
+            if result.row.load_error:
+                self._forget_load_error(result.row)
+        for plugin, error in swap.refused:
             self._fail(arrived[plugin.name].row, error)
-            self._reclaimer.retire(plugin, number)
-
-    def _settle(self, plugin: LoadedPlugin, result: LoadResult) -> None:
-        log.info(
-            "%s: serving generation %d, %d routes, loaded in %.0f ms",
-            plugin.name,
-            plugin.generation,
-            len(plugin.routes),
-            result.milliseconds,
-        )
-        self._note(result.row, "serving", serving=plugin, milliseconds=result.milliseconds)
-        self._last_good.remember(result.row)
-        if result.row.load_error:
-            self._forget_load_error(result.row)
-
-    def _publish(self, builder: TableBuilder, old: list[LoadedPlugin]) -> int:
-        table = builder.build()
-        self._app.swap(table)
-        for plugin in old:
-            plugin.context.cancelled.set()
-            self._reclaimer.retire(plugin, table.number)
-        return table.number
-
-    def _note(
-        self,
-        row: ServedRow,
-        state: str,
-        *,
-        serving: LoadedPlugin | None,
-        error: PluginError | None = None,
-        milliseconds: float | None = None,
-    ) -> None:
-        record = LoadRecord(
-            row.name,
-            row.id,
-            serving.generation if serving else None,
-            row.generation,
-            state,
-            {**error.as_record(), "generation": row.generation} if error else None,
-            milliseconds,
-        )
-        self._recorder.note([record])
-
-
-def _fit(
-    builder: TableBuilder, arrived: list[LoadedPlugin]
-) -> tuple[list[LoadedPlugin], list[tuple[LoadedPlugin, ConflictError]]]:
-    """Put arrivals into a table; one that conflicts leaves its plugin's old routes in place.
-
-    A route may move from one plugin to another within a batch, so what is refused is tried again
-    as long as others still make room.
-    """
-    accepted: list[LoadedPlugin] = []
-    waiting = [(plugin, ConflictError(plugin.name, "")) for plugin in arrived]
-    while waiting:
-        refused = []
-        for plugin, _ in waiting:
-            old = builder.remove(plugin.name)
-            try:
-                builder.add(plugin.name, plugin.routes)
-            except ConflictError as error:
-                builder.add(plugin.name, old)
-                refused.append((plugin, error))
-            else:
-                accepted.append(plugin)
-        if len(refused) == len(waiting):
-            return accepted, refused
-        waiting = refused
-    return accepted, []

@@ -16,7 +16,7 @@ from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.soak
 
-FOLLOWED_SECONDS = 15.0
+FOLLOWED_SECONDS = 5.0
 
 WAYS = {
     "clean": ["--clean", "--if-exists"],

@@ -21,11 +21,12 @@ from app.database.events import ChangeListener
 from app.database.repository import Repository
 from app.database.upkeep import Upkeep
 from app.database.workers import WorkerRepository
-from app.loading.loader import make_context_factory
-from app.package.archive import generations_alive
+from app.loading.context import make_context_factory
+from app.package.importer import generations_alive
 from app.records import WorkerReport
 from app.routing.application import LiveApp
 from app.serving.last_known_good import LastKnownGood
+from app.serving.live_plugins import LivePlugins
 from app.serving.load_queue import LoadQueue
 from app.serving.reclaimer import Reclaimer
 from app.serving.reconciler import Reconciler
@@ -42,7 +43,8 @@ class Worker:
         self._url = url
         database = Database(url)
         self._app = LiveApp()
-        self._undertaker = Reclaimer(self._app.running)
+        self._reclaimer = Reclaimer(self._app.running)
+        live = LivePlugins(self._app, self._reclaimer)
         last_known_good = LastKnownGood(artifacts)
         self._recorder = Recorder(
             WorkerRepository(database), last_known_good, lambda: WorkerReport(generations_alive())
@@ -53,12 +55,12 @@ class Worker:
             make_context_factory(data, lambda _: database.connection),
             artifacts,
             lambda name: self._reconciler.mark([name]),
+            lambda plugin: live.retire([plugin]),
         )
         self._reconciler = Reconciler(
             repository,
-            self._app,
+            live,
             self._loading,
-            self._undertaker,
             self._recorder,
             last_known_good,
             Upkeep(database, Conditions(), lambda: self._reconciler.mark(None)),
@@ -66,14 +68,14 @@ class Worker:
         )
         self._admin = psycopg2.connect(url)
         self._admin.autocommit = True
-        self._undertaker.start()
+        self._reclaimer.start()
         self._recorder.start()
 
     def load(self) -> dict[str, float]:
         """Load everything; return the milliseconds, and the resident set in KB."""
         began = time.perf_counter()
         self._reconciler.reconcile(None)
-        self._undertaker.freeze()  # as the manager does after the first pass
+        self._reclaimer.freeze()  # as the manager does after the first pass
         return {"ms": (time.perf_counter() - began) * 1000, **self.memory()}
 
     def reload(self, name: str, times: int) -> list[float]:
@@ -96,7 +98,7 @@ class Worker:
     def memory(self) -> dict[str, float]:
         """Return the resident set in KB, after all retired generations are gone."""
         deadline = time.monotonic() + 10.0
-        while self._undertaker.waiting and time.monotonic() < deadline:
+        while self._reclaimer.waiting and time.monotonic() < deadline:
             time.sleep(0.01)
         gc.collect()
         pages = int(Path("/proc/self/statm").read_text().split()[1])

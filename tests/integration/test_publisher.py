@@ -211,6 +211,31 @@ def test_an_unmounted_root_unregisters_nothing(
     assert repository.list_rows() == []
 
 
+@pytest.mark.parametrize("look", ["scan", "one"])
+def test_a_root_that_is_lost_while_it_is_looked_at_is_not_taken_for_an_empty_one(
+    repository: Repository, tmp_path: Path, look: str
+) -> None:
+    root, away = tmp_path / "plugins", tmp_path / "away"
+
+    class Unmounting(InstantTrial):
+        def run(self, *arguments: Any) -> Any:
+            found = super().run(*arguments)
+            root.rename(away)
+            root.mkdir()
+            return found
+
+    publisher_on(tmp_path, repository)
+    trial: Any = Unmounting()
+    publisher = publisher_of(root, tmp_path, repository, trial)
+    if look == "scan":
+        publisher.scan(at_start=True)
+    else:
+        publisher.follow("fine", PublishAttempt())
+    publisher_of(root, tmp_path, repository, InstantTrial()).scan()
+    assert [row.name for row in repository.list_rows()] == ["fine"], "it is not unregistered"
+    assert publisher._seen.is_unmounted(root)
+
+
 def test_what_the_database_refuses_is_recorded_beside_the_row(
     repository: Repository, sql: Session, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -274,7 +274,7 @@ def test_an_empty_folder_in_the_place_of_the_root_is_a_reason(
         wait_until(seen.exists, "the host has noted what it published, and where")
         root.rename(away)
         root.mkdir()
-        wait_until(lambda: "mount its disk" in str(reasons(live)), "it is said", 30.0)
+        wait_until(lambda: "mount its disk" in str(reasons(live)), "it is said", 10.0)
         assert health(live)["status"] == "degraded"
         assert live.client.get("/one").json["says"] == "one"
         if mended == "another plugin":

@@ -16,7 +16,7 @@ from app.database import repository as repository_module
 from app.database.repository import Repository
 from app.errors import ConflictError, DatabaseUnavailableError
 from app.records import PluginRow, artifact_name
-from app.routing.table import find_conflict
+from app.routing.conflicts import find_conflict
 from tests.support.databases import Session, session
 from tests.support.publications import artifact, digest, publish, report
 from tests.support.waiting import wait_until

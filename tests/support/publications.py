@@ -13,7 +13,7 @@ from app.publishing.compiler import compile_plugin
 from app.publishing.publisher import Publisher
 from app.publishing.refusals import Refusals
 from app.records import ACTIVE, Artifact, Endpoint, PluginSource, TrialReport, artifact_name
-from app.routing.table import find_conflict
+from app.routing.conflicts import find_conflict
 
 
 def digest(number: int) -> str:

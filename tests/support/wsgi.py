@@ -8,7 +8,7 @@ from typing import Any
 import falcon
 import falcon.testing
 
-from app.loading.registration import Route
+from app.loading.routes import Route
 from app.routing.application import LiveApp
 
 

@@ -15,8 +15,9 @@ from click.testing import CliRunner, Result
 
 from app.admin import problems
 from app.cli.commands import main
-from app.loading.loader import LoadedPlugin, load, make_context_factory
-from app.package import archive
+from app.loading.context import make_context_factory
+from app.loading.loader import LoadedPlugin, load
+from app.package import importer
 from app.publishing.discovery import read_source
 from app.records import Artifact, PluginSource
 from app.routing.application import LiveApp
@@ -100,8 +101,8 @@ def app() -> LiveApp:
 def no_generation_left_behind() -> Iterator[None]:
     """Keep what one failing test leaves in the import system away from the others."""
     yield
-    archive._finder._packages.clear()
-    for name in [name for name in sys.modules if name.partition(".")[0] == archive.ROOT]:
+    importer._finder._packages.clear()
+    for name in [name for name in sys.modules if name.partition(".")[0] == importer.ROOT]:
         del sys.modules[name]
 
 

@@ -19,7 +19,8 @@ import zipfile
 import pytest
 
 from app.errors import ArtifactError
-from app.package.archive import META_FILE, Archive, GenerationImporter, source_label
+from app.package.archive import META_FILE, Archive, make_pyc, source_label
+from app.package.importer import GenerationImporter
 from app.records import Artifact
 from tests.support.memory import collected
 from tests.support.plugins import artifact_of, sha256
@@ -450,30 +451,33 @@ def test_an_encrypted_archive_is_an_error_of_the_artifact():
         Archive.verified(Artifact("sample", "0" * 32, sha256(bytes(raw)), bytes(raw)))
 
 
-def test_bytecode_of_another_python_is_compiled_from_the_source(package, monkeypatch):
-    good = artifact_of({"main.py": "x = 1\n", "pkg/__init__.py": "y = 2\n"})
+def repacked(good, change):
+    """Return an artifact again whose files `change(name, raw)` has changed."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(good.archive)) as old, zipfile.ZipFile(buffer, "w") as new:
         for name in old.namelist():
-            raw = old.read(name)
-            if name == META_FILE:
-                raw = json.dumps(json.loads(raw) | {"magic": "00000000"}).encode()
-            new.writestr(name, b"\0" * 40 if name.endswith(".pyc") else raw)
+            new.writestr(name, change(name, old.read(name)))
     raw = buffer.getvalue()
-    made = package(Artifact("sample", good.digest, sha256(raw), raw))
+    return Artifact("sample", good.digest, sha256(raw), raw)
+
+
+def test_bytecode_of_another_python_is_compiled_from_the_source(package):
+    def change(name, raw):
+        if name == META_FILE:
+            return json.dumps(json.loads(raw) | {"magic": "00000000"}).encode()
+        return b"\0" * 40 if name.endswith(".pyc") else raw
+
+    good = artifact_of({"main.py": "x = 1\n", "pkg/__init__.py": "y = 2\n"})
+    made = package(repacked(good, change))
     assert made.import_entry().x == 1
     assert importlib.import_module(f"{made.name}.pkg").y == 2
 
 
-def test_bytecode_of_this_python_is_not_compiled_again(package, monkeypatch):
-    made = package({"main.py": "x = 1\n"})
-
-    def never(source, *_args, **_options):
-        assert not source, "compiled"
-        return (lambda: None).__code__  # of the folder itself
-
-    monkeypatch.setattr("app.package.archive.compile", never, raising=False)
-    assert importlib.import_module(f"{made.name}.main").x == 1
+def test_bytecode_of_this_python_is_not_compiled_again(package):
+    other = make_pyc(b"", compile("x = 2", "main.py", "exec"))
+    good = artifact_of({"main.py": "x = 1\n"})
+    made = package(repacked(good, lambda name, raw: other if name == "main.pyc" else raw))
+    assert made.import_entry().x == 2  # the source says 1
 
 
 def test_the_place_of_a_frame_is_that_in_the_plugins_folder(package):

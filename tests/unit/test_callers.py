@@ -10,7 +10,8 @@ from ipaddress import ip_network
 import pytest
 
 from app.loading.callers import Surroundings, is_own_origin, parse_host, parse_origin
-from app.loading.loader import LoadedPlugin, load, make_context_factory
+from app.loading.context import make_context_factory
+from app.loading.loader import LoadedPlugin, load
 from tests.support.plugins import artifact_of, no_database, plugin_text, sha256
 from tests.support.wsgi import call
 

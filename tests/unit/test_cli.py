@@ -133,27 +133,70 @@ def test_a_setting_that_cannot_be_used_is_one_sentence(run, command):
 # --- serve ----------------------------------------------------------------------------------
 
 
-def test_serve_becomes_gunicorn_with_the_folders_own_configuration(run, executed, tmp_path):
+OURS = "app.wsgi:configured()"
+SHIPPED = str(Path(app.cli.__file__).parents[2] / "gunicorn.conf.py")
+
+
+def gunicorn_call(run, *arguments: str, **environ: str) -> list[str]:
+    """Return the arguments of the gunicorn that `benana serve` becomes."""
+    with pytest.raises(Replaced) as caught:
+        run("serve", *arguments, **environ)
+    program = str(Path(sys.executable).with_name("gunicorn"))
+    assert caught.value.program == caught.value.arguments[0] == program
+    return caught.value.arguments[1:]
+
+
+def test_serve_becomes_gunicorn_with_the_configuration_that_comes_along(run, executed):
+    assert gunicorn_call(run) == ["-c", SHIPPED, OURS]
+
+
+def test_serve_uses_the_configuration_of_the_current_folder(run, executed, tmp_path):
     (tmp_path / "gunicorn.conf.py").touch()
-    with pytest.raises(Replaced) as caught:
-        run("serve", "--reload", "-w", "3")
-    assert caught.value.program == str(Path(sys.executable).with_name("gunicorn"))
     config = str(tmp_path / "gunicorn.conf.py")
-    assert caught.value.arguments[1:] == ["-c", config, "--reload", "-w", "3"]
+    assert gunicorn_call(run, "--reload", "-w", "3") == ["-c", config, "--reload", "-w", "3", OURS]
 
 
-def test_serve_falls_back_to_the_configuration_beside_the_package(run, executed):
-    with pytest.raises(Replaced) as caught:
-        run("serve")
-    config = Path(app.cli.commands.__file__).parents[2] / "gunicorn.conf.py"
-    assert caught.value.arguments[1:] == ["-c", str(config)]
+@pytest.mark.parametrize("arguments", [("--workers", "4"), ("--", "--workers", "4")])
+def test_serve_hands_options_on(run, executed, arguments):
+    assert gunicorn_call(run, *arguments) == ["-c", SHIPPED, "--workers", "4", OURS]
 
 
-def test_serve_without_a_configuration_says_where_to_run_it(run, executed, monkeypatch):
-    monkeypatch.setattr(app.cli.commands, "GUNICORN_CONF", "missing.conf.py")
+@pytest.mark.parametrize("named", ["-c=mine.py", "--config=mine.py"])
+def test_serve_uses_a_configuration_that_is_named(run, executed, tmp_path, named):
+    (tmp_path / "gunicorn.conf.py").touch()
+    option = named.split("=") if named.startswith("-c") else [named]
+    assert gunicorn_call(run, *option) == [*option, OURS]
+    assert gunicorn_call(run, GUNICORN_CMD_ARGS=" ".join(option)) == [OURS]
+
+
+def test_serve_leaves_an_application_that_is_named_as_it_is(run, executed):
+    assert gunicorn_call(run, "mine:wrapped", "-w", "3") == [
+        *("-c", SHIPPED),
+        *("mine:wrapped", "-w", "3"),
+    ]
+
+
+@pytest.mark.parametrize("option", ["--no-such-option", "--workers=many"])
+def test_serve_refuses_what_gunicorn_does_not_know_in_gunicorns_words(run, executed, option):
+    result = run("serve", option)
+    assert result.exit_code == 2
+    assert "benana serve: error: " in result.stderr
+
+
+def test_serve_refuses_a_folder_whose_package_hides_benanas(run, executed, tmp_path):
+    (tmp_path / "app").mkdir()
+    assert gunicorn_call(run), "a folder that is no package hides nothing"
+    (tmp_path / "app" / "__init__.py").touch()
     result = run("serve")
-    assert result.exit_code == 1
-    assert "missing.conf.py" in result.stderr
+    assert result.exit_code == 2
+    assert result.stderr.startswith(
+        f"{tmp_path / 'app' / '__init__.py'} would be imported instead of Benana's own package"
+    )
+
+
+def test_serve_runs_in_a_checkout(run, executed, monkeypatch):
+    monkeypatch.chdir(Path(SHIPPED).parent)
+    assert gunicorn_call(run) == ["-c", SHIPPED, OURS]
 
 
 # --- new ------------------------------------------------------------------------------------

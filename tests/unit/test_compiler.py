@@ -16,7 +16,6 @@ import pytest
 from app.errors import ArtifactError, CompileError
 from app.package.archive import Archive
 from app.package.store import read_archive, store_artifact
-from app.publishing import compiler
 from app.publishing.compiler import compile_plugin
 from app.records import Artifact, artifact_digest
 from tests.support.plugins import artifact_of, sha256, source_of
@@ -130,14 +129,12 @@ def test_what_only_the_compiler_sees_is_refused_too(text):
     assert refusal({"main.py": text}).line is not None
 
 
-def test_an_archive_that_is_too_large_is_refused(monkeypatch):
+def test_an_archive_that_is_too_large_is_refused():
     source = source_of({"main.py": "x = 1\n", "data.bin": b"0" * 2000})
     size = len(compile_plugin(source).archive)
-    monkeypatch.setattr(compiler, "MAX_ARCHIVE_BYTES", size)
-    compile_plugin(source)
-    monkeypatch.setattr(compiler, "MAX_ARCHIVE_BYTES", size - 1)
+    assert len(compile_plugin(source, max_bytes=size).archive) == size
     with pytest.raises(CompileError, match=f"have {size:,} bytes, expected {size - 1:,} at most"):
-        compile_plugin(source)
+        compile_plugin(source, max_bytes=size - 1)
 
 
 def test_only_files_that_end_in_py_are_compiled():

@@ -9,10 +9,10 @@ import tempfile
 import pytest
 
 from app.conditions import Conditions
-from app.publishing.election import Election
+from app.publishing.election import FIRST_LOOK, Election
 from tests.support.waiting import wait_until
 
-SILENT_SECONDS = 0.2
+SILENT_SECONDS = 0.3
 """How long the one that watches may say nothing, where a test waits for that to pass."""
 
 
@@ -48,6 +48,19 @@ def heard_anew(one, two):
     return said(two)
 
 
+def watches(election, held):
+    """Let a process be elected that has looked at all folders."""
+    assert election.take()
+    held.clear(FIRST_LOOK)
+    election.look()
+
+
+def hears(election):
+    """Let a process lose the election, and hear who has won it."""
+    assert not election.take()
+    election.look()
+
+
 def test_one_wins_and_the_next_comes_after_it(stand):
     (one, _), (two, _) = stand(), stand()
     assert one.take()
@@ -59,8 +72,8 @@ def test_one_wins_and_the_next_comes_after_it(stand):
 
 def test_all_hear_what_the_one_that_watches_holds(stand):
     (one, held), (two, _) = stand(), stand()
-    assert one.take()
-    two.look()
+    watches(one, held)
+    hears(two)
     assert (said(one), said(two)) == ([], [])
     held.hold("watching", "the root is gone")
     held.hold("publish:hello", "the disk is fuller than ä 🍌\nline", "hello")
@@ -83,19 +96,20 @@ def test_all_hear_what_the_one_that_watches_holds(stand):
 
 
 def test_only_the_one_that_watches_speaks_for_the_host(stand):
-    (one, _), (two, held) = stand(), stand()
-    assert one.take()
+    (one, first), (two, held) = stand(), stand()
+    watches(one, first)
     held.hold("publish:hello", "from a call of the admin API", "hello")
-    two.look()
+    hears(two)
     assert said(two) == []
     one.release()
-    assert two.take(), "it looks at everything anew"
-    assert said(two) == []
+    watches(two, held)
+    assert said(two) == [], "it looks at everything anew"
 
 
 def test_more_than_there_is_room_for_is_told_too(stand, folder):
     (one, held), (two, _) = stand(), stand()
-    assert one.take()
+    watches(one, held)
+    hears(two)
     for number in range(400):
         held.hold(f"publish:{number}", "x" * 300)
     one.look()
@@ -109,10 +123,9 @@ def test_more_than_there_is_room_for_is_told_too(stand, folder):
 
 
 def test_who_says_nothing_is_taken_for_dead(stand):
-    (one, _), (two, _) = stand(), stand(silent_seconds=SILENT_SECONDS)
-    assert one.take()
-    one.look()
-    two.look()
+    (one, held), (two, _) = stand(), stand(silent_seconds=SILENT_SECONDS)
+    watches(one, held)
+    hears(two)
     wait_until(lambda: said(two), "its silence is noticed", 1.0)
     two.look()  # the same beat again is no beat
     (sentence,) = said(two)
@@ -132,7 +145,8 @@ def test_what_a_former_server_left_is_no_word_of_a_living_one(stand):
 def test_where_nobody_can_be_elected_everybody_says_why(stand, folder, caplog):
     caplog.set_level(logging.INFO)
     folder.write_text("a file in the folder's place")
-    elections = [stand()[0], stand()[0]]
+    made = [stand(), stand()]
+    elections = [election for election, _ in made]
     for _ in range(2):
         for election in elections:
             assert not election.take()
@@ -142,7 +156,7 @@ def test_where_nobody_can_be_elected_everybody_says_why(stand, folder, caplog):
             assert "BENANA_WATCH=off" in sentence
     assert len(caplog.records) == 2, "once in each process"
     folder.unlink()
-    assert elections[0].take()
+    watches(*made[0])
     assert said(elections[0]) == []
 
 
@@ -161,8 +175,9 @@ def test_a_read_only_folder_is_said_by_everybody(stand, monkeypatch):
 
 
 def test_a_folder_that_cannot_be_written_to_any_more_is_said_by_all(stand, folder, monkeypatch):
-    (one, _), (two, _) = stand(), stand()
-    assert one.take()
+    (one, held), (two, _) = stand(), stand()
+    watches(one, held)
+    hears(two)
 
     def full(**_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -181,9 +196,8 @@ def test_a_folder_that_cannot_be_written_to_any_more_is_said_by_all(stand, folde
 
 def test_who_cannot_tell_says_so_and_is_not_believed_by_the_others(stand, monkeypatch):
     (one, held), (two, _) = stand(), stand(silent_seconds=SILENT_SECONDS)
-    assert one.take()
-    one.look()
-    two.look()
+    watches(one, held)
+    hears(two)
 
     def full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -193,7 +207,7 @@ def test_who_cannot_tell_says_so_and_is_not_believed_by_the_others(stand, monkey
         patch.setattr(os, "pwrite", full)
         one.look()
         assert "do not hear what is wrong" in said(one)[1]
-        wait_until(lambda: two.look() or said(two), "the others notice", 1.0)
+        wait_until(lambda: (two.look(), said(two))[1], "the others notice", 1.0)
         assert "nobody watches" in said(two)[0]
     wait_until(lambda: heard_anew(one, two) == ["the root is gone"], "it is heard again")
     assert said(one) == ["the root is gone"]
@@ -212,7 +226,8 @@ DAMAGES = {
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
 def test_what_cannot_be_read_is_no_word(stand, folder, damage):
     (one, held), (two, _) = stand(), stand(silent_seconds=SILENT_SECONDS)
-    assert one.take()
+    watches(one, held)
+    hears(two)
     held.hold("watching", "the root is gone")
     one.look()
     two.look()
@@ -223,7 +238,7 @@ def test_what_cannot_be_read_is_no_word(stand, folder, damage):
         (folder / ".watching").write_bytes(damage)
     two.look()
     assert said(two) == ["the root is gone"], "what was heard last counts for a while"
-    wait_until(lambda: two.look() or "nobody watches" in said(two)[0], "then it is said", 1.0)
+    wait_until(lambda: (two.look(), "nobody watches" in said(two)[0])[1], "then it is said", 1.0)
 
 
 def test_a_removed_folder_is_an_election_for_all(stand, folder):
@@ -239,7 +254,8 @@ def test_a_removed_folder_is_an_election_for_all(stand, folder):
 
 def test_a_beat_while_a_reader_reads_is_not_half_heard(stand, monkeypatch):
     (one, held), (two, _) = stand(), stand()
-    assert one.take()
+    watches(one, held)
+    hears(two)
     held.hold("watching", "the root is closed!")
     one.look()
     two.look()
@@ -264,10 +280,9 @@ def test_a_beat_while_a_reader_reads_is_not_half_heard(stand, monkeypatch):
 
 
 def test_who_watches_and_is_stuck_says_so_until_it_goes_on(stand):
-    (one, _), (two, _) = stand(stuck_seconds=0.2), stand()
-    assert one.take()
-    one.look()
-    two.look()
+    (one, held), (two, _) = stand(stuck_seconds=0.2), stand()
+    watches(one, held)
+    hears(two)
     assert (said(one), said(two)) == ([], [])
 
     def heard():
@@ -283,3 +298,57 @@ def test_who_watches_and_is_stuck_says_so_until_it_goes_on(stand):
         return heard() == []
 
     wait_until(goes_on, "it is taken back")
+
+
+# --- before anybody watches ------------------------------------------------------------------
+
+
+def test_until_all_folders_were_looked_at_everybody_says_so(stand):
+    (one, held), (two, _) = stand(), stand()
+    for election in (one, two):
+        election.look()
+        assert said(election) == ["it is not known yet whether anybody watches on this host"]
+    assert one.take()
+    hears(two)
+    (sentence,) = said(one)
+    assert sentence.startswith("not all folders have been looked at yet")
+    assert said(two) == [sentence]
+    assert two.look() < 1.0, "it is to be heard soon that they were"
+    held.clear(FIRST_LOOK)
+    one.look()
+    assert two.look() == 1.0
+    assert (said(one), said(two)) == ([], [])
+
+
+def test_who_comes_later_hears_at_once_that_somebody_watches(stand):
+    (one, held), (late, _) = stand(), stand()
+    watches(one, held)
+    hears(late)
+    assert said(late) == []
+
+
+@pytest.mark.parametrize(
+    "header", [b"0000000001", b"%(pid)010d 00000000000000000001"], ids=["another's", "an old one"]
+)
+def test_a_word_from_before_does_not_count_until_the_next_one(stand, folder, header):
+    """As of a server that was killed, and one that is started a moment later."""
+    (one, held), (late, _) = stand(), stand()
+    watches(one, held)
+    with (folder / ".watching").open("r+b") as board:
+        board.write(header % {b"pid": os.getpid()})
+    hears(late)
+    assert said(late) == ["it is not known yet whether anybody watches on this host"]
+    one.look()
+    late.look()
+    assert said(late) == []
+
+
+def test_the_word_of_a_dead_one_does_not_count_while_nobody_has_the_lock(stand):
+    (dead, held), (late, _) = stand(), stand()
+    watches(dead, held)
+    os.close(dead._file)
+    dead._file = -1
+    late.look()
+    assert said(late) == ["it is not known yet whether anybody watches on this host"]
+    assert late.take()
+    assert said(late)[0].startswith("not all folders have been looked at yet")

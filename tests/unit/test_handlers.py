@@ -21,10 +21,12 @@ from typing import Any
 import falcon
 import pytest
 
-from app.loading.handlers import MAX_BODY_BYTES, make_responder, to_json
+from app.loading.body_parameter import MAX_BODY_BYTES
+from app.loading.handlers import make_responder
 from app.loading.registration import HandlerResource
 from app.loading.signatures import HandlerError, describe
-from app.loading.templates import template_fields
+from app.loading.strict_json import to_json
+from app.uri_templates import template_fields
 from tests.support.wsgi import call, json_of, put, resource
 
 
@@ -32,9 +34,9 @@ from tests.support.wsgi import call, json_of, put, resource
 def serve(app):
     """Serve one handler; the returned function calls it."""
 
-    def make(handler, template="/x", path=None, method="GET"):
+    def make(handler, template="/x", path=None, method="GET", **options):
         resource = HandlerResource()
-        resource.set_responder(method, make_responder(handler, template))
+        resource.set_responder(method, make_responder(handler, template, **options))
         put(app, "sample", {template: resource})
 
         def ask(path=path or template, *, body=None, chunked=False, content_type=None, **environ):
@@ -61,8 +63,8 @@ def serve(app):
 def post(serve):
     """Serve a POST handler that answers with its body; call it with a body."""
 
-    def make(handler):
-        return serve(handler, method="POST")
+    def make(handler, **options):
+        return serve(handler, method="POST", **options)
 
     return make
 
@@ -1008,9 +1010,8 @@ def test_numbers_that_json_does_not_have_are_a_400_problem(post, raw):
 
 
 @pytest.mark.parametrize("chunked", [True, False])
-def test_a_body_of_the_largest_size_is_read_and_one_byte_more_is_413(post, monkeypatch, chunked):
-    monkeypatch.setattr("app.loading.handlers.MAX_BODY_BYTES", 10)
-    ask = post(echo)
+def test_a_body_of_the_largest_size_is_read_and_one_byte_more_is_413(post, chunked):
+    ask = post(echo, max_body_bytes=10)
     assert ask(body='"12345678"', chunked=chunked).status == 200
     assert ask(body='"123456789"', chunked=chunked).status == 413
 
@@ -1166,14 +1167,13 @@ def test_an_empty_body_of_bytes_is_its_default_or_none(post):
     assert json_of(post(default)(body="").content) == "nothing"
 
 
-def test_a_body_of_bytes_has_the_same_limit(post, monkeypatch):
-    monkeypatch.setattr("app.loading.handlers.MAX_BODY_BYTES", 10)
-
+def test_a_body_of_bytes_has_the_same_limit(post):
     def handle(body: bytes):
         return len(body)
 
-    assert post(handle)(body="1234567890").status == 200
-    assert post(handle)(body="12345678901").status == 413
+    ask = post(handle, max_body_bytes=10)
+    assert ask(body="1234567890").status == 200
+    assert ask(body="12345678901").status == 413
 
 
 def test_an_empty_body_is_none_where_none_is_allowed(post):

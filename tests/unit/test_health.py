@@ -17,7 +17,11 @@ class Host:
     def __init__(self):
         self.said = ()
 
-    def look(self): ...
+    def watch(self, changed):
+        self.changed = changed
+
+    def look(self):
+        return 60.0
 
     def conditions(self):
         return self.said
@@ -110,7 +114,7 @@ def at(made, monkeypatch, caplog):
     def look(moment):
         caplog.clear()
         monkeypatch.setattr(time, "monotonic", lambda: 1000.0 + moment)
-        made._log_turns(made.report())
+        made._look()
         return [record.getMessage() for record in caplog.records]
 
     return look
@@ -124,10 +128,7 @@ def test_a_turn_that_lasts_is_one_line_and_its_end_another(at, conditions):
     assert line.endswith(" UTC: one: generation 3 cannot be loaded")
     assert [at(2.5), at(60.0)] == [[], []], "it is said once"
     conditions.clear("load:one")
-    (line,) = at(61.0)
-    assert line == (
-        "no longer: one: generation 3 cannot be loaded; it lasted 61 s, and this process is ready"
-    )
+    assert at(61.0) == ["over after 61 s: this process is ready"]
     assert at(62.0) == []
 
 
@@ -140,15 +141,89 @@ def test_a_short_turn_is_no_line(at, conditions, lasts):
         assert at(start + lasts + 0.1) == []
 
 
-def test_each_reason_has_its_own_line(at, conditions):
-    conditions.hold("rows", "away")
+def test_short_reasons_in_a_row_are_no_turn(at, conditions):
+    """As one edit after another, each of which takes a while to load."""
+    for number in range(10):
+        conditions.hold(f"load:p{number}", "is still loading", f"p{number}")
+        assert at(float(number)) == []
+        conditions.clear(f"load:p{number - 1}")
+        assert at(number + 0.5) == []
+
+
+def test_one_line_names_all_that_is_held(at, conditions):
+    conditions.hold("listening", "away")
     at(0.0)
+    for number in range(30):
+        conditions.hold(f"load:p{number}", "broken", f"p{number}")
+    conditions.hold("rows", "cannot be read")
+    (line,) = at(2.0)
+    # Of each kind one comes first.
+    assert line.endswith(
+        ": 32 reasons: (1) away (2) p0: broken (3) cannot be read (4) p1: broken and 28 more"
+    )
+    assert "\n" not in line
+
+
+def test_what_joins_a_turn_is_one_more_line_of_all_that_has_joined(at, conditions):
+    conditions.hold("listening", "away")
+    at(0.0)
+    assert len(at(2.0)) == 1
+    conditions.hold("rows", "cannot be read")
+    at(2.1)
+    conditions.hold("report", "not recorded")
+    assert [at(4.5), at(11.9)] == [[], []], "what has one cause comes together"
+    (line,) = at(12.0)
+    assert line.startswith("degraded also since 20")
+    assert line.endswith("2 reasons: (1) cannot be read (2) not recorded")
+    conditions.hold("artifacts", "full")
+    assert [at(30.0), at(31.9)] == [[], []], "it has to last, too"
+    assert len(at(32.0)) == 1
+    for key in ("listening", "rows", "report"):
+        conditions.clear(key)
+    assert at(40.0) == [], "one reason is left"
+    conditions.clear("artifacts")
+    assert at(41.0) == ["over after 41 s: this process is ready"]
+
+
+def test_one_more_plugin_of_a_kind_is_no_line_of_the_turn(at, conditions):
     conditions.hold("load:one", "broken", "one")
-    assert len(at(2.5)) == 1
-    assert len(at(5.0)) == 1
-    conditions.clear("rows")
+    at(0.0)
+    assert len(at(2.0)) == 1
+    conditions.hold("load:two", "broken", "two")
+    conditions.clear("load:one")
+    assert [at(20.0), at(60.0)] == [[], []]
+    conditions.hold("publish:two", "refused", "two")
+    at(61.0)
+    assert len(at(63.0)) == 1, "a reason of another kind is"
+
+
+def test_a_kind_that_was_over_and_comes_back_is_said_again(at, conditions):
+    conditions.hold("rows", "cannot be read")
+    at(0.0)
+    assert len(at(2.0)) == 1
+    conditions.hold("report", "not recorded")
+    at(2.1)
+    assert len(at(12.0)) == 1
+    conditions.clear("report")
+    at(20.0)
+    conditions.hold("report", "not recorded")
+    at(21.0)
+    assert len(at(23.0)) == 1
+
+
+def test_that_nothing_is_served_is_said_at_once_and_so_is_its_end(at, conditions, serving):
+    conditions.hold("load:one", "broken", "one")
+    at(0.0)
+    assert len(at(2.0)) == 1
+    serving.served = 0
+    assert [at(3.0), at(4.9)] == [[], []]
+    (line,) = at(5.0)
+    assert line == "unavailable also: nothing of what is registered is served"
+    serving.served = 1
     (line,) = at(6.0)
-    assert line.endswith("this process is degraded")
+    assert line == "degraded, and not unavailable any more: one: broken"
+    conditions.clear("load:one")
+    assert at(7.0) == ["over after 7 s: this process is ready"]
 
 
 def test_what_another_process_says_is_in_its_own_log(at, host):
@@ -168,13 +243,20 @@ def test_a_turn_is_told_at_once_to_who_reports_it(conditions, serving, host):
     def note() -> None:
         turns.append(looking.report().status)
 
-    looking = Health(conditions, serving, host, note, look_seconds=0.01)
+    # A change is told, and not found.
+    looking = Health(conditions, serving, host, note, look_seconds=60.0)
     looking.started = True
     looking.start()
     try:
         wait_until(lambda: turns == ["ready"], "the first look", 2.0)
         conditions.hold("rows", "away")
         wait_until(lambda: turns == ["ready", "degraded"], "the turn", 2.0)
+        host.said = (Condition("artifacts", "full", None, health_time()),)
+        conditions.clear("rows")
+        wait_until(lambda: len(turns) == 3, "another reason", 2.0)
+        host.said = ()
+        host.changed()
+        wait_until(lambda: turns[3:] == ["ready"], "the host's", 2.0)
     finally:
         looking.stop()
 

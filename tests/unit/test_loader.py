@@ -17,7 +17,9 @@ from app.errors import (
     DatabaseUnavailableError,
     LoadError,
 )
-from app.loading.loader import contract_faults, load, make_context_factory
+from app.loading.context import make_context_factory
+from app.loading.contract import contract_faults
+from app.loading.loader import load
 from app.plugin import PluginInterface, PluginMetadata
 from app.records import ACTIVE, Artifact, ServedRow
 from app.routing.table import RouteTable
@@ -777,7 +779,7 @@ def test_an_archive_that_the_database_does_not_give_is_told_with_its_words(
         def find_artifact(self, plugin, digest):
             raise error
 
-    loading = LoadQueue(Database(), None, tmp_path, print)  # type: ignore[arg-type]
+    loading = LoadQueue(Database(), None, tmp_path, print, print)  # type: ignore[arg-type]
     row = ServedRow("1", "sample", 1, ACTIVE, f"/b/sample-{'0' * 32}.pyz", "0" * 64)
     result = loading.load(row, 5.0)
     loading.close()

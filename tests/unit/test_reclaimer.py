@@ -9,7 +9,7 @@ import weakref
 import pytest
 
 from app.activity import Activity
-from app.loading.registration import Route
+from app.loading.routes import Route
 from app.routing.application import LiveApp
 from app.routing.grace_periods import InUse, RunningRequests, Slot
 from app.routing.overlay import OverlayMap

@@ -15,11 +15,13 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from app.errors import ConflictError, LoadError
-from app.loading.registration import Route, RouteCollector
-from app.loading.templates import FIELD_PATTERN, template_fault
-from app.routing import overlay
+from app.loading.registration import RouteCollector
+from app.loading.routes import SERVER, Route
+from app.loading.segment_router import template_fault
 from app.routing.application import LiveApp
-from app.routing.table import RESERVED_SEGMENTS, SERVER, RouteTable, find_conflict
+from app.routing.conflicts import find_conflict
+from app.routing.table import RESERVED_SEGMENTS, RouteTable
+from app.uri_templates import FIELD_PATTERN
 from tests.support.wsgi import call, json_of, put, resource
 
 
@@ -43,8 +45,8 @@ def routes(owner, *templates, **options):
     return tuple(Route(owner, t, Thing(f"{owner}{t}"), **options) for t in templates)
 
 
-def table_of(**owned):
-    builder = RouteTable.empty().builder()
+def table_of(before=None, /, **owned):
+    builder = (before or RouteTable.empty()).builder()
     for owner, templates in owned.items():
         builder.add(owner, routes(owner, *templates))
     return builder.build()
@@ -399,8 +401,8 @@ def snapshot(table):
         table.number,
         dict(table.owned),
         dict(table.segments),
-        {path: (r.resource, dict(r.methods), r.template) for path, r in table.exact.items()},
-        {key: (id(router), router.finder_src) for key, router in table.finders.items()},
+        {path: (r.resource, dict(r.methods), r.template) for path, r in table.paths.items()},
+        {key: (id(router), router.finder_src) for key, router in table.routers.items()},
     )
 
 
@@ -412,7 +414,7 @@ def test_a_refused_add_leaves_no_trace():
     after = builder.build()
     assert dict(after.owned) == dict(table.owned)
     assert dict(after.segments) == dict(table.segments)
-    assert {path: route.template for path, route in after.exact.items()} == {"/b": "/b"}
+    assert {path: route.template for path, route in after.paths.items()} == {"/b": "/b"}
     for path in ("/c", "/c/1", "/z", "/a/1/ok"):
         assert find(after, path) is None
     assert find(after, "/a/1")[0] is find(table, "/a/1")[0]
@@ -456,7 +458,7 @@ def test_removing_everything_leaves_an_empty_table():
     builder.remove("one")
     builder.remove("two")
     table = builder.build()
-    assert (table.owned, table.segments, table.exact, table.finders) == ({}, {}, {}, {})
+    assert (table.owned, table.segments, table.paths, table.routers) == ({}, {}, {}, {})
 
 
 def test_an_owner_without_routes_is_no_trouble():
@@ -481,13 +483,13 @@ def test_untouched_segments_keep_their_routers():
     builder.remove("two")
     builder.add("two", routes("two", "/b/{y}"))
     after = builder.build()
-    assert after.finders["a"] is table.finders["a"]
-    assert after.finders["b"] is not table.finders["b"]
+    assert after.routers["a"] is table.routers["a"]
+    assert after.routers["b"] is not table.routers["b"]
 
 
 def test_routers_are_compiled_before_they_are_published():
-    for finder in table_of(one=["/a/{x}", "/{f}"]).finders.values():
-        assert finder._find != finder._compile_and_find
+    for router in table_of(one=["/a/{x}", "/{f}"]).routers.values():
+        assert router._find != router._compile_and_find
 
 
 def test_the_router_of_the_application_refuses_falcons_add_route(app):
@@ -1174,17 +1176,15 @@ def test_a_registration_without_routes_is_empty():
 
 
 @pytest.mark.parametrize("layered", [False, True])
-def test_a_table_of_two_layers_finds_what_one_of_one_layer_finds(monkeypatch, layered):
-    if layered:
-        monkeypatch.setattr(overlay, "SMALL", 1)
-        monkeypatch.setattr(overlay, "MERGED_SHARE", 0.01)
-    table = table_of(one=["/a", "/a/{x}", "/b"], two=["/c/{y}", "/d"], three=["/{first}/e"])
+def test_a_table_of_two_layers_finds_what_one_of_one_layer_finds(layered):
+    empty = RouteTable.empty(small=1, merged_share=0.01) if layered else RouteTable.empty()
+    table = table_of(empty, one=["/a", "/a/{x}", "/b"], two=["/c/{y}", "/d"], three=["/{first}/e"])
     builder = table.builder()
     builder.remove("one")
     builder.add("one", routes("one", "/a/new", "/a/{x}/deep"))
     builder.remove("two")
     after = builder.build()
-    assert (not after.paths) is layered
+    assert (not after.plain_paths) is layered
     paths = ["/a", "/a/1", "/b", "/c/1", "/d", "/q/e", "/a/new", "/a/1/deep", "//a/new", "", "*"]
     found = {path: find(after, path) and find(after, path)[2] for path in paths}
     assert found == dict.fromkeys(["/a", "/a/1", "/b", "/c/1", "/d", "", "*"]) | {

@@ -9,7 +9,7 @@ import falcon
 from falcon import testing
 
 from app.admin import problems
-from app.loading.registration import Route
+from app.loading.routes import Route
 from app.routing.application import LiveApp
 from tests.benchmarks.generator import generate
 from tests.benchmarks.measure import Figure, flat, in_turns, median, spread

@@ -1,0 +1,75 @@
+"""Calls into a plugin: whatever the plugin raises becomes an error of ours."""
+
+import traceback
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from app.database.sqlstates import comes_from_outside, is_transient
+from app.errors import DatabaseUnavailableError, LoadError, PluginError
+from app.package.importer import GenerationImporter
+
+T = TypeVar("T")
+
+
+def guarded(
+    plugin: str,
+    phase: str,
+    package: GenerationImporter,
+    function: Callable[..., T],
+    *arguments: Any,
+) -> T:
+    """Call into a plugin; whatever it raises, SystemExit included, becomes a `LoadError`.
+
+    The error holds the traceback as text. The exception itself would keep the plugin's frames
+    alive, and with them the whole generation.
+
+    Raises:
+        LoadError: with the file and line of the plugin's innermost frame.
+        DatabaseUnavailableError: the plugin used the database while it was away.
+    """
+    try:
+        return function(*arguments)
+    except DatabaseUnavailableError as error:
+        raise type(error)(f"{plugin}: {phase} failed: {error}") from None
+    except PluginError as error:
+        error.plugin = plugin
+        raise
+    except BaseException as error:  # noqa: BLE001 - a plugin must not end the process
+        raise _as_load_error(plugin, phase, package, error) from None
+
+
+def _as_load_error(
+    plugin: str, phase: str, package: GenerationImporter, error: BaseException
+) -> LoadError:
+    place = None
+    for frame in traceback.extract_tb(error.__traceback__):
+        place = package.place_of(frame.filename, frame.lineno) or place
+    if isinstance(error, SyntaxError) and isinstance(error.filename, str):
+        place = package.place_of(error.filename, error.lineno) or place
+    said = _safe(str, error)
+    text = f"{type(error).__name__}: {said}" if said else type(error).__name__
+    if isinstance(error, SystemExit):
+        code = "" if error.code is None else _safe(repr, error.code)
+        text = f"it called sys.exit({code}), expected a return"
+    if isinstance(error, ModuleNotFoundError) and error.name and isinstance(error.name, str):
+        if package.content.module_path(error.name):
+            text += f"; write 'from . import {error.name}': a plugin's own modules are relative"
+        elif not error.name.startswith("_plugins."):
+            text += "; install it into the server's environment"
+    return LoadError(
+        plugin,
+        text,
+        phase=phase,
+        file=place[0] if place else None,
+        line=place[1] if place else None,
+        trace="".join(traceback.format_exception(error)),
+        transient=is_transient(error),
+        outside=comes_from_outside(error),
+    )
+
+
+def _safe(function: Callable[[Any], str], item: Any) -> str:
+    try:
+        return function(item)
+    except BaseException:  # noqa: BLE001 - the text of a plugin's own exception is its own code
+        return "<no text>"

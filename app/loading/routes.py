@@ -1,0 +1,97 @@
+"""A route: a URI template, the resource that answers it, and its method map."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import InitVar, dataclass, field
+from typing import Any
+
+import falcon
+from falcon.routing import map_http_methods, set_default_responders
+
+from app.activity import Name
+from app.loading.callers import CallerCheck
+from app.loading.handlers import Responder
+from app.records import Endpoint
+
+log = logging.getLogger(__name__)
+
+SERVER = "the server"
+"""The owner of the server's own routes."""
+
+Place = tuple[str, int]
+"""A file of the plugin and a line of it."""
+
+
+class MethodMap(dict[str, Any]):
+    """The responder of each method of a route, in Falcon's form, and the route itself."""
+
+    __slots__ = ("route",)
+
+    route: "Route"
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A URI template and the Falcon resource that answers it.
+
+    `owner` is the plugin's name, or `SERVER`. `generation` tells the routes of one loaded
+    generation from all others. `place` is where the plugin registers the route; only a trial knows
+    it. `name` is what a thread shows while it answers the route (`app/activity.py`).
+
+    `methods` is Falcon's method map: the responder of each method, with 405 for those that the
+    resource does not answer. It is made once, for all tables that the route will be in: from
+    `responders` if they are given, else by asking the resource. The responder of GET answers HEAD
+    too, unless the resource has an `on_head` (plain Falcon answers 405).
+    """
+
+    owner: str
+    template: str
+    resource: object
+    suffix: str | None = None
+    endpoints: tuple[Endpoint, ...] = ()
+    responders: InitVar[Mapping[str, Responder] | None] = None
+    generation: str = ""
+    place: Place | None = None
+    methods: MethodMap = field(init=False, repr=False, compare=False)
+    name: Name = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self, responders: Mapping[str, Responder] | None) -> None:
+        """Make the method map."""
+        known = responders or map_http_methods(self.resource, suffix=self.suffix)
+        methods = MethodMap(known)
+        if "GET" in methods and "HEAD" not in methods:
+            methods["HEAD"] = _head_of(methods["GET"])
+        set_default_responders(methods)
+        methods.route = self
+        object.__setattr__(self, "methods", methods)
+        shown = f"{self.owner} {self.generation.rpartition('.')[2]} {self.template}"
+        object.__setattr__(self, "name", Name(shown))
+
+    def put_behind(self, check: CallerCheck) -> None:
+        """Check the callers before each responder; call this before the route is in a table."""
+        for method, responder in self.methods.items():
+            self.methods[method] = check.before(responder)
+
+
+def describe_owner(owner: str) -> str:
+    """Return a route's owner as sentences name it."""
+    return owner if owner == SERVER else f"the plugin {owner!r}"
+
+
+def _head_of(get: Responder) -> Responder:
+    """Return a responder for HEAD, made from the one for GET; Falcon itself omits the body."""
+
+    def head(req: falcon.Request, resp: falcon.Response, **fields: Any) -> None:
+        get(req, resp, **fields)
+        stream = resp.stream
+        if stream is not None:
+            # Nobody will read it, and Falcon forgets it: close it here, as a server would.
+            resp.stream = iter(())
+            try:
+                close = getattr(stream, "close", None)
+                if close is not None:
+                    close()
+            except Exception:
+                log.exception("a streamed body raised in its close()")
+
+    return head

@@ -1,0 +1,113 @@
+"""Falcon's router for the routes below one first segment, and which templates it cannot serve."""
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from falcon.routing import CompiledRouter, map_http_methods, set_default_responders
+
+from app.loading.routes import Route
+from app.uri_templates import quoting_fault
+
+MAX_TEMPLATE_LENGTH = 500
+DEEP = 20
+"""A template with more segments is compiled alone before it is accepted: Python takes 100 levels
+of indentation, and Falcon's router needs one to three for each segment."""
+
+_SAMPLES = ("", "a", *("0" * length for length in range(1, 33)))
+"""Texts that make a converter raise if its arguments are of a wrong type, as of `dt(5)`."""
+
+
+class SegmentRouter(CompiledRouter):
+    """Falcon's router for the routes below one first segment.
+
+    `add` each route, then `compile`, then `find`. A route brings its method map along: Falcon's
+    own router would make it again from the resource, for each table.
+    """
+
+    if TYPE_CHECKING:
+
+        def find(self, uri: str, req: Any = None) -> Any:
+            """Find a path; the method map is the one that came with the route."""
+
+    def add(self, route: Route) -> None:
+        """Add a route.
+
+        Raises:
+            ROUTING_ERRORS: it is no template, or it excludes one that is there.
+        """
+        self.add_route(route.template, route.resource, methods=route.methods)
+
+    def map_http_methods(self, resource: object, **kwargs: Any) -> dict[str, Any]:
+        """Return the method map that came with the route."""
+        methods: dict[str, Any] = kwargs["methods"]
+        return methods
+
+    def _require_non_coroutine_responders(self, method_map: dict[str, Any]) -> None:
+        """Do nothing: the collector has checked it once, so not every table needs to."""
+
+    def compile(self) -> None:
+        """Compile now what Falcon compiles at the first request, which would wait, or fail."""
+        if self._find == self._compile_and_find:  # otherwise it is compiled already
+            self._find = self._compile()
+
+    def converter_fault(self) -> str | None:
+        """Tell which converter raises where it must convert a text or refuse it, None if none."""
+        for converter in self._converters:
+            for text in _SAMPLES:
+                try:
+                    converter.convert(text)
+                except Exception as error:  # noqa: BLE001 - it would be a 500 at a request
+                    name = type(converter).__name__
+                    return f"its {name} raises for {text!r} ({type(error).__name__}: {error})"
+        return None
+
+
+ROUTING_ERRORS = (ValueError, SyntaxError, re.error)
+"""What Falcon's router raises for a template that it cannot take."""
+
+
+def template_fault(uri_template: object, *, alone: bool = True) -> str | None:
+    """Tell why a template cannot be served, None if it can.
+
+    Args:
+        uri_template: the template.
+        alone: whether to try it in a router of its own too.
+    """
+    if not isinstance(uri_template, str) or not uri_template.startswith("/"):
+        return f"the template is {uri_template!r}, expected text that starts with '/'"
+    if len(uri_template) > MAX_TEMPLATE_LENGTH or "\0" in uri_template:
+        return (
+            f"the template {uri_template[:40]!r}… has {len(uri_template):,} characters, "
+            f"expected {MAX_TEMPLATE_LENGTH} at most and no NUL"
+        )
+    if "//" in uri_template:
+        return f"the template {uri_template!r} holds '//', expected single slashes, as in Falcon"
+    fault = quoting_fault(uri_template)
+    if fault is not None:
+        return f"the template {uri_template!r} {fault}"
+    if not alone:
+        return None
+    # Most templates have neither, and compiling takes ten times as long as the rest.
+    thorough = uri_template.count("/") > DEEP or "(" in uri_template
+    fault = routing_fault(uri_template, compiled=thorough)
+    return None if fault is None else f"the template {uri_template!r}: {fault}"
+
+
+def routing_fault(uri_template: str, *, compiled: bool = True) -> str | None:
+    """Tell why Falcon's router refuses a template that stands alone, None if it takes it.
+
+    With `compiled` also why it would refuse it, or raise, at a request.
+    """
+    router = SegmentRouter()
+    try:
+        router.add_route(uri_template, router, methods=_NO_METHODS)
+        if compiled:
+            router.compile()
+    except ROUTING_ERRORS as error:
+        cause = error.__cause__
+        return str(error) if cause is None else f"{error} ({type(cause).__name__}: {cause})"
+    return router.converter_fault() if compiled else None
+
+
+_NO_METHODS: dict[str, Any] = dict(map_http_methods(object()))
+set_default_responders(_NO_METHODS)

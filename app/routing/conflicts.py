@@ -1,0 +1,42 @@
+"""Whether a plugin's routes can stand beside those of the others."""
+
+import contextlib
+from collections.abc import Iterable, Mapping
+
+from app.errors import ConflictError
+from app.loading.routes import Place, Route
+from app.routing.table import RouteTable
+
+
+class _Nobody:
+    """Stands for the resource where only templates are compared."""
+
+
+_NOBODY = _Nobody()
+
+
+def find_conflict(
+    plugin: str,
+    templates: Iterable[str],
+    others: Mapping[str, Iterable[str]],
+    places: Mapping[str, Place] | None = None,
+) -> ConflictError | None:
+    """Return why a plugin's templates cannot stand beside those of the others, None if they can.
+
+    Args:
+        plugin: the plugin's name.
+        templates: its URI templates.
+        others: the templates of each other owner; these stand together already.
+        places: where the plugin registers its templates, for the error.
+    """
+    builder = RouteTable.empty().builder()
+    places = places or {}
+    for owner, theirs in others.items():
+        with contextlib.suppress(ConflictError):  # theirs to answer for, not this plugin's
+            builder.add(owner, tuple(Route(owner, template, _NOBODY) for template in theirs))
+    routes = tuple(Route(plugin, t, _NOBODY, place=places.get(t)) for t in templates)
+    try:
+        builder.add(plugin, routes)
+    except ConflictError as error:
+        return error
+    return None
