@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from app.postgres.keeper import SUPERVISOR
 from app.postgres.server import EmbeddedPostgres
 from tests.support.plugins import source
 from tests.support.server import MakeServer, Server
@@ -60,7 +61,7 @@ class Processes:
         assert self._server.process is not None
         master = self._server.process.pid
         for pid in children(master):
-            if b"app.postgres.supervisor" in command(pid):
+            if SUPERVISOR.encode() in command(pid):
                 return pid
         return 0
 

@@ -8,7 +8,7 @@ import pytest
 from app.database.pool import Database
 from app.database.repository import Repository
 from app.database.timeouts import Timeouts
-from tests.support.databases import PLACES, Session, session
+from tests.support.databases import PLACES, Session, empty, session
 from tests.support.postgres_proxy import Proxy
 
 
@@ -26,10 +26,7 @@ def url(new_database: Callable[[], str]) -> str:
 def sql(url: str) -> Iterator[Session]:
     """A session of somebody else, on emptied tables."""
     with session(url) as opened:
-        opened(
-            "TRUNCATE plugins, plugin_endpoints, plugin_versions, plugin_failures,"
-            " plugin_workers, plugin_loads"
-        )
+        empty(opened)
         yield opened
 
 

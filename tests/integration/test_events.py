@@ -24,7 +24,7 @@ from app.database.events import ChangeListener
 from app.database.pool import Database
 from app.database.repository import Repository
 from app.database.timeouts import ListenerTimes
-from tests.support.databases import Session, session
+from tests.support.databases import Session, empty, session
 from tests.support.listening import Names, Recorder, listening
 from tests.support.postgres_proxy import Proxy
 from tests.support.waiting import wait_until
@@ -37,7 +37,7 @@ BEAT = 0.3
 def sql(url: str) -> Iterator[Session]:
     """A session of somebody else, on an empty table, before anybody listens."""
     with session(url) as opened:
-        opened("TRUNCATE plugins CASCADE")
+        empty(opened)
         yield opened
 
 

@@ -55,20 +55,16 @@ class CountedTrial(InstantTrial):
 class Publishing:
     """A publisher of one plugin, `one`, as a watcher uses it."""
 
-    def __init__(self, home: Path, repository: Repository, **reports: Any) -> None:
+    def __init__(
+        self, home: Path, repository: Repository, trial: Any = None, **reports: Any
+    ) -> None:
         self.repository = repository
         self.conditions = Conditions()
         self.refusals = Refusals(self.conditions)
-        self.trial: Any = CountedTrial(**reports)
+        self.trial = trial or CountedTrial(**reports)
         self.root = home / "plugins"
-        self.artifacts = home / "bin"
         self.edit("first")
-        self.try_with(self.trial)
-
-    def try_with(self, trial: Any) -> None:
-        """Go on with another trial: what is known of the folder is on the disk."""
-        self.trial = trial
-        self.publisher = Publisher(self.root, self.artifacts, self.repository, trial, self.refusals)
+        self.publisher = Publisher(self.root, home / "bin", repository, self.trial, self.refusals)  # type: ignore[arg-type]
 
     def edit(self, text: str) -> None:
         (self.root / "one").mkdir(parents=True, exist_ok=True)
@@ -238,7 +234,7 @@ def test_what_cannot_even_be_recorded_is_said_and_held(
     publishing.follow()
     publishing.edit("second")
     if source == "broken":
-        publishing.try_with(InstantTrial(one=PluginError("one", "it is broken")))
+        publishing.trial.reports["one"] = PluginError("one", "it is broken")
     sql(f"{FREEZE}; CREATE TRIGGER f BEFORE UPDATE ON plugins"
         " FOR EACH ROW EXECUTE FUNCTION frozen()")  # fmt: skip
     try:
@@ -327,12 +323,12 @@ def test_a_character_that_the_encoding_lacks_is_refused_with_its_name(
         assert (error.sqlstate, f'encoding "{encoding}"' in str(error)) == ("22P05", True)
         assert f'encoding "{encoding}"' in publishing.error
         broken = PluginError("one", "found \N{EURO SIGN}, expected $")
-        publishing.try_with(InstantTrial(one=broken))
+        publishing.trial.reports["one"] = broken
         publishing.edit("second")
         assert publishing.follow() is broken
         assert publishing.error == "found \\u20ac, expected $"
         fits = TrialReport(PluginMetadata("one", "1.0", "plain"), ())
-        publishing.try_with(InstantTrial(one=fits))
+        publishing.trial.reports["one"] = fits
         publishing.edit("third")
         assert publishing.follow() is None
 
@@ -459,7 +455,7 @@ def test_what_one_host_lacks_is_not_written_into_the_row_of_all(
         assert plugin == "one"
         assert "No space left on device; free space" in what
     publishing.edit("third")
-    publishing.trial._reports["one"] = PluginError("one", "of the source", phase="import")
+    publishing.trial.reports["one"] = PluginError("one", "of the source", phase="import")
     assert publishing.follow() is not None
     assert publishing.error == "of the source"
 
@@ -574,47 +570,53 @@ new_plugin = Plugin
 """
 
 
+@pytest.fixture(scope="module")
+def runner() -> Iterator[TrialRunner]:
+    """Tries for real; its process is started once for all tests of this file."""
+    runner = TrialRunner(None)
+    runner.prepare()
+    yield runner
+    runner.stop()
+
+
+@pytest.fixture
+def trying(tmp_path: Path, repository: Repository, runner: TrialRunner) -> Publishing:
+    """A publisher that tries for real, and again soon."""
+    publishing = Publishing(tmp_path, repository, runner)
+    publishing.refusals.retry_seconds = (0.05, 0.2)
+    return publishing
+
+
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_a_trial_that_did_not_find_a_volume_is_repeated(
-    soon: None, publishing: Publishing, tmp_path: Path, wrapped: bool
+    trying: Publishing, tmp_path: Path, wrapped: bool
 ) -> None:
     read = f"TEXT = Path({str(tmp_path / 'volume' / 'text')!r}).read_text()"
     if wrapped:
         read = f"try:\n    {read}\nexcept OSError:\n    raise ValueError('not set up')"
-    (publishing.root / "one" / "main.py").write_text(VOLUME.format(read=read))
-    trial = TrialRunner(None)
-    publishing.try_with(trial)
-    try:
-        error = publishing.follow()
-        assert isinstance(error, LoadError)
-        assert error.outside
-        assert publishing.held == [], "it is the plugin's own affair"
-        (tmp_path / "volume").mkdir()
-        (tmp_path / "volume" / "text").write_text("here")
-        assert publishing.retry() is None
-        assert publishing.repository.find_row("one") is not None
-    finally:
-        trial.close()
+    (trying.root / "one" / "main.py").write_text(VOLUME.format(read=read))
+    error = trying.follow()
+    assert isinstance(error, LoadError)
+    assert error.outside
+    assert trying.held == [], "it is the plugin's own affair"
+    (tmp_path / "volume").mkdir()
+    (tmp_path / "volume" / "text").write_text("here")
+    assert trying.retry() is None
+    assert trying.repository.find_row("one") is not None
 
 
 def test_a_trial_that_finds_no_room_for_its_data_is_repeated(
-    soon: None, publishing: Publishing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trying: Publishing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (publishing.root / "one" / "main.py").write_text(VOLUME.format(read=""))
-    trial = TrialRunner(None)
-    publishing.try_with(trial)
-    try:
-        trial.prepare()
-        with monkeypatch.context() as patch:
-            patch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
-            error = publishing.follow()
-            assert isinstance(error, TrialError)
-            assert "no temporary folder can be made (No such file or directory)" in publishing.error
-            assert len(publishing.held) == 1
-        assert publishing.retry() is None
-        assert publishing.held == []
-    finally:
-        trial.close()
+    (trying.root / "one" / "main.py").write_text(VOLUME.format(read=""))
+    with monkeypatch.context() as patch:
+        patch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+        error = trying.follow()
+        assert isinstance(error, TrialError)
+        assert "no temporary folder can be made (No such file or directory)" in trying.error
+        assert len(trying.held) == 1
+    assert trying.retry() is None
+    assert trying.held == []
 
 
 def test_the_same_content_saved_again_is_tried_at_once_where_that_may_help(

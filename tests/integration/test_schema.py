@@ -15,7 +15,7 @@ import pytest
 from app.database.pool import Database
 from app.database.repository import Repository
 from app.database.schema import apply_schema
-from tests.support.databases import DIGEST, Session, apply, session
+from tests.support.databases import DIGEST, Session, apply, empty, session
 from tests.support.first_tables import GO_ROWS, GO_TABLES, GO_TRIGGERS
 
 KEYS = {"operation", "schema", "table", "id", "name", "new_data", "timestamp"}
@@ -45,7 +45,7 @@ def current_url(new_database: Callable[[], str]) -> str:
 def sql(current_url: str) -> Iterator[Session]:
     """A session on an up-to-date, empty database, listening."""
     with session(current_url) as opened:
-        opened("TRUNCATE plugins, plugin_endpoints, plugin_versions, plugin_failures")
+        empty(opened)
         opened("LISTEN plugin_changes; LISTEN fence")
         yield opened
 

@@ -57,6 +57,7 @@ def sql(tables_url: str) -> Iterator[Session]:
     """A session on empty tables; whatever was done to them before is mended."""
     apply(tables_url)
     with session(tables_url) as opened:
+        # Not `empty`: to how rows are deleted something was done, too.
         opened(
             "TRUNCATE plugins, plugin_endpoints, plugin_versions, plugin_failures,"
             " plugin_workers, plugin_loads"

@@ -62,6 +62,12 @@ def session(url: str) -> Iterator[Session]:
         opened.connection.close()
 
 
+def empty(sql: Session) -> None:
+    """Delete all rows of our tables: a `TRUNCATE` makes new files, and takes 20 times as long."""
+    tables = ("plugins", "plugin_versions", "plugin_failures", "plugin_workers", "plugin_loads")
+    sql("; ".join(f"DELETE FROM {table}" for table in tables))
+
+
 def apply(url: str) -> bool:
     connection = psycopg2.connect(url)
     try:

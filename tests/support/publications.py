@@ -73,10 +73,10 @@ class InstantTrial:
     """Reports what a trial would, without a process of its own."""
 
     def __init__(self, **reports: TrialReport | PluginError) -> None:
-        self._reports = reports
+        self.reports = reports
 
     def run(self, source: PluginSource, _superseded: object = None) -> tuple[Artifact, TrialReport]:
-        found = self._reports.get(source.name) or report(source.name, f"/{source.name}")
+        found = self.reports.get(source.name) or report(source.name, f"/{source.name}")
         if isinstance(found, PluginError):
             raise found
         return compile_plugin(source), found

@@ -12,7 +12,7 @@ from app.conditions import Conditions
 from app.publishing.election import FIRST_LOOK, Election
 from tests.support.waiting import wait_until
 
-SILENT_SECONDS = 0.2
+SILENT_SECONDS = 0.3
 """How long the one that watches may say nothing, where a test waits for that to pass."""
 
 
@@ -33,7 +33,7 @@ def stand(folder):
 
     yield make
     for found in made:
-        if found._file >= 0:
+        if found.is_held():
             found.release()
 
 
@@ -41,18 +41,18 @@ def said(election):
     return [str(found) for found in election.conditions()]
 
 
-def watches(election, held):
-    """Let a process be elected that has looked at all folders."""
-    assert election.take()
-    held.clear(FIRST_LOOK)
-    election.look()
-
-
 def heard_anew(one, two):
     """Return what the second says right after a beat of the first."""
     one.look()
     two.look()
     return said(two)
+
+
+def watches(election, held):
+    """Let a process be elected that has looked at all folders."""
+    assert election.take()
+    held.clear(FIRST_LOOK)
+    election.look()
 
 
 def hears(election):
@@ -122,18 +122,16 @@ def test_more_than_there_is_room_for_is_told_too(stand, folder):
     assert len(said(two)) == 1
 
 
-def test_who_says_nothing_is_taken_for_dead(stand, monkeypatch):
-    (one, held), (two, _) = stand(), stand()
+def test_who_says_nothing_is_taken_for_dead(stand):
+    (one, held), (two, _) = stand(), stand(silent_seconds=SILENT_SECONDS)
     watches(one, held)
     hears(two)
-    two.silent_seconds = 0.05
     wait_until(lambda: said(two), "its silence is noticed", 1.0)
     two.look()  # the same beat again is no beat
     (sentence,) = said(two)
     assert "nobody watches on this host" in sentence
     assert f"pid {os.getpid()}" in sentence
-    two.silent_seconds = 5.0
-    assert heard_anew(one, two) == []
+    wait_until(lambda: heard_anew(one, two) == [], "it is heard again")
 
 
 def test_what_a_former_server_left_is_no_word_of_a_living_one(stand):
@@ -197,7 +195,7 @@ def test_a_folder_that_cannot_be_written_to_any_more_is_said_by_all(stand, folde
 
 
 def test_who_cannot_tell_says_so_and_is_not_believed_by_the_others(stand, monkeypatch):
-    (one, held), (two, _) = stand(), stand()
+    (one, held), (two, _) = stand(), stand(silent_seconds=SILENT_SECONDS)
     watches(one, held)
     hears(two)
 
@@ -209,11 +207,9 @@ def test_who_cannot_tell_says_so_and_is_not_believed_by_the_others(stand, monkey
         patch.setattr(os, "pwrite", full)
         one.look()
         assert "do not hear what is wrong" in said(one)[1]
-        two.silent_seconds = 0.05
         wait_until(lambda: (two.look(), said(two))[1], "the others notice", 1.0)
         assert "nobody watches" in said(two)[0]
-    two.silent_seconds = 5.0
-    assert heard_anew(one, two) == ["the root is gone"]
+    wait_until(lambda: heard_anew(one, two) == ["the root is gone"], "it is heard again")
     assert said(one) == ["the root is gone"]
 
 
@@ -228,8 +224,8 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
-def test_what_cannot_be_read_is_no_word(stand, folder, damage, monkeypatch):
-    (one, held), (two, _) = stand(), stand()
+def test_what_cannot_be_read_is_no_word(stand, folder, damage):
+    (one, held), (two, _) = stand(), stand(silent_seconds=SILENT_SECONDS)
     watches(one, held)
     hears(two)
     held.hold("watching", "the root is gone")
@@ -242,7 +238,6 @@ def test_what_cannot_be_read_is_no_word(stand, folder, damage, monkeypatch):
         (folder / ".watching").write_bytes(damage)
     two.look()
     assert said(two) == ["the root is gone"], "what was heard last counts for a while"
-    two.silent_seconds = 0.05
     wait_until(lambda: (two.look(), "nobody watches" in said(two)[0])[1], "then it is said", 1.0)
 
 
@@ -284,8 +279,8 @@ def test_a_beat_while_a_reader_reads_is_not_half_heard(stand, monkeypatch):
     assert said(two) == ["the root is another"]
 
 
-def test_who_watches_and_is_stuck_says_so_until_it_goes_on(stand, monkeypatch):
-    (one, held), (two, _) = stand(stuck_seconds=0.05), stand()
+def test_who_watches_and_is_stuck_says_so_until_it_goes_on(stand):
+    (one, held), (two, _) = stand(stuck_seconds=0.2), stand()
     watches(one, held)
     hears(two)
     assert (said(one), said(two)) == ([], [])
@@ -297,9 +292,12 @@ def test_who_watches_and_is_stuck_says_so_until_it_goes_on(stand, monkeypatch):
 
     wait_until(heard, "it is said")
     assert "no edit is seen: the folders have been looked at" in said(two)[0]
-    one.stuck_seconds = 10.0
-    one.go_on()
-    assert heard() == []
+
+    def goes_on():
+        one.go_on()
+        return heard() == []
+
+    wait_until(goes_on, "it is taken back")
 
 
 # --- before anybody watches ------------------------------------------------------------------

@@ -243,7 +243,8 @@ def test_a_turn_is_told_at_once_to_who_reports_it(conditions, serving, host):
     def note() -> None:
         turns.append(looking.report().status)
 
-    looking = Health(conditions, serving, host, note, look_seconds=60.0)  # told, and not found
+    # A change is told, and not found.
+    looking = Health(conditions, serving, host, note, look_seconds=60.0)
     looking.started = True
     looking.start()
     try:
