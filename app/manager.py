@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 STOP_SECONDS = 20.0
 """How long an ending worker waits for its last requests and cleanups; gunicorn kills it at 30 s."""
 
-SETTLE_SECONDS = 5.0
+START_SECONDS = 5.0
 """How long a worker's start waits for generations whose load failed for a reason that passes."""
 
 ADMIN_SHARE_SECONDS = 0.25
@@ -209,7 +209,7 @@ class PluginManager:
         try:
             while not self._reconciler.attempted.wait(1.0):
                 still_alive()
-            self._reconciler.settled.wait(SETTLE_SECONDS)
+            self._reconciler.start_is_over.wait(START_SECONDS)
         finally:
             gc.enable()
         self._marker.started()

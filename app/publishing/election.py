@@ -224,7 +224,7 @@ class Election:
         else:
             self._own.hold(
                 "watching",
-                "nobody watches on this host, so no edit is seen: the process that shall "
+                "nobody watches on this host, so no edit is seen: the process that must "
                 f"({_pid_of(self._heard_header)}) says nothing in {self._board}; end it, and "
                 "another one watches",
             )

@@ -24,14 +24,14 @@ class ErrorRecords:
         name: str,
         row: PluginRow | None,
         folder: Path,
-        look: PublishAttempt,
+        attempt: PublishAttempt,
         error: PluginError,
     ) -> None:
         """Record an error in the plugin's row, or where it has none, among the failures.
 
         What is the trouble of this host alone, as a full disk, is not written into the row, which
         is everybody's: that is a condition of the host. Where the database does not take an error,
-        `look.unrecorded` says why.
+        `attempt.unrecorded` says why.
 
         Raises:
             DatabaseUnavailableError: nothing was recorded; try it again later.
@@ -45,7 +45,7 @@ class ErrorRecords:
                 self._repository.failures.record(name, str(folder), error.as_record())
             self._lost.pop(name, None)
         except (DatabaseRefusedError, DatabaseReadOnlyError) as found:
-            look.unrecorded = str(found)
+            attempt.unrecorded = str(found)
         except DatabaseError:
             if self._lost.get(name) != str(error):
                 self._lost[name] = str(error)

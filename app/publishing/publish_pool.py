@@ -169,15 +169,15 @@ class PublishPool:
 
     def _publish(self, folder: str, attempt: PublishAttempt) -> None:
         known = folder in self._known
-        settled, tried, locked = True, False, None
+        again, tried, locked = False, False, None
         try:
             tried = self._follow(folder, attempt)
             locked = False
-            self._publisher.refusals.settle(folder)
+            self._publisher.refusals.show(folder)
         except SupersededError:
             pass  # the folder is marked again
         except DatabaseUnavailableError as error:
-            settled = False  # it stays marked; who holds a lock is logged, as is an outage
+            again = True  # it stays marked; who holds a lock is logged, as is an outage
             if isinstance(error, DatabaseBusyError):
                 locked = True
             self._publisher.refusals.wait(folder, error)
@@ -197,7 +197,7 @@ class PublishPool:
                 elif attempt.told:
                     self._sight.told()
             self._marked.notify()  # who waits for the place
-            if not settled:
+            if again:
                 self._queue.later(folder, now, RETRY_SECONDS)
 
     def _follow(self, folder: str, attempt: PublishAttempt) -> bool:

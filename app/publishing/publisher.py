@@ -78,21 +78,21 @@ class Publisher:
             DatabaseUnavailableError: nothing was recorded; publish again later.
             DatabaseRefusedError: the row cannot be written; recorded, if the database takes that.
         """
-        look = PublishAttempt()
+        attempt = PublishAttempt()
         try:
-            self._sources.publish(name, self._repository.find_row(name), look, force=True)
+            self._sources.publish(name, self._repository.find_row(name), attempt, force=True)
         except (PluginError, DatabaseRefusedError, DatabaseReadOnlyError) as error:
-            self._sources.note_refused(name, look, error, aloud=False)
+            self._sources.note_refused(name, attempt, error, aloud=False)
             raise
 
-    def follow(self, name: str, look: PublishAttempt) -> bool:
+    def follow(self, name: str, attempt: PublishAttempt) -> bool:
         """Make a plugin's row follow its folder: publish what changed, unregister what is gone.
 
         What is refused is said, and tried again where that may help (`refusals`).
 
         Args:
             name: the plugin's name.
-            look: what is known of the folder while it is looked at.
+            attempt: what is known of the folder while it is looked at.
 
         Returns:
             Whether it was published; not if it is what was last published, or refused.
@@ -104,22 +104,22 @@ class Publisher:
             SupersededError: nothing was recorded, because the folder changed again.
         """
         try:
-            published = self._follow(name, look)
+            published = self._follow(name, attempt)
         except (PluginError, DatabaseRefusedError, DatabaseReadOnlyError) as error:
-            self._sources.note_refused(name, look, error)
+            self._sources.note_refused(name, attempt, error)
             raise
-        self.refusals.settle(name)
+        self.refusals.show(name)
         return published
 
-    def _follow(self, name: str, look: PublishAttempt) -> bool:
+    def _follow(self, name: str, attempt: PublishAttempt) -> bool:
         row = self._repository.find_row(name)
-        if row is not None and not look.patient and self._repository.is_locked(row):
+        if row is not None and not attempt.waits_for_lock and self._repository.is_locked(row):
             raise DatabaseBusyError(f"the row of {name} is still locked")
         if not self._folder_is_gone(name, row):
             self._seen.found_folder(self._root)
-            return self._sources.publish(name, row, look)
+            return self._sources.publish(name, row, attempt)
         if not self._seen.is_unmounted(self._root):
-            self._remove(name, row, look)
+            self._remove(name, row, attempt)
         self.refusals.end(name)
         return False
 
@@ -128,7 +128,7 @@ class Publisher:
             return False  # the row asks for it: that it is missing is an error to show
         return self._root.is_dir() and not self._sources.folder_of(name, row).is_dir()
 
-    def _remove(self, name: str, row: PluginRow | None, look: PublishAttempt) -> None:
+    def _remove(self, name: str, row: PluginRow | None, attempt: PublishAttempt) -> None:
         """Unregister a plugin whose folder is gone from this host, if this host published it."""
         folder = self._root / name
         try:
@@ -139,7 +139,7 @@ class Publisher:
             self._repository.failures.forget(name)
         except DatabaseRefusedError as error:
             refused = PluginError(name, error.message, phase="unregister")
-            self._sources.record(name, row, folder, look, refused)
+            self._sources.record(name, row, folder, attempt, refused)
             raise
 
     def names_of(self, folder: str) -> list[str]:
@@ -212,11 +212,11 @@ class Publisher:
 
     def _scan_one(self, name: str, row: PluginRow | None, restore: bool) -> bool | None:
         """Publish a plugin if it wants it; return whether, or None if somebody's lock is there."""
-        look = PublishAttempt()
+        attempt = PublishAttempt()
         try:
-            published = self._sources.publish(name, row, look, restore=restore)
+            published = self._sources.publish(name, row, attempt, restore=restore)
         except (PluginError, DatabaseRefusedError, DatabaseReadOnlyError) as error:
-            self._sources.note_refused(name, look, error)
+            self._sources.note_refused(name, attempt, error)
         except SupersededError:
             log.debug("%s changes while it is looked at", name)  # its event is on the way
         except DatabaseBusyError as error:
@@ -228,7 +228,7 @@ class Publisher:
             # A fault of ours must not keep the other folders from being looked at.
             log.exception("%s: publishing failed", name)
         else:
-            self.refusals.settle(name)
+            self.refusals.show(name)
             return published
         return False
 
@@ -242,18 +242,18 @@ class Publisher:
         }
         locked = []
         for name in {*(self._seen.plugins() - folders), *failures}:
-            look = PublishAttempt()
+            attempt = PublishAttempt()
             try:
                 row = self._repository.find_row(name)
                 if self._folder_is_gone(name, row):
-                    self._remove(name, row, look)
+                    self._remove(name, row, attempt)
                 elif name in failures:
                     self._repository.failures.forget(name)
             except DatabaseBusyError as error:
                 self.refusals.wait(name, error)
                 locked.append(name)
             except (DatabaseRefusedError, DatabaseReadOnlyError) as error:
-                self._sources.note_refused(name, look, error)
+                self._sources.note_refused(name, attempt, error)
         return locked
 
     @staticmethod

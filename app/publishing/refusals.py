@@ -53,9 +53,9 @@ class _Refusal:
         """When `due` has to tell of it, in monotonic seconds; never, if it has done so."""
         return math.inf if self.told or self.retry_at is None else self.retry_at
 
-    def is_of(self, look: PublishAttempt) -> bool:
+    def is_of(self, attempt: PublishAttempt) -> bool:
         """Tell whether a look found the same folder, as far as that is known."""
-        return self.digest == look.digest and self.stamp in (NOTHING, look.stamp)
+        return self.digest == attempt.digest and self.stamp in (NOTHING, attempt.stamp)
 
 
 class Refusals:
@@ -119,7 +119,7 @@ class Refusals:
     def note(
         self,
         name: str,
-        look: PublishAttempt,
+        attempt: PublishAttempt,
         error: PluginError | DatabaseRefusedError,
         *,
         aloud: bool = True,
@@ -128,27 +128,27 @@ class Refusals:
 
         Args:
             name: the plugin.
-            look: the look that found it.
+            attempt: the attempt that found it.
             error: why.
             aloud: whether it is said and held here; not where somebody waits for the answer.
         """
         passes = isinstance(error, DatabaseRefusedError) or error.passes
         ours = not isinstance(error, (LoadError, ConflictError))
         text = str(error)
-        if look.unrecorded:
-            text += f"; nor can that be recorded: {look.unrecorded}"
+        if attempt.unrecorded:
+            text += f"; nor can that be recorded: {attempt.unrecorded}"
             passes = ours = True
         with self._lock:
             before = self._found.get(name)
             said = before.said if before is not None and isinstance(error, TooLargeError) else ""
-            if before is None or not before.is_of(look):
-                before = _Refusal(look.digest, said=said)
+            if before is None or not before.is_of(attempt):
+                before = _Refusal(attempt.digest, said=said)
             attempts = before.attempts + 1 if aloud else max(before.attempts, 1)
             first, longest = self.retry_seconds
             wait = min(first * 2.0 ** (attempts - 1), longest)
             found = replace(
                 before,
-                stamp=look.stamp,
+                stamp=attempt.stamp,
                 attempts=attempts,
                 retry_at=time.monotonic() + wait if passes else None,
                 told=False,
@@ -159,10 +159,10 @@ class Refusals:
             self._found[name] = found
         if found.said != before.said:
             log.warning("%s%s", text, "; it is tried again, less and less often" if passes else "")
-        self.settle(name)
+        self.show(name)
 
-    def settle(self, name: str) -> None:
-        """Hold what is known of a plugin, or that nothing is: a look at it has ended."""
+    def show(self, name: str) -> None:
+        """Hold the condition of what is refused of a plugin, or none: an attempt has ended."""
         found = self._found.get(name)
         if found is None or found.condition is None:
             self._conditions.clear(f"publish:{name}")

@@ -8,7 +8,8 @@ from pathlib import Path
 from app.database.repository import Repository
 from app.errors import ArtifactError, DatabaseError, PluginError, SupersededError
 from app.package.store import store_artifact
-from app.publishing.attempt import SAVE_SECONDS, PublishAttempt
+from app.publishing.attempt import PublishAttempt
+from app.publishing.quiet_period import SAVE_SECONDS
 from app.records import (
     ACTIVE,
     INACTIVE,
@@ -36,7 +37,7 @@ class Saver:
         source: PluginSource,
         artifact: Artifact,
         report: TrialReport,
-        look: PublishAttempt,
+        attempt: PublishAttempt,
         *,
         force: bool = False,
     ) -> int:
@@ -46,7 +47,7 @@ class Saver:
             source: what was tried.
             artifact: what it compiles to.
             report: what its trial found.
-            look: tells whether the folder has changed meanwhile.
+            attempt: tells whether the folder has changed meanwhile.
             force: whether to save it even where the row serves this source already.
 
         Returns:
@@ -59,7 +60,7 @@ class Saver:
             SupersededError: the source changed; nothing was saved.
         """
         with self._stored(artifact) as binary_path:
-            return self._save(source, artifact, report, binary_path, look, force=force)
+            return self._save(source, artifact, report, binary_path, attempt, force=force)
 
     def _save(
         self,
@@ -67,7 +68,7 @@ class Saver:
         artifact: Artifact,
         report: TrialReport,
         binary_path: Path,
-        look: PublishAttempt,
+        attempt: PublishAttempt,
         *,
         force: bool,
     ) -> int:
@@ -81,7 +82,7 @@ class Saver:
         templates = list(dict.fromkeys(endpoint.path for endpoint in report.endpoints))
         with self._repository.publishing() as publication:
             publication.keep_version(artifact, report)
-            if not look.settle(SAVE_SECONDS):
+            if not attempt.outlast_quiet_period(SAVE_SECONDS):
                 raise SupersededError("the source changed while it was tried")
             row = publication.lock_row(source.name)
             if not force and row is not None and row.source_digest == source.digest:
@@ -104,7 +105,7 @@ class Saver:
                 status=ACTIVE if source.manifest.enabled else INACTIVE,
             )
             pruned = publication.prune_versions(source.name)
-            if not look.settle():
+            if not attempt.outlast_quiet_period():
                 raise SupersededError("the source changed while it was tried")
         self._drop_archives(artifact_name(source.name, digest) for digest in pruned)
         return generation

@@ -57,7 +57,7 @@ class SourcePublisher:
         self,
         name: str,
         row: PluginRow | None,
-        look: PublishAttempt,
+        attempt: PublishAttempt,
         *,
         force: bool = False,
         restore: bool = False,
@@ -67,7 +67,7 @@ class SourcePublisher:
         Args:
             name: the plugin's name.
             row: its row as it was read, None if it has none.
-            look: what is known of the folder while it is looked at.
+            attempt: what is known of the folder while it is looked at.
             force: whether to publish even what is published already.
             restore: whether a plugin whose row was deleted is registered again.
 
@@ -87,20 +87,20 @@ class SourcePublisher:
         try:
             folder = self.folder_of(name, row)
             source = self._read(folder, name)
-            look.digest = source.digest
+            attempt.digest = source.digest
             if not force and not self._is_wanted(row, source, restore):
                 if row is not None and row.error is not None:
                     self._repository.record_error(row, None)
-                self._remember(source, look, root)
+                self._remember(source, attempt, root)
                 return False
-            if not force and self._refusals.holds(name, source.digest, look.stamp):
+            if not force and self._refusals.holds(name, source.digest, attempt.stamp):
                 return False  # it was tried and refused; events come in twos and threes
             self._refusals.begin(name, source.digest)
-            artifact, report = self._trial.run(source, look.superseded)
-            generation = self._saver.save(source, artifact, report, look, force=force)
-            self._remember(source, look, root)
+            artifact, report = self._trial.run(source, attempt.superseded)
+            generation = self._saver.save(source, artifact, report, attempt, force=force)
+            self._remember(source, attempt, root)
         except PluginError as error:
-            if not look.settle() or self._has_changed(name, row, source):
+            if not attempt.outlast_quiet_period() or self._has_changed(name, row, source):
                 self._refusals.give_up(name)
                 raise SupersededError("the source changed while it was looked at") from None
             if error.outside and not self._root.is_dir():
@@ -111,7 +111,7 @@ class SourcePublisher:
                     f"; the row {name!r} has {folder} as its source: if the row was renamed, set "
                     f"its name back to {folder.name!r} in psql"
                 )
-            self.record(name, row, folder, look, error)
+            self.record(name, row, folder, attempt, error)
             raise
         except DatabaseReadOnlyError:
             raise  # as what the database refuses, but that nothing can be recorded
@@ -121,7 +121,7 @@ class SourcePublisher:
         except DatabaseRefusedError as error:
             error.plugin = name
             refused = PluginError(name, error.message, phase="save")
-            self.record(name, row, folder, look, refused)
+            self.record(name, row, folder, attempt, refused)
             raise
         log.info(
             "%s: published generation %d, version %s (%s), in %.0f ms",
@@ -136,7 +136,7 @@ class SourcePublisher:
     def note_refused(
         self,
         name: str,
-        look: PublishAttempt,
+        attempt: PublishAttempt,
         error: PluginError | DatabaseRefusedError | DatabaseReadOnlyError,
         *,
         aloud: bool = True,
@@ -146,19 +146,19 @@ class SourcePublisher:
             error = DatabaseRefusedError(f"not published: {error}", sqlstate="", plugin=name)
         elif isinstance(error, DatabaseRefusedError):
             error.plugin = name
-        self._refusals.note(name, look, error, aloud=aloud)
+        self._refusals.note(name, attempt, error, aloud=aloud)
 
     def record(
         self,
         name: str,
         row: PluginRow | None,
         folder: Path,
-        look: PublishAttempt,
+        attempt: PublishAttempt,
         error: PluginError,
     ) -> None:
         """Record what is wrong with a plugin's source, beside its row or among the failures."""
         try:
-            self._records.write(name, row, folder, look, error)
+            self._records.write(name, row, folder, attempt, error)
         except DatabaseUnavailableError:
             self._refusals.give_up(name)  # so that it is recorded when it is tried again
             raise
@@ -202,12 +202,12 @@ class SourcePublisher:
             return True
         return source.digest not in {seen, row.source_digest}
 
-    def _remember(self, source: PluginSource, look: PublishAttempt, root: str | None) -> None:
+    def _remember(self, source: PluginSource, attempt: PublishAttempt, root: str | None) -> None:
         """Note on this host that a source is published, and that nothing is refused any more.
 
         Args:
             source: the source.
-            look: the attempt that found it.
+            attempt: the attempt that found it.
             root: which folder the plugins' root was before it was read.
         """
         name = source.name
@@ -221,6 +221,6 @@ class SourcePublisher:
                 f"{error.strerror}; free space or make the folder writable, else its row stays "
                 "when its folder is removed"
             )
-            self.note_refused(name, look, PluginError(name, text, phase="save", outside=True))
+            self.note_refused(name, attempt, PluginError(name, text, phase="save", outside=True))
         else:
             self._refusals.end(name)

@@ -36,7 +36,9 @@ COMPILE_SECONDS = 20.0
 START_SECONDS = 20.0
 """How much later than its own deadline a trial's server may answer, before it counts as lost."""
 
-PATIENCE_SECONDS = 1.0
+COMMITTED_SECONDS = 1.0
+"""A trial that has taken less goes on, though its source has changed again."""
+
 LOOK_SECONDS = 0.1
 """How often a waiting thread looks whether its trial is superseded."""
 
@@ -236,7 +238,7 @@ def _read_both(
     report: int, status: int, deadline: float, give_up: threading.Event
 ) -> tuple[bytes, bytes]:
     """Read the report and the status until the status pipe is closed."""
-    patience = time.monotonic() + PATIENCE_SECONDS
+    may_give_up = time.monotonic() + COMMITTED_SECONDS
     poll = select.poll()
     poll.register(report, select.POLLIN)
     poll.register(status, select.POLLIN)
@@ -246,7 +248,7 @@ def _read_both(
         left = deadline - time.monotonic()
         if left <= 0:
             break
-        if give_up.is_set() and time.monotonic() >= patience:
+        if give_up.is_set() and time.monotonic() >= may_give_up:
             raise SupersededError("the source changed again while it was tried")
         for fd, _ in poll.poll(min(left, LOOK_SECONDS) * 1000):
             chunk = os.read(fd, 65536)

@@ -16,12 +16,12 @@ from app.errors import (
     DatabaseRefusedError,
     DatabaseUnavailableError,
 )
-from app.publishing.attempt import QUIET_SECONDS
 from app.publishing.discovery import rules_of
 from app.publishing.election import FIRST_LOOK, Election
 from app.publishing.known import KnownFolders
 from app.publishing.publish_pool import PublishPool
 from app.publishing.publisher import Publisher
+from app.publishing.quiet_period import QUIET_SECONDS
 from app.publishing.requirements import installed
 from app.publishing.sight import Sight
 from app.threads import STOP_SECONDS, OwnThread

@@ -4,18 +4,15 @@ from collections.abc import Callable
 
 from watchdog.events import EVENT_TYPE_CLOSED, EVENT_TYPE_MODIFIED
 
-from app.publishing.attempt import QUIET_SECONDS, PublishAttempt
+from app.publishing import quiet_period
+from app.publishing.attempt import PublishAttempt
 from app.publishing.places import Places
-
-MAX_QUIET_SECONDS = 0.5
-CALM_SECONDS = 0.3
-"""A folder that was left alone for so long is looked at at once: it is no storm of edits."""
 
 
 class Mark:
     """A folder that is to be looked at: when its first event came, and when to look."""
 
-    __slots__ = ("calm", "due", "eager", "files", "first", "untold_at", "written")
+    __slots__ = ("calm", "due", "files", "first", "speculative", "untold_at", "written")
 
     def __init__(self, first: float, due: float) -> None:
         self.first = first
@@ -26,7 +23,7 @@ class Mark:
         """The files that a writer has changed and not closed yet."""
         self.calm = False
         """Whether the folder had been left alone before."""
-        self.eager = False
+        self.speculative = False
         """Whether it is due before its quiet period is over."""
         self.untold_at: float | None = None
         """When a comparison found that it has changed, if no event told of that."""
@@ -65,8 +62,10 @@ class WorkQueue:
     def quiet(self, folder: str, now: float) -> Mark:
         """Mark a folder to be looked at once it has been quiet for 20 ms."""
         mark = self._marks.setdefault(folder, Mark(now, now))
-        mark.due = min(now + QUIET_SECONDS, mark.first + MAX_QUIET_SECONDS)
-        mark.eager = False
+        mark.due = min(
+            now + quiet_period.QUIET_SECONDS, mark.first + quiet_period.MAX_QUIET_SECONDS
+        )
+        mark.speculative = False
         return mark
 
     def later(self, folder: str, now: float, seconds: float) -> None:
@@ -90,11 +89,11 @@ class WorkQueue:
             Whether the event says anything new.
         """
         known = self._marks.get(folder)
-        if known is not None and known.eager and not event_type:
+        if known is not None and known.speculative and not event_type:
             return False  # a folder is modified, too, by the file that was closed in it
         mark = self.quiet(folder, now)
         if not mark.files:
-            mark.calm = now - last_event() > CALM_SECONDS
+            mark.calm = now - last_event() > quiet_period.CALM_SECONDS
         mark.files.add(file)
         mark.untold_at = None
         if event_type == EVENT_TYPE_MODIFIED:
@@ -102,10 +101,10 @@ class WorkQueue:
         else:
             mark.written.discard(file)
         if mark.written:
-            mark.due = mark.first + MAX_QUIET_SECONDS
+            mark.due = mark.first + quiet_period.MAX_QUIET_SECONDS
         elif event_type == EVENT_TYPE_CLOSED and mark.calm and mark.files == {file}:
             mark.due = now
-            mark.eager = True
+            mark.speculative = True
         return True
 
     def changed(self, folder: str, now: float, *, untold: bool) -> None:
@@ -137,8 +136,8 @@ class WorkQueue:
             return None
         mark = self._marks.pop(folder)
         attempt = self._busy[folder] = PublishAttempt(
-            eager=mark.eager,
-            patient=folder not in self._locked,
+            speculative=mark.speculative,
+            waits_for_lock=folder not in self._locked,
             told=bool(mark.files),
             untold_at=mark.untold_at,
         )

@@ -69,7 +69,7 @@ class Reconciler(OwnThread):
         """Set once all rows were compared."""
         self.serves_last_known_good = False
         """Whether it started with what this host served last, for want of a database."""
-        self.settled = threading.Event()
+        self.start_is_over = threading.Event()
         """Set once nothing is missing at the start that may still come."""
 
     @property
@@ -127,7 +127,7 @@ class Reconciler(OwnThread):
                 if names is None:
                     self.complete.set()
                 if not self._shortfalls.may_pass():
-                    self.settled.set()
+                    self.start_is_over.set()
                 if (look_at := self._upkeep.look_at) is not None and look_at <= time.monotonic():
                     self._upkeep.give_back_endpoints()
             except DatabaseUnavailableError as error:
@@ -156,7 +156,7 @@ class Reconciler(OwnThread):
         if not self.attempted.is_set():
             self._serve_last_known_good()
             self.attempted.set()
-            self.settled.set()  # it serves what it can, and does not wait for the database
+            self.start_is_over.set()  # it serves what it can, and does not wait for the database
         with self._wake:
             # A mark cuts the wait short: the listener makes one when the database is back.
             self._wake.wait(RETRY_SECONDS)

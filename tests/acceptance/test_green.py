@@ -163,7 +163,7 @@ def test_a_watcher_that_hangs_is_no_green(ready: Server) -> None:
             wait_until(
                 lambda: (
                     f"nobody watches on this host, so no edit is seen: the process "
-                    f"that shall (pid {hanging})" in says()
+                    f"that must (pid {hanging})" in says()
                 ),
                 "it is noticed",
                 8.0,

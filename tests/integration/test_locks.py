@@ -22,7 +22,7 @@ from app.database.repository import Repository
 from app.database.statements import statement, transaction
 from app.database.timeouts import Timeouts
 from app.errors import DatabaseBusyError, DatabaseUnavailableError, PluginError
-from app.publishing import attempt as attempt_module
+from app.publishing import quiet_period
 from app.publishing.attempt import PublishAttempt
 from app.records import PluginSource
 from tests.support.databases import Session
@@ -173,7 +173,7 @@ def test_of_several_who_wait_for_one_row_each_is_told_in_time(url: str, sql: Ses
 def test_no_lock_is_held_while_the_quiet_period_is_waited_out(
     impatient: Repository, sql: Session, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attempt_module, "QUIET_SECONDS", 0.2)
+    monkeypatch.setattr(quiet_period, "QUIET_SECONDS", 0.2)
     publisher = publisher_on(tmp_path, impatient, one=report("one", "/one"))
     probe = {
         "row": "SELECT count(*) FROM (SELECT 1 FROM plugins FOR UPDATE SKIP LOCKED) free",
@@ -181,7 +181,7 @@ def test_no_lock_is_held_while_the_quiet_period_is_waited_out(
     }[kind]
     with ThreadPoolExecutor(1) as pool:
         began = time.monotonic()
-        done = pool.submit(publisher.follow, "one", PublishAttempt(eager=True))
+        done = pool.submit(publisher.follow, "one", PublishAttempt(speculative=True))
         free = 0
         while time.monotonic() < began + 0.17:
             free += 1
@@ -359,13 +359,13 @@ def test_a_row_that_was_locked_before_is_not_waited_for_again(
             publisher.follow("one", PublishAttempt())
         trials.clear()
         with pytest.raises(DatabaseBusyError, match="the row of one is still locked"):
-            publisher.follow("one", PublishAttempt(patient=False))
+            publisher.follow("one", PublishAttempt(waits_for_lock=False))
         assert trials == [], "nothing is tried for a row that cannot be written"
-        publisher.follow("fine", PublishAttempt(patient=False))
+        publisher.follow("fine", PublishAttempt(waits_for_lock=False))
 
     def follows() -> bool:
         try:
-            return publisher.follow("one", PublishAttempt(patient=False))
+            return publisher.follow("one", PublishAttempt(waits_for_lock=False))
         except DatabaseBusyError:  # a session's locks last a moment longer than its connection
             return False
 

@@ -140,16 +140,16 @@ def test_a_source_that_changes_while_it_settles_leaves_nothing_behind(
     repository: Repository, tmp_path: Path, sql: Session
 ) -> None:
     publisher = publisher_on(tmp_path, repository)
-    look = PublishAttempt(eager=True)
-    look.superseded.set()
+    attempt = PublishAttempt(speculative=True)
+    attempt.superseded.set()
     with pytest.raises(SupersededError):
-        publisher.follow("fine", look)
+        publisher.follow("fine", attempt)
     assert repository.list_rows() == []
     assert sql("SELECT * FROM plugin_versions") == []
     assert archives(tmp_path) == set()
-    publisher.follow("fine", PublishAttempt(eager=True))
+    publisher.follow("fine", PublishAttempt(speculative=True))
     assert len(archives(tmp_path)) == 1
-    again = PublishAttempt(eager=True)
+    again = PublishAttempt(speculative=True)
     again.superseded.set()
     (tmp_path / "plugins/fine/main.py").write_text("new_plugin = int\n")
     with pytest.raises(SupersededError):

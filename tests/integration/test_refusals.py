@@ -623,12 +623,12 @@ def test_the_same_content_saved_again_is_tried_at_once_where_that_may_help(
     publishing: Publishing, tmp_path: Path
 ) -> None:
     (tmp_path / "bin").write_text("")
-    look = PublishAttempt()
-    look.stamp = FolderStamp((("one", 0, 0, 0, 0),))
+    attempt = PublishAttempt()
+    attempt.stamp = FolderStamp((("one", 0, 0, 0, 0),))
     with pytest.raises(ArtifactError):
-        publishing.publisher.follow("one", look)
+        publishing.publisher.follow("one", attempt)
     (tmp_path / "bin").unlink()
-    assert not publishing.publisher.follow("one", look), "it is not due"
+    assert not publishing.publisher.follow("one", attempt), "it is not due"
     saved = PublishAttempt()
     saved.stamp = FolderStamp((("two", 0, 0, 0, 0),))
     assert publishing.publisher.follow("one", saved)

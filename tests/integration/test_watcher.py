@@ -14,16 +14,15 @@ from app.errors import (
     PluginError,
 )
 from app.publishing import (
-    attempt,
     discovery,
     observer,
     places,
     publish_pool,
+    quiet_period,
     requirements,
     sight,
     stamps,
     watcher,
-    work_queue,
 )
 from app.publishing.attempt import PublishAttempt
 from app.publishing.known import KnownFolders
@@ -143,15 +142,15 @@ def test_a_folder_whose_row_is_locked_waits_for_it_once_and_follows_by_itself(
     monkeypatch.setattr(publish_pool, "RETRY_SECONDS", 0.05)
     looks.locked_row = True
     write(root, "held", "one")
-    wait_until(lambda: len(looks.patient) >= 3, "it is tried again and again", 2.0)
+    wait_until(lambda: len(looks.waits_for_lock) >= 3, "it is tried again and again", 2.0)
     looks.locked_row = False
     wait_until(lambda: looks.saw("held", "one"), "it is looked at", 2.0)
-    assert looks.patient[0]
-    assert not any(looks.patient[1:3])
-    looks.patient.clear()
+    assert looks.waits_for_lock[0]
+    assert not any(looks.waits_for_lock[1:3])
+    looks.waits_for_lock.clear()
     write(root, "held", "two")
     wait_until(lambda: looks.saw("held", "two"), "it is looked at", 2.0)
-    assert all(looks.patient)
+    assert all(looks.waits_for_lock)
 
 
 def test_what_a_scan_could_not_publish_is_looked_at_again(
@@ -270,7 +269,7 @@ def test_a_file_is_read_when_its_writer_has_closed_it(
         file.write("half")
         file.flush()
         # Longer than the quiet period, and shorter than the longest wait for a writer.
-        threading.Event().wait(attempt.QUIET_SECONDS * 5)
+        threading.Event().wait(quiet_period.QUIET_SECONDS * 5)
         file.write(" and whole")
     wait_until(lambda: looks.saw("slow", "half and whole"))
     assert not looks.saw("slow", "half")
@@ -282,13 +281,13 @@ def test_a_single_file_is_looked_at_at_once_and_a_second_one_supersedes_it(
     write(root, "one", "old")
     wait_until(lambda: looks.saw("one", "old"))
     wait_until(lambda: watching.is_idle, "all is quiet")
-    monkeypatch.setattr(work_queue, "CALM_SECONDS", 0.0)
-    monkeypatch.setattr(attempt, "QUIET_SECONDS", 30.0)
+    monkeypatch.setattr(quiet_period, "CALM_SECONDS", 0.0)
+    monkeypatch.setattr(quiet_period, "QUIET_SECONDS", 30.0)
     begun = looks.begun
     write(root, "one", "new")
     wait_until(lambda: looks.begun > begun, "it does not wait for the quiet period")
     assert not looks.saw("one", "new"), "what is found counts after it"
-    monkeypatch.setattr(work_queue, "CALM_SECONDS", 30.0)
+    monkeypatch.setattr(quiet_period, "CALM_SECONDS", 30.0)
     (root / "one" / "other.py").write_text("other")
     wait_until(lambda: looks.superseded == 1, "the first look is given up")
     wait_until(lambda: looks.saw("one", "new"), "the next one waited before it began")
@@ -301,7 +300,7 @@ def test_a_storm_of_edits_is_waited_out(
     write(root, "one", "old")
     wait_until(lambda: looks.saw("one", "old"))
     wait_until(lambda: watching.is_idle, "all is quiet")
-    monkeypatch.setattr(work_queue, "CALM_SECONDS", 30.0)
+    monkeypatch.setattr(quiet_period, "CALM_SECONDS", 30.0)
     begun = looks.begun
     for number in range(200):
         write(root, "one", str(number))
@@ -451,11 +450,11 @@ def test_what_is_published_when_a_process_ends_is_published_to_the_end(
     began, done = threading.Event(), threading.Event()
     follow = looks.follow
 
-    def slow(name: str, look: PublishAttempt) -> bool:
+    def slow(name: str, attempt: PublishAttempt) -> bool:
         began.set()
         time.sleep(0.3)  # a trial
         done.set()
-        return follow(name, look)
+        return follow(name, attempt)
 
     monkeypatch.setattr(looks, "follow", slow)
     ending = SourceWatcher(root, tmp_path / "bin", looks, Conditions())  # type: ignore[arg-type]

@@ -60,8 +60,8 @@ class Publisher:
         say(scanned=True)
         return []
 
-    def follow(self, name: str, look: PublishAttempt) -> bool:
-        if not look.settle():
+    def follow(self, name: str, attempt: PublishAttempt) -> bool:
+        if not attempt.outlast_quiet_period():
             return False
         return self._publish(name)
 

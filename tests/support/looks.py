@@ -25,7 +25,7 @@ class Looks:
         self.unavailable = False
         self.locked: list[str] = []
         self.locked_row = False
-        self.patient: list[bool] = []
+        self.waits_for_lock: list[bool] = []
         self.attempts: list[PublishAttempt] = []
         """What hangs now."""
         self.asked: list[str] = []
@@ -54,8 +54,8 @@ class Looks:
         self.scans += 1
         return self.locked
 
-    def follow(self, name: str, look: PublishAttempt) -> bool:
-        self.patient.append(look.patient)
+    def follow(self, name: str, attempt: PublishAttempt) -> bool:
+        self.waits_for_lock.append(attempt.waits_for_lock)
         if self.locked_row:
             raise DatabaseBusyError("locked")
         if self.unavailable:
@@ -66,10 +66,10 @@ class Looks:
             text = (self.root / name / "main.py").read_text()
             if self.saw(name, text):
                 return False
-            self.attempts.append(look)
+            self.attempts.append(attempt)
             self.hanging += 1
             self.release.wait(20.0)
-            self.attempts.remove(look)
+            self.attempts.remove(attempt)
             self.hanging -= 1
             self.seen.append((name, text))
             return True
@@ -78,9 +78,9 @@ class Looks:
             try:
                 read_source(self.root, self.root / name, name)
             except PluginError as error:
-                self.refusals.note(name, look, error)
+                self.refusals.note(name, attempt, error)
                 raise
-        if not look.settle():
+        if not attempt.outlast_quiet_period():
             self.superseded += 1
             raise SupersededError("changed")
         file = self.root / name / "main.py"
