@@ -176,7 +176,7 @@ def settle(server: Server, most: int) -> dict[int, int]:
 @pytest.mark.parametrize(
     ("reloads", "warm_up", "most_per_thousand"),
     [
-        pytest.param(100, 20, None, id="100"),
+        pytest.param(100, 20, None, id="100", marks=pytest.mark.soak),
         pytest.param(2000, 2500, 100, id="2000", marks=pytest.mark.soak),
     ],
 )

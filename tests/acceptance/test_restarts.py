@@ -73,6 +73,7 @@ def test_what_changed_while_the_server_was_down_is_served_at_once(make_server: M
     assert server.plugin("same") == same
 
 
+@pytest.mark.soak  # test_faults does it under load
 def test_a_killed_worker_is_replaced_and_the_watching_goes_on(make_server: MakeServer) -> None:
     server = make_server().start()
     server.write("watched", source("watched", "0"))
@@ -86,6 +87,7 @@ def test_a_killed_worker_is_replaced_and_the_watching_goes_on(make_server: MakeS
         server.wait_says("watched", str(turn))
 
 
+@pytest.mark.soak  # test_faults does it under load
 def test_hup_under_way_keeps_serving(make_server: MakeServer) -> None:
     server = make_server().start()
     server.write("steady", source("steady", "one"))
@@ -175,6 +177,7 @@ def test_the_database_goes_away_and_comes_back(make_server: MakeServer, postgres
     assert server.log().count("the database is away") <= 2 * (1 + 2 * 2) + 2, server.log()
 
 
+@pytest.mark.soak  # test_faults does it under load
 def test_listeners_that_are_terminated_come_back(make_server: MakeServer) -> None:
     server = make_server().start()
     server.write("heard", source("heard", "one"))

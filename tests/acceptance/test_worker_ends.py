@@ -147,7 +147,7 @@ def test_the_port_of_a_killed_master_is_free_at_once_and_the_request_ends(
     waits = f"import time\n        while not os.path.exists({str(gate)!r}): time.sleep(0.01)"
     server.write("slow", ending("slow", waits, "whole"))
     server.wait_everywhere("/plugins/slow", lambda answer: answer.status == 200)
-    wait_until(lambda: "slow: serving" in server.log(), "it is served")
+    wait_until(lambda: server.log().count("slow: serving") == 2, "each worker serves it")
     connection = server.connect()
     connection.request("GET", "/slow")
     assert server.process is not None
