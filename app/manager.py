@@ -24,7 +24,7 @@ from app.publishing.publisher import Publisher
 from app.publishing.refusals import Refusals
 from app.publishing.trial import TrialRunner
 from app.publishing.watcher import SourceWatcher
-from app.records import PluginFailure, PluginRow, ServedRow
+from app.records import ServedRow
 from app.routing.application import LiveApp
 from app.serving.crashes import LoadMarker
 from app.serving.host_files import HostFiles
@@ -95,7 +95,8 @@ class PluginManager:
         admin = self._database.share(
             "the admin API", max(1, settings.threads // 2), timeout=ADMIN_SHARE_SECONDS
         )
-        self._admin = Repository(admin)
+        self.rows = Repository(admin)
+        """The rows, as the admin side reads them."""
         self._trial = TrialRunner(url, plugins_dir=settings.plugins_dir)
         self._publisher = Publisher(
             settings.plugins_dir,
@@ -253,22 +254,6 @@ class PluginManager:
 
     # --- what the admin side calls -----------------------------------------------------------
 
-    def list_plugins(self) -> list[PluginRow]:
-        """Return all registered plugins, by name."""
-        return self._admin.list_rows()
-
-    def list_failures(self) -> list[PluginFailure]:
-        """Return the folders that never were valid plugins, by name."""
-        return self._admin.failures.list_all()
-
-    def find_plugin(self, name: str) -> PluginRow | None:
-        """Return a registered plugin, None if there is none of this name."""
-        return self._admin.find_row(name)
-
-    def find_failure(self, name: str) -> PluginFailure | None:
-        """Return why a folder is no valid plugin, None if nothing is known."""
-        return self._admin.failures.find(name)
-
     def reload(self, name: str) -> ServedRow:
         """Compile, try and publish a plugin again, also if its source did not change.
 
@@ -283,9 +268,9 @@ class PluginManager:
         """
         if self._publisher.has_folder(name):
             self._publisher.publish(name)
-            row = next(iter(self._admin.served_rows([name])), None)
+            row = next(iter(self.rows.served_rows([name])), None)
         else:
-            row = self._admin.raise_generation(name)
+            row = self.rows.raise_generation(name)
         if row is None:
             raise UnknownPluginError(name)
         return row
@@ -296,7 +281,7 @@ class PluginManager:
         Raises:
             UnknownPluginError: there is no such row.
         """
-        row = self._admin.toggle(name)
+        row = self.rows.toggle(name)
         if row is None:
             raise UnknownPluginError(name)
         return row

@@ -1,9 +1,12 @@
 """The server's own routes: each is behind the guard, unless it says here that it is open."""
 
-from app.admin.controller import HealthResource, PluginsResource, WorkersResource
 from app.admin.guard import Guard
+from app.admin.health import HealthResource
+from app.admin.plugins import PluginsResource
+from app.admin.processes import WorkersResource
 from app.loading.routes import SERVER, Route
 from app.manager import PluginManager
+from app.routing.server_routes import LIVE, PLUGIN, PLUGINS, READY, RELOAD, TOGGLE, WORKERS
 
 
 def admin_routes(manager: PluginManager, guard: Guard) -> tuple[Route, ...]:
@@ -12,15 +15,15 @@ def admin_routes(manager: PluginManager, guard: Guard) -> tuple[Route, ...]:
     return (
         *_guarded(
             guard,
-            Route(SERVER, "/plugins", plugins),
-            Route(SERVER, "/plugins/{name}", plugins, "named"),
-            Route(SERVER, "/plugins/{name}/reload", plugins, "reload"),
-            Route(SERVER, "/plugins/{name}/toggle", plugins, "toggle"),
-            Route(SERVER, "/workers", WorkersResource(manager)),
+            Route(SERVER, PLUGINS, plugins),
+            Route(SERVER, PLUGIN, plugins, "named"),
+            Route(SERVER, RELOAD, plugins, "reload"),
+            Route(SERVER, TOGGLE, plugins, "toggle"),
+            Route(SERVER, WORKERS, WorkersResource(manager)),
         ),
         # Open: they tell nobody more than whether to send requests here.
-        Route(SERVER, "/health/live", health, "live"),
-        Route(SERVER, "/health/ready", health, "ready"),
+        Route(SERVER, LIVE, health, "live"),
+        Route(SERVER, READY, health, "ready"),
     )
 
 

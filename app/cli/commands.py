@@ -6,7 +6,7 @@ Each command imports what it needs when it runs, so that `benana --help` answers
 import os
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Never
 from urllib.parse import quote
@@ -15,7 +15,7 @@ import click
 
 from app.cli.options import calls_a_server, settings_of
 from app.cli.terminal import echo_failure, echo_table, fault_line, plain, show_json, status_text
-from app.errors import BenanaError, DatabaseUnavailableError, PluginError, SettingsError
+from app.errors import BenanaError, SettingsError
 from app.settings import Settings
 
 NEW_SECONDS = 3.0
@@ -132,45 +132,10 @@ def check(paths: tuple[Path, ...]) -> None:
     Each is tried in a process of its own. Its database is DATABASE_URL, or else Benana's own
     while that runs; what it writes there is rolled back.
     """
-    from app.cli.local_database import running_database
-    from app.publishing.discovery import list_left_out, read_source, rules_of
-    from app.publishing.trial import TrialRunner
+    from app.cli.check import check_folders
 
-    settings = Settings.from_environment()
-    runner = TrialRunner(running_database(settings))
-    failed = False
-    try:
-        for number, path in enumerate(paths):
-            if number:
-                click.echo()
-            folder = Path(os.path.abspath(path))  # noqa: PTH100 - a link has the plugin's name
-            try:
-                source = read_source(folder.parent, folder, folder.name, settings.max_source_mb)
-                _, report = runner.run(source)
-            except PluginError as error:
-                failed = True
-                echo_failure(folder.name, fault_line(error.as_record()))
-            except DatabaseUnavailableError as error:
-                failed = True
-                echo_failure(folder.name, plain(str(error)))
-            else:
-                title, version = click.style(folder.name, bold=True), report.metadata.version
-                click.echo(f"{title}  {status_text('ok')}  version {plain(version)}")
-                endpoints = [
-                    (found.method, found.path, found.handler) for found in report.endpoints
-                ]
-                echo_table(endpoints or [("no routes",)], indent="  ")
-            _echo_left_out(list_left_out(folder, rules_of(folder)))
-    finally:
-        runner.close()
-    if failed:
+    if not check_folders(paths):
         click.get_current_context().exit(1)
-
-
-def _echo_left_out(paths: Sequence[tuple[str, str]]) -> None:
-    if paths:
-        click.echo("  left out:")
-        echo_table([(plain(path), f"by {plain(by)}") for path, by in paths], indent="    ")
 
 
 @main.command("list", options_metavar="[--json] [--server URL]")

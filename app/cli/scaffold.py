@@ -6,7 +6,7 @@ from pathlib import Path
 
 from app.errors import BenanaError
 from app.records import is_plugin_name
-from app.routing.table import RESERVED_SEGMENTS
+from app.routing.server_routes import RESERVED_SEGMENTS
 
 _MAIN = '''\
 """The plugin {name}: save this file, and every worker serves the change."""

@@ -27,6 +27,7 @@ from app.database.sqlstates import reason_of
 from app.database.timeouts import ListenerTimes
 from app.records import is_plugin_name
 from app.settings import Settings
+from app.threads import start_thread
 
 log = logging.getLogger(__name__)
 
@@ -95,8 +96,7 @@ class ChangeListener:
         """Start the thread, in the process that is to run it."""
         self._wake_read, self._wake_write = os.pipe()
         self._conditions.hold("listening", "changes of the rows are not noticed yet")
-        self._thread = threading.Thread(target=self._run, name="benana-listener", daemon=True)
-        self._thread.start()
+        self._thread = start_thread("benana-listener", self._run)
 
     def stop(self, timeout: float = 2.0) -> None:
         """End the thread at once; once is enough."""

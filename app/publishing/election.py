@@ -8,7 +8,6 @@ the same election, whoever their master is.
 
 import errno
 import fcntl
-import json
 import logging
 import math
 import os
@@ -16,15 +15,14 @@ import stat
 import tempfile
 import threading
 import time
-import zlib
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import UTC, datetime
 from pathlib import Path
 
 from app.conditions import Condition, Conditions
-from app.files import make_private, open_regular
-from app.health import ADOPTED, LOOK_SECONDS
+from app.files import make_private
+from app.health import LOOK_SECONDS
+from app.publishing.host_board import Board, Word
 
 log = logging.getLogger(__name__)
 
@@ -43,12 +41,6 @@ PROBE_SECONDS = 2.0
 # Were it a pipe, to open it for appending would wait for a reader without end.
 _OPEN_FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
 _PROBE_BYTES = 4096
-_MAX_TOLD = 500
-_ROOM_BYTES = 16_384
-"""Written once: what has its place on a disk can be written over when that is full."""
-
-_HEADER = "{pid:010d} {beat:020d} {length:010d} {checksum:010d}\n"
-_HEADER_BYTES = len(_HEADER.format(pid=0, beat=0, length=0, checksum=0))
 
 FIRST_LOOK = "watching:root"
 """What is held from the election on until all folders have been looked at, or why they cannot."""
@@ -87,13 +79,11 @@ class Election:
         self._probe_seconds = probe_seconds
         self._folder = artifacts_dir
         self._path = str(artifacts_dir / ".watch.lock")
-        self._board = str(artifacts_dir / ".watching")
+        self._board = Board(str(artifacts_dir / ".watching"))
         self._conditions = conditions
         self._lock = threading.Lock()
         """Guards the file: the thread that watches takes it, the one of the health tells in it."""
         self._file = -1
-        self._told: tuple[int, int] | None = None
-        """The length and the checksum of what was told last."""
         self._probe_at = 0.0
         self._went_on_at = math.inf
         """When the thread that watches came to its next step, in monotonic seconds."""
@@ -103,7 +93,7 @@ class Election:
         """What keeps this process from standing for it."""
         self._heard: tuple[Condition, ...] | None = None
         """What the one that watches has said, None as long as it was not heard."""
-        self._heard_header = b""
+        self._heard_word: Word | None = None
         self._heard_at: float | None = None
         """When the one that watches was heard last, or it was begun to listen."""
         self._rival: int | None = None
@@ -144,7 +134,7 @@ class Election:
         self._conditions.clear_all()  # of a former time: all is looked at again
         self._conditions.hold(FIRST_LOOK, _FIRST_LOOK)
         with self._lock:
-            self._file, self._told, self._probe_at = file, None, 0.0
+            self._file, self._probe_at = file, 0.0
             self.go_on()
             with suppress(OSError):
                 os.ftruncate(file, 0)  # what the one before has said counts no more
@@ -222,10 +212,12 @@ class Election:
         elif not silent:
             self._own.hold("watching", _UNHEARD)
         else:
+            word = self._heard_word
+            who = "of which nothing was heard" if word is None else f"pid {word.pid}"
             self._own.hold(
                 "watching",
                 "nobody watches on this host, so no edit is seen: the process that must "
-                f"({_pid_of(self._heard_header)}) says nothing in {self._board}; end it, and "
+                f"({who}) says nothing in {self._board.path}; end it, and "
                 "another one watches",
             )
         return self._own.held() or self._heard or ()
@@ -260,85 +252,32 @@ class Election:
             self._conditions.clear("artifacts")
 
     def _tell(self) -> None:
-        held = self._conditions.held()
-        told = [
-            {"key": c.key, "what": c.what, "plugin": c.plugin, "since": c.since.isoformat()}
-            for c in held[:_MAX_TOLD]
-        ]
-        body = json.dumps(told).encode()
-        length, checksum = len(body), zlib.crc32(body)
-        header = _HEADER.format(
-            pid=os.getpid(), beat=time.monotonic_ns(), length=length, checksum=checksum
-        )
         try:
-            file = os.open(self._board, _OPEN_FLAGS, 0o600)
-            try:
-                found = os.fstat(file)
-                if found.st_mode & 0o077:
-                    make_private(file)
-                if found.st_size < _ROOM_BYTES:
-                    os.pwrite(file, bytes(_ROOM_BYTES), 0)
-                    self._told = None
-                if self._told != (length, checksum):
-                    os.pwrite(file, body, _HEADER_BYTES)
-                os.pwrite(file, header.encode(), 0)  # last: it makes the body count
-            finally:
-                os.close(file)
-            self._told = length, checksum
+            self._board.write(self._conditions.held())
             self._own.clear("telling")
         except OSError as error:
             self._own.hold(
                 "telling",
                 "the other processes of this host do not hear what is wrong: "
-                f"{self._board} cannot be written to ({error.strerror}); free space or make it "
-                "writable",
+                f"{self._board.path} cannot be written to ({error.strerror}); free space or make "
+                "it writable",
             )
 
     def _hear(self) -> None:
         if self._heard_at is None:
-            self._heard_at, self._heard_header = time.monotonic(), b""
-        header, heard = b"", None
-        try:
-            file, _ = open_regular(self._board)
-            try:
-                header = os.pread(file, _HEADER_BYTES, 0)
-                if header != self._heard_header:
-                    same = header.split()[2:] == self._heard_header.split()[2:]
-                    heard = self._heard if same else None
-                    heard = _read(file, header) if heard is None else heard
-            finally:
-                os.close(file)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            log.debug("nothing heard of who watches: %s", error)  # the silence counts
-        if heard is None:
-            return
+            self._heard_at, self._heard_word = time.monotonic(), None
+        word = self._board.read(self._heard_word)
+        if word is None:
+            return  # the silence counts
         # A first word may be of a former server's: it counts if it is of the one that holds the
         # lock, and not if it is old; else the next word does.
-        if self._heard_header or self._is_of_rival(header):
-            self._heard, self._heard_at = heard, time.monotonic()
-        self._heard_header = header
+        if self._heard_word is not None or self._is_of_rival(word):
+            self._heard, self._heard_at = word.conditions, time.monotonic()
+        self._heard_word = word
 
-    def _is_of_rival(self, header: bytes) -> bool:
-        pid, beat, *_ = map(int, header.split())
-        age = (time.monotonic_ns() - beat) / 1e9
-        return pid == self._rival and 0 <= age < self.silent_seconds
-
-
-def _read(file: int, header: bytes) -> tuple[Condition, ...] | None:
-    """Return what a header announces, None if it is just being written."""
-    _, _, length, checksum = map(int, header.split())
-    body = os.pread(file, length, _HEADER_BYTES)
-    if zlib.crc32(body) != checksum:
-        return None
-    return tuple(
-        Condition(
-            ADOPTED + found["key"],
-            found["what"],
-            found["plugin"],
-            datetime.fromisoformat(found["since"]).astimezone(UTC),
-        )
-        for found in json.loads(body)
-    )
+    def _is_of_rival(self, word: Word) -> bool:
+        age = (time.monotonic_ns() - word.beat) / 1e9
+        return word.pid == self._rival and 0 <= age < self.silent_seconds
 
 
 def _number_in(file: int) -> int | None:
@@ -346,7 +285,3 @@ def _number_in(file: int) -> int | None:
         return int(os.pread(file, 20, 0))
     except (OSError, ValueError):
         return None
-
-
-def _pid_of(header: bytes) -> str:
-    return f"pid {int(header.split()[0])}" if header else "of which nothing was heard"

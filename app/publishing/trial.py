@@ -3,9 +3,7 @@
 import json
 import os
 import random
-import re
 import select
-import signal
 import socket
 import subprocess
 import sys
@@ -16,18 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from app.errors import (
-    CompileError,
-    DatabaseUnavailableError,
     LoadError,
     SupersededError,
     TrialError,
 )
-from app.package.archive import source_label
-from app.plugin import PluginMetadata
 from app.publishing.compiler import MAX_ARCHIVE_BYTES
-from app.publishing.manifest import complete_metadata
 from app.publishing.parcel import memory_file, temporary_folder, write_parcel
-from app.records import Artifact, Endpoint, PluginSource, TrialReport
+from app.publishing.trial_verdict import judge
+from app.records import Artifact, PluginSource, TrialReport
 
 TRIAL_SECONDS = 5.0
 COMPILE_SECONDS = 20.0
@@ -48,8 +42,6 @@ TRANSIENT_PAUSES = (0.2, 0.4, 0.8)
 MAX_REPORT_BYTES = 8 * 1024 * 1024
 
 Process = subprocess.Popen[bytes] | None
-
-_FAULT_FRAME = re.compile(r'^\s*File "(?P<file>[^"]+)", line (?P<line>\d+)', re.MULTILINE)
 
 
 class TrialRunner:
@@ -128,7 +120,7 @@ class TrialRunner:
             if end:
                 limits = self._compile_seconds, self._seconds
                 said = text.decode(errors="replace")
-                return _judge(source, said, json.loads(end), archive, limits)
+                return judge(source, said, json.loads(end), archive, limits)
             if self._stopped:
                 raise SupersededError("the server stops")
             self._drop(process)  # it was killed, or hangs: that says nothing of the plugin
@@ -263,68 +255,3 @@ def _read_both(
             while len(parts[report]) < MAX_REPORT_BYTES and (chunk := os.read(report, 65536)):
                 parts[report] += chunk
     return bytes(parts[report]), bytes(parts[status])
-
-
-def _judge(
-    source: PluginSource,
-    text: str,
-    end: dict[str, Any],
-    archive: bytes,
-    limits: tuple[float, float],
-) -> tuple[Artifact, TrialReport]:
-    """Accept a trial only with exit code 0 *and* its report."""
-    plugin = source.name
-    lines = text.splitlines()
-    phase = next((line[1:] for line in reversed(lines) if line.startswith("@")), "compile")
-    answer = lines[-1] if lines and lines[-1].startswith("{") else ""
-    if end["code"] != 0 or end["timed_out"] or not answer:
-        if phase == "compile":
-            path = next((line[1:] for line in reversed(lines) if line.startswith("=")), "null")
-            raise CompileError(plugin, _how_compiling_ended(end, limits[0]), file=json.loads(path))
-        file, line = _fault_place(source, text)
-        raise LoadError(plugin, _how_it_ended(end, limits[1]), phase=phase, file=file, line=line)
-    found = json.loads(answer)
-    if "unavailable" in found:
-        raise DatabaseUnavailableError(found["unavailable"])
-    if "error" in found:
-        kind = CompileError if found["error"]["phase"] == CompileError.phase else LoadError
-        more = {key: found[key] for key in ("trace", "transient", "outside") if key in found}
-        raise kind(plugin, **more, **found["error"])
-    artifact = Artifact(plugin, source.digest, found["sha256"], archive)
-    if not artifact.is_intact():
-        raise LoadError(plugin, "its archive is not what was compiled; reload it", phase="compile")
-    return artifact, TrialReport(
-        complete_metadata(PluginMetadata(*found["metadata"]), source),
-        tuple(Endpoint(*parts) for parts in found["endpoints"]),
-        {template: (file, line) for template, (file, line) in found["places"].items()},
-    )
-
-
-def _how_compiling_ended(end: dict[str, Any], seconds: float) -> str:
-    code = end["code"]
-    if end["timed_out"] or code == -signal.SIGXCPU:
-        found = f"it does not compile within {seconds:g} s"
-    elif code < 0:
-        found = f"it ends Python's compiler with {signal.Signals(-code).name}"
-    else:
-        found = f"it ends Python's compiler with exit code {code}"
-    return f"{found}; make it smaller and less nested, or keep its data in a file that it reads"
-
-
-def _how_it_ended(end: dict[str, Any], seconds: float) -> str:
-    code = end["code"]
-    if end["timed_out"]:
-        return f"it did not return within {seconds:g} s, expected it to return at once"
-    if code == -signal.SIGXCPU:
-        return f"it used more than {seconds:g} s of CPU time"
-    if code < 0:
-        return f"it killed its process with {signal.Signals(-code).name}"
-    return f"it ended its process with exit code {code}, expected a return"
-
-
-def _fault_place(source: PluginSource, text: str) -> tuple[str | None, int | None]:
-    label = source_label(source.name, source.digest)
-    for match in _FAULT_FRAME.finditer(text):
-        if match["file"].startswith(label):
-            return match["file"][len(label) :], int(match["line"])
-    return None, None

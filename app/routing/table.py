@@ -19,11 +19,8 @@ from app.routing.conflict_errors import (
     reserved_conflict,
 )
 from app.routing.overlay import MERGED_SHARE, SMALL, Draft, OverlayMap
+from app.routing.server_routes import RESERVED_SEGMENTS
 from app.uri_templates import first_segment, has_fields, normal_path
-
-RESERVED_SEGMENTS = frozenset(
-    {"plugins", "workers", "health", "metrics", "openapi.json", "swagger", "ui"}
-)
 
 Match = tuple[object, MethodMap, dict[str, Any], str | None]
 _FIELDS = None

@@ -12,7 +12,9 @@ from app.admin.guard import Guard
 from app.admin.problems import Problem
 from app.admin.routes import admin_routes
 from app.loading.routes import Route
+from app.routing.server_routes import RESERVED_SEGMENTS, TEMPLATES
 from app.settings import Settings
+from app.uri_templates import first_segment
 
 OPEN = {"/health/live", "/health/ready"}
 
@@ -62,3 +64,9 @@ def test_health_is_open() -> None:
     for route in routes(manager):
         if route.template in OPEN:
             call(route, "GET")
+
+
+def test_no_route_of_the_server_begins_with_a_segment_that_a_plugin_may_have() -> None:
+    every = routes(Mock())
+    assert {route.template for route in every} == set(TEMPLATES)
+    assert {first_segment(route.template) for route in every} < RESERVED_SEGMENTS

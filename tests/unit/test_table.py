@@ -20,7 +20,8 @@ from app.loading.routes import SERVER, Route
 from app.loading.segment_router import template_fault
 from app.routing.application import LiveApp
 from app.routing.conflicts import find_conflict
-from app.routing.table import RESERVED_SEGMENTS, RouteTable
+from app.routing.server_routes import RESERVED_SEGMENTS
+from app.routing.table import RouteTable
 from app.uri_templates import FIELD_PATTERN
 from tests.support.wsgi import call, json_of, put, resource
 

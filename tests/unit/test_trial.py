@@ -129,7 +129,7 @@ def test_after_its_end_nothing_starts_it_again(runner: TrialRunner) -> None:
 def test_a_forked_child_of_a_plugin_does_not_hold_up_the_end(runner: TrialRunner) -> None:
     """It holds a copy of every descriptor: the server's process is told, not only hung up on."""
     runner.prepare()
-    (helper,) = helpers()
+    (helper,) = wait_until(helpers, "it has its command line")  # a moment after its exec
     child = os.fork()
     if child == 0:
         signal.pause()

@@ -10,10 +10,10 @@ import pytest
 
 from app.errors import CompileError
 from app.package.archive import Archive
-from app.publishing import trial
 from app.publishing.compiler import compile_plugin
 from app.publishing.trial import TrialRunner
 from app.publishing.trial_server import _Child
+from app.publishing.trial_verdict import judge
 from app.records import PluginSource
 from tests.support.plugins import PLUGIN, source_of
 
@@ -119,7 +119,7 @@ def test_what_compiles_a_little_late_has_its_time_all_the_same() -> None:
 def test_a_compiler_that_crashes_is_named_with_the_file(end: dict[str, object], said: str) -> None:
     report = '@compile\n="a.py"\n="sub/deep.py"\nFatal Python error: Segmentation fault\n'
     with pytest.raises(CompileError, match=said) as caught:
-        trial._judge(sample(), report, end, b"", (20.0, 5.0))
+        judge(sample(), report, end, b"", (20.0, 5.0))
     assert caught.value.file == "sub/deep.py"
 
 

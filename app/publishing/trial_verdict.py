@@ -1,0 +1,79 @@
+"""What came of a trial: its report, or why there is none."""
+
+import json
+import re
+import signal
+from typing import Any
+
+from app.errors import CompileError, DatabaseUnavailableError, LoadError
+from app.package.archive import source_label
+from app.plugin import PluginMetadata
+from app.publishing.manifest import complete_metadata
+from app.records import Artifact, Endpoint, PluginSource, TrialReport
+
+_FAULT_FRAME = re.compile(r'^\s*File "(?P<file>[^"]+)", line (?P<line>\d+)', re.MULTILINE)
+
+
+def judge(
+    source: PluginSource,
+    text: str,
+    end: dict[str, Any],
+    archive: bytes,
+    limits: tuple[float, float],
+) -> tuple[Artifact, TrialReport]:
+    """Accept a trial only with exit code 0 *and* its report."""
+    plugin = source.name
+    lines = text.splitlines()
+    phase = next((line[1:] for line in reversed(lines) if line.startswith("@")), "compile")
+    answer = lines[-1] if lines and lines[-1].startswith("{") else ""
+    if end["code"] != 0 or end["timed_out"] or not answer:
+        if phase == "compile":
+            path = next((line[1:] for line in reversed(lines) if line.startswith("=")), "null")
+            raise CompileError(plugin, _how_compiling_ended(end, limits[0]), file=json.loads(path))
+        file, line = _fault_place(source, text)
+        raise LoadError(plugin, _how_it_ended(end, limits[1]), phase=phase, file=file, line=line)
+    found = json.loads(answer)
+    if "unavailable" in found:
+        raise DatabaseUnavailableError(found["unavailable"])
+    if "error" in found:
+        kind = CompileError if found["error"]["phase"] == CompileError.phase else LoadError
+        more = {key: found[key] for key in ("trace", "transient", "outside") if key in found}
+        raise kind(plugin, **more, **found["error"])
+    artifact = Artifact(plugin, source.digest, found["sha256"], archive)
+    if not artifact.is_intact():
+        raise LoadError(plugin, "its archive is not what was compiled; reload it", phase="compile")
+    return artifact, TrialReport(
+        complete_metadata(PluginMetadata(*found["metadata"]), source),
+        tuple(Endpoint(*parts) for parts in found["endpoints"]),
+        {template: (file, line) for template, (file, line) in found["places"].items()},
+    )
+
+
+def _how_compiling_ended(end: dict[str, Any], seconds: float) -> str:
+    code = end["code"]
+    if end["timed_out"] or code == -signal.SIGXCPU:
+        found = f"it does not compile within {seconds:g} s"
+    elif code < 0:
+        found = f"it ends Python's compiler with {signal.Signals(-code).name}"
+    else:
+        found = f"it ends Python's compiler with exit code {code}"
+    return f"{found}; make it smaller and less nested, or keep its data in a file that it reads"
+
+
+def _how_it_ended(end: dict[str, Any], seconds: float) -> str:
+    code = end["code"]
+    if end["timed_out"]:
+        return f"it did not return within {seconds:g} s, expected it to return at once"
+    if code == -signal.SIGXCPU:
+        return f"it used more than {seconds:g} s of CPU time"
+    if code < 0:
+        return f"it killed its process with {signal.Signals(-code).name}"
+    return f"it ended its process with exit code {code}, expected a return"
+
+
+def _fault_place(source: PluginSource, text: str) -> tuple[str | None, int | None]:
+    label = source_label(source.name, source.digest)
+    for match in _FAULT_FRAME.finditer(text):
+        if match["file"].startswith(label):
+            return match["file"][len(label) :], int(match["line"])
+    return None, None

@@ -1,0 +1,18 @@
+"""The URI templates of the server's own routes, and the first segments that no plugin may have."""
+
+from app.uri_templates import first_segment
+
+PLUGINS = "/plugins"
+PLUGIN = "/plugins/{name}"
+RELOAD = "/plugins/{name}/reload"
+TOGGLE = "/plugins/{name}/toggle"
+WORKERS = "/workers"
+LIVE = "/health/live"
+READY = "/health/ready"
+
+TEMPLATES = (PLUGINS, PLUGIN, RELOAD, TOGGLE, WORKERS, LIVE, READY)
+
+KEPT_SEGMENTS = frozenset({"metrics", "openapi.json", "swagger", "ui"})
+"""What the server will have one day."""
+
+RESERVED_SEGMENTS = KEPT_SEGMENTS | {first_segment(template) for template in TEMPLATES}
