@@ -3,7 +3,7 @@
 from app.admin.guard import Guard
 from app.admin.health import HealthResource
 from app.admin.plugins import PluginsResource
-from app.admin.processes import WorkersResource
+from app.admin.workers import WorkersResource
 from app.loading.routes import SERVER, Route
 from app.manager import PluginManager
 from app.routing.server_routes import LIVE, PLUGIN, PLUGINS, READY, RELOAD, TOGGLE, WORKERS

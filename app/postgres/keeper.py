@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from app.postgres.processes import Restarts
+from app.postgres.restarts import Restarts
 from app.threads import STOP_SECONDS, OwnThread
 
 log = logging.getLogger(__name__)

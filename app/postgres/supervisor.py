@@ -22,9 +22,10 @@ from app.postgres.binaries import reachable_install, server_version
 from app.postgres.clusters import discard_new_cluster, find_cluster, new_cluster_folder
 from app.postgres.leftovers import Leftovers
 from app.postgres.log_file import LogFile
-from app.postgres.processes import FolderLock, Restarts, Watch
+from app.postgres.processes import FolderLock, Watch
 from app.postgres.programs import Programs
 from app.postgres.reports import ServerLog, report
+from app.postgres.restarts import Restarts
 from app.postgres.sockets import accepts_connections, make_socket_folder, socket_folder
 from app.postgres.users import NAME, owner_of, user_name
 

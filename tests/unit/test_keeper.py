@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from app.postgres.keeper import Keeper, SupervisorProcess
-from app.postgres.processes import Restarts
+from app.postgres.restarts import Restarts
 
 WAITS = "import os; os.write(1, b'ready\\n'); os.read(0, 1)"
 FAILS = "print('failed'); print('the disk is full')"
