@@ -103,7 +103,7 @@ class Activity:
 
     def _name(self, number: int) -> str:
         entry = number % (len(self._names) // _NAME_BYTES) * _NAME_BYTES
-        found, text = _ENTRY.unpack_from(self._names, entry)
-        if found != number:
+        entered, text = _ENTRY.unpack_from(self._names, entry)
+        if entered != number:
             return "a route whose name made room for others"
         return str(text.rstrip(b"\0").decode("utf-8", "replace"))

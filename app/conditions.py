@@ -52,8 +52,8 @@ class Conditions:
         with self._lock:
             held = self._held.get(key)
             since = datetime.now(UTC) if held is None else held.since
-            self._held[key] = found = Condition(key, what, plugin, since)
-        if found != held:
+            self._held[key] = condition = Condition(key, what, plugin, since)
+        if condition != held:
             self._changed()
 
     def clear(self, key: str) -> None:

@@ -62,11 +62,11 @@ def open_regular(path: str | os.PathLike[str]) -> tuple[int, int]:
         OSError: it cannot be opened; with EINVAL if it is no regular file.
     """
     handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
-    found = os.fstat(handle)
-    if not stat.S_ISREG(found.st_mode):
+    status = os.fstat(handle)
+    if not stat.S_ISREG(status.st_mode):
         os.close(handle)
         raise OSError(errno.EINVAL, "it is no regular file", os.fspath(path))
-    return handle, found.st_size
+    return handle, status.st_size
 
 
 def make_private(descriptor: int) -> None:

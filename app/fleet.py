@@ -58,10 +58,10 @@ class Fleet:
         """
         deadline = time.monotonic() + seconds
         while True:
-            found = self.convergence(row)
+            convergence = self.convergence(row)
             left = deadline - time.monotonic()
-            if not found.behind or found.failed or left <= 0:
-                return found
+            if not convergence.behind or convergence.failed or left <= 0:
+                return convergence
             time.sleep(min(LOOK_SECONDS, left))
 
     def workers(self) -> list[WorkerRow]:

@@ -138,10 +138,10 @@ class Health(OwnThread):
             self._stirred = False
             wait = self._look_seconds
             try:
-                found, wait = self._look()
-                if found != before:
+                report, wait = self._look()
+                if report != before:
                     self._on_turn()
-                before = found
+                before = report
             except Exception:
                 # A fault of ours must not end the thread: the others would take the host for dead.
                 log.exception("a look at this process's health failed")
@@ -154,8 +154,8 @@ class Health(OwnThread):
         wait = self._look_seconds
         if self._host is not None:
             wait = min(wait, self._host.look())
-        found = self.report()
+        report = self.report()
         now = time.monotonic()
-        own = [reason for reason in found.reasons if not reason.key.startswith(ADOPTED)]
-        due = self._turns.look(found.status, found.serves, own, now)
-        return found, min(wait, due - now)
+        own = [reason for reason in report.reasons if not reason.key.startswith(ADOPTED)]
+        due = self._turns.look(report.status, report.serves, own, now)
+        return report, min(wait, due - now)

@@ -163,9 +163,9 @@ def post_worker_init(worker: Any) -> None:
 
 def worker_exit(_server: Any, _worker: Any) -> None:
     """Clean the plugins up; a worker that never came to load them has nothing to stop."""
-    found = sys.modules.get("app.wsgi")
-    if found is not None and found.application.app is not None:
-        found.application.app.manager.stop()
+    wsgi = sys.modules.get("app.wsgi")
+    if wsgi is not None and wsgi.application.app is not None:
+        wsgi.application.app.manager.stop()
 
 
 # --- steps -----------------------------------------------------------------------------------
@@ -267,8 +267,8 @@ def _refuse_busy_port(configuration: Any) -> None:
 
 def _refuse_busy(host: str, port: int) -> None:
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        family, kind, protocol, _, address = found[0]
+        resolved = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        family, kind, protocol, _, address = resolved[0]
         with socket.socket(family, kind, protocol) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)

@@ -24,7 +24,7 @@ _UNSAFE = re.compile(
 
 def one_line(text: str) -> str:
     r"""Return a text with all that could make more than a line of it escaped, as in `\n`."""
-    return _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    return _UNSAFE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
 class LineFormatter(logging.Formatter):

@@ -28,8 +28,8 @@ class Presence:
         """
         if self.machine is None or self.started is None or self.machine != _machine():
             return False
-        found = _look_up(self.pid)
-        return found is not None and found != self.started
+        started = _look_up(self.pid)
+        return started is not None and started != self.started
 
 
 def own_presence() -> Presence:

@@ -154,7 +154,7 @@ def _under_test(loaded: LoadedPlugin) -> PluginUnderTest:
     return PluginUnderTest(
         name=loaded.name,
         metadata=loaded.metadata,
-        endpoints=tuple(found for route in loaded.routes for found in route.endpoints),
+        endpoints=tuple(endpoint for route in loaded.routes for endpoint in route.endpoints),
         instance=loaded.instance,
         context=loaded.context,
         client=webtest.TestApp(app),

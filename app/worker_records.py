@@ -138,9 +138,9 @@ def _absent(workers: Sequence[WorkerLoad]) -> list[WorkerLoad]:
     for worker in workers:
         if worker.crew is not None:
             crews.setdefault((worker.crew.machine, worker.crew.master), []).append(worker)
-    found = []
+    absent = []
     for here in crews.values():
         wanted = max(worker.crew.size for worker in here if worker.crew is not None)
         one = WorkerLoad(here[0].host, None, None, absent=NOT_THERE)
-        found += [one] * (wanted - len(here))
-    return found
+        absent += [one] * (wanted - len(here))
+    return absent

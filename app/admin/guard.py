@@ -130,7 +130,7 @@ def _check_peer(req: falcon.Request) -> None:
     uid = uid_of_peer(req.env.get("gunicorn.socket"))
     if uid is not None and is_own_user(uid):
         return
-    found = (
+    reason = (
         "it cannot be told whose process made this call (it has closed its connection, or runs "
         "in another container)"
         if uid is None
@@ -139,5 +139,5 @@ def _check_peer(req: falcon.Request) -> None:
     raise Problem(
         403,
         "Without a token, admin writes are taken from processes of the server's own user "
-        f"({os.geteuid()}) and of root alone, and {found}. {_ADVICE}",
+        f"({os.geteuid()}) and of root alone, and {reason}. {_ADVICE}",
     )

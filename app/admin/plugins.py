@@ -98,17 +98,19 @@ class PluginsResource:
     def _await(self, row: ServedRow, seconds: float) -> dict[str, Any]:
         """Wait for all processes; 504 names those that do not follow in time, or cannot at all."""
         began = time.monotonic()
-        found = self._manager.fleet.wait(row, seconds)
-        workers = show_convergence(found)
-        if found.behind:
-            reasons = dict.fromkeys(filter(None, map(why_behind, found.behind)))
+        convergence = self._manager.fleet.wait(row, seconds)
+        workers = show_convergence(convergence)
+        if convergence.behind:
+            reasons = dict.fromkeys(filter(None, map(why_behind, convergence.behind)))
             what = f"generation {row.generation} of {row.name}"
             what = (
-                f"cannot load {what}" if found.failed else f"do not run {what} after {seconds:g} s"
+                f"cannot load {what}"
+                if convergence.failed
+                else f"do not run {what} after {seconds:g} s"
             )
             raise Problem(
                 504,
-                f"{len(found.behind)} of {found.total} workers {what}"
+                f"{len(convergence.behind)} of {convergence.total} workers {what}"
                 f"{': ' if reasons else ''}{'; '.join(reasons)}.",
                 members={"plugin": row.name, "generation": row.generation, "workers": workers},
             )

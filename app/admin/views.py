@@ -34,17 +34,17 @@ def show_plugin(
         "generation": row.generation,
         "error": error,
         "endpoints": [
-            {"method": found.method, "path": found.path, "handler": found.handler}
-            for found in row.endpoints
+            {"method": endpoint.method, "path": endpoint.path, "handler": endpoint.handler}
+            for endpoint in row.endpoints
         ],
     }
 
 
-def show_convergence(found: Convergence) -> dict[str, Any]:
+def show_convergence(convergence: Convergence) -> dict[str, Any]:
     """Return how many processes run what a row says, and who does not."""
     return {
-        "total": found.total,
-        "current": found.current,
+        "total": convergence.total,
+        "current": convergence.current,
         "behind": [
             {
                 "host": worker.host,
@@ -52,7 +52,7 @@ def show_convergence(found: Convergence) -> dict[str, Any]:
                 "generation": worker.load.generation if worker.load else None,
                 "error": worker.load.error if worker.load else _absence(worker),
             }
-            for worker in found.behind
+            for worker in convergence.behind
         ],
     }
 

@@ -37,7 +37,8 @@ def check_folders(paths: Sequence[Path]) -> bool:
                 title, version = click.style(folder.name, bold=True), report.metadata.version
                 click.echo(f"{title}  {status_text('ok')}  version {plain(version)}")
                 endpoints = [
-                    (found.method, found.path, found.handler) for found in report.endpoints
+                    (endpoint.method, endpoint.path, endpoint.handler)
+                    for endpoint in report.endpoints
                 ]
                 echo_table(endpoints or [("no routes",)], indent="  ")
             _echo_left_out(list_left_out(folder, rules_of(folder)))

@@ -168,10 +168,10 @@ def list_plugins(as_json: bool, **server: Any) -> None:
         ]
         shown = None if any(row[-1] for row in rows) else -1  # no errors, no column for them
         echo_table([row[:shown] for row in rows], header[:shown], right={3, 4})
-    for number, found in enumerate(failures):
+    for number, failure in enumerate(failures):
         if plugins or number:
             click.echo()
-        echo_failure(found["name"], fault_line(found["error"]))
+        echo_failure(failure["name"], fault_line(failure["error"]))
     _echo_reasons(call(settings, "GET", "/workers", list))
 
 
@@ -243,16 +243,16 @@ def _where_it_is_served(settings: Settings, name: str, folder: Path) -> str:
     deadline = time.monotonic() + NEW_SECONDS
     while True:
         try:
-            found = call(settings, "GET", f"/plugins/{name}", dict, NEW_SECONDS)
+            shown_plugin = call(settings, "GET", f"/plugins/{name}", dict, NEW_SECONDS)
         except NobodyAnswersError:
             return "No server runs; start it with `benana serve`, and call:"
         except ApiError as error:
             if error.status != 404:
                 return f"{error}\nOnce it is served, call:"
         else:
-            if found.get("source_path") == str(folder):
+            if shown_plugin.get("source_path") == str(folder):
                 return f"The server at {shown} serves it:"
-            source = plain(str(found.get("source_path")))
+            source = plain(str(shown_plugin.get("source_path")))
             return f"The server at {shown} has one of this name already, of {source}:"
         if time.monotonic() > deadline:
             return (

@@ -46,14 +46,12 @@ def _refuse_another_app(folder: Path) -> None:
     Raises:
         SettingsError: it would.
     """
-    found = importlib.machinery.PathFinder.find_spec("app", [str(folder)])
-    if found is None or found.origin is None:  # a folder that is no package comes last
+    spec = importlib.machinery.PathFinder.find_spec("app", [str(folder)])
+    if spec is None or spec.origin is None:  # a folder that is no package comes last
         return
-    if os.path.realpath(found.origin) != os.path.realpath(
-        Path(__file__).parents[1] / "__init__.py"
-    ):
+    if os.path.realpath(spec.origin) != os.path.realpath(Path(__file__).parents[1] / "__init__.py"):
         raise SettingsError(
-            f"{found.origin} would be imported instead of Benana's own package, which is called "
+            f"{spec.origin} would be imported instead of Benana's own package, which is called "
             "`app`, too. Start the server in another folder; BENANA_PLUGINS_DIR, "
             "BENANA_ARTIFACTS_DIR and BENANA_DATA_DIR say where its own folders are."
         )

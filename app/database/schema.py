@@ -85,11 +85,11 @@ def apply_schema(
             if cursor.fetchone() == (True,):
                 return False
             cursor.execute(_ANOTHER, ())
-            if (found := cursor.fetchone()) is not None:
+            if (row := cursor.fetchone()) is not None:
                 log.warning(
                     "the schema %s holds the tables of a Benana; this one makes its own in the "
                     "schema %s, the first of its search_path",
-                    *found,
+                    *row,
                 )
             cursor.execute(text)
             cursor.execute("COMMENT ON TABLE plugins IS %s", (mark,))

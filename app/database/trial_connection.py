@@ -165,12 +165,12 @@ class TrialConnection(SavepointConnection):
     def status(self) -> int:
         if self._loans and not self._loan.dirty:
             return psycopg2.extensions.STATUS_READY
-        found: int = Base.status.__get__(self)
-        return found
+        status: int = Base.status.__get__(self)
+        return status
 
     def get_transaction_status(self) -> int:
-        found = Base.get_transaction_status(self)
-        return _IDLE if self._loans and not self._loan.dirty and found != _FAILED else found
+        status = Base.get_transaction_status(self)
+        return _IDLE if self._loans and not self._loan.dirty and status != _FAILED else status
 
     def tpc_begin(self, *_: Any) -> None:
         raise psycopg2.NotSupportedError(f"a transaction in two phases: {_NOT_IN_A_TRIAL}")

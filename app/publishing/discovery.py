@@ -87,8 +87,8 @@ def read_source(
         )
     if not inside(root, folder):
         raise DiscoveryError(name, f"{folder} leads out of {root}; expected a folder inside of it")
-    found = _read_manifest(root, folder, name)
-    rules = Rules(found.ignore)
+    read = _read_manifest(root, folder, name)
+    rules = Rules(read.ignore)
     files = _read_files(root, folder, name, rules)
     for path, raw in files.items():
         if path.endswith(".py") and len(raw) > max_module_mb * 1024 * 1024:
@@ -103,7 +103,7 @@ def read_source(
         held = ", ".join(sorted(files)[:5]) or "no file"
         raise DiscoveryError(name, f"the folder holds {held}; expected main.py or plugin.py")
     default = (entry_file or ENTRY_FILES[0]).removesuffix(".py") + ":new_plugin"
-    manifest = replace(found, entry=found.entry or default)
+    manifest = replace(read, entry=read.entry or default)
     module = manifest.entry.partition(":")[0].replace(".", "/")
     if f"{module}.py" not in files and f"{module}/__init__.py" not in files:
         where = "which is not in the folder"
@@ -186,17 +186,17 @@ def _list_files(root: Path, folder: Path, name: str, rules: Rules) -> Iterator[t
                 pending.append((entry.path, f"{path}/"))
                 continue
             try:
-                found = entry.stat()
+                status = entry.stat()
             except OSError:
                 continue  # a broken link, or gone since
-            if not stat.S_ISREG(found.st_mode):
+            if not stat.S_ISREG(status.st_mode):
                 if path.endswith(".py") or path in {MANIFEST_NAME, REQUIREMENTS_NAME}:
                     raise DiscoveryError(
-                        name, f"{path} is {_kind(found.st_mode)}, expected a file", file=path
+                        name, f"{path} is {_kind(status.st_mode)}, expected a file", file=path
                     )
                 continue
             count += 1
-            size += found.st_size
+            size += status.st_size
             if count > MAX_FILES or size > MAX_BYTES:
                 raise _too_large(name)
             yield path, entry.path
@@ -214,7 +214,7 @@ def list_left_out(folder: Path, rules: Rules) -> list[tuple[str, str]]:
 
     Of a folder that is left out, nothing below it is named.
     """
-    found: list[tuple[str, str]] = []
+    left_out: list[tuple[str, str]] = []
     pending = [(str(folder), "")]
     left = MAX_ENTRIES
     while pending and left > 0:
@@ -228,8 +228,8 @@ def list_left_out(folder: Path, rules: Rules) -> list[tuple[str, str]]:
                         pending.append((entry.path, f"{path}/"))
                     continue
                 shown = f"{path}/" if is_folder else path
-                found.append((shown, rules.pattern_for(path, folder=is_folder)))
-    return sorted(found)
+                left_out.append((shown, rules.pattern_for(path, folder=is_folder)))
+    return sorted(left_out)
 
 
 _rules: dict[str, tuple[tuple[int, ...], Rules]] = {}
@@ -249,11 +249,11 @@ def rules_of(folder: Path, *, fresh: bool = True) -> Rules:
         return DEFAULT if known is None else known[1]
     place = f"{key}/{MANIFEST_NAME}"
     try:
-        found = os.stat(place)  # noqa: PTH116 - for each stamp
+        status = os.stat(place)  # noqa: PTH116 - for each stamp
     except OSError:
         _rules.pop(key, None)
         return DEFAULT
-    was = found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
+    was = status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
     if known is None or known[0] != was:
         known = _rules[key] = was, _read_rules(folder.name, place)
     return known[1]

@@ -144,7 +144,7 @@ class HostState:
 def identity_of(folder: Path) -> str | None:
     """Return what tells a folder from another one in its place, None if it is not there."""
     try:
-        found = folder.stat()
+        status = folder.stat()
     except OSError:
         return None
-    return f"{found.st_dev}:{found.st_ino}"
+    return f"{status.st_dev}:{status.st_ino}"

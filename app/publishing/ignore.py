@@ -115,9 +115,9 @@ class Rules:
                 return pattern
         shown = f"{path}/" if folder else path
         if self._spec is not None:
-            found = self._spec.check_file(shown)
-            if found.include and found.index is not None:
-                return self._patterns[found.index]
+            checked = self._spec.check_file(shown)
+            if checked.include and checked.index is not None:
+                return self._patterns[checked.index]
         for pattern, expression in _BESIDE.items():
             if re.fullmatch(f"(?:.*/)?(?:{expression})/?", shown, re.DOTALL):
                 return pattern

@@ -68,13 +68,13 @@ class ImportGuard(importlib.abc.MetaPathFinder):
         )
 
     def _refusal(self, fullname: str, place: str) -> str:
-        found = f"{fullname} is {place}, found by accident, and an edit of it would not be followed"
+        text = f"{fullname} is {place}, found by accident, and an edit of it would not be followed"
         if _lies_in(place, self._folder):
             inner = Path(place).relative_to(self._folder).with_suffix("")
             module = "." + ".".join(part for part in inner.parts if part != "__init__")
-            return f"{found}; a plugin's own modules are relative: write 'from {module} import …'"
+            return f"{text}; a plugin's own modules are relative: write 'from {module} import …'"
         return (
-            f"{found}; a plugin's own modules are relative ('from .main import …'), and what it "
+            f"{text}; a plugin's own modules are relative ('from .main import …'), and what it "
             "shares with another plugin belongs into a package that is installed"
         )
 

@@ -192,17 +192,17 @@ def _value(key: str, node: yaml.Node) -> Any:
         return _names(key, node)
     if key == "ignore":
         return _patterns(node)
-    found = _construct(node)
+    value = _construct(node)
     if key == "enabled" and node.tag != _BOOL_TAG:
-        raise ValueError(f"{found!r}, expected true or false")
+        raise ValueError(f"{value!r}, expected true or false")
     if key == "config":
-        if not isinstance(found, dict):
-            raise ValueError(f"{found!r}, expected a mapping")
+        if not isinstance(value, dict):
+            raise ValueError(f"{value!r}, expected a mapping")
         try:
-            json.dumps(found, allow_nan=False)
+            json.dumps(value, allow_nan=False)
         except (TypeError, ValueError) as error:
             raise ValueError(f"not JSON ({error}), expected JSON's types") from None
-    return found
+    return value
 
 
 _EXPECTED_NAMES = {
@@ -220,9 +220,9 @@ def _names(key: str, node: yaml.Node) -> tuple[str, ...]:
     if key == "origins" and isinstance(node, yaml.ScalarNode) and node.value == "same":
         return ()
     if not isinstance(node, yaml.SequenceNode):
-        found = repr(node.value[:40]) if isinstance(node, yaml.ScalarNode) else "a mapping"
+        given = repr(node.value[:40]) if isinstance(node, yaml.ScalarNode) else "a mapping"
         advice = "; without the key, pages of every origin may call" if key == "origins" else ""
-        raise ValueError(f"{found}, expected {_EXPECTED_NAMES[key]}{advice}")  # noqa: TRY004
+        raise ValueError(f"{given}, expected {_EXPECTED_NAMES[key]}{advice}")  # noqa: TRY004
     if len(node.value) > MAX_NAMES:
         raise ValueError(f"a list of {len(node.value):,}, expected {MAX_NAMES} at most")
     read = _origin if key == "origins" else _host
@@ -246,8 +246,8 @@ def _patterns(node: yaml.Node) -> tuple[str, ...]:
         ValueError: with what is none.
     """
     if not isinstance(node, yaml.SequenceNode):
-        found = repr(node.value[:40]) if isinstance(node, yaml.ScalarNode) else "a mapping"
-        raise ValueError(f"{found}, expected a list of patterns, as [docs/, '*.log']")  # noqa: TRY004
+        given = repr(node.value[:40]) if isinstance(node, yaml.ScalarNode) else "a mapping"
+        raise ValueError(f"{given}, expected a list of patterns, as [docs/, '*.log']")  # noqa: TRY004
     if len(node.value) > MAX_NAMES:
         raise ValueError(f"a list of {len(node.value):,}, expected {MAX_NAMES} at most")
     for item in node.value:

@@ -170,8 +170,8 @@ class FolderObserver(FileSystemEventHandler):
 
     def open(self) -> None:
         """Start to observe, as far as there are events; OSError if the root is gone."""
-        found = self._root.stat()
-        self._inode = found.st_dev, found.st_ino
+        status = self._root.stat()
+        self._inode = status.st_dev, status.st_ino
         self._real_root = os.path.realpath(self._root)
         try:
             self._observer = self._start()
@@ -201,8 +201,8 @@ class FolderObserver(FileSystemEventHandler):
 
     def is_at_root(self) -> bool:
         """Tell whether the root is still the folder that is observed; OSError if it is gone."""
-        found = self._root.stat()
-        return (found.st_dev, found.st_ino) == self._inode and (
+        status = self._root.stat()
+        return (status.st_dev, status.st_ino) == self._inode and (
             os.path.realpath(self._root) == self._real_root
         )
 

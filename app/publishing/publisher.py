@@ -176,21 +176,21 @@ class Publisher:
         names = {sources.get(str(self._root / folder), folder) for folder in folders}
         names |= {name for name, row in rows.items() if row.unpublished}
         with ThreadPoolExecutor(SCAN_THREADS, thread_name_prefix="benana-scan") as pool:
-            found = dict(
+            outcomes = dict(
                 zip(
                     names,
                     pool.map(lambda name: self._scan_one(name, rows.get(name), restore), names),
                     strict=True,
                 )
             )
-        locked = [name for name, published in found.items() if published is None]
+        locked = [name for name, published in outcomes.items() if published is None]
         if not self._seen.is_unmounted(self._root):
             locked += self._forget_missing(set(folders))
         if folders:
             self._seen.record_root(root)
         if not locked:
             self._seen.end_start(self._root)
-        published = sum(map(bool, found.values()))
+        published = sum(map(bool, outcomes.values()))
         if published:
             log.info("published %d of %d plugins", published, len(names))
         return locked

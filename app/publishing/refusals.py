@@ -87,21 +87,21 @@ class Refusals:
             digest: its source.
             stamp: what its folder looks like; NOTHING if that is not known.
         """
-        found = self._found.get(name)
-        if found is None or found.digest != digest:
+        refusal = self._found.get(name)
+        if refusal is None or refusal.digest != digest:
             return False
-        if found.retry_at is None:
+        if refusal.retry_at is None:
             return True
-        return time.monotonic() < found.retry_at and stamp in (NOTHING, found.stamp)
+        return time.monotonic() < refusal.retry_at and stamp in (NOTHING, refusal.stamp)
 
     def begin(self, name: str, digest: str) -> None:
         """Note that a source is tried now, so that nobody else tries it at the same time."""
         with self._lock:
-            found = self._found.get(name)
-            if found is None or found.digest != digest:
+            refusal = self._found.get(name)
+            if refusal is None or refusal.digest != digest:
                 self._found[name] = _Refusal(digest)
             else:
-                self._found[name] = replace(found, retry_at=None, told=False)
+                self._found[name] = replace(refusal, retry_at=None, told=False)
 
     def give_up(self, name: str) -> None:
         """Note that a source was not tried to the end; it is tried again as if for the first time.
@@ -146,7 +146,7 @@ class Refusals:
             attempts = before.attempts + 1 if aloud else max(before.attempts, 1)
             first, longest = self.retry_seconds
             wait = min(first * 2.0 ** (attempts - 1), longest)
-            found = replace(
+            refusal = replace(
                 before,
                 stamp=attempt.stamp,
                 attempts=attempts,
@@ -155,19 +155,19 @@ class Refusals:
             )
             if aloud:
                 held = text.removeprefix(f"{name}: ") if passes and ours else None
-                found = replace(found, said=_VOLATILE.sub("", text), condition=held)
-            self._found[name] = found
-        if found.said != before.said:
+                refusal = replace(refusal, said=_VOLATILE.sub("", text), condition=held)
+            self._found[name] = refusal
+        if refusal.said != before.said:
             log.warning("%s%s", text, "; it is tried again, less and less often" if passes else "")
         self.show(name)
 
     def show(self, name: str) -> None:
         """Hold the condition of what is refused of a plugin, or none: an attempt has ended."""
-        found = self._found.get(name)
-        if found is None or found.condition is None:
+        refusal = self._found.get(name)
+        if refusal is None or refusal.condition is None:
             self._conditions.clear(f"publish:{name}")
         else:
-            self._conditions.hold(f"publish:{name}", found.condition, name)
+            self._conditions.hold(f"publish:{name}", refusal.condition, name)
 
     def wait(self, name: str, error: DatabaseUnavailableError) -> None:
         """Hold that a plugin waits for the database; the next look at it ends that."""
@@ -177,7 +177,7 @@ class Refusals:
         """Return the plugins that are to be tried again now, each once."""
         now = time.monotonic()
         with self._lock:
-            names = sorted(n for n, found in self._found.items() if found.next_at <= now)
+            names = sorted(n for n, refusal in self._found.items() if refusal.next_at <= now)
             for name in names:
                 self._found[name] = replace(self._found[name], told=True)
             return names
@@ -185,12 +185,12 @@ class Refusals:
     def next_at(self) -> float:
         """Return when the next plugin is to be tried again, in monotonic seconds; inf: none is."""
         with self._lock:
-            return min((found.next_at for found in self._found.values()), default=math.inf)
+            return min((refusal.next_at for refusal in self._found.values()), default=math.inf)
 
     def forget(self) -> list[str]:
         """Return the plugins that are refused; the next look at each tries it again."""
         with self._lock:
-            names = sorted(n for n, found in self._found.items() if found.attempts)
+            names = sorted(n for n, refusal in self._found.items() if refusal.attempts)
             for name in names:
                 self._found[name] = replace(self._found[name], digest=None, retry_at=None)
             return names

@@ -45,15 +45,15 @@ class InstalledPackages:
                 return
             self._folders = folders
             self.changes += 1
-            found = _versions(folder for folder, _ in folders)
+            versions = _versions(folder for folder, _ in folders)
             for name, version in self._versions.items():
-                if found.get(name) != version and name not in self._replaced:
+                if versions.get(name) != version and name not in self._replaced:
                     imported = frozenset(module.partition(".")[0] for module in list(sys.modules))
                     self._replaced[name] = (version, imported)
-            for name, version in found.items():
+            for name, version in versions.items():
                 if name in self._replaced and self._replaced[name][0] == version:
                     del self._replaced[name]
-            self._versions = found
+            self._versions = versions
 
     def imported_version(self, distribution: importlib.metadata.Distribution) -> str | None:
         """Return which version this process has imported, None if it is the installed one."""
@@ -96,15 +96,18 @@ def check_requirements(name: str, folder: Path, raw: bytes) -> None:
             faults.append((f"{wanted!r} is not installed", number))
             advice.append(f"run: {pip}")
             continue
-        found = distribution.version
-        if not requirement.specifier.contains(found, prereleases=True):
-            faults.append((f"{wanted!r} is wanted, {found} is installed", number))
+        present = distribution.version
+        if not requirement.specifier.contains(present, prereleases=True):
+            faults.append((f"{wanted!r} is wanted, {present} is installed", number))
             advice.append(f"run: {pip}")
             continue
         imported = installed.imported_version(distribution)
         if imported is not None and not requirement.specifier.contains(imported, prereleases=True):
             faults.append(
-                (f"{wanted!r} is wanted, {found} is installed, {imported} is imported", number)
+                (
+                    f"{wanted!r} is wanted, {present} is installed, {imported} is imported",
+                    number,
+                )
             )
             advice.append(
                 f"stop the server and start it again: it has imported {requirement.name} {imported}"
@@ -131,7 +134,7 @@ def _mtime(folder: str) -> int:
 
 
 def _versions(folders: Iterable[str]) -> dict[str, str]:
-    found: dict[str, str] = {}
+    versions: dict[str, str] = {}
     for folder in folders:
         try:
             names = os.listdir(folder)  # noqa: PTH208 - names are all that is wanted
@@ -140,8 +143,8 @@ def _versions(folders: Iterable[str]) -> dict[str, str]:
         for entry in names:
             match = _INSTALLED.fullmatch(entry)
             if match is not None:
-                found.setdefault(_normal(match["name"]), match["version"])
-    return found
+                versions.setdefault(_normal(match["name"]), match["version"])
+    return versions
 
 
 def _normal(name: str) -> str:

@@ -43,12 +43,12 @@ def folder_stamp(folder: Path) -> FolderStamp:
     linked = folder.is_symlink()
     left = MAX_ENTRIES
     try:
-        found = folder.stat()
+        status = folder.stat()
     except OSError:
         return NOTHING
-    folders.append(_row(str(folder), found))
+    folders.append(_row(str(folder), status))
     rules = rules_of(folder)
-    pending, walked = [(str(folder), "")], {(found.st_dev, found.st_ino)}
+    pending, walked = [(str(folder), "")], {(status.st_dev, status.st_ino)}
     while pending:
         current, prefix = pending.pop()
         try:
@@ -61,19 +61,19 @@ def folder_stamp(folder: Path) -> FolderStamp:
                         continue
                     linked = linked or entry.is_symlink()
                     try:
-                        found = entry.stat()
+                        status = entry.stat()
                     except OSError:
-                        found = entry.stat(follow_symlinks=False)  # a broken link
-                    path, is_folder = prefix + entry.name, stat.S_ISDIR(found.st_mode)
+                        status = entry.stat(follow_symlinks=False)  # a broken link
+                    path, is_folder = prefix + entry.name, stat.S_ISDIR(status.st_mode)
                     if rules.leave_out(path, folder=is_folder):
                         continue
                     if not is_folder or (
                         entry.is_symlink() and not inside(folder.parent, Path(entry.path))
                     ):
-                        files.append(_row(entry.path, found))
-                    elif (found.st_dev, found.st_ino) not in walked:
-                        walked.add((found.st_dev, found.st_ino))
-                        folders.append(_row(entry.path, found))
+                        files.append(_row(entry.path, status))
+                    elif (status.st_dev, status.st_ino) not in walked:
+                        walked.add((status.st_dev, status.st_ino))
+                        folders.append(_row(entry.path, status))
                         if not is_environment(entry.path):
                             pending.append((entry.path, f"{path}/"))
         except OSError:
@@ -81,19 +81,19 @@ def folder_stamp(folder: Path) -> FolderStamp:
     return FolderStamp(tuple(sorted(files)), tuple(folders), linked)
 
 
-def _row(path: str, found: os.stat_result) -> Row:
-    return path, found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
+def _row(path: str, status: os.stat_result) -> Row:
+    return path, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
 
 
 def _is_as_it_was(row: Row) -> bool:
     try:
-        found = os.stat(row[0])  # noqa: PTH116 - thousands of them, each second
+        status = os.stat(row[0])  # noqa: PTH116 - thousands of them, each second
     except OSError:
         try:
-            found = os.lstat(row[0])  # a broken link
+            status = os.lstat(row[0])  # a broken link
         except OSError:
             return False
-    return _row(row[0], found) == row
+    return _row(row[0], status) == row
 
 
 LargeStamp = tuple[tuple[str, int, int, int], ...]
@@ -112,8 +112,8 @@ def large_stamp(folder: Path) -> LargeStamp:
     while pending and left > 0:
         current, prefix = pending.pop()
         with suppress(OSError), os.scandir(current) as entries:
-            found = Path(current).stat()
-            stamps.append((current, found.st_mtime_ns, found.st_ctime_ns, found.st_ino))
+            status = Path(current).stat()
+            stamps.append((current, status.st_mtime_ns, status.st_ctime_ns, status.st_ino))
             for entry in entries:
                 left -= 1
                 if left < 0:
@@ -130,9 +130,9 @@ def same_large(stamp: LargeStamp, *, root_only: bool = False) -> bool:
     """Tell whether the folders of a `large_stamp` are what they were, without a walk."""
     for path, *known in stamp[:1] if root_only else stamp:
         try:
-            found = os.stat(path)  # noqa: PTH116 - for each event
+            status = os.stat(path)  # noqa: PTH116 - for each event
         except OSError:
             return False
-        if [found.st_mtime_ns, found.st_ctime_ns, found.st_ino] != known:
+        if [status.st_mtime_ns, status.st_ctime_ns, status.st_ino] != known:
             return False
     return bool(stamp)

@@ -167,9 +167,9 @@ class TrialRunner:
                 os.close(status_write)
             deadline = time.monotonic() + self._compile_seconds + self._seconds + START_SECONDS
             process = self._process
-            found = _read_both(report.fileno(), status.fileno(), deadline, give_up)
+            texts = _read_both(report.fileno(), status.fileno(), deadline, give_up)
             archive.seek(0)
-            return *found, archive.read(MAX_ARCHIVE_BYTES), process
+            return *texts, archive.read(MAX_ARCHIVE_BYTES), process
 
     def _drop(self, process: Process) -> None:
         """Close what a trial was lost with, unless another thread has started anew already."""

@@ -32,32 +32,32 @@ def judge(
             raise CompileError(plugin, _how_compiling_ended(end, limits[0]), file=json.loads(path))
         file, line = _fault_place(source, text)
         raise LoadError(plugin, _how_it_ended(end, limits[1]), phase=phase, file=file, line=line)
-    found = json.loads(answer)
-    if "unavailable" in found:
-        raise DatabaseUnavailableError(found["unavailable"])
-    if "error" in found:
-        kind = CompileError if found["error"]["phase"] == CompileError.phase else LoadError
-        more = {key: found[key] for key in ("trace", "transient", "outside") if key in found}
-        raise kind(plugin, **more, **found["error"])
-    artifact = Artifact(plugin, source.digest, found["sha256"], archive)
+    report = json.loads(answer)
+    if "unavailable" in report:
+        raise DatabaseUnavailableError(report["unavailable"])
+    if "error" in report:
+        kind = CompileError if report["error"]["phase"] == CompileError.phase else LoadError
+        more = {key: report[key] for key in ("trace", "transient", "outside") if key in report}
+        raise kind(plugin, **more, **report["error"])
+    artifact = Artifact(plugin, source.digest, report["sha256"], archive)
     if not artifact.is_intact():
         raise LoadError(plugin, "its archive is not what was compiled; reload it", phase="compile")
     return artifact, TrialReport(
-        complete_metadata(PluginMetadata(*found["metadata"]), source),
-        tuple(Endpoint(*parts) for parts in found["endpoints"]),
-        {template: (file, line) for template, (file, line) in found["places"].items()},
+        complete_metadata(PluginMetadata(*report["metadata"]), source),
+        tuple(Endpoint(*parts) for parts in report["endpoints"]),
+        {template: (file, line) for template, (file, line) in report["places"].items()},
     )
 
 
 def _how_compiling_ended(end: dict[str, Any], seconds: float) -> str:
     code = end["code"]
     if end["timed_out"] or code == -signal.SIGXCPU:
-        found = f"it does not compile within {seconds:g} s"
+        text = f"it does not compile within {seconds:g} s"
     elif code < 0:
-        found = f"it ends Python's compiler with {signal.Signals(-code).name}"
+        text = f"it ends Python's compiler with {signal.Signals(-code).name}"
     else:
-        found = f"it ends Python's compiler with exit code {code}"
-    return f"{found}; make it smaller and less nested, or keep its data in a file that it reads"
+        text = f"it ends Python's compiler with exit code {code}"
+    return f"{text}; make it smaller and less nested, or keep its data in a file that it reads"
 
 
 def _how_it_ended(end: dict[str, Any], seconds: float) -> str:

@@ -153,8 +153,8 @@ class LoadMarker:
     def _write(self) -> None:
         last = [] if self._last is None else [_listed(self._last)]
         loads = [_listed(row) for row in self._loads]
-        found = {"pid": os.getpid(), "loads": loads, "last": last, "at": time.time()}
-        text = json.dumps(found).encode()
+        marker = {"pid": os.getpid(), "loads": loads, "last": last, "at": time.time()}
+        text = json.dumps(marker).encode()
         try:
             self._open()
             # One write, because it is made before every load; no fsync: the file is to survive
@@ -219,7 +219,7 @@ class CrashedLoads:
         Returns:
             A sentence for each, for the log.
         """
-        found = []
+        sentences = []
         for path in self._dead():
             try:
                 marker = json.loads(path.read_bytes())
@@ -235,10 +235,10 @@ class CrashedLoads:
                 loads, end = last, ProcessEnd(f"{end.how}, moments after it", by_itself=True)
             fault = path.with_suffix(".fault")
             trace = fault.read_text(errors="replace") if fault.is_file() else ""
-            found += [self._record(row, end, trace) for row in loads]
+            sentences += [self._record(row, end, trace) for row in loads]
             path.unlink(missing_ok=True)
             fault.unlink(missing_ok=True)
-        return found
+        return sentences
 
     def _dead(self) -> Iterable[Path]:
         try:

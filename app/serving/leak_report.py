@@ -47,7 +47,7 @@ class Remains:
 
     def survivors(self) -> list[object]:
         """Return what is alive of it."""
-        return [found for trace in self.traces if (found := trace()) is not None]
+        return [item for trace in self.traces if (item := trace()) is not None]
 
 
 class LeakReport:
@@ -146,13 +146,13 @@ def describe_referrers(survivors: list[object]) -> str:
     the one log line of a leak.
     """
     gc.unfreeze()  # what is frozen is no referrer to `gc`, and that is the whole server
-    packages = [found for found in survivors if isinstance(found, GenerationImporter)]
+    packages = [item for item in survivors if isinstance(item, GenerationImporter)]
     globals_of = [
-        found
-        for found in gc.get_referrers(*packages)
-        if isinstance(found, dict) and "__name__" in found
+        item
+        for item in gc.get_referrers(*packages)
+        if isinstance(item, dict) and "__name__" in item
     ]
-    inside = _inside(globals_of, [found for found in survivors if isinstance(found, type)])
+    inside = _inside(globals_of, [item for item in survivors if isinstance(item, type)])
     threads = _threads(globals_of)
     types = _referrers(inside, [inside, survivors, globals_of, *globals_of])
     parts = []
@@ -168,10 +168,10 @@ def _inside(globals_of: list[dict[str, Any]], classes: list[type]) -> list[objec
     """Return the classes, functions and instances that the generation's modules define."""
     names = {module["__name__"] for module in globals_of}
     functions = [
-        found
+        item
         for module in globals_of
-        for found in gc.get_referrers(module)
-        if isinstance(found, FunctionType)
+        for item in gc.get_referrers(module)
+        if isinstance(item, FunctionType)
     ]
     named = [
         value
@@ -182,11 +182,11 @@ def _inside(globals_of: list[dict[str, Any]], classes: list[type]) -> list[objec
     ]
     instances = [f for c in classes for f in gc.get_referrers(c) if type(f) is c]
     every = [*named, *functions, *classes, *instances]
-    return list({id(found): found for found in every}.values())
+    return list({id(item): item for item in every}.values())
 
 
 def _threads(globals_of: list[dict[str, Any]]) -> list[str]:
-    found = []
+    running = []
     ids = {id(module) for module in globals_of}
     frames = sys._current_frames()
     for thread in threading.enumerate():
@@ -194,8 +194,8 @@ def _threads(globals_of: list[dict[str, Any]]) -> list[str]:
         while frame is not None and id(frame.f_globals) not in ids:
             frame = frame.f_back
         if frame is not None:
-            found.append(f"the thread {thread.name!r}")
-    return found
+            running.append(f"the thread {thread.name!r}")
+    return running
 
 
 def _referrers(inside: list[object], ours: list[Any]) -> "Counter[str]":

@@ -44,8 +44,8 @@ class Arbiter(GunicornArbiter):  # type: ignore[misc]
         master._never_served = 0
         master._last_end = master._start_at = 0.0
         with as_user(master.cfg.uid, master.cfg.gid):
-            found = crashed.collect()
-        for sentence in found:
+            sentences = crashed.collect()
+        for sentence in sentences:
             master.log.error("%s", sentence)
 
     def reap_workers(self) -> None:
@@ -131,10 +131,10 @@ def _end_of_child(pid: int) -> ProcessEnd:
     if not hasattr(os, "waitid"):  # macOS before Python 3.13
         return UNKNOWN_END
     try:
-        found = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        status = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:
         return UNKNOWN_END
-    if found is None:
+    if status is None:
         return UNKNOWN_END
-    exited = found.si_code == os.CLD_EXITED
-    return end_of(found.si_status if exited else -found.si_status)
+    exited = status.si_code == os.CLD_EXITED
+    return end_of(status.si_status if exited else -status.si_status)

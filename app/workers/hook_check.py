@@ -29,13 +29,13 @@ def faulty_hooks(configuration: Any) -> dict[str, str]:
     """
     faults = {}
     for name in HOOKS:
-        found = inspect.unwrap(getattr(configuration, name))
-        if (found.__module__, found.__name__) == (_OURS, name):
+        hook = inspect.unwrap(getattr(configuration, name))
+        if (hook.__module__, hook.__name__) == (_OURS, name):
             continue
-        if found.__module__ == _GUNICORNS:
+        if hook.__module__ == _GUNICORNS:
             faults[name] = "missing"
         else:
-            code = getattr(found, "__code__", None)
+            code = getattr(hook, "__code__", None)
             place = f" by {code.co_filename}:{code.co_firstlineno}" if code else ""
             faults[name] = f"overwritten{place}"
     return faults

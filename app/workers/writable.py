@@ -47,15 +47,15 @@ def unusable_place(settings: Settings, configuration: Any) -> str | None:
             initgroups=configuration.initgroups,
         )
         os.set_blocking(read, False)
-        found = b""
+        told = b""
         with suppress(BlockingIOError):
-            found = os.read(read, 8192)
+            told = os.read(read, 8192)
     finally:
         os.close(read)
         os.close(write)
-    if not found:
+    if not told:
         return None
-    path, _, need = os.fsdecode(found).partition("\0")
+    path, _, need = os.fsdecode(told).partition("\0")
     user = user_text(configuration.uid)
     if need == "write":
         folder = next(
@@ -75,9 +75,9 @@ def unusable_place(settings: Settings, configuration: Any) -> str | None:
     )
 
 
-def _tell(pipe: int, found: tuple[Path, str] | None) -> int:
-    if found is not None:
-        os.write(pipe, os.fsencode(f"{found[0]}\0{found[1]}"))
+def _tell(pipe: int, place: tuple[Path, str] | None) -> int:
+    if place is not None:
+        os.write(pipe, os.fsencode(f"{place[0]}\0{place[1]}"))
     return 0
 
 
