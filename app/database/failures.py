@@ -1,4 +1,4 @@
-"""All SQL on folders that never were valid plugins."""
+"""All SQL on folders that never were valid plugins, and on errors that a row may not hold."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -20,7 +20,10 @@ class FailureRepository:
     def list_all(self) -> list[PluginFailure]:
         """Return the folders that never were valid plugins, by name."""
         with statement(self._database) as cursor:
-            cursor.execute(f"{_FAILURES} ORDER BY name")
+            cursor.execute(
+                f"{_FAILURES} WHERE NOT EXISTS (SELECT 1 FROM plugins p"
+                " WHERE p.name = plugin_failures.name) ORDER BY name"  # noqa: S608 - constants
+            )
             return fetch_records(cursor, PluginFailure)
 
     def find(self, name: str) -> PluginFailure | None:
@@ -30,7 +33,7 @@ class FailureRepository:
             return fetch_record(cursor, PluginFailure)
 
     def record(self, name: str, source_path: str, error: Mapping[str, Any]) -> None:
-        """Note why a folder is no valid plugin."""
+        """Note why a folder is no valid plugin, or what is wrong with one that is registered."""
         with statement(self._database, pace="brief") as cursor:
             encoding = encoding_of(cursor)
             cursor.execute(

@@ -4,12 +4,18 @@ from app.database.rows import Row, columns_of, object_of
 from app.records import Endpoint, PluginRow
 
 PLUGIN_ROWS = f"""
-    SELECT {columns_of(PluginRow, of="p", without=("endpoints",))}, coalesce((
+    SELECT {columns_of(PluginRow, of="p", without=("endpoints", "error"))}, coalesce(p.error, (
+        SELECT f.error FROM plugin_failures f
+        WHERE f.name = p.name AND f.updated_at >= p.updated_at)) AS error, coalesce((
         SELECT json_agg({object_of(Endpoint, of="e")} ORDER BY e.id)
         FROM plugin_endpoints e WHERE e.plugin_id = p.id), '[]') AS endpoints
     FROM plugins p
 """  # noqa: S608 - constants
-"""What asks for rows; a WHERE or ORDER BY follows."""
+"""What asks for rows; a WHERE or ORDER BY follows.
+
+An error that the row itself may not hold, because somebody's trigger refuses that, stands among
+the failures: it is the row's until the row changes.
+"""
 
 
 def read_plugin_row(row: Row) -> PluginRow:

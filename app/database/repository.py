@@ -175,6 +175,8 @@ class Repository:
                 " AND NOT (%s AND coalesce(error ? 'generation', false))",
                 (text, row.id, row.generation, text, error is None),
             )
+            if error is None:
+                cursor.execute("DELETE FROM plugin_failures WHERE name = %s", (row.name,))
 
     def forget_load_error(self, row: ServedRow) -> None:
         """Note that a row's generation can be loaded after all."""

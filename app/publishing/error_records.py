@@ -29,6 +29,9 @@ class ErrorRecords:
     ) -> None:
         """Record an error in the plugin's row, or where it has none, among the failures.
 
+        Where the row may not be changed, as by a trigger that refuses it, the error is recorded
+        among the failures, too.
+
         What is the trouble of this host alone, as a full disk, is not written into the row, which
         is everybody's: that is a condition of the host. Where the database does not take an error,
         `attempt.unrecorded` says why.
@@ -44,10 +47,18 @@ class ErrorRecords:
             else:
                 self._repository.failures.record(name, str(folder), error.as_record())
             self._lost.pop(name, None)
-        except (DatabaseRefusedError, DatabaseReadOnlyError) as found:
-            attempt.unrecorded = str(found)
+        except (DatabaseRefusedError, DatabaseReadOnlyError) as refusal:
+            if row is None or not self._write_beside(name, folder, error):
+                attempt.unrecorded = str(refusal)
         except DatabaseError:
             if self._lost.get(name) != str(error):
                 self._lost[name] = str(error)
                 log.warning("%s", error)  # it would be lost: what is raised is the database's
             raise
+
+    def _write_beside(self, name: str, folder: Path, error: PluginError) -> bool:
+        try:
+            self._repository.failures.record(name, str(folder), error.as_record())
+        except (DatabaseRefusedError, DatabaseReadOnlyError):
+            return False
+        return True

@@ -227,8 +227,8 @@ def test_a_trigger_that_skips_a_new_row_is_named(publishing: Publishing, sql: Se
 
 
 @pytest.mark.parametrize("source", ["first", "broken"])
-def test_what_cannot_even_be_recorded_is_said_and_held(
-    publishing: Publishing, sql: Session, caplog: pytest.LogCaptureFixture, source: str
+def test_an_error_that_the_row_may_not_hold_is_shown_with_it(
+    publishing: Publishing, sql: Session, source: str
 ) -> None:
     """The same trigger refuses the row and its error."""
     publishing.follow()
@@ -236,6 +236,39 @@ def test_what_cannot_even_be_recorded_is_said_and_held(
     if source == "broken":
         publishing.trial.reports["one"] = PluginError("one", "it is broken")
     sql(f"{FREEZE}; CREATE TRIGGER f BEFORE UPDATE ON plugins"
+        " FOR EACH ROW EXECUTE FUNCTION frozen()")  # fmt: skip
+    try:
+        assert publishing.follow() is not None
+        wrong = "it is broken" if source == "broken" else "frozen until Monday"
+        assert wrong in publishing.error
+        assert wrong in str(publishing.repository.list_rows()[0].error)
+        assert publishing.repository.failures.list_all() == [], "it is registered"
+        publishing.edit("first")
+        assert publishing.follow() is None
+        assert publishing.error == "", "what is served is what the folder holds again"
+        publishing.edit("second")
+        assert publishing.follow() is not None
+    finally:
+        sql("DROP FUNCTION frozen CASCADE")
+    assert (publishing.refusals.next_at() < math.inf) == (source == "first"), "it is tried again"
+    publishing.trial.reports.pop("one", None)
+    publishing.edit("third")
+    assert publishing.follow() is None
+    assert publishing.error == ""
+    assert publishing.held == []
+
+
+@pytest.mark.parametrize("source", ["first", "broken"])
+def test_what_cannot_even_be_recorded_is_said_and_held(
+    publishing: Publishing, sql: Session, caplog: pytest.LogCaptureFixture, source: str
+) -> None:
+    publishing.follow()
+    publishing.edit("second")
+    if source == "broken":
+        publishing.trial.reports["one"] = PluginError("one", "it is broken")
+    sql(f"{FREEZE}; CREATE TRIGGER f BEFORE UPDATE ON plugins"
+        " FOR EACH ROW EXECUTE FUNCTION frozen();"
+        "CREATE TRIGGER f BEFORE INSERT ON plugin_failures"
         " FOR EACH ROW EXECUTE FUNCTION frozen()")  # fmt: skip
     try:
         assert publishing.follow() is not None
