@@ -21,8 +21,7 @@ class FailureRepository:
         """Return the folders that never were valid plugins, by name."""
         with statement(self._database) as cursor:
             cursor.execute(
-                f"{_FAILURES} WHERE NOT EXISTS (SELECT 1 FROM plugins p"
-                " WHERE p.name = plugin_failures.name) ORDER BY name"  # noqa: S608 - constants
+                f"{_FAILURES} WHERE name NOT IN (SELECT name FROM plugins) ORDER BY name"
             )
             return fetch_records(cursor, PluginFailure)
 
