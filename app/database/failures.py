@@ -21,7 +21,7 @@ class FailureRepository:
         """Return the folders that never were valid plugins, by name."""
         with statement(self._database) as cursor:
             cursor.execute(
-                f"{_FAILURES} WHERE name NOT IN (SELECT name FROM plugins) ORDER BY name"
+                f"{_FAILURES} WHERE name NOT IN (SELECT name FROM plugins) ORDER BY name"  # noqa: S608
             )
             return fetch_records(cursor, PluginFailure)
 
