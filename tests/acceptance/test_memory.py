@@ -119,7 +119,9 @@ class Plugin:
         pass
 
     def get(self):
+        gc.unfreeze()  # garbage that was frozen waits for a thorough collection, and is no leak
         gc.collect()
+        gc.freeze()
         return {"pid": os.getpid(), "blocks": sys.getallocatedblocks()}
 
 

@@ -254,7 +254,7 @@ def test_edits_and_reloads_under_load_lose_nothing(server: Server, proxy: Proxy)
             assert answer.status == 200, answer.body
             more = load.count() + 600
             wait_until(lambda n=more: load.count() > n or load.failures, "calls go on", 60.0)
-    assert load.failures == []
+    assert load.failures == [], proxy.log.read_text()
     assert load.count() >= 3_000
     assert load.answers[5] > 0
     assert load.answers.keys() <= {0, 1, 2, 3, 4, 5}
@@ -271,7 +271,7 @@ def test_new_workers_under_load_lose_nothing(server: Server, proxy: Proxy) -> No
             wait_until(lambda b=before: not server.workers() & b, "the old ones end", 40.0)
             more = load.count() + 300
             wait_until(lambda n=more: load.count() > n or load.failures, "calls go on", 60.0)
-    assert load.failures == []
+    assert load.failures == [], proxy.log.read_text()
     assert load.count() >= 900
 
 

@@ -270,20 +270,22 @@ def test_a_worker_that_ends_its_last_requests_watches_no_former_release(
         path = releases.home / "releases" / str(number) / "plugins/slow/main.py"
         path.parent.mkdir(parents=True)
         path.write_text(SLOW.replace("GATE", str(gate)))
-    # A thread for each slow request and more: until a worker hears of the HUP it accepts others.
-    releases.server.arguments += ["--threads", "16"]
+    # More threads than slow requests: until a worker hears of the HUP it accepts others.
+    releases.server.arguments += ["--threads", "64"]
     releases.start()
     server = releases.server
     answers: list[Answer] = []
-    asking = [
-        threading.Thread(target=lambda: answers.append(server.get("/slow"))) for _ in range(12)
-    ]
+    asking: list[threading.Thread] = []
+    before = _workers(releases.master)
+    busy = [releases.home / f"gate.{pid}" for pid in before]
+
+    def ask_one_more() -> bool:
+        asking.append(threading.Thread(target=lambda: answers.append(server.get("/slow"))))
+        asking[-1].start()
+        return all(path.exists() for path in busy)
+
     try:
-        for thread in asking:
-            thread.start()
-        before = _workers(releases.master)
-        busy = [releases.home / f"gate.{pid}" for pid in before]
-        wait_until(lambda: all(path.exists() for path in busy), "both workers are at it")
+        wait_until(ask_one_more, "both workers are at it")
         releases.use(2)
         os.kill(releases.master, signal.SIGHUP)
         wait_until(lambda: server.get("/edited").says == "two", "the release is served")
