@@ -2,12 +2,14 @@
 
 A host publishes a folder because that folder changed since it last looked, never merely because
 the row differs; so a row that was set back stays so, and two hosts with different folders do not
-overwrite each other for ever.
+overwrite each other for ever. That a row is older than what this host published, as in
+a backup, is said.
 """
 
 import logging
 import os
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from app.conditions import Conditions
@@ -17,8 +19,20 @@ from app.publishing.discovery import list_folders
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What this host last looked at: a source, and the row that it was published in.
+
+    `row_id` is empty and `generation` 0 where there was no row, or where an older Benana noted it.
+    """
+
+    digest: str
+    row_id: str = ""
+    generation: int = 0
+
+
 class HostState:
-    """The digests of the sources that this host published last, by plugin."""
+    """What this host published last, by plugin."""
 
     def __init__(self, artifacts_dir: Path, conditions: Conditions | None = None) -> None:
         """Make it.
@@ -39,16 +53,18 @@ class HostState:
         """Whether this host has never looked for plugins."""
         return not self._folder.exists()
 
-    def digest_of(self, plugin: str) -> str | None:
-        """Return the digest that was last published from this host's folder, None if none was."""
+    def find(self, plugin: str) -> Published | None:
+        """Return what was last published from this host's folder, None if nothing was."""
         try:
-            return read_whole(self._folder / plugin).decode("ascii")
-        except (OSError, ValueError):
+            digest, *row = read_whole(self._folder / plugin).decode("ascii").split()
+            return Published(digest, row[0], int(row[1])) if row else Published(digest)
+        except (OSError, ValueError, IndexError):
             return None
 
-    def record(self, plugin: str, digest: str) -> None:
-        """Note a digest; OSError if the folder cannot be written to."""
-        write_whole(self._folder / plugin, digest.encode())
+    def record(self, plugin: str, published: Published) -> None:
+        """Note what is published; OSError if the folder cannot be written to."""
+        row = f" {published.row_id} {published.generation}" if published.row_id else ""
+        write_whole(self._folder / plugin, f"{published.digest}{row}".encode())
 
     def record_root(self, identity: str | None) -> None:
         """Note which folder the plugins' root was; where that fails, `is_unmounted` sees nothing.
@@ -78,8 +94,8 @@ class HostState:
             )
             if not self._lost:
                 log.warning(
-                    "%s: is a disk not mounted? Nothing is unregistered; what is registered is "
-                    "served on",
+                    "%s: is a disk not mounted? Nothing is unregistered; what is registered keeps "
+                    "serving",
                     what,
                 )
         else:

@@ -53,7 +53,14 @@ class Publisher:
         self.refusals = refusals
         """What was tried in vain, and when it is tried again."""
         self._sources = SourcePublisher(
-            plugins_dir, artifacts_dir, repository, trial, refusals, self._seen, max_module_mb
+            plugins_dir,
+            artifacts_dir,
+            repository,
+            trial,
+            refusals,
+            self._seen,
+            max_module_mb,
+            conditions or Conditions(),
         )
         installed.look()  # what is imported from now on is what is installed now
 
@@ -132,7 +139,7 @@ class Publisher:
         """Unregister a plugin whose folder is gone from this host, if this host published it."""
         folder = self._root / name
         try:
-            if self._seen.digest_of(name) is not None:
+            if self._seen.find(name) is not None:
                 if self._repository.unregister(name, str(folder)):
                     log.info("%s: its folder is gone, unregistered", name)
                 self._seen.forget(name)

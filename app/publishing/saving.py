@@ -40,7 +40,7 @@ class Saver:
         attempt: PublishAttempt,
         *,
         force: bool = False,
-    ) -> int:
+    ) -> tuple[str, int]:
         """Store an archive and make it what the plugin's row serves.
 
         Args:
@@ -51,7 +51,7 @@ class Saver:
             force: whether to save it even where the row serves this source already.
 
         Returns:
-            The row's generation.
+            The row's id and its generation.
 
         Raises:
             ArtifactError: the archive cannot be stored.
@@ -71,7 +71,7 @@ class Saver:
         attempt: PublishAttempt,
         *,
         force: bool,
-    ) -> int:
+    ) -> tuple[str, int]:
         for path in (binary_path, source.folder):
             if len(str(path)) > MAX_PATH_LENGTH:
                 raise ArtifactError(
@@ -86,7 +86,7 @@ class Saver:
                 raise SupersededError("the source changed while it was tried")
             row = publication.lock_row(source.name)
             if not force and row is not None and row.source_digest == source.digest:
-                return row.generation  # another process published the same meanwhile
+                return row.id, row.generation  # another process published the same meanwhile
             others = publication.other_templates(source.name, templates)
             # By themselves they were compared in the trial.
             conflict = (
@@ -95,7 +95,7 @@ class Saver:
             if conflict is not None:
                 conflict.outside = True  # the other plugin may go
                 raise conflict
-            _, generation = publication.save(
+            saved = publication.save(
                 row,
                 report.metadata,
                 report.endpoints,
@@ -108,7 +108,7 @@ class Saver:
             if not attempt.outlast_quiet_period():
                 raise SupersededError("the source changed while it was tried")
         self._drop_archives(artifact_name(source.name, digest) for digest in pruned)
-        return generation
+        return saved
 
     @contextlib.contextmanager
     def _stored(self, artifact: Artifact) -> Iterator[Path]:

@@ -5,6 +5,7 @@ import os
 import time
 from pathlib import Path
 
+from app.conditions import Conditions
 from app.database.repository import Repository
 from app.errors import (
     DatabaseReadOnlyError,
@@ -17,7 +18,7 @@ from app.errors import (
 from app.publishing.attempt import PublishAttempt
 from app.publishing.discovery import inside, read_source
 from app.publishing.error_records import ErrorRecords
-from app.publishing.host_state import HostState, identity_of
+from app.publishing.host_state import HostState, Published, identity_of
 from app.publishing.refusals import Refusals
 from app.publishing.saving import Saver
 from app.publishing.trial import TrialRunner
@@ -38,6 +39,7 @@ class SourcePublisher:
         refusals: Refusals,
         seen: HostState,
         max_module_mb: int,
+        conditions: Conditions,
     ) -> None:
         self._root = plugins_dir
         self._max_module_mb = max_module_mb
@@ -45,6 +47,7 @@ class SourcePublisher:
         self._repository = repository
         self._trial = trial
         self._seen = seen
+        self._conditions = conditions
         self._saver = Saver(artifacts_dir, repository)
         self._refusals = refusals
         self._records = ErrorRecords(repository)
@@ -91,14 +94,17 @@ class SourcePublisher:
             if not force and not self._is_wanted(row, source, restore):
                 if row is not None and row.error is not None:
                     self._repository.record_error(row, None)
-                self._remember(source, attempt, root)
+                if not self._went_back(row, source):
+                    in_row = (row.id, row.generation) if row is not None else ()
+                    self._remember(source, attempt, root, Published(source.digest, *in_row))
                 return False
             if not force and self._refusals.holds(name, source.digest, attempt.stamp):
                 return False  # it was tried and refused; events come in twos and threes
             self._refusals.begin(name, source.digest)
             artifact, report = self._trial.run(source, attempt.superseded)
-            generation = self._saver.save(source, artifact, report, attempt, force=force)
-            self._remember(source, attempt, root)
+            saved = self._saver.save(source, artifact, report, attempt, force=force)
+            self._remember(source, attempt, root, Published(source.digest, *saved))
+            self._conditions.clear(f"older:{name}")
         except PluginError as error:
             if not attempt.outlast_quiet_period() or self._has_changed(name, row, source):
                 self._refusals.give_up(name)
@@ -126,7 +132,7 @@ class SourcePublisher:
         log.info(
             "%s: published generation %d, version %s (%s), in %.0f ms",
             name,
-            generation,
+            saved[1],
             report.metadata.version,
             source.digest[:12],
             (time.perf_counter() - began) * 1000,
@@ -195,26 +201,61 @@ class SourcePublisher:
         return default  # another host's path, or one from before Benana
 
     def _is_wanted(self, row: PluginRow | None, source: PluginSource, restore: bool) -> bool:
-        seen = self._seen.digest_of(source.name)
+        last = self._seen.find(source.name)
+        is_new = last is None or last.digest != source.digest
         if row is None:
-            return restore or source.digest != seen
+            return restore or is_new
         if row.unpublished:
             return True
-        return source.digest not in {seen, row.source_digest}
+        if source.digest == row.source_digest:
+            return False
+        return is_new
 
-    def _remember(self, source: PluginSource, attempt: PublishAttempt, root: str | None) -> None:
+    def _went_back(self, row: PluginRow | None, source: PluginSource) -> bool:
+        """Hold that a row is older than what was published from the folder.
+
+        As of another database, or of a backup. The row counts; but that the folder is newer must
+        not stay unsaid. Returns whether it is so.
+        """
+        key, last = f"older:{source.name}", self._seen.find(source.name)
+        if (
+            row is None
+            or last is None
+            or last.row_id != row.id
+            or last.generation <= row.generation
+            or source.digest == row.source_digest
+        ):
+            self._conditions.clear(key)
+            return False
+        self._conditions.hold(
+            key,
+            f"its folder was published as generation {last.generation}, and its row is of "
+            f"generation {row.generation}, as in another database or a backup: what the row says "
+            "is served; reload it to publish the folder",
+            source.name,
+        )
+        return True
+
+    def _remember(
+        self,
+        source: PluginSource,
+        attempt: PublishAttempt,
+        root: str | None,
+        published: Published,
+    ) -> None:
         """Note on this host that a source is published, and that nothing is refused any more.
 
         Args:
             source: the source.
             attempt: the attempt that found it.
             root: which folder the plugins' root was before it was read.
+            published: what is to be noted.
         """
         name = source.name
         try:
-            if self._seen.digest_of(name) != source.digest:
+            if self._seen.find(name) != published:
                 self._seen.record_root(root)
-                self._seen.record(name, source.digest)
+                self._seen.record(name, published)
         except OSError as error:
             text = (
                 f"it is published, but that cannot be noted in {self._artifacts_dir}: "

@@ -12,7 +12,7 @@ from app.database.pool import Database
 from app.database.repository import Repository
 from app.publishing.compiler import compile_plugin
 from app.publishing.discovery import read_source
-from app.publishing.host_state import HostState
+from app.publishing.host_state import HostState, Published
 from tests.benchmarks.generator import LINES, SyntheticPlugin, generate
 
 CHUNK = 250
@@ -101,7 +101,7 @@ def _make(job: tuple[Path, int, int, tuple[int, int]]) -> list[Compiled]:
         source = read_source(plugins, folder, plugin.name)
         artifact = compile_plugin(source)
         (artifacts / artifact.file_name).write_bytes(artifact.archive)
-        seen.record(plugin.name, source.digest)
+        seen.record(plugin.name, Published(source.digest))
         made.append(
             (plugin.name, source.digest, artifact.sha256, artifact.archive, plugin.endpoints)
         )

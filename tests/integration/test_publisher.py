@@ -339,3 +339,61 @@ def test_a_start_of_the_same_root_moves_nothing_and_another_hosts_rows_stay(
         "theirs": "/elsewhere/plugins/theirs",
         "near": f"{one}-other/near",
     }
+
+
+def test_a_row_that_is_older_than_the_folder_counts_and_is_a_reason(
+    repository: Repository, tmp_path: Path, sql: Session
+) -> None:
+    """As in a dump that was made before the last edit, and is served from another database."""
+    publisher = publisher_on(tmp_path, repository)
+    conditions = Conditions()
+    trial: Any = InstantTrial()
+    publisher = Publisher(
+        tmp_path / "plugins",
+        tmp_path / "bin",
+        repository,
+        trial,
+        Refusals(conditions),
+        conditions=conditions,
+    )
+    publisher.scan(at_start=True)
+    before = sql("SELECT generation, source_digest, binary_path FROM plugins")[0]
+    (tmp_path / "plugins" / "fine" / "main.py").write_text("new_plugin = object  # after\n")
+    publisher.scan()
+    after = sql("SELECT generation FROM plugins")[0][0]
+    sql("ALTER TABLE plugins DISABLE TRIGGER ALL")
+    sql("UPDATE plugins SET generation = %s, source_digest = %s, binary_path = %s", *before)
+    sql("ALTER TABLE plugins ENABLE TRIGGER ALL")
+    for _ in range(2):
+        publisher.scan(at_start=True)
+        ((plugin, what),) = [(held.plugin, held.what) for held in conditions.held()]
+        assert plugin == "fine"
+        assert f"published as generation {after}" in what
+        assert "reload it to publish the folder" in what
+        assert sql("SELECT generation FROM plugins")[0][0] == before[0], "the row counts"
+    publisher.publish("fine")
+    assert conditions.held() == ()
+    assert sql("SELECT source_digest FROM plugins")[0][0] != before[1]
+
+
+def test_a_row_that_psql_has_set_back_is_no_reason(
+    repository: Repository, tmp_path: Path, sql: Session
+) -> None:
+    publisher = publisher_on(tmp_path, repository)
+    publisher.scan(at_start=True)
+    before = sql("SELECT binary_path FROM plugins")[0][0]
+    (tmp_path / "plugins" / "fine" / "main.py").write_text("new_plugin = object  # after\n")
+    publisher.scan()
+    sql("UPDATE plugins SET binary_path = %s", before)
+    conditions = Conditions()
+    trial: Any = InstantTrial()
+    Publisher(
+        tmp_path / "plugins",
+        tmp_path / "bin",
+        repository,
+        trial,
+        Refusals(conditions),
+        conditions=conditions,
+    ).scan()
+    assert conditions.held() == ()
+    assert sql("SELECT binary_path FROM plugins")[0][0] == before
