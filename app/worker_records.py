@@ -8,7 +8,10 @@ from typing import Any
 from app.conditions import Condition
 from app.records import ACTIVE, ServedRow
 
-NOT_THERE = "a worker of this host has ended or has not come up yet; the host's log says why"
+NOT_THERE = (
+    "a worker of this host is not there: it has ended, hangs or has not come up yet; the log of its "
+    "host says why one ended"
+)
 
 
 @dataclass(frozen=True, slots=True)
