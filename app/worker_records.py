@@ -9,8 +9,8 @@ from app.conditions import Condition
 from app.records import ACTIVE, ServedRow
 
 NOT_THERE = (
-    "a worker of this host is not there: it has ended, hangs or has not come up yet; the log of its "
-    "host says why one ended"
+    "a worker of this host is not there: it has ended, hangs or has not come up; its host's log "
+    "says why one ended"
 )
 
 

@@ -94,7 +94,7 @@ def test_every_statement(home: Server) -> None:
 def test_the_install_commands_are_the_ones_that_ci_runs() -> None:
     script = (CHECKOUT / ".ci" / "run").read_text()
     serve, suite = (line.partition("#")[0].strip() for line in INSTALLING)
-    assert suite in script
+    assert suite.replace("&& .venv/bin/pytest", "&& twice .venv/bin/pytest") in script
     assert serve in script
 
 
