@@ -1,5 +1,7 @@
 """CSV in `powertable`: a table gives back what it was given, and says so when it cannot."""
 
+import csv
+import io
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -134,6 +136,53 @@ def test_a_field_is_read_as_its_dialect_says(
         return
     create(client, body, **query)
     assert rows(client) == [expected]
+
+
+# The files of csv-spectrum 2.0.0 (https://github.com/max-mapper/csv-spectrum, BSD-2-Clause).
+SPECTRUM = {
+    "comma_in_quotes": b'first,last,address,city,zip\nJohn,Doe,120 any st.,"Anytown, WW",08123',
+    "empty": b'a,b,c\n1,"",""\n2,3,4',
+    "empty_crlf": b'a,b,c\r\n1,"",""\r\n2,3,4',
+    "escaped_quotes": b'a,b\n1,"ha ""ha"" ha"\n3,4\n',
+    "json": b'key,val\n1,"{""type"": ""Point"", ""coordinates"": [102.0, 0.5]}"\n',
+    "newlines": b'a,b,c\n1,2,3\n"Once upon \na time",5,6\n7,8,9\n',
+    "newlines_crlf": b'a,b,c\r\n1,2,3\r\n"Once upon \r\na time",5,6\r\n7,8,9\r\n',
+    "quotes_and_newlines": b'a,b\n1,"ha \n""ha"" \nha"\n3,4\n',
+    "simple": b"a,b,c\n1,2,3\n",
+    "simple_crlf": b"a,b,c\r\n1,2,3\r\n",
+    "utf8": "a,b,c\n1,2,3\n4,5,ʤ".encode(),
+}
+COORDINATES = (
+    "Contact Phone Number,Location Coordinates,Cities,Counties\n"
+    "2095257564,37\ufffd36'37.8\"N 121\ufffd2'17.9\"W,Modesto,Stanislaus"
+).encode()
+
+
+@pytest.mark.parametrize("name", SPECTRUM)
+def test_the_files_of_csv_spectrum_come_back(client: Client, name: str) -> None:
+    create(client, SPECTRUM[name])
+    found, given = (
+        list(csv.reader(io.StringIO(text, newline=""), strict=True))
+        for text in (export(client), SPECTRUM[name].decode())
+    )
+    assert found == given
+
+
+def test_the_one_with_quotes_in_a_field_needs_to_be_told_so(client: Client) -> None:
+    assert "Line 2: found a quote inside" in refusal(client, COORDINATES, rename="true")
+    create(client, COORDINATES, rename="true", quote="none")
+    assert rows(client)[0]["location_coordinates"] == "37\ufffd36'37.8\"N 121\ufffd2'17.9\"W"
+
+
+def test_a_quote_at_the_border_of_a_piece_is_read_as_any_other(client: Client) -> None:
+    make(client, "t", a="text", b="text")
+    for size in range(256 * 1024 - 10, 256 * 1024 + 1):
+        head = b"a,b\n" + b"x" * (size - 4)
+        assert import_csv(client, "t", head + b',"""y"""\n').json["imported"] == 1
+        assert rows(client, sort="-id", page_size="1")[0]["b"] == '"y"'
+        for wrong, line in ((b',"y"z\n', 2), (b',y"\n', 2), (b',\nx,"y', 3), (b",\n\\.\n", 3)):
+            answer = import_csv(client, "t", head + wrong, status=422)
+            assert f"Line {line}: " in answer.json["detail"]
 
 
 def test_the_line_is_the_one_that_an_editor_shows(client: Client) -> None:
