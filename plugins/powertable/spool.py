@@ -20,7 +20,7 @@ import falcon
 
 from .charset import MARK_BYTES, Charset, choose_charset
 
-CHUNK = 256 * 1024
+CHUNK = 64 * 1024
 _LINE_CHARACTERS = 10_000_000
 
 
