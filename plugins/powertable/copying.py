@@ -36,7 +36,7 @@ def match_columns(table: Table, csv_file: CsvFile, names: Sequence[str]) -> list
     if csv_file.header is None:
         if csv_file.fields != len(table.columns):
             raise bad_csv(
-                f"Line 1: found {csv_file.fields} fields, expected "
+                f"Line 1: found {csv_file.fields} fields and no header, expected "
                 f"{', '.join(column.name for column in table.columns)}."
             )
         return list(table.columns)

@@ -68,9 +68,11 @@ def open_csv(text: Text, dialect: Dialect, has_header: bool) -> CsvFile:
             first = next(rows, [])
         except csv.Error as error:
             raise _unreadable(rows.line_num, error) from None
+    if not read:
+        raise bad_csv("Line 1: found nothing, expected rows, the first with the names of columns.")
     if has_header and not first:
         raise bad_csv(f"Line 1: found {show(''.join(read))}, expected the names of the columns.")
-    last = read[-1] if read else ""
+    last = read[-1]
     line_end = (last[len(last.rstrip("\r\n")) :] or "\n").encode()
     if not has_header:
         return CsvFile(text, dialect, None, max(len(first), 1), 0, 0, line_end)

@@ -70,7 +70,8 @@ def _lines(text: io.TextIOWrapper) -> Iterator[str]:
         number += 1
         if len(line) == _LINE_CHARACTERS:
             raise bad_csv(
-                f"Line {number}: found {_LINE_CHARACTERS:,} characters or more, expected less."
+                f"Line {number}: found {_LINE_CHARACTERS:,} characters or more; a table that is "
+                "made first (PUT) takes longer lines."
             )
         yield line
 

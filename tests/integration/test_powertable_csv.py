@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +13,7 @@ from typing import Any
 import psycopg2
 import pytest
 
-from tests.support.powertable import Client, drop_tables, import_csv, make, powertable
+from tests.support.powertable import FOLDER, Client, drop_tables, import_csv, make, powertable
 from tests.support.waiting import wait_until
 
 CASES = Path(__file__).parents[1] / "support" / "csv"
@@ -487,7 +488,8 @@ def test_a_file_without_a_header_is_all_rows(client: Client) -> None:
     assert import_csv(client, "t", b"3,z", media=media).json["imported"] == 1
     assert export(client) == "column_1,column_2\n1,x\n2,y\n3,z\n"
     for body, message in (
-        (b"3\n", "Line 1: found 1 fields, expected column_1, column_2"),
+        (b"3\n", "Line 1: found 1 fields and no header, expected column_1, column_2"),
+        (b"", "Line 1: found nothing"),
         (b'"4\n5",x\n', 'Line 2, column "column_1"'),
         (b"4,x\n\\.\n", "Line 2: found nothing but"),
         (b"\\.\n4,x\n", "Line 1: found"),
@@ -495,6 +497,34 @@ def test_a_file_without_a_header_is_all_rows(client: Client) -> None:
     ):
         detail = import_csv(client, "t", body, media=media, status=422).json["detail"]
         assert message in detail
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        (",".join(["a"] * 32_000), "Line 1: Found 32000 columns, expected 100 at most"),
+        (",".join(["a"] * 40_000), "Line 1: found 65,536 characters, expected a header"),
+        ("a\n" + "x" * 140_000, "Line 2: field larger than field limit"),
+        ("a\n" + "x" * 10_000_000, "Line 2: found 10,000,000 characters or more"),
+    ],
+)
+def test_what_is_huge_is_refused_soon_and_with_its_line(
+    client: Client, header: str, message: str
+) -> None:
+    assert message in refusal(client, header.encode(), rename="true")
+
+
+def test_a_table_that_was_made_takes_a_huge_line(client: Client) -> None:
+    make(client, "t", a="text")
+    import_csv(client, "t", b"a\n" + b"x" * 12_000_000)
+    assert len(export(client)) == 12_000_003
+
+
+def test_nobody_else_reads_or_drops_the_table_of_imports(client: Client) -> None:
+    create(client, b"a\n1\n")
+    for method in ("GET", "DELETE"):
+        client.request("/powertable/_imports", method=method, status=404)
+    assert [table["name"] for table in client.get("/powertable").json["tables"]] == ["t"]
 
 
 def test_blank_lines_at_the_end_are_left_out_and_counted(client: Client) -> None:
@@ -581,3 +611,24 @@ def test_two_imports_of_a_table_at_once_are_both_there_or_one_is_refused(client:
             found = sorted(each.result(30) for each in [pool.submit(run) for _ in range(2)])
         assert found == expected
     assert client.get("/powertable/t").json["rows"] == 15_000
+
+
+# --- README --------------------------------------------------------------------------------------
+
+
+def test_the_file_of_the_readme_goes_in_is_asked_and_comes_out(client: Client) -> None:
+    readme = (FOLDER / "README.md").read_text()
+    file, calls = re.findall(r"^```\n(.*?)^```", readme, re.DOTALL | re.MULTILINE)[:2]
+    answers = re.split(r"^\$ .*\n", calls, flags=re.MULTILINE)
+    paths = re.findall(r'"\$B(/.*)"', calls)
+    for path, answer in zip(paths, answers[2:], strict=True):
+        method = "POST" if "/import" in path else "GET"
+        body = file.encode() if method == "POST" else b""
+        found = client.request(f"/powertable{path}", method=method, body=body)
+        # `…` stands for what is left out; the number of the import is the database's.
+        shown, text = (
+            re.sub('"import":[0-9]+', "", each.replace("\n ", "").strip())
+            for each in (answer, found.text)
+        )
+        pattern = ".*".join(map(re.escape, shown.split("…")))
+        assert re.fullmatch(pattern, text, re.DOTALL), (path, text)

@@ -202,7 +202,7 @@ def is_plain_number(text: Field) -> bool:
     return re.fullmatch(r"0|-?[1-9][0-9]{0,17}", text or "") is not None
 
 
-@settings(max_examples=25, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=50, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
 @given(file=files())
 def test_an_export_gives_the_field_texts_that_an_import_took(client: Client, file: File) -> None:
     check(client, file)
