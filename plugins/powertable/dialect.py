@@ -3,6 +3,7 @@
 import csv
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from psycopg2 import sql
 
@@ -23,7 +24,7 @@ class Dialect:
     delimiter: str = ","
     quote: str | None = '"'
 
-    def rows(self, lines: Iterable[str]) -> "csv._reader":  # type: ignore[name-defined]
+    def rows(self, lines: Iterable[str]) -> Any:
         """Return Python's reader of this dialect."""
         if self.quote is None:
             return csv.reader(lines, delimiter=self.delimiter, quoting=csv.QUOTE_NONE, strict=True)

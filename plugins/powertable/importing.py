@@ -10,9 +10,10 @@ from . import rows
 from .charset import read_media_type
 from .columns import Column, check_names
 from .copying import copy_from, copy_to, match_columns
+from .detect import find_dialect
 from .dialect import Dialect, read_delimiter, read_quote
 from .exact_json import numbers_as_text, write_json
-from .header import CsvFile, find_dialect, open_csv
+from .header import CsvFile, open_csv
 from .infer import infer_types
 from .names import number_names, rename
 from .params import check_known, flag, read_numbers

@@ -16,18 +16,14 @@ def rename(header: Sequence[str]) -> list[str]:
     scripts, or empty, `column_3`; where a name is taken, a number is added. The same header gives
     the same names each time. One that can stay as it is stays.
     """
-    taken: set[str] = set()
-    names: list[str | None] = []
-    for name in header:
-        stays = may_name_column(name) and name not in taken
-        names.append(name if stays else None)
-        if stays:
-            taken.add(name)
-    for place, name in enumerate(names):
-        if name is None:
-            names[place] = _free(_simplify(header[place]) or f"column_{place + 1}", taken)
-            taken.add(names[place] or "")
-    return [name or "" for name in names]
+    stays = [may_name_column(name) and header.index(name) == n for n, name in enumerate(header)]
+    taken = {name for name, stay in zip(header, stays, strict=True) if stay}
+    names = []
+    for number, (name, stay) in enumerate(zip(header, stays, strict=True), start=1):
+        found = name if stay else _free(_simplify(name) or f"column_{number}", taken)
+        taken.add(found)
+        names.append(found)
+    return names
 
 
 def number_names(count: int) -> list[str]:
