@@ -88,9 +88,8 @@ def copy_from(cursor: Cursor, table: Table, columns: Sequence[Column], csv_file:
 
 def copy_to(cursor: Cursor, table: Table, where: sql.Composable, file: BinaryIO) -> None:
     """Write rows as CSV with a header, in the order of their ids and without these."""
-    # COPY itself writes a boolean as t, the cast writes it as true.
     columns = sql.SQL(", ").join(
-        sql.SQL("{0}::text AS {0}" if column.type.name == "boolean" else "{0}").format(
+        sql.SQL(_expression(column, alone=len(table.columns) == 1) + " AS {0}").format(
             sql.Identifier(column.name)
         )
         for column in table.columns
@@ -102,6 +101,14 @@ def copy_to(cursor: Cursor, table: Table, where: sql.Composable, file: BinaryIO)
         sql.SQL("COPY ({}) TO STDOUT WITH (FORMAT csv, HEADER, ENCODING 'UTF8')").format(query),
         file,
     )
+
+
+def _expression(column: Column, alone: bool) -> str:
+    if alone and column.type.name != "text":
+        # A null would be a blank line, which an import leaves out at the end; `""` is null too.
+        return "coalesce({0}::text, '')"
+    # COPY itself writes a boolean as t, the cast writes it as true.
+    return "{0}::text" if column.type.name == "boolean" else "{0}"
 
 
 class _Source:

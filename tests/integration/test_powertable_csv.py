@@ -538,6 +538,16 @@ def test_blank_lines_at_the_end_are_left_out_and_counted(client: Client) -> None
     assert "Line 1" in import_csv(client, "t", b"\n" * 600_000, status=422).json["detail"]
 
 
+@pytest.mark.parametrize("text", ["0", "0.10", "true", "2024-02-29", "2024-02-29 10:00:00.5+00"])
+def test_the_last_nulls_of_a_single_column_come_in_again(client: Client, text: str) -> None:
+    create(client, f'a\n{text}\n\n""\n'.encode())
+    exported = export(client)
+    assert exported == f'a\n{text}\n""\n""\n'
+    client.delete("/powertable/t")
+    assert create(client, exported.encode())["imported"] == 3
+    assert export(client) == exported
+
+
 # --- dry run and progress ------------------------------------------------------------------------
 
 

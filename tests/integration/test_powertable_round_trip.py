@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from tests.support.powertable import Client, import_csv, powertable
@@ -204,6 +204,7 @@ def is_plain_number(text: Field) -> bool:
 
 @settings(max_examples=50, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
 @given(file=files())
+@example(file=File([["0"], [""]], ",", '"', "\n", False, "utf-8", False, True, False, False))
 def test_an_export_gives_the_field_texts_that_an_import_took(client: Client, file: File) -> None:
     check(client, file)
 
