@@ -1,7 +1,8 @@
 """Tables and their columns, as a request names them and as PostgreSQL describes them."""
 
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,9 @@ ID = "id"
 """The bigint identity that each table has; PostgreSQL fills it."""
 
 NAME_RULE = "1 to 63 of a-z, 0-9 and _, a letter first"
+
+# PostgreSQL gives each table columns of these names.
+_SYSTEM_NAMES = frozenset(("tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"))
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _TYPE_OF_SQL = {kind.sql: kind for kind in TYPES.values()}
@@ -45,14 +49,20 @@ class Column:
         except ValueError:
             raise ValueError(self._refuse(text)) from None
 
-    def from_json(self, value: object) -> Value | None:
+    def from_json(self, value: object, numbers_as_text: bool = False) -> Value | None:
         """Return the value that a JSON value stands for; null is None.
+
+        Args:
+            value: as it was parsed, a decimal as `Decimal`.
+            numbers_as_text: whether a number may come as a text.
 
         Raises:
             ValueError: a sentence with the column, what was found and what was expected.
         """
         if value is None and not self.required:
             return None
+        if numbers_as_text and self.type.is_numeric and isinstance(value, str):
+            return self.from_text(value)
         # `type(...)` and not `isinstance`: True is an int to Python, not to JSON.
         if type(value) not in self.type.json:
             raise ValueError(self._refuse(value))
@@ -131,7 +141,7 @@ def _column_from_json(entry: object) -> Column:
             f"Column {show(entry)}: expected an object with name, type and, if need be, required."
         )
     name, kind, required = entry["name"], entry["type"], entry.get("required", False)
-    if not isinstance(name, str) or not is_name(name):
+    if type(name) is not str:  # what it may be is checked for all columns at once
         raise ValueError(f"Found the column name {show(name)}, expected {NAME_RULE}.")
     if not isinstance(kind, str) or kind not in TYPES:
         raise ValueError(
@@ -144,18 +154,35 @@ def _column_from_json(entry: object) -> Column:
     return Column(name, TYPES[kind], required)
 
 
-def check_names(names: list[str], max_columns: int) -> None:
+def check_names(names: Sequence[str], max_columns: int) -> None:
     """Check the column names of a new table.
 
     Raises:
-        ValueError: names the one that cannot be used, or says that there are too many.
+        ValueError: names all that cannot be used, or says that there are too many.
     """
     if len(names) > max_columns:
         raise ValueError(f"Found {len(names)} columns, expected {max_columns} at most.")
-    for name in names:
-        if not is_name(name):
-            raise ValueError(f"Found the column name {show(name)}, expected {NAME_RULE}.")
-        if name == ID:
-            raise ValueError(f'The column name "{ID}" is taken: each table has one of its own.')
-        if names.count(name) > 1:
-            raise ValueError(f'Found the column name "{name}" twice, expected it once.')
+    counts = Counter(names)
+    bad = [name for name in counts if not is_name(name)]
+    system = [name for name in counts if name in _SYSTEM_NAMES]
+    repeated = [name for name in counts if counts[name] > 1]
+    sentences = []
+    if bad:
+        sentences.append(f"Found the column name{_list(bad)}, expected {NAME_RULE}.")
+    if ID in counts:
+        sentences.append(f'The column name "{ID}" is taken: each table has one of its own.')
+    if system:
+        sentences.append(f"PostgreSQL keeps for itself the column name{_list(system)}.")
+    if repeated:
+        sentences.append(f"Found the column name{_list(repeated)} twice or more, expected it once.")
+    if sentences:
+        raise ValueError(" ".join(sentences))
+
+
+def _list(names: Sequence[str]) -> str:
+    return ("s " if len(names) > 1 else " ") + ", ".join(map(show, names))
+
+
+def may_name_column(name: str) -> bool:
+    """Tell whether a new table can have a column of this name."""
+    return is_name(name) and name != ID and name not in _SYSTEM_NAMES

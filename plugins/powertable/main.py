@@ -3,21 +3,25 @@
 from app.plugin import PluginContext, PluginInterface, PluginMetadata, PluginServer
 
 from .api import TableApi
+from .importing import CsvApi
+from .progress import Imports
 from .settings import Settings
 from .store import TableStore
 
 
 class Powertable(PluginInterface):
     def initialize(self, context: PluginContext) -> None:
-        """Make the schema.
+        """Make the schema, and the table of imports in it.
 
         Raises:
             ValueError: a value of `config` cannot be used; the message names it.
         """
         settings = Settings.from_config(context.config)
         store = TableStore(context.database, settings.schema)
-        store.create_schema()
-        self._api = TableApi(store, settings, context.data_dir)
+        imports = Imports(store)
+        store.create_schema(imports.create_table)
+        self._api = TableApi(store, settings)
+        self._csv = CsvApi(store, imports, settings, context.data_dir)
 
     def get_metadata(self) -> PluginMetadata:
         return PluginMetadata(
@@ -28,7 +32,7 @@ class Powertable(PluginInterface):
         )
 
     def register_routes(self, server: PluginServer) -> None:
-        api = self._api
+        api, csv = self._api, self._csv
         server.get("/powertable", api.list_tables)
         server.put("/powertable/{table}", api.create_table)
         server.get("/powertable/{table}", api.get_table)
@@ -39,8 +43,9 @@ class Powertable(PluginInterface):
         server.patch("/powertable/{table}/rows/{row_id:int}", api.change_row)
         server.delete("/powertable/{table}/rows/{row_id:int}", api.delete_row)
         server.get("/powertable/{table}/aggregate", api.aggregate)
-        server.post("/powertable/{table}/import", api.import_csv)
-        server.get("/powertable/{table}/export", api.export_csv)
+        server.post("/powertable/{table}/import", csv.import_csv)
+        server.get("/powertable/{table}/import", csv.list_imports)
+        server.get("/powertable/{table}/export", csv.export_csv)
 
     def cleanup(self, context: PluginContext) -> None:
         """Do nothing: connections go back after each call, temporary files after each answer."""

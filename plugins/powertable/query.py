@@ -12,12 +12,11 @@ import falcon
 from psycopg2 import sql
 
 from .columns import ID, Column, Table
-from .values import MAX_BIGINT, show
+from .params import Params, bad_query
+from .values import MAX_BIGINT, TYPES, show
 
-PAGING = ("sort", "page", "page_size")
+PAGING = ("numbers", "sort", "page", "page_size")
 AGGREGATE = ("metrics", "group_by", *PAGING)
-
-Params = Mapping[str, str | list[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +56,6 @@ class Aggregate:
     metrics: tuple[Metric, ...]
     groups: tuple[Column, ...]
     order: sql.Composable
-
-
-def bad_query(sentence: str) -> falcon.HTTPBadRequest:
-    return falcon.HTTPBadRequest(title="Bad query", description=sentence)
 
 
 def parse_page(req: falcon.Request, page_size: int, max_page_size: int) -> Page:
@@ -189,11 +184,12 @@ def _metric(label: str, table: Table) -> Metric:
     return Metric(label, sql.SQL(template).format(sql.Identifier(name)))
 
 
-_ORDERED = ("text", "integer", "number", "date", "timestamp")
+_ORDERED = ("text", "integer", "number", "double", "date", "timestamp")
+_NUMERIC = tuple(kind.name for kind in TYPES.values() if kind.is_numeric)
 _FUNCTIONS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "count": ("count({})", (*_ORDERED, "boolean")),
-    "sum": ("sum({})", ("integer", "number")),
-    "avg": ("avg({})::double precision", ("integer", "number")),
+    "sum": ("sum({})", _NUMERIC),
+    "avg": ("avg({})::double precision", _NUMERIC),
     "min": ("min({})", _ORDERED),
     "max": ("max({})", _ORDERED),
 }

@@ -46,6 +46,13 @@ def get_row(cursor: Cursor, table: Table, row_id: int) -> Row:
     return _only(table, row_id, rows)
 
 
+def first_rows(cursor: Cursor, table: Table, count: int) -> list[Row]:
+    """Return the first rows of a table, without their ids."""
+    tail = sql.SQL(" ORDER BY {} LIMIT {}").format(sql.Identifier(ID), sql.Literal(count))
+    found = _select(cursor, table, tail)
+    return [{name: value for name, value in row.items() if name != ID} for row in found]
+
+
 def add_rows(cursor: Cursor, table: Table, rows: Sequence[tuple[Any, ...]]) -> list[int]:
     """Add rows, each with a value for each column in order, and return their ids in order."""
     statement = sql.SQL("INSERT INTO {} ({}) VALUES %s RETURNING {}").format(

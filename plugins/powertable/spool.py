@@ -6,7 +6,8 @@ sent, and an error in line 3 is answered after the body was read, so that the cl
 Memory is one chunk, whatever the size.
 """
 
-import csv
+import codecs
+import io
 import re
 import tempfile
 from collections.abc import Iterator
@@ -17,32 +18,62 @@ from typing import BinaryIO
 
 import falcon
 
-from .values import show
+from .charset import MARK_BYTES, Charset, choose_charset
 
-_CHUNK = 256 * 1024
-_MAX_HEADER = 64 * 1024
-_BOM = b"\xef\xbb\xbf"
-_LINE_END = re.compile(rb"\r\n|\r|\n")
-# COPY would take such a line, outside of quotes, as the end of the data, and drop what follows.
-_END_MARKER = re.compile(rb"[\r\n]\\\.(?=[\r\n])")
+CHUNK = 64 * 1024
+_LINE_CHARACTERS = 10_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class CsvFile:
-    """A CSV on disk: the names of its header, and where that begins, in bytes."""
+class Text:
+    """The text of a body, in a file as UTF-8 without a byte order mark.
+
+    `size` is in bytes, `encoding` the one that the body had, `newline` what ends its lines, alone
+    or as the last of two characters, and `blank_lines` how many of its last lines were empty and
+    are left out.
+    """
 
     file: BinaryIO
-    header: list[str]
-    start: int
+    size: int
+    encoding: str
+    newline: bytes
+    blank_lines: int
 
-    def rewind(self) -> BinaryIO:
-        """Return the file at its header, which comes after a byte order mark if there is one."""
-        self.file.seek(self.start)
-        return self.file
+    def chunks(self) -> Iterator[bytes]:
+        """Yield the file from its beginning, piece by piece."""
+        self.file.seek(0)
+        while chunk := self.file.read(CHUNK):
+            yield chunk
+
+    @contextmanager
+    def open_lines(self) -> Iterator[Iterator[str]]:
+        """Open the file at its beginning as lines, which keep their ends.
+
+        Raises:
+            falcon.HTTPUnprocessableEntity: a line has ten million characters or more.
+        """
+        self.file.seek(0)
+        text = io.TextIOWrapper(self.file, encoding="utf-8", newline=self.newline.decode())
+        try:
+            yield _lines(text)
+        finally:
+            text.detach()
 
 
 def bad_csv(sentence: str) -> falcon.HTTPUnprocessableEntity:
     return falcon.HTTPUnprocessableEntity(title="Bad CSV", description=sentence)
+
+
+def _lines(text: io.TextIOWrapper) -> Iterator[str]:
+    number = 0
+    while line := text.readline(_LINE_CHARACTERS):
+        number += 1
+        if len(line) == _LINE_CHARACTERS:
+            raise bad_csv(
+                f"Line {number}: found {_LINE_CHARACTERS:,} characters or more; a table that is "
+                "made first (PUT) takes longer lines."
+            )
+        yield line
 
 
 def new_file(folder: Path) -> BinaryIO:
@@ -51,76 +82,139 @@ def new_file(folder: Path) -> BinaryIO:
 
 
 @contextmanager
-def receive_csv(req: falcon.Request, folder: Path, limit: int) -> Iterator[CsvFile]:
-    """Read a request's body into a file, chunked ones included, and the header from there.
+def receive_text(
+    req: falcon.Request, charset: str, quote: str | None, folder: Path, limit: int
+) -> Iterator[Text]:
+    """Read a request's body into a file, chunked ones included.
+
+    Args:
+        req: the request.
+        charset: what its media type says, empty if it says nothing.
+        quote: what its fields are quoted with, None for nothing.
+        folder: takes the file.
+        limit: the bytes that a body may have.
 
     Raises:
-        falcon.HTTPUnsupportedMediaType: a form or JSON.
         falcon.HTTPContentTooLarge: there are more than `limit` bytes.
         falcon.HTTPBadRequest: the client stopped before the end of the body.
-        falcon.HTTPUnprocessableEntity: there is no header, or COPY could not read all of it.
+        falcon.HTTPUnsupportedMediaType: the byte order mark and `charset` do not agree.
+        falcon.HTTPUnprocessableEntity: a line holds what its encoding does not have, or NUL.
     """
-    media = (req.content_type or "").partition(";")[0].strip().lower()
-    if media == "multipart/form-data" or media.endswith("json"):
-        raise falcon.HTTPUnsupportedMediaType(
-            title="Not CSV", description=f"Found a body of {media}, expected text/csv."
-        )
     with new_file(folder) as file:
-        _copy_body(req, file, limit)
-        header, start = _read_header(file)
-        yield CsvFile(file, header, start)
+        chunks = _read_body(req, limit)
+        head = next(chunks, b"")
+        try:
+            found = choose_charset(charset, head[:MARK_BYTES])
+            writer = _Writer(file, found)
+            writer.write(head[found.mark :])
+            for chunk in chunks:
+                writer.write(chunk)
+            writer.close()
+        except falcon.HTTPError:
+            # A client that still sends would not see the answer.
+            for _ in chunks:
+                pass
+            raise
+        newline = _find_newline(file, (quote or "").encode()) or writer.newline
+        blank_lines = _drop_blank_lines(file, newline)
+        size = file.seek(0, io.SEEK_END)
+        yield Text(file, size, found.name, newline, blank_lines)
 
 
-def _copy_body(req: falcon.Request, file: BinaryIO, limit: int) -> None:
-    guard = _EndMarkerGuard()
+def _read_body(req: falcon.Request, limit: int) -> Iterator[bytes]:
     size = 0
-    while chunk := req.bounded_stream.read(_CHUNK):
+    while chunk := req.bounded_stream.read(CHUNK):
         size += len(chunk)
         if size > limit:
             raise falcon.HTTPContentTooLarge(
                 title="CSV too large",
                 description=f"The body has more than {limit:,} bytes; send it in parts.",
             )
-        guard.feed(chunk)
-        file.write(chunk)
-    guard.feed(b"\n")
+        yield chunk
 
 
-class _EndMarkerGuard:
-    r"""Finds a line that is nothing but `\.` outside of quotes, over the borders of chunks.
+class _Writer:
+    """Writes a body as UTF-8, and knows the line that it cannot read."""
 
-    A quote character always opens or closes in COPY's CSV, so that an even number of them
-    before a place means that it is outside.
-    """
+    def __init__(self, file: BinaryIO, charset: Charset) -> None:
+        self._file = file
+        self._charset = charset
+        self._decoder = charset.decoder()
+        self._as_it_is = codecs.lookup(charset.name).name == "utf-8"
+        self._lines = {b"\n": 0, b"\r": 0}
 
-    def __init__(self) -> None:
-        self._quotes = 0
-        self._lines = 0
-        self._tail = b""
+    @property
+    def newline(self) -> bytes:
+        return b"\r" if self._lines[b"\r"] and not self._lines[b"\n"] else b"\n"
 
-    def feed(self, chunk: bytes) -> None:
-        window = self._tail + chunk
-        for match in _END_MARKER.finditer(window):
-            if (self._quotes + window.count(b'"', 0, match.start())) % 2 == 0:
-                line = self._lines + window.count(b"\n", 0, match.start()) + 2
-                raise bad_csv(rf'Line {line}: found nothing but \., expected a row; quote it: "\."')
-        self._tail = window[-3:]
-        self._quotes += window.count(b'"', 0, len(window) - len(self._tail))
-        self._lines += window.count(b"\n", 0, len(window) - len(self._tail))
+    def write(self, chunk: bytes, final: bool = False) -> None:
+        kept = self._decoder.getstate()[0]
+        try:
+            text = self._decoder.decode(chunk, final)
+            # UTF-8 that is all there needs no copy; some encodings have halves of pairs.
+            whole = self._as_it_is and not kept and not self._decoder.getstate()[0]
+            written = chunk if whole else text.encode("utf-8")
+        except UnicodeError as error:
+            raise self._refuse(error) from None
+        if b"\0" in written:
+            raise bad_csv(
+                f"Line {self._line(written[: written.index(0)])}: invalid byte sequence, found "
+                "NUL; if the file is UTF-16, say so: Content-Type: text/csv; charset=utf-16le."
+            )
+        for end in self._lines:
+            self._lines[end] += written.count(end)
+        self._file.write(written)
+
+    def close(self) -> None:
+        """Refuse a character that the end of the body cuts."""
+        self.write(b"", final=True)
+
+    def _refuse(self, error: UnicodeError) -> falcon.HTTPUnprocessableEntity:
+        before, found, nul = b"", "half of a character", False
+        if isinstance(error, UnicodeDecodeError):
+            before = error.object[: error.start].decode(self._charset.name, "replace").encode()
+            found = f"0x{error.object[error.start : error.end].hex()}"
+            nul = b"\0" in error.object
+        likely = "utf-16le" if nul and self._as_it_is else "windows-1252"
+        return bad_csv(
+            f"Line {self._line(before)}: invalid byte sequence, {found} is no "
+            f"{self._charset.name}; the file is likely in another encoding: say which, such as "
+            f"Content-Type: text/csv; charset={likely}."
+        )
+
+    def _line(self, before: bytes) -> int:
+        newline = self.newline
+        if newline == b"\n" and not self._lines[b"\n"] and b"\n" not in before:
+            newline = b"\r"
+        return self._lines[newline] + before.count(newline) + 1
 
 
-def _read_header(file: BinaryIO) -> tuple[list[str], int]:
+def _find_newline(file: BinaryIO, quote: bytes) -> bytes:
+    """Return what ends the first row, empty if that is not to be seen."""
     file.seek(0)
-    head = file.read(_MAX_HEADER)
-    first = len(_BOM) if head.startswith(_BOM) else 0
-    end = _LINE_END.search(head, first)
-    if end is None and len(head) == _MAX_HEADER:
-        raise bad_csv(f"Found no line end in {_MAX_HEADER:,} bytes, expected a header line.")
-    line = head[first : end.start() if end else len(head)]
-    try:
-        header = next(csv.reader([line.decode("utf-8")], strict=True), [])
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise bad_csv(f"Line 1 is no header: {error}.") from None
-    if not header:
-        raise bad_csv(f"Line 1: found {show(line.decode())}, expected the names of the columns.")
-    return header, first
+    head = file.read(CHUNK)
+    row = rb"[^\r\n]*"
+    if quote:
+        row = rb"(?:[^%b\r\n]+|%b[^%b]*%b)*" % ((quote,) * 4)
+    # Without an end in the pattern there is nothing that it could be tried for again and again.
+    match = re.match(row, head)
+    end = head[match.end() :] if match else b""
+    return b"\n" if end.startswith(b"\r\n") else end[:1] if end[:1] in (b"\r", b"\n") else b""
+
+
+def _drop_blank_lines(file: BinaryIO, newline: bytes) -> int:
+    """Cut the empty lines at the end of a file and return how many there were."""
+    size = file.seek(0, io.SEEK_END)
+    start = size
+    kept = 0
+    while start and not kept:
+        end, start = start, max(0, start - CHUNK)
+        file.seek(start)
+        kept = len(file.read(end - start).rstrip(b"\r\n"))
+    file.seek(start + kept)
+    line_end = 2 if file.read(2) == b"\r\n" else 1
+    file.seek(start + kept)
+    ends = sum(block.count(newline) for block in iter(lambda: file.read(CHUNK), b""))
+    if ends > 1:
+        file.truncate(start + kept + line_end)
+    return max(ends - 1, 0)

@@ -14,7 +14,7 @@ import psycopg2
 import psycopg2.errors
 from psycopg2 import sql
 
-from .columns import ID, Column, Table, column_from_catalog, is_name
+from .columns import ID, NAME_RULE, Column, Table, column_from_catalog, is_name
 from .values import show
 
 Cursor = Any
@@ -38,19 +38,24 @@ class TableStore:
 
     def __init__(self, database: Callable[[], AbstractContextManager[Any]], schema: str) -> None:
         self._database = database
-        self._schema = schema
+        self.schema = schema
 
-    def create_schema(self) -> None:
-        """Make the schema if it is not there, from any number of processes at once."""
+    def create_schema(self, fill: Callable[[Cursor], None]) -> None:
+        """Make the schema if it is not there, from any number of processes at once.
+
+        Args:
+            fill: makes what else has to be in it, one process at a time.
+        """
         with self._database() as connection, connection.cursor() as cursor:
             # IF NOT EXISTS alone fails when two processes get there at once, and it asks for the
             # right to create schemas even where an administrator has made this one.
-            key = f"benana-plugin:{self._schema}"
+            key = f"benana-plugin:{self.schema}"
             cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (key,))
-            cursor.execute("SELECT FROM pg_namespace WHERE nspname = %s", (self._schema,))
+            cursor.execute("SELECT FROM pg_namespace WHERE nspname = %s", (self.schema,))
             if cursor.rowcount == 0:
-                schema = sql.Identifier(self._schema)
+                schema = sql.Identifier(self.schema)
                 cursor.execute(sql.SQL("CREATE SCHEMA {}").format(schema))
+            fill(cursor)
 
     @contextmanager
     def transaction(self) -> Iterator[Cursor]:
@@ -97,7 +102,7 @@ class TableStore:
         if is_name(name):
             lock = sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE")
             try:
-                cursor.execute(lock.format(sql.Identifier(self._schema, name)))
+                cursor.execute(lock.format(sql.Identifier(self.schema, name)))
             except (
                 psycopg2.errors.InvalidSchemaName,
                 psycopg2.errors.UndefinedTable,
@@ -115,7 +120,7 @@ class TableStore:
         Raises:
             falcon.HTTPConflict: the name is taken, perhaps by another table's index.
         """
-        table = Table(self._schema, name, tuple(columns))
+        table = Table(self.schema, name, tuple(columns))
         identity = sql.SQL("{} bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY")
         definitions = [identity.format(sql.Identifier(ID)), *map(_definition, columns)]
         statement = sql.SQL("CREATE TABLE {} ({})")
@@ -131,6 +136,17 @@ class TableStore:
                 title="Table exists", description=f'The table name "{name}" is taken.'
             ) from None
         return table
+
+    def create_like(self, cursor: Cursor, table: Table, name: str) -> Table:
+        """Make an empty table with the columns and checks of another, and ids of its own."""
+        made = Table(self.schema, name, table.columns)
+        cursor.execute(
+            sql.SQL(
+                "CREATE TABLE {0} (LIKE {1} INCLUDING DEFAULTS INCLUDING CONSTRAINTS"
+                " INCLUDING GENERATED); ALTER TABLE {0} ALTER {2} ADD GENERATED ALWAYS AS IDENTITY"
+            ).format(made.identifier, table.identifier, sql.Identifier(ID))
+        )
+        return made
 
     def drop_table(self, cursor: Cursor, name: str) -> None:
         """Drop a table and its rows.
@@ -148,7 +164,7 @@ class TableStore:
             ) from None
 
     def _read_catalog(self, cursor: Cursor, name: str | None) -> list[Table]:
-        cursor.execute(_TABLES, {"schema": self._schema, "table": name})
+        cursor.execute(_TABLES, {"schema": self.schema, "table": name})
         columns: dict[str, list[Column]] = {}
         for table, *description in cursor.fetchall():
             found = columns.setdefault(table, [])
@@ -156,7 +172,7 @@ class TableStore:
             if column is not None:
                 found.append(column)
         return [
-            Table(self._schema, table, tuple(found))
+            Table(self.schema, table, tuple(found))
             for table, found in columns.items()
             if found and is_name(table)
         ]
@@ -172,6 +188,25 @@ def _definition(column: Column) -> sql.Composable:
         check = sql.SQL(f"CONSTRAINT {{0}} CHECK ({kind.bounds})")
         parts.append(check.format(name))
     return sql.SQL(" ").join(parts)
+
+
+def check_table_name(name: str) -> None:
+    """Check the name of a table.
+
+    Raises:
+        falcon.HTTPUnprocessableEntity: no table can have it.
+    """
+    if not is_name(name):
+        raise falcon.HTTPUnprocessableEntity(
+            title="Bad values",
+            description=f"Found the table name {show(name)}, expected {NAME_RULE}.",
+        )
+
+
+def created(resp: falcon.Response, table: str) -> None:
+    """Answer that a table was made."""
+    resp.status = falcon.HTTP_201
+    resp.location = f"/powertable/{table}"
 
 
 def _no_table(name: str) -> falcon.HTTPNotFound:

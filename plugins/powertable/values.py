@@ -9,9 +9,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-Value = str | int | float | bool | datetime.date | datetime.datetime
+Value = str | int | float | bool | decimal.Decimal | datetime.date | datetime.datetime
 
 MAX_BIGINT = 2**63 - 1
+
+NUMBER_DIGITS = 1000
+"""How many digits a decimal may have before its point, and as many after it."""
 
 _INTEGER = re.compile(r"[+-]?[0-9]{1,19}")
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
@@ -48,7 +51,16 @@ def read_integer(text: str) -> int:
     return _fit_bigint(int(text))
 
 
-def read_number(text: str) -> float:
+def read_number(text: str) -> decimal.Decimal:
+    if not _NUMBER.fullmatch(text):
+        raise ValueError
+    try:
+        return _fit_number(decimal.Decimal(text))
+    except decimal.InvalidOperation:
+        raise ValueError from None
+
+
+def read_double(text: str) -> float:
     if not _NUMBER.fullmatch(text):
         raise ValueError
     return _fit_double(float(text))
@@ -84,7 +96,19 @@ def _fit_bigint(value: int) -> int:
     return value
 
 
-def _fit_double(value: int | float) -> float:
+def _fit_number(value: int | decimal.Decimal) -> decimal.Decimal:
+    value = decimal.Decimal(value)
+    exponent = value.as_tuple().exponent
+    # Before it is written out: `1e999999999` is short, and its digits are not.
+    if type(exponent) is not int or exponent < -NUMBER_DIGITS:
+        raise ValueError
+    if value and value.adjusted() >= NUMBER_DIGITS:
+        raise ValueError
+    # A zero such as 0e999 has no digits to keep.
+    return value if exponent <= 0 or value else decimal.Decimal(0)
+
+
+def _fit_double(value: int | decimal.Decimal | float) -> float:
     try:
         value = float(value)
     except OverflowError:
@@ -112,6 +136,7 @@ class ColumnType:
     fit: Callable[[Any], Value] | None = None
     bounds: str | None = None
     definition: str | None = None
+    is_numeric: bool = False
 
 
 TYPES: Mapping[str, ColumnType] = {
@@ -127,16 +152,34 @@ TYPES: Mapping[str, ColumnType] = {
             definition='text COLLATE "C"',
         ),
         ColumnType(
-            "integer", "bigint", "a whole number of 64 bits", (int,), read_integer, _fit_bigint
+            "integer",
+            "bigint",
+            "a whole number of 64 bits",
+            (int,),
+            read_integer,
+            _fit_bigint,
+            is_numeric=True,
         ),
         ColumnType(
             "number",
+            "numeric",
+            f"a number of at most {NUMBER_DIGITS} digits before its point, and after it",
+            (int, decimal.Decimal),
+            read_number,
+            _fit_number,
+            # NaN counts as more than all others.
+            f"abs({{0}}) < 1e{NUMBER_DIGITS} AND scale({{0}}) <= {NUMBER_DIGITS}",
+            is_numeric=True,
+        ),
+        ColumnType(
+            "double",
             "double precision",
             "a finite number",
-            (int, float),
-            read_number,
+            (int, decimal.Decimal),
+            read_double,
             _fit_double,
             "{0} > '-Infinity' AND {0} < 'Infinity'",
+            is_numeric=True,
         ),
         ColumnType("boolean", "boolean", "true or false", (bool,), read_boolean, bool),
         ColumnType(
@@ -160,8 +203,5 @@ TYPES: Mapping[str, ColumnType] = {
 
 
 def as_json(value: Any) -> Any:
-    """Return a value that PostgreSQL gave as one that JSON has; dates and times are ISO texts."""
-    if isinstance(value, datetime.date):
-        return value.isoformat()
-    # The only numeric that a query gives is the sum of a bigint column, which is whole.
-    return int(value) if isinstance(value, decimal.Decimal) else value
+    """Return a value that PostgreSQL gave as one of `exact_json`; dates and times are ISO texts."""
+    return value.isoformat() if isinstance(value, datetime.date) else value

@@ -1,0 +1,183 @@
+"""What the calls of CSV do: import, dry run, progress and export."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import falcon
+
+from . import rows
+from .charset import read_media_type
+from .columns import Column, check_names
+from .copying import copy_from, copy_to, match_columns
+from .detect import find_dialect
+from .dialect import Dialect, read_delimiter, read_quote
+from .exact_json import numbers_as_text, write_json
+from .header import CsvFile, open_csv
+from .infer import infer_types
+from .names import number_names, rename
+from .params import check_known, flag, read_numbers
+from .progress import Import, Imports
+from .query import parse_filters
+from .quotes import check_quotes
+from .settings import Settings
+from .spool import Text, bad_csv, new_file, receive_text
+from .store import Cursor, TableStore, check_table_name, created
+
+_KNOWN = ("create", "delimiter", "dry_run", "numbers", "quote", "rename")
+_FIRST_ROWS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What an import's query string asks for; `delimiter` is None where it is to be found."""
+
+    create: bool
+    dry_run: bool
+    rename: bool
+    numbers_as_text: bool
+    delimiter: str | None
+    quote: str | None
+
+    @classmethod
+    def read(cls, req: falcon.Request) -> "Order":
+        """Read it.
+
+        Raises:
+            falcon.HTTPBadRequest: a parameter is unknown, or its value.
+        """
+        check_known(req.params, _KNOWN)
+        return cls(
+            flag(req.params, "create"),
+            flag(req.params, "dry_run"),
+            flag(req.params, "rename"),
+            read_numbers(req.params),
+            read_delimiter(req.params),
+            read_quote(req.params),
+        )
+
+
+class CsvApi:
+    """The handlers of import and export; `folder` takes the temporary files."""
+
+    def __init__(
+        self, store: TableStore, imports: Imports, settings: Settings, folder: Path
+    ) -> None:
+        self._store = store
+        self._imports = imports
+        self._settings = settings
+        self._folder = folder
+
+    def import_csv(self, table: str, req: falcon.Request, resp: falcon.Response) -> bytes:
+        order = Order.read(req)
+        check_table_name(table)
+        media = read_media_type(req)
+        limit = self._settings.max_import_bytes
+        with (
+            self._imports.begin(table, order.dry_run) as progress,
+            receive_text(req, media.charset, order.quote, self._folder, limit) as text,
+        ):
+            progress.received(text.size)
+            csv_file = _read_file(text, order, media.has_header)
+            answer = self._import(table, csv_file, order, progress)
+        if order.create and not order.dry_run:
+            created(resp, table)
+        resp.content_type = falcon.MEDIA_JSON
+        return write_json(answer)
+
+    def list_imports(self, table: str, req: falcon.Request) -> dict[str, Any]:
+        check_known(req.params)
+        check_table_name(table)
+        with self._store.transaction() as cursor:
+            found = self._imports.list(cursor, table)
+            if not found:
+                self._store.find_table(cursor, table)
+        return {"imports": found}
+
+    def export_csv(self, table: str, req: falcon.Request, resp: falcon.Response) -> None:
+        file = new_file(self._folder)
+        try:
+            with self._store.transaction() as cursor:
+                self._export(cursor, table, req, file)
+            size = file.tell()
+            file.seek(0)
+        except BaseException:
+            file.close()
+            raise
+        resp.content_type = "text/csv; charset=utf-8; header=present"
+        resp.downloadable_as = f"{table}.csv"
+        # The WSGI server closes the file, also when the client goes away.
+        resp.set_stream(file, size)
+
+    def _export(self, cursor: Cursor, table: str, req: falcon.Request, file: BinaryIO) -> None:
+        found = self._store.find_table(cursor, table)
+        copy_to(cursor, found, parse_filters(req.params, found, ()), file)
+
+    def _import(
+        self, table: str, csv_file: CsvFile, order: Order, progress: Import
+    ) -> dict[str, Any]:
+        """Copy the rows of a file, or see whether they could be, and return the answer."""
+        columns = self._new_columns(csv_file, order) if order.create else []
+        first: list[rows.Row] = []
+        with self._store.transaction() as cursor:
+            progress.copying(cursor)
+            cursor.execute("SAVEPOINT before")
+            if order.create:
+                target = found = self._store.create_table(cursor, table, columns)
+            else:
+                target = found = self._store.find_table(cursor, table)
+                columns = match_columns(
+                    found, csv_file, _names(csv_file, order, len(found.columns))
+                )
+                if order.dry_run:
+                    target = self._store.create_like(cursor, found, f"_dry_run_{progress.id}")
+            imported = copy_from(cursor, target, columns, csv_file)
+            if order.dry_run:
+                first = rows.first_rows(cursor, target, _FIRST_ROWS)
+                first = numbers_as_text(first) if order.numbers_as_text else first
+                cursor.execute("ROLLBACK TO SAVEPOINT before")
+            progress.done(cursor, imported)
+        answer = {
+            "imported": imported,
+            "import": progress.id,
+            **found.as_json(),
+            "delimiter": csv_file.dialect.delimiter,
+            "encoding": csv_file.text.encoding,
+            "blank_lines": csv_file.text.blank_lines,
+        }
+        if order.rename and csv_file.header is not None:
+            answer["mapping"] = [
+                {"header": name, "column": column.name}
+                for name, column in zip(csv_file.header, columns, strict=True)
+            ]
+        if order.dry_run:
+            answer |= {"dry_run": True, "imported": 0, "would_import": imported, "rows": first}
+        return answer
+
+    def _new_columns(self, csv_file: CsvFile, order: Order) -> list[Column]:
+        limit = self._settings.max_columns
+        names = _names(csv_file, order, limit)
+        try:
+            check_names(names, limit)
+        except ValueError as error:
+            advice = "" if order.rename else " rename=true gives names that can be used."
+            raise bad_csv(f"Line 1: {error}{advice}") from None
+        types = infer_types(csv_file)
+        return [Column(name, kind) for name, kind in zip(names, types, strict=True)]
+
+
+def _read_file(text: Text, order: Order, has_header: bool) -> CsvFile:
+    if order.delimiter is None:
+        dialect = find_dialect(text, order.quote)
+    else:
+        dialect = Dialect(order.delimiter, order.quote)
+        check_quotes(text, dialect)
+    return open_csv(text, dialect, has_header)
+
+
+def _names(csv_file: CsvFile, order: Order, limit: int) -> list[str]:
+    """Return the names of a file's columns; more than `limit` are not worth a new name."""
+    if csv_file.header is None:
+        return number_names(csv_file.fields)
+    renamed = order.rename and csv_file.fields <= limit
+    return rename(csv_file.header) if renamed else list(csv_file.header)
