@@ -6,6 +6,7 @@ from pathlib import Path
 from app.database.repository import Repository
 from app.errors import DatabaseError, DatabaseReadOnlyError, DatabaseRefusedError, PluginError
 from app.publishing.attempt import PublishAttempt
+from app.publishing.refusals import Refusals
 from app.records import PluginRow
 
 log = logging.getLogger(__name__)
@@ -14,8 +15,9 @@ log = logging.getLogger(__name__)
 class ErrorRecords:
     """Records errors; safe to use from several threads."""
 
-    def __init__(self, repository: Repository) -> None:
+    def __init__(self, repository: Repository, refusals: Refusals) -> None:
         self._repository = repository
+        self._refusals = refusals
         self._lost: dict[str, str] = {}
         """The errors that an outage kept from being recorded, by plugin: the log says each once."""
 
@@ -51,6 +53,7 @@ class ErrorRecords:
             if row is None or not self._write_beside(name, folder, error):
                 attempt.unrecorded = str(refusal)
         except DatabaseError:
+            self._refusals.give_up(name)  # so that it is recorded when it is tried again
             if self._lost.get(name) != str(error):
                 self._lost[name] = str(error)
                 log.warning("%s", error)  # it would be lost: what is raised is the database's

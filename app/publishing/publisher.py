@@ -60,7 +60,6 @@ class Publisher:
             refusals,
             self._seen,
             max_module_mb,
-            conditions or Conditions(),
         )
         installed.look()  # what is imported from now on is what is installed now
 
@@ -146,7 +145,7 @@ class Publisher:
             self._repository.failures.forget(name)
         except DatabaseRefusedError as error:
             refused = PluginError(name, error.message, phase="unregister")
-            self._sources.record(name, row, folder, attempt, refused)
+            self._sources.records.write(name, row, folder, attempt, refused)
             raise
 
     def names_of(self, folder: str) -> list[str]:

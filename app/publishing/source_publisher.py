@@ -5,7 +5,6 @@ import os
 import time
 from pathlib import Path
 
-from app.conditions import Conditions
 from app.database.repository import Repository
 from app.errors import (
     DatabaseReadOnlyError,
@@ -39,7 +38,6 @@ class SourcePublisher:
         refusals: Refusals,
         seen: HostState,
         max_module_mb: int,
-        conditions: Conditions,
     ) -> None:
         self._root = plugins_dir
         self._max_module_mb = max_module_mb
@@ -47,10 +45,10 @@ class SourcePublisher:
         self._repository = repository
         self._trial = trial
         self._seen = seen
-        self._conditions = conditions
         self._saver = Saver(artifacts_dir, repository)
         self._refusals = refusals
-        self._records = ErrorRecords(repository)
+        self.records = ErrorRecords(repository, refusals)
+        """Where it is recorded what is wrong with a source."""
 
     def prepare(self) -> None:
         """Start what the first publish would have to wait for."""
@@ -91,20 +89,22 @@ class SourcePublisher:
             folder = self.folder_of(name, row)
             source = self._read(folder, name)
             attempt.digest = source.digest
-            if not force and not self._is_wanted(row, source, restore):
+            last = self._seen.find(name)
+            if not force and not _is_wanted(last, row, source, restore):
                 if row is not None and row.error is not None:
                     self._repository.record_error(row, None)
-                if not self._went_back(row, source):
+                if row is not None and last is not None and _went_back(last, row, source):
+                    self.note_refused(name, attempt, _older_row(last, row))
+                else:
                     in_row = (row.id, row.generation) if row is not None else ()
-                    self._remember(source, attempt, root, Published(source.digest, *in_row))
+                    self._remember(source, attempt, root, last, Published(source.digest, *in_row))
                 return False
             if not force and self._refusals.holds(name, source.digest, attempt.stamp):
                 return False  # it was tried and refused; events come in twos and threes
             self._refusals.begin(name, source.digest)
             artifact, report = self._trial.run(source, attempt.superseded)
             saved = self._saver.save(source, artifact, report, attempt, force=force)
-            self._remember(source, attempt, root, Published(source.digest, *saved))
-            self._conditions.clear(f"older:{name}")
+            self._remember(source, attempt, root, last, Published(source.digest, *saved))
         except PluginError as error:
             if not attempt.outlast_quiet_period() or self._has_changed(name, row, source):
                 self._refusals.give_up(name)
@@ -117,7 +117,7 @@ class SourcePublisher:
                     f"; the row {name!r} has {folder} as its source: if the row was renamed, set "
                     f"its name back to {folder.name!r} in psql"
                 )
-            self.record(name, row, folder, attempt, error)
+            self.records.write(name, row, folder, attempt, error)
             raise
         except DatabaseReadOnlyError:
             raise  # as what the database refuses, but that nothing can be recorded
@@ -127,7 +127,7 @@ class SourcePublisher:
         except DatabaseRefusedError as error:
             error.plugin = name
             refused = PluginError(name, error.message, phase="save")
-            self.record(name, row, folder, attempt, refused)
+            self.records.write(name, row, folder, attempt, refused)
             raise
         log.info(
             "%s: published generation %d, version %s (%s), in %.0f ms",
@@ -153,21 +153,6 @@ class SourcePublisher:
         elif isinstance(error, DatabaseRefusedError):
             error.plugin = name
         self._refusals.note(name, attempt, error, aloud=aloud)
-
-    def record(
-        self,
-        name: str,
-        row: PluginRow | None,
-        folder: Path,
-        attempt: PublishAttempt,
-        error: PluginError,
-    ) -> None:
-        """Record what is wrong with a plugin's source, beside its row or among the failures."""
-        try:
-            self._records.write(name, row, folder, attempt, error)
-        except DatabaseUnavailableError:
-            self._refusals.give_up(name)  # so that it is recorded when it is tried again
-            raise
 
     def _read(self, folder: Path, name: str) -> PluginSource:
         return read_source(self._root, folder, name, self._max_module_mb)
@@ -200,47 +185,12 @@ class SourcePublisher:
             )
         return default  # another host's path, or one from before Benana
 
-    def _is_wanted(self, row: PluginRow | None, source: PluginSource, restore: bool) -> bool:
-        last = self._seen.find(source.name)
-        is_new = last is None or last.digest != source.digest
-        if row is None:
-            return restore or is_new
-        if row.unpublished:
-            return True
-        if source.digest == row.source_digest:
-            return False
-        return is_new
-
-    def _went_back(self, row: PluginRow | None, source: PluginSource) -> bool:
-        """Hold that a row is older than what was published from the folder.
-
-        As of another database, or of a backup. The row counts; but that the folder is newer must
-        not stay unsaid. Returns whether it is so.
-        """
-        key, last = f"older:{source.name}", self._seen.find(source.name)
-        if (
-            row is None
-            or last is None
-            or last.row_id != row.id
-            or last.generation <= row.generation
-            or source.digest == row.source_digest
-        ):
-            self._conditions.clear(key)
-            return False
-        self._conditions.hold(
-            key,
-            f"its folder was published as generation {last.generation}, and its row is of "
-            f"generation {row.generation}, as in another database or a backup: what the row says "
-            "is served; reload it to publish the folder",
-            source.name,
-        )
-        return True
-
     def _remember(
         self,
         source: PluginSource,
         attempt: PublishAttempt,
         root: str | None,
+        last: Published | None,
         published: Published,
     ) -> None:
         """Note on this host that a source is published, and that nothing is refused any more.
@@ -249,11 +199,12 @@ class SourcePublisher:
             source: the source.
             attempt: the attempt that found it.
             root: which folder the plugins' root was before it was read.
+            last: what is noted.
             published: what is to be noted.
         """
         name = source.name
         try:
-            if self._seen.find(name) != published:
+            if last != published:
                 self._seen.record_root(root)
                 self._seen.record(name, published)
         except OSError as error:
@@ -265,3 +216,29 @@ class SourcePublisher:
             self.note_refused(name, attempt, PluginError(name, text, phase="save", outside=True))
         else:
             self._refusals.end(name)
+
+
+def _is_wanted(
+    last: Published | None, row: PluginRow | None, source: PluginSource, restore: bool
+) -> bool:
+    is_new = last is None or last.digest != source.digest
+    if row is None:
+        return restore or is_new
+    return row.unpublished or (is_new and source.digest != row.source_digest)
+
+
+def _went_back(last: Published, row: PluginRow, source: PluginSource) -> bool:
+    """Tell whether a row is older than what was published: of another database, or of a backup."""
+    is_older = last.row_id == row.id and last.generation > row.generation
+    return is_older and source.digest != row.source_digest
+
+
+def _older_row(last: Published, row: PluginRow) -> PluginError:
+    """Return what is to be said of it: the row counts, but must not do so in silence."""
+    return PluginError(
+        row.name,
+        f"its folder was published as generation {last.generation}, and its row is of generation "
+        f"{row.generation}, as in another database or a backup: what the row says is served; "
+        "reload it to publish the folder",
+        outside=True,
+    )

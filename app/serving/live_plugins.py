@@ -50,11 +50,6 @@ class LivePlugins:
         """Return what is served of a plugin, None if nothing is."""
         return self._plugins.get(name)
 
-    def generation_of(self, name: str) -> int | None:
-        """Return the generation that is served of a plugin, None if none is."""
-        plugin = self._plugins.get(name)
-        return None if plugin is None else plugin.generation
-
     def serves(self, row: ServedRow) -> bool:
         """Tell whether what is served of a plugin is what its row says."""
         plugin = self._plugins.get(row.name)

@@ -1,6 +1,7 @@
 """The publisher on a real PostgreSQL, with trials that report what they are told."""
 
 import contextlib
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -341,29 +342,26 @@ def test_a_start_of_the_same_root_moves_nothing_and_another_hosts_rows_stay(
     }
 
 
+def put_back(sql: Session, before: Any) -> None:
+    """Have the row as it was, as a dump has it that was made before the last edit."""
+    sql("ALTER TABLE plugins DISABLE TRIGGER ALL")
+    sql("UPDATE plugins SET generation = %s, source_digest = %s, binary_path = %s", *before)
+    sql("ALTER TABLE plugins ENABLE TRIGGER ALL")
+
+
 def test_a_row_that_is_older_than_the_folder_counts_and_is_a_reason(
     repository: Repository, tmp_path: Path, sql: Session
 ) -> None:
     """As in a dump that was made before the last edit, and is served from another database."""
-    publisher = publisher_on(tmp_path, repository)
     conditions = Conditions()
-    trial: Any = InstantTrial()
-    publisher = Publisher(
-        tmp_path / "plugins",
-        tmp_path / "bin",
-        repository,
-        trial,
-        Refusals(conditions),
-        conditions=conditions,
-    )
+    publisher_on(tmp_path, repository)
+    publisher = publisher_of(tmp_path / "plugins", tmp_path, repository, InstantTrial(), conditions)
     publisher.scan(at_start=True)
     before = sql("SELECT generation, source_digest, binary_path FROM plugins")[0]
     (tmp_path / "plugins" / "fine" / "main.py").write_text("new_plugin = object  # after\n")
     publisher.scan()
     after = sql("SELECT generation FROM plugins")[0][0]
-    sql("ALTER TABLE plugins DISABLE TRIGGER ALL")
-    sql("UPDATE plugins SET generation = %s, source_digest = %s, binary_path = %s", *before)
-    sql("ALTER TABLE plugins ENABLE TRIGGER ALL")
+    put_back(sql, before)
     for _ in range(2):
         publisher.scan(at_start=True)
         ((plugin, what),) = [(held.plugin, held.what) for held in conditions.held()]
@@ -371,9 +369,32 @@ def test_a_row_that_is_older_than_the_folder_counts_and_is_a_reason(
         assert f"published as generation {after}" in what
         assert "reload it to publish the folder" in what
         assert sql("SELECT generation FROM plugins")[0][0] == before[0], "the row counts"
+    assert publisher.refusals.next_at() < math.inf, "another process may publish it"
     publisher.publish("fine")
     assert conditions.held() == ()
     assert sql("SELECT source_digest FROM plugins")[0][0] != before[1]
+
+
+@pytest.mark.parametrize("ended", ["by another process", "by its removal"])
+def test_an_older_row_is_no_reason_once_it_is_published_or_gone(
+    repository: Repository, tmp_path: Path, sql: Session, ended: str
+) -> None:
+    publisher_on(tmp_path, repository)
+    root, conditions = tmp_path / "plugins", Conditions()
+    publisher = publisher_of(root, tmp_path, repository, InstantTrial(), conditions)
+    publisher.scan(at_start=True)
+    before = sql("SELECT generation, source_digest, binary_path FROM plugins")[0]
+    (root / "fine" / "main.py").write_text("new_plugin = object  # after\n")
+    publisher.scan()
+    put_back(sql, before)
+    publisher.scan()
+    assert len(conditions.held()) == 1
+    if ended == "by its removal":
+        shutil.rmtree(root / "fine")
+    else:
+        publisher_of(root, tmp_path, repository, InstantTrial()).publish("fine")
+    publisher.follow("fine", PublishAttempt())
+    assert conditions.held() == ()
 
 
 def test_a_row_that_psql_has_set_back_is_no_reason(
@@ -386,14 +407,6 @@ def test_a_row_that_psql_has_set_back_is_no_reason(
     publisher.scan()
     sql("UPDATE plugins SET binary_path = %s", before)
     conditions = Conditions()
-    trial: Any = InstantTrial()
-    Publisher(
-        tmp_path / "plugins",
-        tmp_path / "bin",
-        repository,
-        trial,
-        Refusals(conditions),
-        conditions=conditions,
-    ).scan()
+    publisher_of(tmp_path / "plugins", tmp_path, repository, InstantTrial(), conditions).scan()
     assert conditions.held() == ()
     assert sql("SELECT binary_path FROM plugins")[0][0] == before

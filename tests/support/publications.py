@@ -97,6 +97,13 @@ def publisher_on(
     return publisher_of(tmp_path / "plugins", tmp_path, repository, trial)
 
 
-def publisher_of(root: Path, tmp_path: Path, repository: Repository, trial: Any) -> Publisher:
+def publisher_of(
+    root: Path,
+    tmp_path: Path,
+    repository: Repository,
+    trial: Any,
+    conditions: Conditions | None = None,
+) -> Publisher:
     """A publisher of the folders below a root."""
-    return Publisher(root, tmp_path / "bin", repository, trial, Refusals(Conditions()))
+    held = conditions or Conditions()
+    return Publisher(root, tmp_path / "bin", repository, trial, Refusals(held), conditions=held)
