@@ -198,7 +198,8 @@ class Repository:
             The new generation, None if the row is another one by now.
 
         Raises:
-            DatabaseRefusedError: the row cannot be what it says, as a trigger would have said.
+            DatabaseRefusedError: the row cannot be what it says, as a trigger would have said, or
+                none fires in sessions of ours either.
         """
         with transaction(self._database, pace="brief") as cursor:
             cursor.execute(
@@ -214,7 +215,10 @@ class Repository:
                 "UPDATE plugins SET binary_path = %s WHERE id = %s RETURNING generation",
                 (row.binary_path, row.id),
             )
-            return int(cursor.fetchone()[0])
+            generation = int(cursor.fetchone()[0])
+            if generation <= row.generation:
+                raise stands_still(cursor, row.name, generation)
+            return generation
 
     def unregister(self, name: str, source_path: str) -> bool:
         """Delete the row of a plugin whose source folder is gone; return whether there was one."""
