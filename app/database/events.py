@@ -162,6 +162,12 @@ class ChangeListener:
             raise _NoListenError("the database is a standby, which refuses LISTEN") from None
         self.connected = True
         pooled = self._is_pooled(connection)
+        if pooled:
+            self._conditions.hold(
+                "listening",
+                "changes are not noticed at once: no notification has come through the pooler yet; "
+                "if none does, set BENANA_LISTEN_DATABASE_URL to a direct connection",
+            )
         self._on_change(None)
         now = time.monotonic()
         probe_at, compare_at, awaited = now, now + random.uniform(*FULL_COMPARISON_SECONDS), 0.0  # noqa: S311
