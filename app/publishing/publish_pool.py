@@ -18,7 +18,7 @@ from app.errors import (
 )
 from app.publishing.attempt import PublishAttempt
 from app.publishing.known import KnownFolders
-from app.publishing.places import PLACES
+from app.publishing.publish_slots import SLOTS
 from app.publishing.publisher import Publisher
 from app.publishing.sight import Sight
 from app.publishing.stamps import folder_stamp, large_stamp
@@ -37,7 +37,7 @@ RETRY_SECONDS = 1.0
 class PublishPool:
     """Takes folders from a work queue and has them published, several at a time.
 
-    A thread for each place, and more beside those that are at slow folders; they are started when
+    A thread for each slot, and more beside those that are at slow folders; they are started when
     something is marked, once `begin` was called, and end by themselves.
     """
 
@@ -141,7 +141,7 @@ class PublishPool:
             start_thread(f"benana-publish-{self.threads}", self._work)
 
     def _wanted(self, now: float) -> int:
-        return PLACES + self._queue.places.count_slow(now)
+        return SLOTS + self._queue.slots.count_slow(now)
 
     def _work(self) -> None:
         try:
@@ -196,7 +196,7 @@ class PublishPool:
                     self._known.found_untold(folder, attempt.untold_at)
                 elif attempt.told:
                     self._sight.told()
-            self._marked.notify()  # who waits for the place
+            self._marked.notify()  # who waits for the slot
             if again:
                 self._queue.later(folder, now, RETRY_SECONDS)
 
@@ -216,7 +216,7 @@ class PublishPool:
         with self._lock:
             if not path.is_dir():
                 self._known.forget(folder)
-                self._queue.places.forget(folder)
+                self._queue.slots.forget(folder)
             elif self._known.keep(folder, stamp, began, root_stamp):
                 # For what changed before the stamp was taken.
                 self._queue.later(folder, time.monotonic(), SETTLE_SECONDS)

@@ -6,7 +6,7 @@ from watchdog.events import EVENT_TYPE_CLOSED, EVENT_TYPE_MODIFIED
 
 from app.publishing import quiet_period
 from app.publishing.attempt import PublishAttempt
-from app.publishing.places import Places
+from app.publishing.publish_slots import PublishSlots
 
 
 class Mark:
@@ -47,7 +47,7 @@ class WorkQueue:
         self._busy: dict[str, PublishAttempt] = {}
         self._locked: set[str] = set()
         """The folders whose last attempt somebody's lock ended."""
-        self.places = Places()
+        self.slots = PublishSlots()
         """Which folders may be looked at at the same time."""
 
     @property
@@ -120,13 +120,13 @@ class WorkQueue:
             mark.untold_at = now
 
     def take(self, now: float) -> tuple[str, PublishAttempt] | None:
-        """Take a folder that is due, that nobody has and that finds a place; None without one."""
-        room = {hung: self.places.may_begin(hung=hung, now=now) for hung in (False, True)}
+        """Take a folder that is due, that nobody has and that finds a slot; None without one."""
+        room = {hung: self.slots.may_begin(hung=hung, now=now) for hung in (False, True)}
         due = [
             (not room[hung], hung, not self._is_known(folder), mark.due, folder)
             for folder, mark in self._marks.items()
             if folder not in self._busy and mark.due <= now
-            for hung in (self.places.hung(folder),)
+            for hung in (self.slots.hung(folder),)
         ]
         if not due:
             return None
@@ -141,14 +141,14 @@ class WorkQueue:
             told=bool(mark.files),
             untold_at=mark.untold_at,
         )
-        self.places.begin(folder, now)
+        self.slots.begin(folder, now)
         return folder, attempt
 
     def next_at(self, now: float) -> float | None:
         """Return when `take` may give one that it does not give now, None if never by itself."""
         free = [mark.due for folder, mark in self._marks.items() if folder not in self._busy]
         times = [due for due in free if due > now]
-        if len(times) < len(free) and (slow := self.places.next_slow(now)) is not None:
+        if len(times) < len(free) and (slow := self.slots.next_slow(now)) is not None:
             times.append(slow)
         return min(times, default=None)
 
@@ -162,6 +162,6 @@ class WorkQueue:
             locked: whether somebody's lock ended the attempt, None if that is not known.
         """
         del self._busy[folder]
-        self.places.end(folder, now, tried=tried)
+        self.slots.end(folder, now, tried=tried)
         if locked is not None:
             (self._locked.add if locked else self._locked.discard)(folder)

@@ -16,8 +16,8 @@ from app.errors import (
 from app.publishing import (
     discovery,
     observer,
-    places,
     publish_pool,
+    publish_slots,
     quiet_period,
     requirements,
     sight,
@@ -316,7 +316,7 @@ def test_folders_that_hang_hold_up_no_other_one(
     watching: SourceWatcher,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(places, "SLOW_SECONDS", 0.1)
+    monkeypatch.setattr(publish_slots, "SLOW_SECONDS", 0.1)
     for number in range(8):
         write(root, f"hangs{number}", "one")
     wait_until(lambda: looks.hanging >= 4, "they hang")
@@ -328,17 +328,19 @@ def test_folders_that_hang_hold_up_no_other_one(
     looks.release.clear()
     for number in range(8):
         write(root, f"hangs{number}", "two")
-    wait_until(lambda: looks.hanging == places.SLOW_PLACES, "as many as may")
-    monkeypatch.setattr(places, "SLOW_SECONDS", 30.0)
+    wait_until(lambda: looks.hanging == publish_slots.SLOW_SLOTS, "as many as may")
+    monkeypatch.setattr(publish_slots, "SLOW_SECONDS", 30.0)
     for number in range(3):
         write(root, "new", f"two{number}")
         text = f"two{number}"
         wait_until(lambda: looks.saw("new", text), "it waits for none", 1.0)
-    assert looks.hanging == places.SLOW_PLACES
+    assert looks.hanging == publish_slots.SLOW_SLOTS
     looks.release.set()
     wait_until(lambda: watching.is_idle, "the others had their turn")
     assert looks.begun >= 8 + 8 + 1 + 3
-    assert watching.publishing_threads == places.PLACES, "the threads that came beside have ended"
+    assert watching.publishing_threads == publish_slots.SLOTS, (
+        "the threads that came beside have ended"
+    )
 
 
 def test_a_folder_that_is_too_large_is_left_alone_until_it_changes(
