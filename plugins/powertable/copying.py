@@ -146,10 +146,11 @@ def _explain(
     column = table.find(name or diagnosis.column_name or diagnosis.constraint_name or "")
     if column is None or found is None:
         if isinstance(error, psycopg2.errors.BadCopyFileFormat):
-            several = "s" if len(lines) > 1 else ""
-            message += f"; found {len(lines)} field{several}, expected {len(columns)}"
             if len(lines) == len(columns):
-                message += ", and line ends that are alike"
+                message += "; expected line ends that are alike"
+            else:
+                several = "s" if len(lines) > 1 else ""
+                message += f"; found {len(lines)} field{several}, expected {len(columns)}"
         elif diagnosis.message_detail:
             message += f": {diagnosis.message_detail.rstrip('.')}"
         return bad_csv(f"Line {record.line}: {message}.")
