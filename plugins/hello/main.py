@@ -20,10 +20,10 @@ class Hello(PluginInterface):
 
     def cleanup(self, context: PluginContext) -> None: ...
 
-    def handle_get(self) -> dict:
+    def handle_get(self) -> dict[str, str]:
         return {"message": "Hello from Benana!"}
 
-    def handle_post(self, body: dict) -> dict:
+    def handle_post(self, body: dict[str, object]) -> dict[str, object]:
         return {"received": body}
 
 

@@ -7,7 +7,7 @@ import falcon
 from . import rows
 from .columns import Table, columns_from_json
 from .exact_json import numbers_as_text, read_json, write_json
-from .params import check_known, read_numbers
+from .params import check_known, read_numbers, read_params
 from .query import (
     AGGREGATE,
     PAGING,
@@ -31,17 +31,18 @@ class TableApi:
         self._settings = settings
 
     def list_tables(self, req: falcon.Request) -> dict[str, Any]:
-        check_known(req.params)
+        check_known(req)
         with self._store.transaction() as cursor:
             return {"tables": self._store.list_tables(cursor)}
 
     def create_table(
-        self, table: str, body: dict[str, Any], req: falcon.Request, resp: falcon.Response
+        self, table: str, body: bytes, req: falcon.Request, resp: falcon.Response
     ) -> dict[str, Any]:
-        check_known(req.params)
+        check_known(req)
         check_table_name(table)
+        definition = read_json(body)
         try:
-            columns = columns_from_json(body, self._settings.max_columns)
+            columns = columns_from_json(definition, self._settings.max_columns)
         except ValueError as error:
             raise _bad_body(str(error)) from None
         with self._store.transaction() as cursor:
@@ -51,20 +52,21 @@ class TableApi:
         return answer
 
     def get_table(self, table: str, req: falcon.Request) -> dict[str, Any]:
-        check_known(req.params)
+        check_known(req)
         with self._store.transaction() as cursor:
             return self._store.describe(cursor, self._store.find_table(cursor, table))
 
     def drop_table(self, table: str, req: falcon.Request) -> None:
-        check_known(req.params)
+        check_known(req)
         with self._store.transaction() as cursor:
             self._store.drop_table(cursor, table)
 
     def list_rows(self, table: str, req: falcon.Request, resp: falcon.Response) -> bytes:
+        params = read_params(req)
         page = parse_page(req, self._settings.page_size, self._settings.max_page_size)
         with self._store.transaction() as cursor:
             found = self._store.find_table(cursor, table)
-            where = parse_filters(req.params, found, PAGING)
+            where = parse_filters(params, found, PAGING)
             order = parse_sort(parse_list(req, "sort"), found)
             answer, total = rows.list_rows(cursor, found, where, order, page)
         return _answer(resp, _page(req, answer, page, total))
@@ -108,15 +110,16 @@ class TableApi:
         return _answer(resp, numbers_as_text(row) if as_text else row)
 
     def delete_row(self, table: str, row_id: int, req: falcon.Request) -> None:
-        check_known(req.params)
+        check_known(req)
         with self._store.transaction() as cursor:
             rows.delete_row(cursor, self._store.find_table(cursor, table), row_id)
 
     def aggregate(self, table: str, req: falcon.Request, resp: falcon.Response) -> bytes:
+        params = read_params(req)
         page = parse_page(req, self._settings.page_size, self._settings.max_page_size)
         with self._store.transaction() as cursor:
             found = self._store.find_table(cursor, table)
-            where = parse_filters(req.params, found, AGGREGATE)
+            where = parse_filters(params, found, AGGREGATE)
             wanted = parse_aggregate(req, found)
             answer, total = rows.aggregate(cursor, found, where, wanted, page)
         return _answer(resp, _page(req, answer, page, total))
@@ -137,8 +140,7 @@ def _answer(resp: falcon.Response, answer: dict[str, Any]) -> bytes:
 
 def _only_numbers(req: falcon.Request) -> bool:
     """Refuse every parameter but `numbers`, and return whether numbers are texts."""
-    check_known(req.params, ("numbers",))
-    return read_numbers(req.params)
+    return read_numbers(check_known(req, ("numbers",)))
 
 
 def _read_row(

@@ -3,11 +3,12 @@
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from psycopg2 import sql
 
+from .narrow import narrow_type
 from .values import TYPES, ColumnType, Value, show
 
 ID = "id"
@@ -62,14 +63,23 @@ class Column:
         if value is None and not self.required:
             return None
         if numbers_as_text and self.type.is_numeric and isinstance(value, str):
-            return self.from_text(value)
+            return self._read_written(value)
         # `type(...)` and not `isinstance`: True is an int to Python, not to JSON.
         if type(value) not in self.type.json:
             raise ValueError(self._refuse(value))
         try:
-            return self.type.fit(value) if self.type.fit else self.type.read(str(value))
+            found = self.type.fit(value) if self.type.fit else self.type.read(str(value))
         except ValueError:
             raise ValueError(self._refuse(value)) from None
+        if self.type.keeps and not self.type.keeps(found):
+            raise ValueError(self._refuse(value))
+        return found
+
+    def _read_written(self, text: str) -> Value:
+        """Return the number of a text that comes back as it was written."""
+        if self.type.form and not re.fullmatch(self.type.form, text):
+            raise ValueError(self._refuse(text))
+        return self.from_text(text)
 
     def _refuse(self, found: object) -> str:
         return f'Column "{self.name}": found {show(found)}, expected {self.type.expected}.'
@@ -80,11 +90,15 @@ ID_COLUMN = Column(ID, TYPES["integer"], required=True)
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table and its columns in order, without `id`."""
+    """A table and its columns in order, without `id`.
+
+    `unseen` are those of other types, which somebody has added in psql: their names, and the types.
+    """
 
     schema: str
     name: str
     columns: tuple[Column, ...]
+    unseen: Mapping[str, str] = field(default_factory=dict)
 
     def find(self, name: str) -> Column | None:
         """Return the column of a name, `id` among them, or None."""
@@ -110,19 +124,20 @@ def column_from_catalog(name: str, sql_type: str, required: bool) -> Column | No
 
     Somebody can add a jsonb column in psql: it stays there, unseen.
     """
-    kind = _TYPE_OF_SQL.get(sql_type)
-    return Column(name, kind, required) if kind and is_name(name) and name != ID else None
+    if not is_name(name) or name == ID:
+        return None
+    kind = _TYPE_OF_SQL.get(sql_type) or narrow_type(sql_type)
+    return Column(name, kind, required) if kind else None
 
 
-def columns_from_json(body: Mapping[str, Any], max_columns: int) -> tuple[Column, ...]:
+def columns_from_json(body: object, max_columns: int) -> tuple[Column, ...]:
     """Read the columns of a new table: `{"columns": [{"name", "type", "required"?}, …]}`.
 
     Raises:
         ValueError: a sentence that says what was found and what was expected.
     """
-    unknown = [key for key in body if key != "columns"]
-    entries = body.get("columns")
-    if unknown or not isinstance(entries, list) or not entries:
+    entries = body["columns"] if isinstance(body, dict) and body.keys() == {"columns"} else None
+    if not isinstance(entries, list) or not entries:
         raise ValueError(
             f'Found {show(body)}, expected {{"columns": [{{"name": …, "type": …}}, …]}}.'
         )

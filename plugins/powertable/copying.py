@@ -11,57 +11,33 @@ from psycopg2 import sql
 
 from .columns import ID, Column, Table
 from .header import CsvFile
+from .places import find_record, line_at, lines_of_fields
 from .rows import names_of
 from .spool import CHUNK, bad_csv
 from .store import Cursor
-from .values import show
+from .written import Misfit, WrittenCheck
 
 # `COPY weather, line 3, column wind: "abc"`, the column and its value only where they are known.
 # The words are PostgreSQL's and may be in another language.
 _PLACE = re.compile(r"COPY [^,]+, \D+(\d+)(?:, \S+ ([a-z][a-z0-9_]*))?(?:: (.*))?", re.DOTALL)
 
 
-def match_columns(table: Table, csv_file: CsvFile, names: Sequence[str]) -> list[Column]:
-    """Return the columns that a CSV's names mean, in its order; without a header all of them.
+def copy_from(
+    cursor: Cursor,
+    table: Table,
+    columns: Sequence[Column],
+    csv_file: CsvFile,
+    are_types_inferred: bool,
+) -> int:
+    """Add all rows of a CSV and return how many there are.
 
     Args:
+        cursor: of a transaction.
         table: the table that takes the rows.
+        columns: those that the fields of the file are for, in its order.
         csv_file: the file.
-        names: its header, perhaps renamed; empty without one.
-
-    Raises:
-        falcon.HTTPUnprocessableEntity: unknown or repeated columns, or a required one missing, or
-            another number of fields than of columns; all are named.
-    """
-    if csv_file.header is None:
-        if csv_file.fields != len(table.columns):
-            raise bad_csv(
-                f"Line 1: found {csv_file.fields} fields and no header, expected "
-                f"{', '.join(column.name for column in table.columns)}."
-            )
-        return list(table.columns)
-    columns = {column.name: column for column in table.columns}
-    unknown = [name for name in dict.fromkeys(names) if name not in columns]
-    repeated = [name for name in columns if names.count(name) > 1]
-    required = [column.name for column in table.columns if column.required]
-    missing = [name for name in required if name not in names]
-    problems = []
-    if unknown:
-        listed = ", ".join(map(show, unknown[:100]))
-        several = "s" if len(unknown) > 1 else ""
-        problems.append(
-            f"found the column{several} {listed}, expected some of {', '.join(columns)}"
-        )
-    problems += [f'found the column "{name}" twice, expected it once' for name in repeated]
-    if missing:
-        problems.append(f"found no {', '.join(missing)}, expected all required columns")
-    if problems:
-        raise bad_csv(f"Line 1: {'; '.join(problems)}.")
-    return [columns[name] for name in names]
-
-
-def copy_from(cursor: Cursor, table: Table, columns: Sequence[Column], csv_file: CsvFile) -> int:
-    """Add all rows of a CSV, whose fields are for these columns, and return how many there are.
+        are_types_inferred: whether the types are those of the file's own values, which come back
+            as they were written; of any others it is checked that they do.
 
     Raises:
         falcon.HTTPUnprocessableEntity: a line does not fit; it is named.
@@ -75,14 +51,24 @@ def copy_from(cursor: Cursor, table: Table, columns: Sequence[Column], csv_file:
         csv_file.dialect.copy_options(csv_file.text),
         force_null,
     )
+    check = None
+    if not are_types_inferred and any(column.type.form for column in columns):
+        check = WrittenCheck(columns, csv_file.dialect)
+    source = _Source(csv_file, check)
     try:
-        cursor.copy_expert(statement, _Source(csv_file), CHUNK)
+        cursor.copy_expert(statement, source, CHUNK)
     except (
         psycopg2.DataError,
         psycopg2.IntegrityError,
         psycopg2.errors.ProgramLimitExceeded,
     ) as error:
-        raise _explain(error, table, csv_file) from None
+        raise _explain(error, table, columns, csv_file) from None
+    except psycopg2.errors.QueryCanceled:
+        # psycopg2's word for a source that raises.
+        if source.misfit is None:
+            raise
+        line = line_at(csv_file, csv_file.start + source.misfit.place)
+        raise bad_csv(f"Line {line}, {source.misfit.problem}.") from None
     return int(cursor.rowcount)
 
 
@@ -112,24 +98,40 @@ def _expression(column: Column, alone: bool) -> str:
 
 
 class _Source:
-    """What COPY reads: a first line of our own and the rows.
+    """What COPY reads: a first line of our own and the rows, up to one that does not fit.
 
     COPY counts line ends within quotes only after its first line, when it knows what a line end
     is, and the header of a file can have some. So its first line is never one of the file.
     """
 
-    def __init__(self, csv_file: CsvFile) -> None:
+    def __init__(self, csv_file: CsvFile, check: WrittenCheck | None) -> None:
+        self.misfit: Misfit | None = None
         self._first = b"-" + csv_file.line_end
+        self._check = check
+        self._given = 0
         self._file = csv_file.text.file
         self._file.seek(csv_file.start)
 
     def read(self, size: int) -> bytes:
-        first, self._first = self._first, b""
-        return first or self._file.read(size)
+        """Return the next piece; COPY sees what is before a field that does not fit."""
+        if self._first:
+            first, self._first = self._first, b""
+            return first
+        piece = b""
+        if not self.misfit:
+            piece = self._file.read(size)
+            if self._check:
+                self.misfit = self._check.feed(piece) if piece else self._check.close()
+            if self.misfit:
+                piece = piece[: max(0, self.misfit.place - self._given)]
+            self._given += len(piece)
+        if self.misfit and not piece:
+            raise ValueError(self.misfit.problem)
+        return piece
 
 
 def _explain(
-    error: psycopg2.Error, table: Table, csv_file: CsvFile
+    error: psycopg2.Error, table: Table, columns: Sequence[Column], csv_file: CsvFile
 ) -> falcon.HTTPUnprocessableEntity:
     """Say in which line and column COPY stopped, what it found and what it expected."""
     diagnosis = error.diag
@@ -137,36 +139,25 @@ def _explain(
     message = (diagnosis.message_primary or str(error)).rstrip(".")
     if place is None:
         return bad_csv(f"PostgreSQL: {message}.")
-    line, name, found = place.groups()
-    where = f"Line {_line_of(csv_file, int(line))}"
+    counted, name, found = place.groups()
+    record = find_record(csv_file, int(counted))
+    lines = list(lines_of_fields(csv_file, record))
     # A constraint is named like its column.
     column = table.find(name or diagnosis.column_name or diagnosis.constraint_name or "")
     if column is None or found is None:
-        return bad_csv(
-            f"{where}: {message}; expected one value for each column, and line ends that are alike."
-        )
+        if isinstance(error, psycopg2.errors.BadCopyFileFormat):
+            if len(lines) == len(columns):
+                message += "; expected line ends that are alike"
+            else:
+                several = "s" if len(lines) > 1 else ""
+                message += f"; found {len(lines)} field{several}, expected {len(columns)}"
+        elif diagnosis.message_detail:
+            message += f": {diagnosis.message_detail.rstrip('.')}"
+        return bad_csv(f"Line {record.line}: {message}.")
+    line = lines[columns.index(column)] if column in columns else record.line
+    where = f'Line {line}, column "{column.name}": found'
     expected = column.type.expected
     if diagnosis.column_name:
-        return bad_csv(f'{where}, column "{column.name}": found nothing, expected {expected}.')
+        return bad_csv(f"{where} nothing, expected {expected}.")
     within = "" if name else "another value in the line "
-    return bad_csv(f'{where}, column "{column.name}": found {within}{found}, expected {expected}.')
-
-
-def _line_of(csv_file: CsvFile, counted: int) -> int:
-    """Return the line of the file that COPY counts as `counted`.
-
-    With `\\r\\n` it takes each `\\r` as the end of one, and none of the `\\n` that a spreadsheet
-    puts into a field.
-    """
-    rows = counted - 1
-    if csv_file.line_end != b"\r\n":
-        return csv_file.lines + rows
-    file = csv_file.text.file
-    file.seek(csv_file.start)
-    line = csv_file.lines + 1
-    while piece := file.readline(CHUNK):
-        rows -= piece.count(b"\r")
-        if rows <= 0:
-            break
-        line += piece.endswith(b"\n")
-    return line
+    return bad_csv(f"{where} {within}{found}, expected {expected}.")

@@ -53,7 +53,7 @@ def _misfit(text: Text, dialect: Dialect) -> str | None:
     except falcon.HTTPUnprocessableEntity as error:
         return f"With the delimiter {show(dialect.delimiter)}: {error.description}"
     with text.open_lines() as lines:
-        rows = dialect.rows(lines)
+        rows = dialect.reader(lines)
         line = 1
         try:
             fields = len(next(rows, []))
@@ -67,6 +67,6 @@ def _misfit(text: Text, dialect: Dialect) -> str | None:
                         f"{show(dialect.delimiter)}, expected {fields} as in line 1."
                     )
                 line = rows.line_num + 1
-        except csv.Error as error:
-            return f"Line {rows.line_num}: {error}."
+        except csv.Error:
+            return dialect.explain(text)
     return None

@@ -1,7 +1,10 @@
 """The dialect of a CSV: one for the check, the types and PostgreSQL's COPY."""
 
+import contextlib
 import csv
-from collections.abc import Iterable
+import itertools
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +15,7 @@ from .spool import Text, bad_csv
 from .values import show
 
 _DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|"}
+USUAL_DELIMITERS = "".join(_DELIMITERS.values())
 _QUOTES = {'"': '"', "'": "'", "none": None}
 # COPY must be told of a quote; one that the file does not have stands for none.
 _UNUSED = bytes((*range(1, 9), *range(14, 32), 127))
@@ -24,11 +28,44 @@ class Dialect:
     delimiter: str = ","
     quote: str | None = '"'
 
-    def rows(self, lines: Iterable[str]) -> Any:
-        """Return Python's reader of this dialect."""
+    def reader(self, lines: Iterable[str]) -> Any:
+        """Return Python's reader of this dialect; where it raises, `explain` says why."""
         if self.quote is None:
             return csv.reader(lines, delimiter=self.delimiter, quoting=csv.QUOTE_NONE, strict=True)
         return csv.reader(lines, delimiter=self.delimiter, quotechar=self.quote, strict=True)
+
+    def explain(self, text: Text) -> str:
+        """Return where Python's reader stops in a file whose quotes are checked, and why."""
+        first = 1
+        with text.open_lines() as lines, contextlib.suppress(csv.Error):
+            reader = self.reader(lines)
+            for _ in reader:
+                first = reader.line_num + 1
+        last = reader.line_num
+        with text.open_lines() as lines:
+            row = "".join(itertools.islice(lines, first - 1, last))
+        limit = csv.field_size_limit()
+        for start, content in self._fields(row):
+            if len(content) > limit:
+                line = first + row.count(text.newline.decode(), 0, start)
+                return (
+                    f"Line {line}: found a field of more than {limit:,} characters; a table that "
+                    "is made first (PUT) takes longer ones."
+                )
+        return (
+            f"Line {last}: found a line end within a field that has no quotes, expected the lines "
+            "to end alike, and quotes around a field of several lines."
+        )
+
+    def _fields(self, row: str) -> Iterator[tuple[int, str]]:
+        """Yield where each field of a row begins, and what it has; the last one may be cut."""
+        pattern = rf"([^{re.escape(self.delimiter)}\r\n]+)"
+        quote = self.quote or ""
+        if quote:
+            pattern = f"{quote}((?:[^{quote}]++|{quote}{quote})*+){quote}?|{pattern}"
+        for field in re.finditer(pattern, row):
+            content = field[field.lastindex or 0]
+            yield field.start(), content.replace(quote * 2, quote) if quote else content
 
     def copy_options(self, text: Text) -> sql.Composable:
         """Return the options of a COPY that reads a file in this dialect."""
@@ -36,6 +73,11 @@ class Dialect:
         return sql.SQL("FORMAT csv, HEADER, ENCODING 'UTF8', DELIMITER {}, QUOTE {}").format(
             sql.Literal(self.delimiter), sql.Literal(quote)
         )
+
+
+def delimiter_name(delimiter: str) -> str:
+    """Return how `delimiter=` of a query is written."""
+    return next((name for name, found in _DELIMITERS.items() if found == delimiter), delimiter)
 
 
 def read_quote(params: Params) -> str | None:

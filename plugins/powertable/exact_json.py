@@ -3,10 +3,13 @@
 import json
 import re
 import secrets
+from collections import Counter
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
 import falcon
+
+from .values import show
 
 # A decimal is written as a text with this around it, which nobody can know, and then unquoted.
 _SIGN = secrets.token_hex(16)
@@ -18,6 +21,7 @@ def read_json(raw: bytes) -> Any:
 
     Raises:
         falcon.HTTPBadRequest: it is empty or no JSON.
+        falcon.HTTPUnprocessableEntity: an object has a key twice; all such are named.
     """
     if not raw.strip():
         raise falcon.HTTPBadRequest(
@@ -25,7 +29,12 @@ def read_json(raw: bytes) -> Any:
         )
     try:
         text = raw.decode(json.detect_encoding(raw))
-        return json.loads(text, parse_float=_read_decimal, parse_constant=_refuse)
+        return json.loads(
+            text,
+            parse_float=_read_decimal,
+            parse_constant=_refuse,
+            object_pairs_hook=_read_object,
+        )
     except RecursionError:
         problem = "it is nested too deep"
     except ValueError as error:
@@ -55,6 +64,18 @@ def numbers_as_text(item: Any) -> Any:
     if isinstance(item, Decimal):
         return f"{item:f}"
     return str(item) if type(item) is int else item
+
+
+def _read_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        counts = Counter(key for key, _ in pairs)
+        repeated = ", ".join(show(key) for key in counts if counts[key] > 1)
+        raise falcon.HTTPUnprocessableEntity(
+            title="Bad values",
+            description=f"Found {repeated} twice or more in one object, expected each key once.",
+        )
+    return found
 
 
 def _read_decimal(text: str) -> Decimal:

@@ -4,8 +4,6 @@ import csv
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import falcon
-
 from .dialect import Dialect
 from .spool import Text, bad_csv
 from .values import show
@@ -36,13 +34,13 @@ class CsvFile:
             falcon.HTTPUnprocessableEntity: a field has more characters than the csv module reads
                 (131,072), or a line end of another kind is in a row; the line is named.
         """
-        rows = self.dialect.rows(lines)
+        rows = self.dialect.reader(lines)
         try:
             if self.header is not None:
                 next(rows)
             yield from rows
-        except csv.Error as error:
-            raise _unreadable(rows.line_num, error) from None
+        except csv.Error:
+            raise bad_csv(self.dialect.explain(self.text)) from None
 
 
 def open_csv(text: Text, dialect: Dialect, has_header: bool) -> CsvFile:
@@ -61,11 +59,11 @@ def open_csv(text: Text, dialect: Dialect, has_header: bool) -> CsvFile:
             yield line
 
     with text.open_lines() as lines:
-        rows = dialect.rows(keep(lines))
+        rows = dialect.reader(keep(lines))
         try:
             first: list[str] = next(rows, [])
-        except csv.Error as error:
-            raise _unreadable(rows.line_num, error) from None
+        except csv.Error:
+            raise bad_csv(dialect.explain(text)) from None
     if not read:
         raise bad_csv("Line 1: found nothing, expected rows, the first with the names of columns.")
     if has_header and not first:
@@ -76,10 +74,3 @@ def open_csv(text: Text, dialect: Dialect, has_header: bool) -> CsvFile:
         return CsvFile(text, dialect, None, max(len(first), 1), 0, 0, line_end)
     start = len("".join(read).encode())
     return CsvFile(text, dialect, tuple(first), len(first), start, len(read), line_end)
-
-
-def _unreadable(line: int, error: csv.Error) -> falcon.HTTPUnprocessableEntity:
-    return bad_csv(
-        f"Line {line}: {error}; a table that is made first (PUT) takes longer fields, and all "
-        "lines of a file end alike."
-    )

@@ -9,23 +9,26 @@ import falcon
 from . import rows
 from .charset import read_media_type
 from .columns import Column, check_names
-from .copying import copy_from, copy_to, match_columns
+from .copying import copy_from, copy_to
 from .detect import find_dialect
 from .dialect import Dialect, read_delimiter, read_quote
 from .exact_json import numbers_as_text, write_json
 from .header import CsvFile, open_csv
+from .hints import other_delimiter, refuse_excels_line
 from .infer import infer_types
+from .matching import match_columns
 from .names import number_names, rename
-from .params import check_known, flag, read_numbers
+from .params import Params, check_known, flag, read_numbers, read_params
 from .progress import Import, Imports
 from .query import parse_filters
 from .quotes import check_quotes
-from .settings import Settings
+from .settings import MAX_COLUMNS, Settings
 from .spool import Text, bad_csv, new_file, receive_text
 from .store import Cursor, TableStore, check_table_name, created
 
 _KNOWN = ("create", "delimiter", "dry_run", "numbers", "quote", "rename")
 _FIRST_ROWS = 10
+_MOST_COLUMNS = 1600
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +49,14 @@ class Order:
         Raises:
             falcon.HTTPBadRequest: a parameter is unknown, or its value.
         """
-        check_known(req.params, _KNOWN)
+        params = check_known(req, _KNOWN)
         return cls(
-            flag(req.params, "create"),
-            flag(req.params, "dry_run"),
-            flag(req.params, "rename"),
-            read_numbers(req.params),
-            read_delimiter(req.params),
-            read_quote(req.params),
+            flag(params, "create"),
+            flag(params, "dry_run"),
+            flag(params, "rename"),
+            read_numbers(params),
+            read_delimiter(params),
+            read_quote(params),
         )
 
 
@@ -75,7 +78,9 @@ class CsvApi:
         limit = self._settings.max_import_bytes
         with (
             self._imports.begin(table, order.dry_run) as progress,
-            receive_text(req, media.charset, order.quote, self._folder, limit) as text,
+            receive_text(
+                req, media.charset, order.quote, self._folder, limit, progress.receiving
+            ) as text,
         ):
             progress.received(text.size)
             csv_file = _read_file(text, order, media.has_header)
@@ -86,7 +91,7 @@ class CsvApi:
         return write_json(answer)
 
     def list_imports(self, table: str, req: falcon.Request) -> dict[str, Any]:
-        check_known(req.params)
+        check_known(req)
         check_table_name(table)
         with self._store.transaction() as cursor:
             found = self._imports.list(cursor, table)
@@ -95,10 +100,11 @@ class CsvApi:
         return {"imports": found}
 
     def export_csv(self, table: str, req: falcon.Request, resp: falcon.Response) -> None:
+        params = read_params(req)
         file = new_file(self._folder)
         try:
             with self._store.transaction() as cursor:
-                self._export(cursor, table, req, file)
+                self._export(cursor, table, params, file)
             size = file.tell()
             file.seek(0)
         except BaseException:
@@ -109,9 +115,9 @@ class CsvApi:
         # The WSGI server closes the file, also when the client goes away.
         resp.set_stream(file, size)
 
-    def _export(self, cursor: Cursor, table: str, req: falcon.Request, file: BinaryIO) -> None:
+    def _export(self, cursor: Cursor, table: str, params: Params, file: BinaryIO) -> None:
         found = self._store.find_table(cursor, table)
-        copy_to(cursor, found, parse_filters(req.params, found, ()), file)
+        copy_to(cursor, found, parse_filters(params, found, ()), file)
 
     def _import(
         self, table: str, csv_file: CsvFile, order: Order, progress: Import
@@ -126,12 +132,10 @@ class CsvApi:
                 target = found = self._store.create_table(cursor, table, columns)
             else:
                 target = found = self._store.find_table(cursor, table)
-                columns = match_columns(
-                    found, csv_file, _names(csv_file, order, len(found.columns))
-                )
+                columns = match_columns(found, csv_file, _names(csv_file, order))
                 if order.dry_run:
                     target = self._store.create_like(cursor, found, f"_dry_run_{progress.id}")
-            imported = copy_from(cursor, target, columns, csv_file)
+            imported = copy_from(cursor, target, columns, csv_file, order.create)
             if order.dry_run:
                 first = rows.first_rows(cursor, target, _FIRST_ROWS)
                 first = numbers_as_text(first) if order.numbers_as_text else first
@@ -156,17 +160,26 @@ class CsvApi:
 
     def _new_columns(self, csv_file: CsvFile, order: Order) -> list[Column]:
         limit = self._settings.max_columns
-        names = _names(csv_file, order, limit)
+        names = _names(csv_file, order)
         try:
             check_names(names, limit)
         except ValueError as error:
-            advice = "" if order.rename else " rename=true gives names that can be used."
-            raise bad_csv(f"Line 1: {error}{advice}") from None
+            raise bad_csv(f"Line 1: {error}{_advice(csv_file, limit)}") from None
         types = infer_types(csv_file)
         return [Column(name, kind) for name, kind in zip(names, types, strict=True)]
 
 
+def _advice(csv_file: CsvFile, limit: int) -> str:
+    """Return what to do where a header has names that no column can have, or too many."""
+    if csv_file.fields <= limit:
+        return other_delimiter(csv_file) or " rename=true gives names that can be used."
+    if csv_file.fields <= MAX_COLUMNS:
+        return f" max_columns in plugin.yaml allows more, up to {MAX_COLUMNS}."
+    return f" No table has more than {MAX_COLUMNS}: divide the file by its columns."
+
+
 def _read_file(text: Text, order: Order, has_header: bool) -> CsvFile:
+    refuse_excels_line(text)
     if order.delimiter is None:
         dialect = find_dialect(text, order.quote)
     else:
@@ -175,9 +188,9 @@ def _read_file(text: Text, order: Order, has_header: bool) -> CsvFile:
     return open_csv(text, dialect, has_header)
 
 
-def _names(csv_file: CsvFile, order: Order, limit: int) -> list[str]:
-    """Return the names of a file's columns; more than `limit` are not worth a new name."""
+def _names(csv_file: CsvFile, order: Order) -> list[str]:
+    """Return the names of a file's columns; more than any table has are not worth a new name."""
     if csv_file.header is None:
         return number_names(csv_file.fields)
-    renamed = order.rename and csv_file.fields <= limit
+    renamed = order.rename and csv_file.fields <= _MOST_COLUMNS
     return rename(csv_file.header) if renamed else list(csv_file.header)

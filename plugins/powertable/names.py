@@ -13,17 +13,25 @@ def rename(header: Sequence[str]) -> list[str]:
     """Return a name that a column can have for each name of a header, all different.
 
     `First Name` becomes `first_name`, `Größe` becomes `grosse`, the third of nothing but other
-    scripts, or empty, `column_3`; where a name is taken, a number is added. The same header gives
-    the same names each time. One that can stay as it is stays.
+    scripts, or empty, `column_3`. Where several would have the same name, the one that is written
+    so has it, else the first by code point; the others get a number. So the order of the header
+    does not matter, and a name that a column can have stays.
     """
-    stays = [may_name_column(name) and header.index(name) == n for n, name in enumerate(header)]
-    taken = {name for name, stay in zip(header, stays, strict=True) if stay}
-    names = []
-    for number, (name, stay) in enumerate(zip(header, stays, strict=True), start=1):
-        found = name if stay else _free(_simplify(name) or f"column_{number}", taken)
-        taken.add(found)
-        names.append(found)
-    return names
+    wished = [_wish(name, number) for number, name in enumerate(header, start=1)]
+    order = sorted(
+        range(len(header)), key=lambda place: (header[place] != wished[place], header[place], place)
+    )
+    owners: dict[str, int] = {}
+    for place in order:
+        if may_name_column(wished[place]):
+            owners.setdefault(wished[place], place)
+    names = {place: name for name, place in owners.items()}
+    taken = set(owners)
+    for place in order:
+        if place not in names:
+            names[place] = _number(wished[place], taken)
+            taken.add(names[place])
+    return [names[place] for place in range(len(header))]
 
 
 def number_names(count: int) -> list[str]:
@@ -31,16 +39,19 @@ def number_names(count: int) -> list[str]:
     return [f"column_{number}" for number in range(1, count + 1)]
 
 
-def _simplify(name: str) -> str:
+def _wish(name: str, number: int) -> str:
+    if may_name_column(name):
+        return name
     letters = unicodedata.normalize("NFKD", name.casefold()).encode("ascii", "ignore").decode()
     simple = re.sub(r"[^a-z0-9]+", "_", letters.lower()).strip("_")
-    return f"column_{simple}"[:_MAX] if simple[:1].isdigit() else simple[:_MAX]
+    if not simple:
+        return f"column_{number}"
+    return f"column_{simple}"[:_MAX] if simple[0].isdigit() else simple[:_MAX]
 
 
-def _free(name: str, taken: set[str]) -> str:
-    number = 1
-    found = name
-    while found in taken or not may_name_column(found):
+def _number(name: str, taken: set[str]) -> str:
+    """Return a name with a number behind it that is not taken."""
+    number = 2
+    while (found := f"{name[: _MAX - len(str(number)) - 1]}_{number}") in taken:
         number += 1
-        found = f"{name[: _MAX - len(str(number)) - 1]}_{number}"
     return found

@@ -1,6 +1,7 @@
 """The parameters of a query string: those that are known, once each."""
 
 from collections.abc import Mapping
+from urllib.parse import unquote_to_bytes
 
 import falcon
 
@@ -18,16 +19,44 @@ def bad_query(sentence: str) -> falcon.HTTPBadRequest:
     return falcon.HTTPBadRequest(title="Bad query", description=sentence)
 
 
-def check_known(params: Params, known: tuple[str, ...] = ()) -> None:
-    """Refuse a parameter that a call does not take.
+def read_params(req: falcon.Request) -> Params:
+    """Return the parameters of a request whose path and query are UTF-8.
+
+    Falcon reads what is none with another character in its place, and a byte that is not
+    percent-encoded as if it were Latin-1: both would look for another value than was sent.
 
     Raises:
-        falcon.HTTPBadRequest: names it, and those that are known.
+        falcon.HTTPBadRequest: names the part that is none.
     """
+    path = req.env.get("PATH_INFO", "").encode("latin-1")
+    if not _is_utf8(path):
+        raise bad_query(
+            f"The path: found {show(path.decode('utf-8', 'backslashreplace'))}, {_UTF8}"
+        )
+    for part in req.query_string.split("&"):
+        if not part.isascii():
+            shown = part.encode("latin-1", "replace").decode("utf-8", "backslashreplace")
+            raise bad_query(
+                f"The query: found {show(shown)}, expected every byte beyond ASCII to be "
+                "percent-encoded, such as %C3%B6 for ö."
+            )
+        if "%" in part and not _is_utf8(unquote_to_bytes(part)):
+            raise bad_query(f"The query: found {show(part)}, {_UTF8}")
+    return req.params
+
+
+def check_known(req: falcon.Request, known: tuple[str, ...] = ()) -> Params:
+    """Return the parameters of a call, which takes no others than those that are known.
+
+    Raises:
+        falcon.HTTPBadRequest: names one that is not, and those that are; or see `read_params`.
+    """
+    params = read_params(req)
     for name in params:
         if name not in known:
             expected = ", ".join(known) or "none"
             raise bad_query(f"Found the parameter {show(name)}, expected {expected}.")
+    return params
 
 
 def one_of(params: Params, name: str, default: str | None) -> str | None:
@@ -64,3 +93,14 @@ def read_numbers(params: Params) -> bool:
     if value not in (None, "text"):
         raise bad_query(f"numbers: found {show(value)}, expected text, or no such parameter.")
     return value == "text"
+
+
+_UTF8 = "which is no UTF-8, expected text such as %C3%B6 for ö."
+
+
+def _is_utf8(raw: bytes) -> bool:
+    try:
+        raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True

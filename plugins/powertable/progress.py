@@ -6,6 +6,8 @@ rows: `done` is true as soon as the rows are there, and never before. While Post
 import holds an advisory lock, and so the view of PostgreSQL that counts its rows can be found.
 """
 
+import math
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -18,6 +20,7 @@ from .values import as_json
 
 _KEPT_DAYS = 7
 _SHOWN = 20
+_NOTED_SECONDS = 1
 
 _CREATE = """
 CREATE TABLE IF NOT EXISTS {} (
@@ -54,7 +57,17 @@ class Import:
 
     def __init__(self, imports: "Imports", number: int) -> None:
         self._imports = imports
+        self._noted = -math.inf  # when it was last noted what is received, in seconds
         self.id = number
+
+    def receiving(self, size: int) -> None:
+        """Note how much of the body is there, in bytes of UTF-8; at most once a second."""
+        now = time.monotonic()
+        if now - self._noted < _NOTED_SECONDS:
+            return
+        self._noted = now
+        with self._imports.transaction() as cursor:
+            self._set(cursor, bytes=size)
 
     def received(self, size: int) -> None:
         """Note that the whole body is there, in bytes of UTF-8, and is being checked."""
@@ -111,7 +124,9 @@ class Imports:
                 )
             )
             cursor.execute(
-                sql.SQL("INSERT INTO {} (table_name, dry_run) VALUES ({}) RETURNING id").format(
+                sql.SQL(
+                    "INSERT INTO {} (table_name, dry_run, bytes) VALUES ({}, 0) RETURNING id"
+                ).format(
                     self.identifier,
                     sql.SQL(", ").join([sql.Literal(table), sql.Literal(dry_run)]),
                 )

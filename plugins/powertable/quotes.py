@@ -6,8 +6,9 @@ Python's csv module and COPY read a quote in the middle of a field each in its w
 
 import re
 
-from .dialect import Dialect
+from .dialect import USUAL_DELIMITERS, Dialect, delimiter_name
 from .spool import Text, bad_csv
+from .values import show
 
 _ADVICE = "; quote=none takes quotes as they are"
 
@@ -74,7 +75,7 @@ class _QuoteCheck:
         if not self._after.match(window, end - 1):
             raise bad_csv(
                 f"Line {self._line}: found a quote inside of a field that does not begin with "
-                f"one{_ADVICE}."
+                f"one{self._advice(window[end - 1 : end])}."
             )
         self._opened = self._line
         return end + 1
@@ -92,10 +93,20 @@ class _QuoteCheck:
             )
             raise bad_csv(
                 f"Line {self._line}: found text after the quote that closes a field{since}; a "
-                f"quote inside of it is doubled{_ADVICE}."
+                f"quote inside of it is doubled{self._advice(window[end + 1 : end + 2])}."
             )
         self._opened = 0
         return end + 1
+
+    def _advice(self, neighbour: bytes) -> str:
+        """Return what to do about a quote in a wrong place, by the character next to it."""
+        found = neighbour.decode("latin-1")
+        if self._line == 1 and found in "{[":
+            return "; rows as JSON are sent to /rows, not to /import"
+        if found not in USUAL_DELIMITERS:
+            return _ADVICE
+        other = f"; if {show(found)} divides the fields, say delimiter={delimiter_name(found)}"
+        return other if self._line == 1 else _ADVICE + other
 
 
 class _EndMarkerCheck:

@@ -9,7 +9,10 @@ from .columns import is_name
 # A dropped table must never be one of somebody else's.
 _FOREIGN_SCHEMAS = ("public", "information_schema")
 
-_MAXIMA = {"max_columns": 400, "page_size": 100_000, "max_page_size": 100_000}
+MAX_COLUMNS = 400
+"""More do not fit a page of PostgreSQL, whatever their types are."""
+
+_MAXIMA = {"max_columns": MAX_COLUMNS, "page_size": 100_000, "max_page_size": 100_000}
 
 
 @dataclass(frozen=True, slots=True)

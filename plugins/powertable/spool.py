@@ -10,7 +10,7 @@ import codecs
 import io
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import BinaryIO
 import falcon
 
 from .charset import MARK_BYTES, Charset, choose_charset
+from .kinds import refuse_other_kinds
 
 CHUNK = 64 * 1024
 _LINE_CHARACTERS = 10_000_000
@@ -83,7 +84,12 @@ def new_file(folder: Path) -> BinaryIO:
 
 @contextmanager
 def receive_text(
-    req: falcon.Request, charset: str, quote: str | None, folder: Path, limit: int
+    req: falcon.Request,
+    charset: str,
+    quote: str | None,
+    folder: Path,
+    limit: int,
+    note: Callable[[int], None],
 ) -> Iterator[Text]:
     """Read a request's body into a file, chunked ones included.
 
@@ -93,24 +99,28 @@ def receive_text(
         quote: what its fields are quoted with, None for nothing.
         folder: takes the file.
         limit: the bytes that a body may have.
+        note: is told again and again how many bytes of text there are, if they do not come at once.
 
     Raises:
         falcon.HTTPContentTooLarge: there are more than `limit` bytes.
         falcon.HTTPBadRequest: the client stopped before the end of the body.
-        falcon.HTTPUnsupportedMediaType: the byte order mark and `charset` do not agree.
+        falcon.HTTPUnsupportedMediaType: the byte order mark and `charset` do not agree, or the body
+            is a file of another kind.
         falcon.HTTPUnprocessableEntity: a line holds what its encoding does not have, or NUL.
     """
     with new_file(folder) as file:
         chunks = _read_body(req, limit)
         head = next(chunks, b"")
         try:
+            refuse_other_kinds(head)
             found = choose_charset(charset, head[:MARK_BYTES])
             writer = _Writer(file, found)
             writer.write(head[found.mark :])
             for chunk in chunks:
                 writer.write(chunk)
+                note(file.tell())
             writer.close()
-        except falcon.HTTPError:
+        except Exception:
             # A client that still sends would not see the answer.
             for _ in chunks:
                 pass

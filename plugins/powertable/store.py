@@ -21,7 +21,7 @@ Cursor = Any
 
 # Tables without the identity column are somebody else's.
 _TABLES = """
-SELECT c.relname, a.attname, format_type(a.atttypid, NULL), a.attnotnull
+SELECT c.relname, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull
 FROM pg_class c
 JOIN pg_namespace n ON n.oid = c.relnamespace
 JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
@@ -63,13 +63,18 @@ class TableStore:
 
         Raises:
             falcon.HTTPUnprocessableEntity: PostgreSQL cannot compute with a value, or a constraint
-                that was added in psql refuses it.
+                or a generated column that was added in psql refuses it.
         """
         try:
             with self._database() as connection, connection.cursor() as cursor:
                 cursor.execute("SET LOCAL TIME ZONE 'UTC'; SET LOCAL datestyle TO 'ISO, YMD'")
                 yield cursor
-        except (psycopg2.DataError, psycopg2.IntegrityError) as error:
+        except (
+            psycopg2.DataError,
+            psycopg2.IntegrityError,
+            psycopg2.errors.GeneratedAlways,
+            psycopg2.errors.InvalidColumnReference,
+        ) as error:
             raise falcon.HTTPUnprocessableEntity(
                 title="Value refused", description=f"PostgreSQL: {error.diag.message_primary}."
             ) from error
@@ -166,13 +171,16 @@ class TableStore:
     def _read_catalog(self, cursor: Cursor, name: str | None) -> list[Table]:
         cursor.execute(_TABLES, {"schema": self.schema, "table": name})
         columns: dict[str, list[Column]] = {}
-        for table, *description in cursor.fetchall():
+        unseen: dict[str, dict[str, str]] = {}
+        for table, column_name, sql_type, required in cursor.fetchall():
             found = columns.setdefault(table, [])
-            column = column_from_catalog(*description)
+            column = column_from_catalog(column_name, sql_type, required)
             if column is not None:
                 found.append(column)
+            elif column_name != ID:
+                unseen.setdefault(table, {})[column_name] = sql_type
         return [
-            Table(self.schema, table, tuple(found))
+            Table(self.schema, table, tuple(found), unseen.get(table, {}))
             for table, found in columns.items()
             if found and is_name(table)
         ]

@@ -16,12 +16,39 @@ MAX_BIGINT = 2**63 - 1
 NUMBER_DIGITS = 1000
 """How many digits a decimal may have before its point, and as many after it."""
 
+# How a text is written that comes back: letter by letter, but for dates and timestamps, which come
+# back as the same moment. PostgreSQL reads more and keeps less: it takes 1e5 for 100000, drops a
+# time of day from a date and rounds what is finer than a microsecond. What is written so and is no
+# day of the calendar, or an integer beyond 64 bits, it refuses itself.
+INTEGER_FORM = r"(?:0|-?[1-9][0-9]{0,18})"
+WHOLE_FORM = rf"(?:0|-?[1-9][0-9]{{0,{NUMBER_DIGITS - 1}}})"
+NUMBER_FORM = (
+    rf"(?:{WHOLE_FORM}(?:\.[0-9]{{1,{NUMBER_DIGITS}}})?"
+    # PostgreSQL has no negative zero.
+    rf"|-0\.(?=0{{0,{NUMBER_DIGITS - 1}}}[1-9])[0-9]{{1,{NUMBER_DIGITS}}})"
+)
+_BOOLEAN_FORM = r"(?:true|false)"
+_DATE_FORM = r"(?:[0-9]{4}-[0-9]{2}-[0-9]{2}|[0-9]{4}/[0-9]{2}/[0-9]{2})"
+
+
+def timestamp_form(digits: int) -> str:
+    """Return the form of a timestamp whose seconds have at most `digits` places, 0 to 6.
+
+    No offset is of 16 hours or more: PostgreSQL takes none.
+    """
+    fraction = rf"(?:\.[0-9]{{1,{digits}}}0{{0,9}})" if digits else r"(?:\.0{1,9})"
+    return (
+        r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
+        rf"(?:[T ](?:[01][0-9]|2[0-3]):[0-5][0-9](?::[0-5][0-9]{fraction}?)?"
+        r"(?:Z|[+-](?:0[0-9]|1[0-5])(?::?[0-5][0-9])?)?)?"
+    )
+
+
 _INTEGER = re.compile(r"[+-]?[0-9]{1,19}")
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
-_DATE = re.compile(r"\d{4}([-/])\d\d\1\d\d", re.ASCII)
-_TIMESTAMP = re.compile(
-    r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d{1,6})?)?(Z|[+-]\d\d(:?\d\d)?)?)?", re.ASCII
-)
+_DATE = re.compile(_DATE_FORM)
+_TIMESTAMP_FORM = timestamp_form(6)
+_TIMESTAMP = re.compile(_TIMESTAMP_FORM)
 
 
 def show(found: object) -> str:
@@ -29,12 +56,17 @@ def show(found: object) -> str:
 
     A lone surrogate, which JSON can bring in, is written as an escape: the answer is UTF-8.
     """
+    if isinstance(found, decimal.Decimal):  # a number, not its text
+        return _cut(str(found))
     try:
         text = json.dumps(found, ensure_ascii=False, default=str)
     except RecursionError:
         text = "a value nested too deeply"
-    text = text if len(text) <= 80 else text[:79] + "…"
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+    return _cut(text).encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= 80 else text[:79] + "…"
 
 
 def read_text(text: str) -> str:
@@ -124,8 +156,11 @@ class ColumnType:
 
     `sql` is PostgreSQL's name of it, as `format_type` writes it; `json` are the types that a JSON
     value may have; `read` makes a value of a text and `fit` checks one that is no text, both
-    raise a bare ValueError; `bounds` is a CHECK over the column `{0}`, which keeps out what
-    neither JSON nor Python's dates can hold, through COPY and psql too.
+    raise a bare ValueError; `form` is the regular expression of the texts that come back as they
+    were written, None where PostgreSQL reads each text in its way; `keeps` tells whether a column
+    keeps a value without rounding it, None if it keeps all; `bounds` is a CHECK over the
+    column `{0}`, which keeps out what neither JSON nor Python's dates can hold, through COPY and
+    psql too.
     """
 
     name: str
@@ -134,6 +169,8 @@ class ColumnType:
     json: tuple[type, ...]
     read: Callable[[str], Value]
     fit: Callable[[Any], Value] | None = None
+    form: str | None = None
+    keeps: Callable[[Any], bool] | None = None
     bounds: str | None = None
     definition: str | None = None
     is_numeric: bool = False
@@ -158,6 +195,7 @@ TYPES: Mapping[str, ColumnType] = {
             (int,),
             read_integer,
             _fit_bigint,
+            INTEGER_FORM,
             is_numeric=True,
         ),
         ColumnType(
@@ -167,8 +205,9 @@ TYPES: Mapping[str, ColumnType] = {
             (int, decimal.Decimal),
             read_number,
             _fit_number,
+            NUMBER_FORM,
             # NaN counts as more than all others.
-            f"abs({{0}}) < 1e{NUMBER_DIGITS} AND scale({{0}}) <= {NUMBER_DIGITS}",
+            bounds=f"abs({{0}}) < 1e{NUMBER_DIGITS} AND scale({{0}}) <= {NUMBER_DIGITS}",
             is_numeric=True,
         ),
         ColumnType(
@@ -178,24 +217,28 @@ TYPES: Mapping[str, ColumnType] = {
             (int, decimal.Decimal),
             read_double,
             _fit_double,
-            "{0} > '-Infinity' AND {0} < 'Infinity'",
+            bounds="{0} > '-Infinity' AND {0} < 'Infinity'",
             is_numeric=True,
         ),
-        ColumnType("boolean", "boolean", "true or false", (bool,), read_boolean, bool),
+        ColumnType(
+            "boolean", "boolean", "true or false", (bool,), read_boolean, bool, _BOOLEAN_FORM
+        ),
         ColumnType(
             "date",
             "date",
             "a date such as 2024-12-31",
             (str,),
             read_date,
+            form=_DATE_FORM,
             bounds="{0} BETWEEN '0001-01-01' AND '9999-12-31'",
         ),
         ColumnType(
             "timestamp",
             "timestamp with time zone",
-            "a timestamp such as 2024-12-31T23:59:59Z",
+            "a timestamp such as 2024-12-31T23:59:59.123456Z",
             (str,),
             read_timestamp,
+            form=_TIMESTAMP_FORM,
             bounds="{0} >= '0001-01-01 00:00Z' AND {0} < '10000-01-01 00:00Z'",
         ),
     )

@@ -488,9 +488,9 @@ def test_a_file_without_a_header_is_all_rows(client: Client) -> None:
     assert import_csv(client, "t", b"3,z", media=media).json["imported"] == 1
     assert export(client) == "column_1,column_2\n1,x\n2,y\n3,z\n"
     for body, message in (
-        (b"3\n", "Line 1: found 1 fields and no header, expected column_1, column_2"),
+        (b"3\n", "Line 1: found 1 field and no header, expected column_1, column_2"),
         (b"", "Line 1: found nothing"),
-        (b'"4\n5",x\n', 'Line 2, column "column_1"'),
+        (b'"4\n5",x\n', 'Line 1, column "column_1"'),
         (b"4,x\n\\.\n", "Line 2: found nothing but"),
         (b"\\.\n4,x\n", "Line 1: found"),
         (b"4,x\n5\n", "Line 2: missing data"),
@@ -504,7 +504,7 @@ def test_a_file_without_a_header_is_all_rows(client: Client) -> None:
     [
         (",".join(["a"] * 32_000), "Line 1: Found 32000 columns, expected 100 at most"),
         (",".join(["a"] * 40_000), "Line 1: found 65,536 characters, expected a header"),
-        ("a\n" + "x" * 140_000, "Line 2: field larger than field limit"),
+        ("a\n" + "x" * 140_000, "Line 2: found a field of more than 131,072 characters"),
         ("a\n" + "x" * 10_000_000, "Line 2: found 10,000,000 characters or more"),
     ],
 )

@@ -1,0 +1,56 @@
+"""Which columns of a table the fields of a CSV are for."""
+
+from collections.abc import Sequence
+
+from .columns import Column, Table
+from .header import CsvFile
+from .hints import other_delimiter
+from .spool import bad_csv
+from .values import show
+
+_LISTED = 100
+
+
+def match_columns(table: Table, csv_file: CsvFile, names: Sequence[str]) -> list[Column]:
+    """Return the columns that a CSV's names mean, in its order; without a header all of them.
+
+    Args:
+        table: the table that takes the rows.
+        csv_file: the file.
+        names: its header, perhaps renamed; empty without one.
+
+    Raises:
+        falcon.HTTPUnprocessableEntity: unknown or repeated columns, or a required one missing, or
+            another number of fields than of columns; all are named.
+    """
+    expected = ", ".join(column.name for column in table.columns)
+    if csv_file.header is None:
+        if csv_file.fields != len(table.columns):
+            several = "s" if csv_file.fields > 1 else ""
+            raise bad_csv(
+                f"Line 1: found {csv_file.fields} field{several} and no header, "
+                f"expected {expected}.{other_delimiter(csv_file)}"
+            )
+        return list(table.columns)
+    columns = {column.name: column for column in table.columns}
+    unknown = [name for name in dict.fromkeys(names) if name not in columns]
+    repeated = [name for name in columns if names.count(name) > 1]
+    required = [column.name for column in table.columns if column.required]
+    missing = [name for name in required if name not in names]
+    problems = []
+    if unknown:
+        listed = ", ".join(map(show, unknown[:_LISTED]))
+        more = f" and {len(unknown) - _LISTED} more" if len(unknown) > _LISTED else ""
+        several = "s" if len(unknown) > 1 else ""
+        problems.append(f"found the column{several} {listed}{more}, expected some of {expected}")
+    problems += [
+        f'"{name}" is of the type {table.unseen[name]}, which this plugin does not read or write'
+        for name in unknown
+        if name in table.unseen
+    ]
+    problems += [f'found the column "{name}" twice, expected it once' for name in repeated]
+    if missing:
+        problems.append(f"found no {', '.join(missing)}, expected all required columns")
+    if problems:
+        raise bad_csv(f"Line 1: {'; '.join(problems)}.{other_delimiter(csv_file)}")
+    return [columns[name] for name in names]

@@ -1,0 +1,507 @@
+"""What `powertable` refuses: nothing is changed silently, and each hint fits what was sent."""
+
+import bz2
+import gzip
+import io
+import itertools
+import lzma
+import zipfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
+from typing import Any
+
+import psycopg2
+import pytest
+import webtest
+
+from tests.support.powertable import Client, drop_tables, import_csv, make, powertable
+from tests.support.waiting import wait_until
+
+
+@pytest.fixture(scope="module")
+def database_url(new_database: Callable[[], str]) -> str:
+    """An empty database for all tests of this file."""
+    return new_database()
+
+
+@pytest.fixture(scope="module")
+def loaded(database_url: str) -> Iterator[Client]:
+    """The client of all tests that want no more than a schema without tables."""
+    with powertable(database_url) as client:
+        yield client
+
+
+@pytest.fixture
+def client(loaded: Client) -> Iterator[Client]:
+    """A client without tables; what a test has made is dropped at its end."""
+    yield loaded
+    drop_tables(loaded)
+
+
+def alter(client: Client, database_url: str, change: str) -> None:
+    """Make the table `t` and change it as psql does."""
+    make(client, "t", a="text")
+    with psycopg2.connect(database_url) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT schemaname FROM pg_tables WHERE tablename = 't'")
+        (schema,) = cursor.fetchone() or ("",)
+        cursor.execute(f'ALTER TABLE "{schema}".t {change}')
+    connection.close()
+
+
+def refusal(client: Client, body: bytes, **query: Any) -> str:
+    """Return why an import is refused; `t` has as many rows as before, or is not there."""
+    before = client.get("/powertable").json
+    detail = import_csv(client, "t", body, status=422, **query).json["detail"]
+    assert client.get("/powertable").json == before
+    return str(detail)
+
+
+# --- what a column would change ------------------------------------------------------------------
+
+CHANGED = {
+    "date": [
+        *("2024-01-31 10:00", "2024-01-31T23:59:59Z", "2024-01-31 00:00:00", "today", "20240131"),
+        *("Jan 31 2024", "31.01.2024", " 2024-01-31", "2024-1-31", "J2460341", "epoch"),
+    ],
+    "integer": ["0042", "+1", "-0", "1.0", "1e2", " 1", "1 ", "0x1F", "1_000", "0b1"],
+    "number": ["0042", "+1", "-0", "-0.00", ".5", "1.", "1e5", "0e1", " 1", "1_000", "NaN"],
+    "boolean": ["t", "f", "yes", "no", "on", "off", "1", "0", "TRUE", "True", " true", "tru"],
+    "timestamp": [
+        *("2024-01-31 10:00:00.1234567", "2024-01-31 23:59:60", "2024-01-31 24:00:00", "now"),
+        *("2024-01-31 10:00 America/New_York", "2024-01-31 10:00 EST", "Jan 31 2024", "infinity"),
+        *("2024-01-31 10:00+05:30:15", "2024-01-31 10:00:00.12345600001", "2024-01-31 10"),
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"), [(kind, text) for kind, texts in CHANGED.items() for text in texts]
+)
+def test_a_field_that_a_column_would_change_is_refused_with_its_line(
+    client: Client, kind: str, text: str
+) -> None:
+    make(client, "t", x=kind, y="text")
+    for body in (f'y,x\n"a\nb",\nc,{text}\n', f'y,x\n"a\nb",\nc,"{text}"', f"x\n\n\n{text}"):
+        for query in ({}, {"dry_run": "true"}):
+            detail = refusal(client, body.encode(), **query)
+            assert detail.startswith(f'Line 4, column "x": found "{text}", expected '), detail
+            assert "a column of text keeps what is written" in detail
+    # A table that is made of it keeps it, or its moment.
+    answer = import_csv(client, "u", f"x,y\n{text},\n".encode(), create="true", status=201).json
+    if answer["columns"][0]["type"] == "timestamp":
+        assert kind == "date"
+    else:
+        assert client.get("/powertable/u/export").text == f"x,y\n{text},\n"
+
+
+def test_what_comes_back_as_it_was_written_is_taken(client: Client) -> None:
+    make(client, "t", i="integer", n="number", b="boolean", d="date", x="double", s="text")
+    lines = [
+        "9223372036854775807,-0.05,true,0001-01-01,0.5,0042",
+        "-9223372036854775808,1.100,false,9999-12-31,1e+100,",
+        f"0,{'9' * 1000}.{'9' * 1000},,,,",
+        ",,,,,",
+    ]
+    body = "\n".join(["i,n,b,d,x,s", *lines, ""])
+    import_csv(client, "t", body.encode())
+    assert client.get("/powertable/t/export").text == body
+    import_csv(client, "t", b"d,x\n2024/12/31,1E5\n")
+    assert client.get("/powertable/t/rows?d__eq=2024-12-31").json["rows"][0]["x"] == 100000
+
+
+def test_a_timestamp_comes_back_as_the_same_moment(client: Client) -> None:
+    make(client, "t", at="timestamp")
+    import_csv(
+        client,
+        "t",
+        b"at\n2024-01-31\n2024-01-31 10:00\n2024-01-31T10:00:00.123456000Z\n"
+        b"2024-01-31 10:00:00.5-15:59\n2024-01-31 10:00:00+0530\n",
+    )
+    assert [row["at"] for row in client.get("/powertable/t/rows").json["rows"]] == [
+        "2024-01-31T00:00:00+00:00",
+        "2024-01-31T10:00:00+00:00",
+        "2024-01-31T10:00:00.123456+00:00",
+        "2024-02-01T01:59:00.500000+00:00",
+        "2024-01-31T04:30:00+00:00",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("sql", "taken", "refused", "expected"),
+    [
+        ("numeric(10,2)", ["1.50", "-0.05", "0.00"], ["1.505", "7", "1.5"], "such as 1.50"),
+        ("numeric(5,0)", ["7", "-12345"], ["7.5", "7.0"], "no point"),
+        ("numeric(5,-2)", ["700", "0", "-1200"], ["750", "7"], "such as 100"),
+        ("timestamptz(0)", ["2024-01-31 10:00:00+00"], ["2024-01-31 10:00:00.5"], "finer"),
+        ("timestamptz(3)", ["2024-01-31 10:00:00.123+00"], ["2024-01-31 10:00:00.1234"], ".123Z"),
+    ],
+)
+def test_a_column_that_was_narrowed_in_psql_rounds_nothing(
+    client: Client,
+    database_url: str,
+    sql: str,
+    taken: list[str],
+    refused: list[str],
+    expected: str,
+) -> None:
+    alter(client, database_url, f"ADD x {sql}")
+    import_csv(client, "t", "\n".join(["x", *taken, ""]).encode())
+    assert client.get("/powertable/t/export").text.splitlines()[1:] == [
+        f",{text}" for text in taken
+    ]
+    for text in refused:
+        detail = refusal(client, f"x\n{taken[0]}\n{text}\n".encode())
+        assert detail.startswith(f'Line 3, column "x": found "{text}", expected ')
+        assert expected in detail
+    row = {"x": refused[0]}
+    query = "?numbers=text"
+    detail = client.post_json(f"/powertable/t/rows{query}", row, status=422).json["detail"]
+    assert expected in detail
+    client.patch_json(f"/powertable/t/rows/1{query}", row, status=422)
+
+
+def test_a_json_number_is_not_rounded_either(client: Client, database_url: str) -> None:
+    alter(client, database_url, "ADD x numeric(10,2), ADD i bigint")
+    client.post("/powertable/t/rows", b'[{"x": 7, "i": 1}, {"x": 1.50}]', status=201)
+    for row in (b'{"x": 1.505}', b'{"i": 1.5}', b'[{"x": 1.5}, {"x": 0.001}]'):
+        client.post("/powertable/t/rows", row, status=422)
+    for text in ("0042", "+1", "1e2", " 1"):
+        client.post_json("/powertable/t/rows?numbers=text", {"i": text}, status=422)
+    assert client.get("/powertable/t").json["rows"] == 2
+    assert client.get("/powertable/t/rows?x__gt=1.505").json["total"] == 1
+
+
+@pytest.mark.parametrize("sql", ["varchar(3)", "char(3)", "real", "time", "integer", "interval"])
+def test_a_column_of_a_type_that_is_not_known_takes_nothing(
+    client: Client, database_url: str, sql: str
+) -> None:
+    alter(client, database_url, f"ADD x {sql}")
+    detail = refusal(client, b"a,x\n1,12345\n")
+    assert '"x" is of the type' in detail
+    assert "Line 1" in detail
+
+
+def test_a_generated_column_takes_nothing(client: Client, database_url: str) -> None:
+    alter(client, database_url, "ADD g bigint GENERATED ALWAYS AS (length(a)) STORED")
+    assert '"g" is a generated column' in refusal(client, b"a,g\nx,1\n")
+    client.post_json("/powertable/t/rows", {"a": "x"}, status=422)
+    import_csv(client, "t", b"a\nxyz\n")
+    assert client.get("/powertable/t/rows/1").json["g"] == 3
+
+
+def test_the_first_line_that_does_not_fit_is_named(client: Client) -> None:
+    make(client, "t", x="date", y="integer")
+    assert refusal(client, b"x,y\n2024-02-30,1\n2024-01-01,0042\n").startswith("Line 2")
+    assert refusal(client, b"x,y\n2024-01-01,0042\n2024-02-30,1\n").startswith("Line 2")
+    assert "extra data" in refusal(client, b"x,y\n2024-01-01,1,2\n2024-01-01,0042\n")
+    far = b"2024-01-01,1\n" * 50_000
+    assert refusal(client, b"x,y\n" + far + b"2024-01-01,0042\n" + far).startswith("Line 50002")
+
+
+def test_a_field_is_found_wherever_a_piece_of_the_file_ends(client: Client) -> None:
+    make(client, "t", x="text", y="integer", z="timestamp")
+    for end in (b"\n", b"\r\n", b"\r"):
+        for size in range(64 * 1024 - 45, 64 * 1024 - 5, 3):
+            first = b'"' + b"a" * (size - 2) + b'"'
+            head = b"x,y,z" + end + first + b',"12",2024-01-31 10:00:00Z' + end + b'"""",1,' + end
+            assert import_csv(client, "t", head).json["imported"] == 2
+            detail = refusal(client, head + b",012," + end)
+            assert detail.startswith('Line 4, column "y": found "012"'), detail
+
+
+def test_a_huge_text_beside_a_typed_column_is_taken(client: Client) -> None:
+    make(client, "t", x="text", y="integer")
+    for text in (b"a" * 12_000_000, b'"' + b'a""\n' * 3_000_000 + b'"'):
+        assert import_csv(client, "t", b"x,y\n" + text + b",1\n").json["imported"] == 1
+        lines = text.count(b"\n")
+        assert f'Line {lines + 2}, column "y"' in refusal(client, b"x,y\n" + text + b",01\n")
+    assert 'Line 2, column "y"' in refusal(client, b"y\n" + b"1" * 300_000 + b"\n")
+
+
+@pytest.mark.parametrize(
+    ("delimiter", "body"),
+    [
+        ("-", b'd-i\n"2024-01-31"-1\n'),
+        (" ", b'd i\n2024-01-31 1\n'),
+        (":", b"d:i\n2024-01-31:1\n"),
+        ("/", b'd/i\n2024-01-31/"1"\n'),
+        (".", b"d.i\n2024-01-31.1\n"),
+        ("+", b"d+i\n2024-01-31+1\n"),
+    ],
+)  # fmt: skip
+def test_a_delimiter_that_values_have_divides_as_copy_divides(
+    client: Client, delimiter: str, body: bytes
+) -> None:
+    make(client, "t", d="timestamp", i="integer")
+    import_csv(client, "t", body, delimiter=delimiter)
+    row = client.get("/powertable/t/rows/1").json
+    assert (row["d"], row["i"]) == ("2024-01-31T00:00:00+00:00", 1)
+
+
+# --- names ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "mapping",
+    [
+        {"id": "id_2", "ID": "id_3", "Id": "id_4"},
+        {"name": "name", "NAME": "name_2", "Name": "name_3"},
+        {"First Name": "first_name", "first name": "first_name_2", "first-name": "first_name_3"},
+        {"a": "a", "A": "a_3", "a_2": "a_2", "A_2": "a_2_2"},
+        {"A": "a", "a!": "a_3", "a_2!": "a_2"},
+        {"xmin": "xmin_3", "Xmin": "xmin_4", "xmin_2": "xmin_2"},
+    ],
+)
+def test_a_renamed_column_has_its_name_in_whatever_order(
+    client: Client, mapping: dict[str, str]
+) -> None:
+    query = {"create": "true", "rename": "true", "dry_run": "true"}
+    for header in itertools.permutations(mapping):
+        answer = import_csv(client, "t", f"{','.join(header)}\n".encode(), **query).json
+        assert {each["header"]: each["column"] for each in answer["mapping"]} == mapping
+
+
+# --- lines ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize(
+    ("rows", "line"),
+    [
+        ('"{long}"', 2),
+        ('1|"{lines}"', 2),
+        ('"x|y"|"{lines}"', 3),
+        ('"{exact}"|"x|{lines}"', 2),
+        ('"x"|"y"|"a|""{lines}"', 4),
+    ],
+)
+def test_a_huge_field_is_refused_with_the_line_in_which_it_begins(
+    client: Client, end: str, rows: str, line: int
+) -> None:
+    fields = {"long": "x" * 140_000, "lines": "x\n" * 70_000, "exact": "ö" * 131_072}
+    width = 1 if "long" in rows else 2
+    rows = (
+        rows.replace('"x"|"y"|', "z,z|z,z|1,").replace('"x|y"|"', '"x|y","').replace('1|"', '1,"')
+    )
+    rows = rows.replace('"{exact}"|', '"{exact}",').replace("|", end).format(**fields)
+    rows = rows.replace("x\n", f"x{end}")
+    body = ",".join("ab"[:width]) + end + rows + end
+    detail = refusal(client, body.encode(), create="true")
+    assert detail.startswith(f"Line {line}: found a field of more than 131,072 characters"), detail
+
+
+def test_what_postgresql_refuses_has_the_line_in_which_its_field_begins(client: Client) -> None:
+    make(client, "t", x="text", d="date", y="text")
+    for end in ("\n", "\r\n", "\r"):
+        many = f"a{end}" * 3
+        bad = f'x,d,y{end}1,,"{many}"{end}"{many}",2024-02-30,"{many}"{end}'
+        assert refusal(client, bad.encode()).startswith('Line 9, column "d": found "2024-02-30"')
+        short = f'x,d,y{end}1,,"{many}"{end}"{many}",2024-01-30{end}'
+        assert refusal(client, short.encode()).startswith("Line 6: missing data")
+
+
+# --- hints ---------------------------------------------------------------------------------------
+
+
+def zipped(name: str) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr(name, b"x")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        (gzip.compress(b"a,b\n1,2\n"), "a gzip file"),
+        (bz2.compress(b"a,b\n1,2\n"), "a bzip2 file"),
+        (lzma.compress(b"a,b\n1,2\n"), "an xz file"),
+        (zipped("a.csv"), "a zip archive"),
+        (zipped("xl/workbook.xml"), "an Excel workbook (xlsx)"),
+        (zipped("[Content_Types].xml"), "an Office document"),
+        (b"PK\x03\x04mimetypeapplication/vnd.oasis.opendocument.spreadsheet", "OpenDocument"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1\0\0", "an old Excel workbook (xls)"),
+        (b"%PDF-1.7\n", "a PDF"),
+        (b"PAR1\x15\x04", "a Parquet file"),
+        (b"SQLite format 3\0", "an SQLite database"),
+    ],
+)
+def test_a_body_of_another_kind_is_called_by_its_name(
+    client: Client, body: bytes, kind: str
+) -> None:
+    for media in ("text/csv", "text/csv; charset=latin1", "text/csv; header=absent"):
+        answer = import_csv(client, "t", body, create="true", media=media, status=415).json
+        assert kind in answer["detail"]
+    client.get("/powertable/t", status=404)
+
+
+@pytest.mark.parametrize(
+    ("body", "query", "wanted", "unwanted"),
+    [
+        (b"sep=;\na;b\n1;2\n", {}, "delete this line and say delimiter=semicolon", "rename"),
+        (b"sep=,\na,b\n1,2\n", {}, "delete this line and say delimiter=comma", "rename"),
+        (b"sep=\t\r\na\tb\r\n", {"rename": "true"}, "say delimiter=tab", "rename"),
+        (b"SEP=|\ra|b\r", {"delimiter": "pipe"}, "say delimiter=pipe", "rename"),
+        (b"a,b,c\n1,2,3\n", {"delimiter": ";"}, "is it delimiter=comma?", "rename"),
+        (b"a;b\n1;2\n", {"delimiter": "tab"}, "is it delimiter=semicolon?", "rename"),
+        (b'"a","b"\n"1","2"\n', {"delimiter": ";"}, "say delimiter=comma", "quote=none"),
+        (b'a|"b"\n', {"delimiter": ";"}, "say delimiter=pipe", "quote=none"),
+        (b'[{"a": 1}]', {}, "/rows", "quote=none"),
+        (b'{"a": 1}', {}, "/rows", "quote=none"),
+        (b'"a;b"\n1\n', {}, "rename=true", "delimiter="),
+        (",".join(f"c{n}" for n in range(401)).encode(), {}, "divide the file", "rename"),
+        (",".join(f"c{n}" for n in range(101)).encode(), {}, "max_columns", "rename"),
+        (b"a,b\n1,2\r3,4\n", {}, "the lines to end alike", "PUT"),
+        (b"a,b\r1,2\r3,4\n", {}, "line ends that are alike", "PUT"),
+    ],
+)
+def test_a_hint_fits_what_was_sent(
+    client: Client, body: bytes, query: dict[str, str], wanted: str, unwanted: str
+) -> None:
+    detail = refusal(client, body, create="true", **query)
+    assert detail.startswith("Line ")
+    assert wanted in detail
+    assert unwanted not in detail
+
+
+def test_a_hint_for_a_table_that_is_there_fits_too(client: Client, database_url: str) -> None:
+    alter(client, database_url, "ADD b bigint CONSTRAINT positive CHECK (b > 0), ADD UNIQUE (a)")
+    assert "is it delimiter=comma?" in refusal(client, b"a,b\n1,2\n", delimiter=";")
+    for body, wanted in (
+        (b"a,b\nx,1\nx,2\n", "Line 3: duplicate key"),
+        (b"a,b\nx,1\ny,-1\n", "Line 3: new row"),
+        (b"a,b\nx,1,2\n", "found 3 fields, expected 2"),
+        (b"a,b\nx\n", "found 1 field, expected 2"),
+        (b"a,b\nx,1\ry,2\n", "line ends that are alike"),
+    ):
+        detail = refusal(client, body)
+        assert wanted in detail
+        assert ("alike" in detail) is ("alike" in wanted), detail
+
+
+# --- query, path and JSON ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("query", "shown"),
+    [
+        ("a__eq=%FF", "a__eq=%FF"),
+        ("a__eq=x&a__in=x,%C3", "a__in=x,%C3"),
+        ("a__ne=%ED%A0%80", "%ED%A0%80"),
+        ("a__contains=%C0%80", "%C0%80"),
+        ("%FF__eq=1", "%FF__eq=1"),
+        ("sort=%ff", "sort=%ff"),
+        ("page=1%80", "page=1%80"),
+    ],
+)
+def test_a_query_that_is_no_utf8_is_refused(client: Client, query: str, shown: str) -> None:
+    make(client, "t", a="text")
+    client.post_json("/powertable/t/rows", {"a": "\ufffd"}, status=201)
+    for path in ("", "/t", "/t/rows", "/t/rows/1", "/t/aggregate", "/t/export", "/t/import"):
+        detail = client.get(f"/powertable{path}?{query}", status=400).json["detail"]
+        assert shown in detail
+        assert "no UTF-8" in detail
+    import_csv_path = f"/powertable/t/import?{query}"
+    assert "no UTF-8" in client.post(import_csv_path, b"a\n1\n", status=400).json["detail"]
+    found = client.get("/powertable/t/rows?a__eq=%EF%BF%BD").json
+    assert found["total"] == 1
+
+
+def raw_get(client: Client, path: bytes, query: bytes) -> webtest.TestResponse:
+    environ = {"PATH_INFO": path.decode("latin-1"), "QUERY_STRING": query.decode("latin-1")}
+    request = webtest.TestRequest.blank("/")
+    request.environ.update(environ)
+    return client.do_request(request, expect_errors=True)
+
+
+def test_bytes_that_are_not_percent_encoded_are_refused(client: Client) -> None:
+    make(client, "t", a="text")
+    client.post_json("/powertable/t/rows", {"a": "Größe"}, status=201)
+    answer = raw_get(client, b"/powertable/t/rows", "a__eq=Größe".encode())
+    assert answer.status_int == 400
+    assert '"a__eq=Größe"' in answer.json["detail"]
+    assert "percent-encoded" in answer.json["detail"]
+    assert raw_get(client, b"/powertable/t/rows", b"a__eq=\xff").status_int == 400
+    assert client.get("/powertable/t/rows", {"a__eq": "Größe"}).json["total"] == 1
+
+
+def test_a_path_that_is_no_utf8_is_refused(client: Client) -> None:
+    for path in (
+        b"/powertable/\xff",
+        b"/powertable/t\xc3/rows",
+        b"/powertable/\xed\xa0\x80/export",
+    ):
+        answer = raw_get(client, path, b"")
+        assert answer.status_int == 400
+        assert "no UTF-8" in answer.json["detail"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("POST", "/powertable/t/rows", b'{"a": "x", "b": "y", "a": "z"}'),
+        ("POST", "/powertable/t/rows", b'[{"b": "x"}, {"a": "x", "a": "x"}]'),
+        ("POST", "/powertable/t/rows", b'{"\\u0061": "x", "a": "y"}'),
+        ("PATCH", "/powertable/t/rows/1", b'{"a": "x", "a": null}'),
+        ("PUT", "/powertable/u", b'{"columns": [{"name": "a", "a": 1, "a": 2, "type": "text"}]}'),
+    ],
+)
+def test_a_key_that_comes_twice_is_refused_by_name(
+    client: Client, method: str, path: str, body: bytes
+) -> None:
+    make(client, "t", a="text", b="text")
+    client.post_json("/powertable/t/rows", {"a": "kept"}, status=201)
+    answer = client.request(path, method=method, body=body, status=422)
+    assert 'Found "a" twice' in answer.json["detail"]
+    rows = client.get("/powertable/t/rows").json["rows"]
+    assert rows == [{"id": 1, "a": "kept", "b": None}]
+    client.get("/powertable/u", status=404)
+
+
+def test_the_definition_of_a_table_has_its_keys_once(client: Client) -> None:
+    columns = b'[{"name": "a", "type": "text"}]'
+    body = b'{"columns": %b, "columns": %b}' % (columns, columns)
+    answer = client.request("/powertable/t", method="PUT", body=body, status=422)
+    assert 'Found "columns" twice' in answer.json["detail"]
+    for body, status in ((b"", 400), (b"[", 400), (b"5", 422), (b"[]", 422), (b"{}", 422)):
+        client.request("/powertable/t", method="PUT", body=body, status=status)
+
+
+# --- progress ------------------------------------------------------------------------------------
+
+
+class SlowBody(io.RawIOBase):
+    """A body that stops in its middle until it is let go on."""
+
+    def __init__(self, first: bytes, last: bytes) -> None:
+        self._first = io.BytesIO(first)
+        self._last = io.BytesIO(last)
+        self.goes_on = Event()
+
+    def read(self, size: int = -1) -> bytes:
+        if found := self._first.read(size):
+            return found
+        self.goes_on.wait(30)
+        return self._last.read(size)
+
+
+def test_the_bytes_that_are_received_are_seen_meanwhile(client: Client) -> None:
+    body = SlowBody(b"a\n" + b"x\n" * 100_000, b"y\n" * 10)
+    request = webtest.TestRequest.blank("/powertable/t/import?create=true", method="POST")
+    request.environ.update({"wsgi.input": body, "CONTENT_LENGTH": "200022"})
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(lambda: b"".join(client.app(request.environ, lambda *_: None)))
+
+        def newest() -> dict[str, Any]:
+            answer = client.get("/powertable/t/import", expect_errors=True).json
+            return dict(answer["imports"][0]) if answer.get("imports") else {"bytes": None}
+
+        try:
+            wait_until(lambda: (newest()["bytes"] or 0) >= 128 * 1024, "bytes are received")
+            assert newest()["state"] == "receiving"
+            assert newest()["bytes"] <= 200_002
+        finally:
+            body.goes_on.set()
+        assert b'"imported":100010' in running.result(30)
+    assert (newest()["state"], newest()["bytes"]) == ("done", 200_022)
