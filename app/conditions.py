@@ -17,6 +17,8 @@ class Condition:
     plugin: str | None
     """Whose trouble it is; None for the server's."""
     since: datetime
+    degrades: bool = True
+    """Whether it touches what is served; else it is for a person to know."""
 
     def __str__(self) -> str:
         return self.what if self.plugin is None else f"{self.plugin}: {self.what}"
@@ -41,18 +43,21 @@ class Conditions:
         """
         self._changed = changed
 
-    def hold(self, key: str, what: str, plugin: str | None = None) -> None:
+    def hold(
+        self, key: str, what: str, plugin: str | None = None, *, degrades: bool = True
+    ) -> None:
         """Note a condition; one that is held already keeps its time and may change its words.
 
         Args:
             key: which one, such as "watching" or "load:hello".
             what: a sentence that a person can act on.
             plugin: whose trouble it is; None for the server's.
+            degrades: whether it touches what is served; else it is for a person to know.
         """
         with self._lock:
             held = self._held.get(key)
             since = datetime.now(UTC) if held is None else held.since
-            self._held[key] = condition = Condition(key, what, plugin, since)
+            self._held[key] = condition = Condition(key, what, plugin, since, degrades)
         if condition != held:
             self._changed()
 
