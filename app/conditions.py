@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +20,11 @@ class Condition:
     since: datetime
     degrades: bool = True
     """Whether it touches what is served; else it is for a person to know."""
+
+    def as_record(self) -> dict[str, Any]:
+        """Return it as the API and the database have it, without its time."""
+        record = {"plugin": self.plugin, "what": self.what}
+        return record if self.degrades else {**record, "degrades": False}
 
     def __str__(self) -> str:
         return self.what if self.plugin is None else f"{self.plugin}: {self.what}"

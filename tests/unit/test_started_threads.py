@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from app.admin.views import show_reason
 from app.conditions import Conditions
 from app.health import Health
 from app.loading.started_threads import started_threads
@@ -113,6 +114,13 @@ def test_what_a_library_starts_is_of_the_generation_that_it_works_for(load_plugi
     call(app, "/sample").read()
     plugin.dispose()
     assert names(plugin.key) == ["of a request", "of cleanup", "of initialize"]
+
+
+def test_whoever_calls_a_function_of_a_plugin_starts_its_threads(load_plugin, noted):
+    """As for a stream, which is made after its request has ended."""
+    plugin = load_plugin(plugin_text(top=START))
+    vars(sys.modules[f"{plugin.importer.name}.main"])["start"]("of a stream")
+    assert names(plugin.key) == ["of a stream"]
 
 
 def test_a_thread_of_a_thread_is_of_the_same_generation(load_plugin, noted):
@@ -263,5 +271,6 @@ def test_what_does_not_degrade_is_a_reason_of_a_process_that_is_ready(left, cond
     left.look()
     report = health.report()
     assert (report.status, len(report.reasons)) == ("ready", 1)
+    assert show_reason(report.reasons[0])["degrades"] is False
     conditions.hold("rows", "away")
     assert health.report().status == "degraded"
