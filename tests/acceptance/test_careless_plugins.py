@@ -2,13 +2,14 @@
 
 import re
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support.checkout import CHECKOUT
-from tests.support.requester import counting, wait_number
+from tests.support.requester import Requester, counting, wait_number
 from tests.support.server import Answer, MakeServer, Server
 from tests.support.waiting import wait_until
 
@@ -123,27 +124,52 @@ def test_memory_that_is_only_reserved_is_none_that_is_taken(server: Server) -> N
     assert server.get("/maps_much").json["answer"] == "mapped"
 
 
+@pytest.mark.parametrize("workers", ["2", "4"])
 def test_a_finalizer_that_takes_long_holds_up_no_other_cleanup_and_its_worker_is_replaced(
-    make_server: MakeServer, tmp_path: Path
+    make_server: MakeServer, tmp_path: Path, workers: str
 ) -> None:
-    server = make_server().start()
+    server, count = make_server(WEB_CONCURRENCY=workers).start(), int(workers)
     file = tmp_path / "cleanups"
     note_cleanups(server, "beside", 0, file)
     wait_number(server, "beside", 0)
     add(server, "slow_finalizer")
     old = server.workers()
     edit(server, "slow_finalizer", 1)
-    for number in range(1, EDITS + 1):
+    for number in range(1, 4):
         note_cleanups(server, "beside", number, file)
         wait_number(server, "beside", number)
-        wait_until(lambda n=number: cleaned_up(file, n - 1) == 2, "it is cleaned up", 1.5)
-    place = "slow_finalizer: a finalizer (main.py:"
-    wait_until(lambda: len(lines(server, place)) == 2, "each worker names it", 15.0)
-    said = lines(server, place)
-    print("\n" + said[0])
-    assert all("replacing this worker" in line for line in said)
-    wait_until(
-        lambda: len(server.workers()) == 2 and not server.workers() & old, "both are new", 20.0
-    )
-    server.wait_everywhere("/slow_finalizer", lambda a: a.status == 200, 10.0)
-    assert server.get("/slow_finalizer").json["edit"] == 1
+        wait_until(lambda n=number: cleaned_up(file, n - 1) == count, "it is cleaned up", 1.5)
+    with Requester(server, "beside", threads=2, fresh=True, pause=0.02) as requester:
+        path = server.plugins / "slow_finalizer" / "main.py"
+        for number in range(2, EDITS + 1):
+            path.write_text(re.sub(r"(?m)^EDIT = \d+$", f"EDIT = {number}", path.read_text()))
+            wait_until(
+                lambda n=number: all(
+                    server.get("/slow_finalizer").json["edit"] == n for _ in range(3 * count)
+                ),
+                f"edit {number} is served",
+            )
+        place = "slow_finalizer: a finalizer (main.py:11)"
+        wait_until(lambda: len(lines(server, place)) >= count, "each worker names it", 20.0)
+        wait_until(
+            lambda: len(server.workers()) == count and not server.workers() & old,
+            "all are new",
+            30.0,
+        )
+    print(f"\n{lines(server, place)[0]}\n{requester.summary()}")
+    assert all("replacing this worker" in line for line in lines(server, place))
+    requester.assert_flawless()
+
+
+def test_a_finalizer_that_takes_long_at_the_end_of_a_worker_holds_it_up_for_seconds(
+    make_server: MakeServer,
+) -> None:
+    server = make_server().start()
+    add(server, "slow_finalizer")
+    began = time.monotonic()
+    server.stop()
+    took = time.monotonic() - began
+    print(f"\nstopped in {took:.1f} s")
+    assert took < 15.0, "and not only when the master has lost its patience, after 30 s"
+    assert "Timeout (0:00:05)!" in server.log()
+    assert re.search(r"main\.py\", line 11 in __del__", server.log())

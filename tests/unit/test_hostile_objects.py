@@ -71,7 +71,7 @@ def test_the_traces_of_a_generation_ask_nothing_and_miss_no_class(hostile):
     assert asked() == []
 
 
-def test_a_module_that_is_another_object_is_passed_by(load_plugin):
+def test_a_module_that_is_another_object_is_no_trouble(load_plugin):
     lazy = """
         import sys
 
@@ -82,9 +82,23 @@ def test_a_module_that_is_another_object_is_passed_by(load_plugin):
 
         sys.modules[__name__] = Lazy()
         """
-    plugin = load_plugin({"main.py": plugin_text(top="from . import lazy"), "lazy.py": lazy})
+    odd = """
+        import sys
+        import types
+
+        class Odd(types.ModuleType):
+            @property
+            def __dict__(self):
+                raise SystemExit
+
+        sys.modules[__name__].__class__ = Odd
+        """
+    files = {"main.py": plugin_text(top="from . import lazy, odd"), "lazy.py": lazy, "odd.py": odd}
+    plugin = load_plugin(files)
     main = sys.modules[f"{plugin.importer.name}.main"]
-    assert [trace() for trace in plugin.traces()] == [plugin.importer, main.Sample]
+    alive = [trace() for trace in plugin.traces()]
+    assert [name_of(item) for item in alive] == ["GenerationImporter", "Sample", "Odd"]
+    assert alive[:2] == [plugin.importer, main.Sample]
 
 
 def test_a_leak_of_hostile_objects_is_described_without_asking_them(load_plugin, quiet):
