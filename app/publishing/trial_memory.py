@@ -8,7 +8,7 @@ too. On macOS, where the kernel does not keep to the limit, that look is all the
 """
 
 import ctypes
-import os
+import re
 import resource
 import sys
 from pathlib import Path
@@ -22,6 +22,8 @@ _SHORTAGES = ("MemoryError", "RuntimeError: can't start new thread")
 """How Python says that the kernel refused memory, and the stack of a thread."""
 
 _NO_MEMORY = "[Errno 12]"  # ENOMEM, in the text of an OSError
+
+_RESIDENT = re.compile(r"^Rss(?:Anon|Shmem):\s*(\d+) kB$", re.MULTILINE)
 
 _PROC_PIDTASKINFO = 4  # proc_pidinfo of <libproc.h>, proc_taskinfo of <sys/proc_info.h>
 _TASKINFO_BYTES = 96
@@ -41,15 +43,17 @@ def limit_memory(size: int) -> None:
 def resident_bytes(pid: int) -> int:
     """Return how much memory of a process is resident, shared memory included.
 
+    Pages of files that it has mapped do not count on Linux: the kernel can take them back.
+
     Returns:
         0 where it has ended, or the system does not tell.
     """
     if sys.platform == "linux":
         try:
-            pages = Path(f"/proc/{pid}/statm").read_text().split()[1]  # proc(5)
-        except (OSError, IndexError):
+            status = Path(f"/proc/{pid}/status").read_text()  # proc(5)
+        except OSError:
             return 0
-        return int(pages) * os.sysconf("SC_PAGE_SIZE")
+        return sum(map(int, _RESIDENT.findall(status))) * 1024
     try:
         ask = ctypes.CDLL(None).proc_pidinfo
     except AttributeError:

@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -83,6 +84,26 @@ for page in range(0, len(KEPT), 4096):
     )
     assert (caught.value.phase, caught.value.file) == ("import", "main.py")
     assert caught.value.line in {6, 7}
+
+
+@linux
+def test_pages_of_a_file_that_is_mapped_are_the_kernels(tmp_path: Path) -> None:
+    large = tmp_path / "large"
+    large.touch()
+    os.truncate(large, 250 * MIB)
+    top = f"""
+import mmap
+FILE = open({str(large)!r}, "rb")
+FLAGS = mmap.MAP_SHARED | mmap.MAP_POPULATE
+KEPT = mmap.mmap(FILE.fileno(), 0, flags=FLAGS, prot=mmap.PROT_READ)
+import time
+time.sleep(0.3)
+"""
+    small = TrialRunner(None, seconds=20.0, memory_mb=150)
+    try:
+        tried(small, top)
+    finally:
+        small.stop()
 
 
 def test_other_errors_say_nothing_of_memory(runner: TrialRunner) -> None:
