@@ -80,6 +80,10 @@ class LeakReport(OwnThread):
         kept = {x.generation for x in list(self._remains) if x.reported and x.survivors()}
         return len(kept | self._threads.generations)
 
+    def expect(self) -> None:
+        """Have what is garbage from now on finalized in this thread; by any thread."""
+        self._collector.take_over()
+
     def add(self, remains: Remains) -> None:
         """Expect the memory and the threads of a generation back, which was cleaned up just now."""
         remains.report_at = time.monotonic() + REPORT_SECONDS
@@ -91,6 +95,12 @@ class LeakReport(OwnThread):
         self._added.put(None)
 
     def _run(self) -> None:
+        try:
+            self._collect_and_report()
+        finally:
+            self._collector.give_back()
+
+    def _collect_and_report(self) -> None:
         while not self._stopped:
             with suppress(queue.Empty):
                 self._take(self._added.get(timeout=self._next_look()))
@@ -98,6 +108,7 @@ class LeakReport(OwnThread):
                 return
             try:
                 self._look()
+                self._collector.hand_back(waiting=self._is_waiting())
             except Exception:
                 # A fault of ours must not end the thread: nothing would be collected any more.
                 log.exception("looking at what generations leave failed; these are given up")
@@ -106,7 +117,7 @@ class LeakReport(OwnThread):
     def _take(self, remains: Remains | None) -> None:
         if remains is None:
             return
-        if all(other.collected for other in self._remains):
+        if not self._is_waiting():
             # Not at once: a collection would hold up the first requests of the successor.
             self._collector.put_off(LOOK_SECONDS)
         self._remains.append(remains)
@@ -114,16 +125,20 @@ class LeakReport(OwnThread):
 
     def _next_look(self) -> float | None:
         """Return the seconds until the remains are worth a look, None if there are none."""
-        looks = [
-            look for look in (self._threads.next_look(), self._next_memory()) if look is not None
-        ]
+        own = LOOK_SECONDS if self._collector.taken_over else None
+        asked = (self._threads.next_look(), self._next_memory(), own)
+        looks = [look for look in asked if look is not None]
         return min(looks, default=None)
+
+    def _is_waiting(self) -> bool:
+        """Tell whether something waits for its first collection."""
+        return any(not item.collected for item in self._remains)
 
     def _next_memory(self) -> float | None:
         if not self._remains:
             return None
         now = time.monotonic()
-        if any(not item.collected or now < item.report_at + LOOK_SECONDS for item in self._remains):
+        if self._is_waiting() or any(now < x.report_at + LOOK_SECONDS for x in self._remains):
             return LOOK_SECONDS
         waiting = any(not item.reported for item in self._remains)
         return REPORT_SECONDS if waiting else LEAK_LOOK_SECONDS
@@ -154,7 +169,7 @@ class LeakReport(OwnThread):
         if frozen and collector.collect_thoroughly(len(frozen)):
             seen = overdue
         else:
-            wanted = bool(seen) or not all(item.collected for item in self._remains)
+            wanted = bool(seen) or self._is_waiting()
             if not (wanted and collector.collect()):
                 return
         for item in self._remains:

@@ -204,7 +204,8 @@ class Reclaimer(OwnThread):
             left = 0.5 if self._stopped else self._drain_seconds
             item.deadline = max(item.deadline, now + left) if self._stopped else now + left
             try:
-                item.thread = start_thread(f"benana-cleanup-{item.label}", _dispose, item)
+                name = f"benana-cleanup-{item.label}"
+                item.thread = start_thread(name, _dispose, item, self._leaks.expect)
             except RuntimeError as error:  # no more threads just now: the next look tries again
                 log.warning("%s: not cleaned up yet: %s", item.label, error)
                 return False
@@ -223,7 +224,7 @@ class Reclaimer(OwnThread):
         return False
 
 
-def _dispose(item: _Retired) -> None:
+def _dispose(item: _Retired, expect: Callable[[], None]) -> None:
     generation, item.generation = item.generation, None
     assert generation is not None  # noqa: S101 - for the type checker: it is run once
     try:
@@ -232,6 +233,7 @@ def _dispose(item: _Retired) -> None:
     except BaseException:  # a fault of ours: what is left of it is looked for all the same
         log.exception("%s: cleaning it up failed", item.label)
     finally:
+        expect()
         del generation  # what nobody else holds is finalized here, and holds up nobody
         item.done.set()
 

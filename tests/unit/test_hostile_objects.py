@@ -188,6 +188,37 @@ def test_a_finalizer_that_does_not_return_holds_up_no_other_cleanup(
     wait_until(lambda: reclaimer.waiting == 0, "and so is this one")
 
 
+def test_garbage_of_a_generation_is_finalized_where_nobody_waits(
+    load_plugin, make_reclaimer, quiet
+):
+    """And not by who happens to make many objects, as the thread that loads another plugin."""
+    top = """
+    import sys
+    import threading
+
+    class Noting:
+        def __del__(self):
+            sys._finalized.append(threading.current_thread().name)
+
+    KEPT = [Noting()]
+    KEPT.append(KEPT)
+    """
+    finalized = vars(sys)["_finalized"] = list[str]()
+    reclaimer = make_reclaimer()
+    for _ in range(5):
+        reclaimer.retire(load_plugin(plugin_text(top=top), keep=False), 0)
+    made: list[list[Any]] = []
+
+    def make_many() -> bool:
+        made.extend([] for _ in range(10_000))
+        return len(finalized) == 5
+
+    wait_until(make_many)
+    assert set(finalized) == {"benana-collector"}
+    wait_until(gc.isenabled, "Python collects by itself again")
+    del vars(sys)["_finalized"]
+
+
 # --- loading -------------------------------------------------------------------------------
 
 
