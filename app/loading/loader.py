@@ -17,6 +17,7 @@ from app.loading.contract import create_instance, read_metadata
 from app.loading.guarded_calls import guarded
 from app.loading.registration import RouteCollector
 from app.loading.routes import Route
+from app.loading.started_threads import started_threads
 from app.package.archive import Archive
 from app.package.importer import GenerationImporter
 from app.plugin import PluginContext, PluginMetadata
@@ -152,6 +153,7 @@ def _load(
         guarded(name, "initialize", importer, lambda: instance.initialize(context))
     except BenanaError:
         importer.forget()
+        started_threads.fail(name, importer.name)
         raise
     loaded = LoadedPlugin(
         row_id, name, generation, metadata, (), context, importer, instance, began
@@ -165,6 +167,7 @@ def _load(
         routes = guarded(name, "register_routes", importer, collector.finish)
     except BenanaError:
         loaded.dispose()
+        started_threads.fail(name, importer.name)
         raise
     return replace(loaded, routes=routes)
 

@@ -6,6 +6,7 @@ start of a thread. What C code starts, or `_thread` itself, is not seen.
 """
 
 import functools
+import itertools
 import sys
 import threading
 import weakref
@@ -29,16 +30,23 @@ class StartedThreads:
         """The thread and its generation, by the thread's `id`: what it says is equal is its own."""
         self._called = threading.local()
         self._answered: Callable[[], str] = str
+        self._failed: Callable[[str, str], None] = _tell_nobody
+        self._numbers = itertools.count(1)
         self._watching = False
         self._replaced: Any = None
 
-    def watch(self, answered: Callable[[], str]) -> None:
+    def watch(
+        self, answered: Callable[[], str], failed: Callable[[str, str], None] | None = None
+    ) -> None:
         """Note each start of a thread from now on.
 
         Args:
             answered: returns the generation whose request the calling thread answers, else "".
+            failed: is told the plugin of a load that failed and has started threads, and under
+                what name `running` has them; by the thread that loads.
         """
         self._answered, self._watching = answered, True
+        self._failed = failed or _tell_nobody
         if self._replaced is not None:
             return
         original = threading.Thread.start
@@ -69,6 +77,18 @@ class StartedThreads:
         finally:
             self._called.generation = before
 
+    def fail(self, plugin: str, generation: str) -> None:
+        """Note that a generation could not be loaded: the next try of it has the same name."""
+        name = f"{generation} of load {next(self._numbers)}"
+        found = False
+        for number, (noted, of) in list(self._noted.items()):
+            thread = noted()  # held, so that it is not forgotten meanwhile
+            if of == generation and thread is not None:
+                self._noted[number] = (noted, name)
+                found = True
+        if found and self._watching:
+            self._failed(plugin, name)
+
     def running(self) -> dict[str, list[threading.Thread]]:
         """Return the threads that run now, by the generation that has started them."""
         found: dict[str, list[threading.Thread]] = {}
@@ -95,6 +115,10 @@ class StartedThreads:
     def _of(self, thread: threading.Thread) -> str:
         noted = self._noted.get(id(thread))
         return noted[1] if noted is not None and noted[0]() is thread else ""
+
+
+def _tell_nobody(_plugin: str, _name: str) -> None:
+    pass
 
 
 started_threads = StartedThreads()

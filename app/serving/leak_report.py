@@ -89,6 +89,15 @@ class LeakReport(OwnThread):
         remains.report_at = time.monotonic() + REPORT_SECONDS
         self._added.put(remains)
 
+    def add_failed(self, plugin: str, generation: str) -> None:
+        """Expect the threads of a generation back that could not be loaded.
+
+        Args:
+            plugin: its plugin's name.
+            generation: the name under which its threads are noted.
+        """
+        self.add(Remains(plugin, plugin, generation, [], time.monotonic()))
+
     def end(self) -> None:
         """Tell the thread to end; do not wait for it."""
         self._stopped = True

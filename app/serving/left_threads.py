@@ -111,13 +111,13 @@ class LeftThreads:
     def _tell(self, plugin: str, found: "list[tuple[_CleanedUp, list[str]]]") -> None:
         names = [name for _, some in found for name in some]
         what = (
-            f"1 thread that an earlier generation started goes on after its cleanup: {names[0]!r}; "
+            f"1 thread that an earlier generation started goes on after its end: {names[0]!r}; "
             "end it in cleanup, or let it wait for context.cancelled"
         )
         if len(names) > 1:
             of = "an earlier generation" if len(found) == 1 else f"{len(found)} earlier generations"
             what = (
-                f"{len(names)} threads that {of} started go on after the cleanup: {_named(names)}; "
+                f"{len(names)} threads that {of} started go on after the end: {_named(names)}; "
                 "end them in cleanup, or let them wait for context.cancelled"
             )
         self._conditions.hold(_key(plugin), what, plugin, degrades=False)

@@ -93,7 +93,7 @@ class Reclaimer(OwnThread):
 
     def start(self) -> None:
         """Start the threads; in the process that is to run them, because a fork has none."""
-        started_threads.watch(self._running.generation_here)
+        started_threads.watch(self._running.generation_here, self._leaks.add_failed)
         self._watch.start()
         self._leaks.start()
         super().start()

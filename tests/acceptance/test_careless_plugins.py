@@ -110,7 +110,7 @@ def test_threads_that_a_plugin_leaves_are_said_once_and_counted(server: Server) 
     assert "'exporter' (10)" in said[0]
     shown = [w["reasons"] for w in server.get("/workers").json]
     assert all("leaves_thread" in {r["plugin"] for r in reasons} for reasons in shown)
-    found = lines(server, "leaves_thread: ", "'exporter'", "after its cleanup")
+    found = lines(server, "leaves_thread: ", "'exporter'", "after its end")
     print(found[0])
     assert len(found) == workers, "each worker says it"
     assert len(lines(server, "exporter")) == workers, "once"

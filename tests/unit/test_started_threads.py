@@ -10,6 +10,7 @@ import pytest
 
 from app.admin.views import show_reason
 from app.conditions import Conditions
+from app.errors import LoadError
 from app.health import Health
 from app.loading.started_threads import started_threads
 from app.routing.application import LiveApp
@@ -183,6 +184,23 @@ def test_somebody_who_has_replaced_start_meanwhile_is_let_be(noted):
         threading.Thread.start = ours  # type: ignore[method-assign]
 
 
+def test_a_load_that_fails_leaves_its_threads_to_no_later_one(load_plugin, app, over):
+    told: list[tuple[str, str]] = []
+    started_threads.watch(app.running.generation_here, lambda *failed: told.append(failed))
+    try:
+        for method in ("initialize", "register_routes", "initialize"):
+            body = {method: "start(f'of {__name__}')\n1 / 0"}
+            with pytest.raises(LoadError):
+                load_plugin(plugin_text(top=START, **body), generation=5)
+        plugin = load_plugin(plugin_text(), generation=5)
+        assert [plugin for plugin, _ in told] == ["sample"] * 3
+        running = started_threads.running()
+        assert [len(running[name]) for _, name in told] == [1, 1, 1]
+        assert plugin.key not in running
+    finally:
+        started_threads.unwatch()
+
+
 # --- what is said of those that go on --------------------------------------------------------
 
 
@@ -216,12 +234,12 @@ def test_a_plugin_is_said_once_to_leave_threads_and_the_condition_has_the_number
     (held,) = conditions.held()
     assert held.plugin == "one"
     assert held.what == (
-        "20 threads that 10 earlier generations started go on after the cleanup: 'exporter' (10), "
+        "20 threads that 10 earlier generations started go on after the end: 'exporter' (10), "
         "'Thread-N (run)' (10); end them in cleanup, or let them wait for context.cancelled"
     )
     (record,) = caplog.records
     assert record.message.startswith(
-        "one: 2 threads that an earlier generation started go on after the cleanup: 'exporter', "
+        "one: 2 threads that an earlier generation started go on after the end: 'exporter', "
         "'Thread-1 (run)'; "
     )
     assert len(left.generations) == 10
