@@ -82,7 +82,9 @@ class LeakReport(OwnThread):
 
     def expect(self) -> None:
         """Have what is garbage from now on finalized in this thread; by any thread."""
-        self._collector.take_over()
+        if not self._stopped:
+            self._collector.take_over()
+            self._added.put(None)  # it may wait for nothing, and has to hand it back
 
     def add(self, remains: Remains) -> None:
         """Expect the memory and the threads of a generation back, which was cleaned up just now."""
@@ -117,11 +119,11 @@ class LeakReport(OwnThread):
                 return
             try:
                 self._look()
-                self._collector.hand_back(waiting=self._is_waiting())
             except Exception:
                 # A fault of ours must not end the thread: nothing would be collected any more.
                 log.exception("looking at what generations leave failed; these are given up")
                 self._remains.clear()
+            self._collector.hand_back(waiting=self._is_waiting())
 
     def _take(self, remains: Remains | None) -> None:
         if remains is None:

@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
+from app.conditions import Conditions
 from app.errors import LoadError
 from app.inspection import attribute_of, is_class, is_module, module_of, name_of, namespace_of
 from app.routing.grace_periods import RunningRequests
+from app.serving.leak_report import LeakReport
 from app.serving.reclaimer import Reclaimer
 from app.serving.referrers import describe_referrers
 from tests.support.hostile import HOSTILE, asked
@@ -217,6 +219,20 @@ def test_garbage_of_a_generation_is_finalized_where_nobody_waits(
     assert set(finalized) == {"benana-collector"}
     wait_until(gc.isenabled, "Python collects by itself again")
     del vars(sys)["_finalized"]
+
+
+def test_a_cleanup_of_which_nothing_comes_keeps_nobody_from_collecting():
+    """As one that was given up, and ends long afterwards."""
+    leaks = LeakReport(Conditions())
+    leaks.start()
+    try:
+        leaks.expect()
+        assert not gc.isenabled()
+        wait_until(gc.isenabled, "Python collects by itself again", 3.0)
+    finally:
+        leaks.stop()
+    leaks.expect()
+    assert gc.isenabled(), "after its end nobody would hand it back"
 
 
 # --- loading -------------------------------------------------------------------------------
