@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +19,13 @@ class Condition:
     plugin: str | None
     """Whose trouble it is; None for the server's."""
     since: datetime
+    degrades: bool = True
+    """Whether it touches what is served; else it is for a person to know."""
+
+    def as_record(self) -> dict[str, Any]:
+        """Return it as the API and the database have it, without its time."""
+        record = {"plugin": self.plugin, "what": self.what}
+        return record if self.degrades else {**record, "degrades": False}
 
     def __str__(self) -> str:
         return self.what if self.plugin is None else f"{self.plugin}: {self.what}"
@@ -44,19 +52,22 @@ class Conditions:
         """
         self._changed = changed
 
-    def hold(self, key: str, what: str, plugin: str | None = None) -> None:
+    def hold(
+        self, key: str, what: str, plugin: str | None = None, *, degrades: bool = True
+    ) -> None:
         """Note a condition; one that is held already keeps its time and may change its words.
 
         Args:
             key: which one, such as "watching" or "load:hello".
             what: a sentence that a person can act on.
             plugin: whose trouble it is; None for the server's.
+            degrades: whether it touches what is served; else it is for a person to know.
         """
         with self._lock:
             expected = self._expected.pop(key, None)
             held = self._held.get(key) or _due(expected)
             since = datetime.now(UTC) if held is None else held.since
-            self._held[key] = condition = Condition(key, what, plugin, since)
+            self._held[key] = condition = Condition(key, what, plugin, since, degrades)
         if condition != held:
             self._changed()
 

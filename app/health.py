@@ -130,7 +130,8 @@ class Health(OwnThread):
         registered = self._serving.registered
         if registered is None or (registered and not self._serving.served):
             return HealthReport(UNAVAILABLE, reasons)
-        return HealthReport(DEGRADED if reasons else READY, reasons)
+        degraded = any(reason.degrades for reason in reasons)
+        return HealthReport(DEGRADED if degraded else READY, reasons)
 
     def _run(self) -> None:
         before = None
@@ -156,6 +157,6 @@ class Health(OwnThread):
             wait = min(wait, self._host.look())
         report = self.report()
         now = time.monotonic()
-        own = [reason for reason in report.reasons if not reason.key.startswith(ADOPTED)]
+        own = [r for r in report.reasons if r.degrades and not r.key.startswith(ADOPTED)]
         due = self._turns.look(report.status, report.serves, own, now)
         return report, min(wait, due - now)

@@ -25,6 +25,7 @@ from app.server import create_app
 from app.serving.crashes import CrashedLoads
 from app.settings import Settings
 from app.workers.arbiter import Arbiter
+from app.workers.bounded_end import bound_the_end
 from app.workers.first_start import make_first_root, root_text
 from app.workers.hook_check import HOOKS, faulty_hooks, sentence
 from app.workers.identity import differs, run_apart, user_text
@@ -155,6 +156,7 @@ def post_worker_init(worker: Any) -> None:
     activity = getattr(worker, "activity", None)  # None with another worker class, `-k`
     if activity is not None:
         app.running.share(activity)
+    bound_the_end()  # before a plugin can register anything with `atexit`
     app.manager.start(worker.notify, lambda: os.kill(os.getpid(), signal.SIGTERM))
     if activity is not None:
         activity.begin_serving()

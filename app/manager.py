@@ -99,7 +99,9 @@ class PluginManager:
         )
         self.rows = Repository(admin)
         """The rows, as the admin side reads them."""
-        self._trial = TrialRunner(url, plugins_dir=settings.plugins_dir)
+        self._trial = TrialRunner(
+            url, plugins_dir=settings.plugins_dir, memory_mb=settings.trial_memory_mb
+        )
         self._publisher = Publisher(
             settings.plugins_dir,
             settings.artifacts_dir,
@@ -116,7 +118,7 @@ class PluginManager:
             self._host_conditions,
             lambda: self._running.crew,
         )
-        self._reclaimer = Reclaimer(app.running, settings.drain_seconds)
+        self._reclaimer = Reclaimer(app.running, settings.drain_seconds, self._conditions)
         live = LivePlugins(app, self._reclaimer)
         self._files = HostFiles(settings.artifacts_dir, needed=settings.watch)
         last_known_good = LastKnownGood(settings.artifacts_dir, self._files)
@@ -199,8 +201,8 @@ class PluginManager:
 
         Args:
             still_alive: called about once a second while waiting.
-            replace: asks for a graceful replacement of this process, once too many generations
-                stay in its memory.
+            replace: asks for a graceful replacement of this process, once it cannot get rid of what
+                it has loaded.
         """
         if replace is not None:
             self._reclaimer.replace_process(replace, self._settings.max_leaked)

@@ -50,6 +50,17 @@ def _read_count(variable: str, text: str | None, default: int | None) -> int | N
     return int(text)
 
 
+def _read_megabytes(variable: str, text: str | None, default: int) -> int:
+    text = (text or "").strip()
+    if not text:
+        return default
+    if not (text.isascii() and text.isdigit() and len(text) <= 9 and 256 <= int(text) <= 1_048_576):
+        raise SettingsError(
+            f"{variable} is {text!r}; expected a whole number of MiB from 256 to 1048576."
+        )
+    return int(text)
+
+
 def _read_switch(variable: str, text: str | None, default: bool) -> bool:
     text = (text or "").strip().lower()
     if not text:
@@ -172,6 +183,7 @@ class Settings:
         "BENANA_PLUGIN_STATEMENT_SECONDS", None, _read_count
     )
     max_source_mb: int = _variable("BENANA_MAX_SOURCE_MB", 4, _read_count)
+    trial_memory_mb: int = _variable("BENANA_TRIAL_MEMORY_MB", 3072, _read_megabytes)
     server_url: str | None = _variable("BENANA_URL", None, _read_word)
     ca_file: str | None = _variable("BENANA_CA", None, _read_text)
     insecure: bool = _variable("BENANA_INSECURE", False, _read_switch)

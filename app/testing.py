@@ -40,7 +40,6 @@ from app.admin import problems
 from app.database.pool import Database
 from app.errors import DatabaseUnavailableError, DiscoveryError, PluginError
 from app.loading.context import make_context_factory
-from app.loading.guarded_calls import guarded
 from app.loading.loader import LoadedPlugin, load
 from app.plugin import PluginContext, PluginMetadata
 from app.publishing.compiler import compile_plugin
@@ -163,8 +162,7 @@ def _under_test(loaded: LoadedPlugin) -> PluginUnderTest:
 
 def _clean_up(loaded: LoadedPlugin) -> None:
     """Do what `LoadedPlugin.dispose` does, and raise what it only logs."""
-    loaded.context.cancelled.set()
     try:
-        guarded(loaded.name, "cleanup", loaded.importer, loaded.instance.cleanup, loaded.context)
+        loaded.clean_up()
     finally:
         loaded.importer.forget()

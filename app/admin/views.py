@@ -71,7 +71,7 @@ def why_behind(worker: WorkerLoad) -> str:
 
 def show_reason(reason: Condition) -> dict[str, Any]:
     """Return a condition as one of the reasons of a health check."""
-    return {"plugin": reason.plugin, "what": reason.what, "since": show_time(reason.since)}
+    return {**reason.as_record(), "since": show_time(reason.since)}
 
 
 def answer_json(resp: falcon.Response, body: object) -> None:

@@ -17,7 +17,7 @@ from app.settings import Settings
 def check_folders(paths: Sequence[Path]) -> bool:
     """Try folders, print what comes of each, and return whether all are valid plugins."""
     settings = Settings.from_environment()
-    runner = TrialRunner(running_database(settings))
+    runner = TrialRunner(running_database(settings), memory_mb=settings.trial_memory_mb)
     failed = False
     try:
         for number, path in enumerate(paths):

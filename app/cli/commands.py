@@ -225,17 +225,18 @@ def psql(arguments: tuple[str, ...]) -> None:
 
 def _echo_reasons(workers: list[dict[str, Any]]) -> None:
     """Print what is not as it should be, a line for each reason, and how many workers say it."""
-    said: dict[tuple[str, str], list[str]] = {}
+    said: dict[tuple[str, str, str], list[str]] = {}
     for worker in workers:
         for reason in worker.get("reasons") or ():
             about = f"{reason['plugin']}: {reason['what']}" if reason["plugin"] else reason["what"]
-            said.setdefault((str(worker["host"]), about), []).append(reason["since"])
+            status = "degraded" if reason.get("degrades", True) else "note"
+            said.setdefault((status, str(worker["host"]), about), []).append(reason["since"])
     if said:
         click.echo()
-    for (host, about), since in said.items():
+    for (status, host, about), since in said.items():
         first = min(since)[:19].replace("T", " ")
         where = f"{len(since)} of {sum(w['host'] == host for w in workers)} workers of {host}"
-        click.echo(f"{status_text('degraded')}  {plain(f'{about} ({where}, since {first} UTC)')}")
+        click.echo(f"{status_text(status)}  {plain(f'{about} ({where}, since {first} UTC)')}")
 
 
 def _where_it_is_served(settings: Settings, name: str, folder: Path) -> str:

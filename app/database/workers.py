@@ -287,7 +287,6 @@ def _worker_load(row: Row) -> WorkerLoad:
 
 def _columns(report: WorkerReport, encoding: str | None) -> tuple[Any, ...]:
     reasons = [
-        {"plugin": reason.plugin, "what": reason.what, "since": reason.since.isoformat()}
-        for reason in report.reasons
+        {**reason.as_record(), "since": reason.since.isoformat()} for reason in report.reasons
     ]
     return (report.generations_alive, report.status, as_json(reasons, encoding), report.crew)

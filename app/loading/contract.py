@@ -1,9 +1,11 @@
 """The contract: what a plugin's factory must return, and what its metadata must hold."""
 
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 from app.errors import LoadError
+from app.inspection import name_of
 from app.loading.guarded_calls import guarded
 from app.package.importer import GenerationImporter
 from app.plugin import PluginInterface, PluginMetadata
@@ -25,9 +27,9 @@ def create_instance(name: str, importer: GenerationImporter, module: Any) -> Any
     module_name, _, factory_name = importer.content.entry.partition(":")
     file = (importer.content.module_path(module_name) or ("", False))[0]
     line: int | None
-    factory = getattr(module, factory_name, None)
+    factory = guarded(name, "import", importer, getattr, module, factory_name, None)
     if not callable(factory):
-        kind = "nothing of that name" if factory is None else f"a {type(factory).__name__}"
+        kind = "nothing of that name" if factory is None else f"a {name_of(type(factory))}"
         raise LoadError(
             name,
             f"{file} has {kind} under {factory_name!r}, expected a function "
@@ -38,10 +40,10 @@ def create_instance(name: str, importer: GenerationImporter, module: Any) -> Any
     instance = guarded(name, "factory", importer, factory)
     faults = guarded(name, "contract", importer, contract_faults, instance)
     if faults:
-        file, line = _defined_at(importer, type(instance)) or (file, None)
+        file, line = _defined_at(importer, lambda: type(instance)) or (file, None)
         raise LoadError(
             name,
-            f"{factory_name}() returned a {type(instance).__name__}: " + "; ".join(faults),
+            f"{factory_name}() returned a {name_of(type(instance))}: " + "; ".join(faults),
             phase="contract",
             file=file,
             line=line,
@@ -90,7 +92,7 @@ def read_metadata(
     if not versioned and values.get("version") == "":
         faults.append("version is '', expected 1 to 100 characters, here or in plugin.yaml")
     if faults:
-        file, line = _defined_at(importer, instance.get_metadata) or (None, None)
+        file, line = _defined_at(importer, lambda: instance.get_metadata) or (None, None)
         raise LoadError(name, "; ".join(faults), phase="get_metadata", file=file, line=line)
     return PluginMetadata(**values)
 
@@ -113,7 +115,7 @@ def _metadata_values(name: str, instance: Any) -> tuple[list[str], dict[str, str
         ):
             faults.append(f"{key} is {value[:40]!r}, expected 1 to {limit} characters")
         else:
-            values[key] = value
+            values[key] = str.__str__(value)  # a class of its own would be the plugin's code
     if values.get("name", name) != name:
         faults.append(f"name is {values['name']!r}, expected {name!r}, the name of the folder")
     return faults, values
@@ -127,10 +129,16 @@ def _is_utf8(text: str) -> bool:
     return True
 
 
-def _defined_at(importer: GenerationImporter, item: Any) -> tuple[str, int] | None:
-    """Return the file and line of a plugin's class or method, None if they are not known."""
+def _defined_at(importer: GenerationImporter, find: Callable[[], Any]) -> tuple[str, int] | None:
+    """Return the file and line of a plugin's class or method, None if they are not known.
+
+    Args:
+        importer: of the plugin's generation.
+        find: returns the class or method; it may fail, as all that asks a plugin's objects.
+    """
     try:
+        item = find()
         _, line = inspect.findsource(item)
         return importer.place_of(inspect.getfile(item), line + 1)
-    except (OSError, TypeError):
+    except BaseException:  # noqa: BLE001 - the fault is known, and only its line is asked for
         return None

@@ -6,6 +6,8 @@ from typing import Any, TypeVar
 
 from app.database.sqlstates import comes_from_outside, is_transient
 from app.errors import DatabaseUnavailableError, LoadError, PluginError
+from app.inspection import name_of
+from app.loading.started_threads import started_threads
 from app.package.importer import GenerationImporter
 
 T = TypeVar("T")
@@ -28,14 +30,25 @@ def guarded(
         DatabaseUnavailableError: the plugin used the database while it was away.
     """
     try:
-        return function(*arguments)
+        with started_threads.calling(importer.name):
+            return function(*arguments)
     except DatabaseUnavailableError as error:
         raise type(error)(f"{plugin}: {phase} failed: {error}") from None
     except PluginError as error:
         error.plugin = plugin
         raise
     except BaseException as error:  # noqa: BLE001 - a plugin must not end the process
-        raise _as_load_error(plugin, phase, importer, error) from None
+        raise _readable(plugin, phase, importer, error) from None
+
+
+def _readable(
+    plugin: str, phase: str, importer: GenerationImporter, error: BaseException
+) -> LoadError:
+    try:
+        return _as_load_error(plugin, phase, importer, error)
+    except BaseException:  # noqa: BLE001 - to read a plugin's own exception may run its code, too
+        name = name_of(error)
+        return LoadError(plugin, f"{name}, an exception that cannot be read", phase=phase)
 
 
 def _as_load_error(

@@ -17,6 +17,7 @@ from app.loading.contract import create_instance, read_metadata
 from app.loading.guarded_calls import guarded
 from app.loading.registration import RouteCollector
 from app.loading.routes import Route
+from app.loading.started_threads import started_threads
 from app.package.archive import Archive
 from app.package.importer import GenerationImporter
 from app.plugin import PluginContext, PluginMetadata
@@ -54,11 +55,20 @@ class LoadedPlugin:
         """Return weak references that stay alive as long as anything of the generation does."""
         return self.importer.traces()
 
+    def clean_up(self) -> None:
+        """Tell the plugin that it is to stop, and call its `cleanup`.
+
+        Raises:
+            LoadError: it fails.
+            DatabaseUnavailableError: it needed the database and it was away.
+        """
+        self.context.cancelled.set()
+        guarded(self.name, "cleanup", self.importer, lambda: self.instance.cleanup(self.context))
+
     def dispose(self) -> None:
         """Clean the plugin up and forget its modules; a fault is logged, never raised."""
-        self.context.cancelled.set()
         try:
-            guarded(self.name, "cleanup", self.importer, self.instance.cleanup, self.context)
+            self.clean_up()
         except BenanaError as error:
             log.warning("%s", error)
         finally:
@@ -139,9 +149,11 @@ def _load(
         metadata = read_metadata(name, importer, instance, versioned=versioned)
         context = make_context(name, dict(importer.content.config))
         steps.reached("initialize")
-        guarded(name, "initialize", importer, instance.initialize, context)
+        # Asked for inside: what an object has under a name may be its own code.
+        guarded(name, "initialize", importer, lambda: instance.initialize(context))
     except BenanaError:
         importer.forget()
+        started_threads.fail(name, importer.name)
         raise
     loaded = LoadedPlugin(
         row_id, name, generation, metadata, (), context, importer, instance, began
@@ -151,10 +163,11 @@ def _load(
         collector = RouteCollector(
             name, lambda frame: _frame_place(importer, frame), importer.name, tried=tried
         )
-        guarded(name, "register_routes", importer, instance.register_routes, collector)
-        routes = collector.finish()
+        guarded(name, "register_routes", importer, lambda: instance.register_routes(collector))
+        routes = guarded(name, "register_routes", importer, collector.finish)
     except BenanaError:
         loaded.dispose()
+        started_threads.fail(name, importer.name)
         raise
     return replace(loaded, routes=routes)
 

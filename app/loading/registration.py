@@ -96,6 +96,7 @@ class RouteCollector:
         """
         if not self._accepts(uri_template):
             return
+        uri_template = str.__str__(uri_template)  # a class of its own would be the plugin's code
         if uri_template in self._routes:
             self._fault(f"the route {uri_template} is registered twice")
             return
@@ -171,6 +172,7 @@ class RouteCollector:
     def _add_handler(self, method: str, uri_template: str, handler: Callable[..., Any]) -> None:
         if not self._accepts(uri_template):
             return
+        uri_template = str.__str__(uri_template)  # a class of its own would be the plugin's code
         resource = self._handlers.get(uri_template)
         if resource is None and uri_template in self._routes:
             self._fault(f"the route {uri_template} is registered twice")

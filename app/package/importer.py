@@ -20,12 +20,11 @@ from importlib.resources.abc import Traversable, TraversableResources
 from types import CodeType, ModuleType
 from typing import Any, cast
 
+from app.inspection import is_class, is_module, module_of, namespace_of
 from app.package.archive import Archive
 
 ROOT = "_plugins"
 """The package of all plugins' packages."""
-
-_NO_MODULE = ModuleType("no_module")
 
 
 class _Folder:
@@ -85,13 +84,14 @@ class GenerationImporter(importlib.abc.InspectLoader, zipimport.zipimporter):  #
         Each module's globals refer to this loader, and each function to its module's globals. A
         class without functions refers to neither, so it has a reference of its own.
         """
-        classes = {
-            value
-            for name in self._imported
-            for value in list(vars(sys.modules.get(name, _NO_MODULE)).values())
-            if isinstance(value, type) and value.__module__ == name
-        }
-        return [weakref.ref(item) for item in (self, *classes)]
+        classes: dict[int, type] = {}  # no set: a metaclass may say what is equal
+        for name in self._imported:
+            module = sys.modules.get(name)
+            if module is not None and is_module(module):  # a plugin may put anything there
+                for value in list(namespace_of(module).values()):
+                    if is_class(value) and module_of(value) == name:
+                        classes[id(value)] = value
+        return [weakref.ref(item) for item in (self, *classes.values())]
 
     def forget(self) -> None:
         """Take the generation's modules out of `sys.modules` and of the import system."""

@@ -20,8 +20,10 @@ from app.errors import (
 )
 from app.publishing.compiler import MAX_ARCHIVE_BYTES
 from app.publishing.parcel import memory_file, temporary_folder, write_parcel
+from app.publishing.trial_memory import MIB
 from app.publishing.trial_verdict import judge
 from app.records import Artifact, PluginSource, TrialReport
+from app.settings import Settings
 
 TRIAL_SECONDS = 5.0
 COMPILE_SECONDS = 20.0
@@ -57,6 +59,7 @@ class TrialRunner:
         plugins_dir: Path | None = None,
         *,
         compile_seconds: float = COMPILE_SECONDS,
+        memory_mb: int = Settings.trial_memory_mb,
     ) -> None:
         """Make a runner.
 
@@ -66,11 +69,13 @@ class TrialRunner:
             plugins_dir: the plugins' root, which nothing is imported from; None for the folder
                 that a plugin's folder lies in.
             compile_seconds: the wall clock of the compiling before it.
+            memory_mb: how much memory either may take, in MiB.
         """
         self._plugins_dir = plugins_dir
         self._database_url = database_url
         self._seconds = seconds
         self._compile_seconds = compile_seconds
+        self._memory_mb = memory_mb
         self._lock = threading.Lock()
         self._control: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -156,6 +161,7 @@ class TrialRunner:
             request = {
                 "compile_seconds": self._compile_seconds,
                 "seconds": self._seconds,
+                "memory_bytes": self._memory_mb * MIB,
                 "data_dir": data,
                 "plugins_dir": str(self._plugins_dir or source.folder.parent),
                 "database_url": self._database_url,

@@ -19,15 +19,14 @@ from typing import Any
 from app.database.trial_session import TrialSession
 from app.errors import CompileError, DatabaseUnavailableError, PluginError
 from app.loading.context import make_context_factory
-from app.loading.guarded_calls import guarded
 from app.loading.loader import Steps, load
 from app.publishing.compiler import compile_plugin
 from app.publishing.import_guard import ImportGuard
 from app.publishing.parcel import read_parcel
+from app.publishing.trial_memory import RAISE_IT, limit_memory, shortage, too_much
 from app.records import Artifact, Manifest, PluginSource
 from app.routing.conflicts import find_conflict
 
-MEMORY_BYTES = 3 * 1024**3
 FILE_BYTES = 256 * 1024**2
 
 _FIRST_PLUGIN = b"""
@@ -75,7 +74,12 @@ def warm_up() -> None:
     """Try a small plugin in this process, and keep the children's collections off its memory."""
     source = PluginSource("first", Path(), {"main.py": _FIRST_PLUGIN}, Manifest(), "0" * 32)
     with tempfile.TemporaryDirectory(prefix="benana-trial-") as folder:
-        request = {"database_url": "postgresql:///", "data_dir": folder, "seconds": 1.0}
+        request = {
+            "database_url": "postgresql:///",
+            "data_dir": folder,
+            "seconds": 1.0,
+            "memory_bytes": 0,
+        }
         answer = _try(compile_plugin(source), request, Steps())
     if "metadata" not in answer:
         raise RuntimeError(f"the first trial failed: {answer}")
@@ -110,7 +114,7 @@ def run_child(
         faulthandler.enable(file=report)
         faulthandler.register(signal.SIGUSR1, file=report, all_threads=True)
         steps = _ReportedSteps(report)
-        _limit(request["compile_seconds"])
+        _limit(request["compile_seconds"], request["memory_bytes"])
         answer = json.dumps(_compile_and_try(parcel, archive, compiled, request, steps))
         os.write(report, b"\n")
         rest = memoryview(answer.encode() + b"\n")
@@ -135,7 +139,8 @@ def _compile_and_try(
     except PluginError as error:
         return {"error": error.as_record()}
     except MemoryError:
-        text = f"compiling it takes more than {MEMORY_BYTES:,} bytes of memory; make it smaller"
+        taken = too_much(request["memory_bytes"])
+        text = f"compiling it takes {taken}: make it smaller, or {RAISE_IT}"
         return {"error": CompileError(source.name, text).as_record()}
     ImportGuard(Path(request["plugins_dir"]), source.folder).install()
     versioned = source.manifest.version is not None
@@ -146,10 +151,10 @@ def _compile_and_try(
     return _try(artifact, request, steps, versioned)
 
 
-def _limit(seconds: float) -> None:
+def _limit(seconds: float, memory: int) -> None:
     _limit_cpu(seconds)
+    limit_memory(memory)
     for kind, amount in (
-        (resource.RLIMIT_AS, MEMORY_BYTES),
         (resource.RLIMIT_FSIZE, FILE_BYTES),
         (resource.RLIMIT_CORE, 0),
     ):
@@ -186,15 +191,15 @@ def _try(
             raise conflict
         endpoints = [[e.method, e.path, e.handler] for r in loaded.routes for e in r.endpoints]
         steps.reached("cleanup")
-        loaded.context.cancelled.set()
-        cleanup = loaded.instance.cleanup
-        guarded(artifact.plugin, "cleanup", loaded.importer, cleanup, loaded.context)
+        loaded.clean_up()
     except PluginError as error:
+        record = error.as_record()
+        short = shortage(error.message, request["memory_bytes"])
         return {
-            "error": error.as_record(),
+            "error": {**record, "message": record["message"] + short},
             "trace": error.trace,
             "transient": error.transient,
-            "outside": error.outside,
+            "outside": error.outside and not short,  # it is the plugin that takes so much
         }
     except DatabaseUnavailableError as error:
         return {"unavailable": str(error)}

@@ -26,10 +26,14 @@ from typing import Any
 from app.processes import die_with_parent
 from app.publishing.descendants import adopter, end_all, end_orphans
 from app.publishing.trial_child import run_child, warm_up
+from app.publishing.trial_memory import resident_bytes
 
 MAX_REQUEST_BYTES = 64 * 1024
 ORPHAN_SECONDS = 0.5
 """How long a verdict waits for the end of the processes that the trial has left behind."""
+
+SAMPLE_SECONDS = 0.05
+"""How often it is looked how much memory the trials that run have taken."""
 
 GRACE_SECONDS = 0.3
 """How long a trial that ran out of time has to say where it is, before it is killed."""
@@ -39,7 +43,8 @@ GRACE_SECONDS = 0.3
 class _Child:
     """A trial: `compiled` is readable once it is compiled, and it has `seconds` from then on.
 
-    `end` is what there is to say of it, once it has ended.
+    `memory` is how many bytes may be resident; `end` is what there is to say of it, once it has
+    ended.
     """
 
     pid: int
@@ -47,7 +52,10 @@ class _Child:
     compiled: int
     deadline: float
     seconds: float
+    memory: int
     timed_out: bool = False
+    large_since: float = 0.0
+    """When it was seen to take more memory than it may, in monotonic seconds; 0.0 if it was not."""
     end: dict[str, Any] | None = None
 
     def hear(self, pipe: int) -> None:
@@ -81,7 +89,9 @@ def serve(control: socket.socket) -> None:
         selector.register(wake_read, selectors.EVENT_READ)
         while True:
             now = time.monotonic()
-            timeout = min((child.deadline - now for child in children.values()), default=None)
+            times = [child.deadline - now for child in children.values()]
+            times += [SAMPLE_SECONDS for child in children.values() if child.end is None][:1]
+            timeout = min(times, default=None)
             for key, _ in selector.select(timeout if timeout is None else max(0.0, timeout)):
                 if key.fileobj == wake_read:
                     with suppress(BlockingIOError):
@@ -103,6 +113,7 @@ def serve(control: socket.socket) -> None:
             running = [child.pid for child in children.values() if child.end is None]
             _report(children, selector, alone=end_orphans(running))
             _stop_late(children)
+            _stop_large(children)
 
 
 def _accept(
@@ -127,7 +138,9 @@ def _accept(
     for ours in (parcel, archive, report, has_compiled):
         os.close(ours)
     deadline = time.monotonic() + request["compile_seconds"]
-    child = children[pid] = _Child(pid, status, compiled, deadline, request["seconds"])
+    child = children[pid] = _Child(
+        pid, status, compiled, deadline, request["seconds"], request["memory_bytes"]
+    )
     return child
 
 
@@ -139,7 +152,11 @@ def _reap(children: dict[int, _Child]) -> None:
             if pid:
                 _kill_group(child.pid, signal.SIGKILL)  # what the plugin started goes with it
                 code = os.waitstatus_to_exitcode(status)
-                child.end = {"code": code, "timed_out": child.timed_out}
+                child.end = {
+                    "code": code,
+                    "timed_out": child.timed_out,
+                    "too_large": child.memory if child.large_since else 0,
+                }
                 child.deadline = time.monotonic() + ORPHAN_SECONDS
 
 
@@ -171,6 +188,19 @@ def _stop_late(children: dict[int, _Child]) -> None:
             child.deadline = now + GRACE_SECONDS
             with suppress(ProcessLookupError):
                 os.kill(child.pid, signal.SIGUSR1)  # faulthandler writes where it is
+
+
+def _stop_large(children: dict[int, _Child]) -> None:
+    now = time.monotonic()
+    for child in children.values():
+        if child.end is not None or resident_bytes(child.pid) <= child.memory:
+            continue
+        if not child.large_since:
+            child.large_since = now
+            with suppress(ProcessLookupError):
+                os.kill(child.pid, signal.SIGUSR1)  # faulthandler writes where it is
+        elif now >= child.large_since + SAMPLE_SECONDS:
+            _kill_group(child.pid, signal.SIGKILL)
 
 
 def _kill_group(pid: int, number: signal.Signals) -> None:

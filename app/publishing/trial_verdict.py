@@ -9,6 +9,7 @@ from app.errors import CompileError, DatabaseUnavailableError, LoadError
 from app.package.archive import source_label
 from app.plugin import PluginMetadata
 from app.publishing.manifest import complete_metadata
+from app.publishing.trial_memory import RAISE_IT, TAKE_LESS, too_much
 from app.records import Artifact, Endpoint, PluginSource, TrialReport
 
 _FAULT_FRAME = re.compile(r'^\s*File "(?P<file>[^"]+)", line (?P<line>\d+)', re.MULTILINE)
@@ -51,6 +52,8 @@ def judge(
 
 def _how_compiling_ended(end: dict[str, Any], seconds: float) -> str:
     code = end["code"]
+    if end.get("too_large"):
+        return f"compiling it takes {too_much(end['too_large'])}: make it smaller, or {RAISE_IT}"
     if end["timed_out"] or code == -signal.SIGXCPU:
         text = f"it does not compile within {seconds:g} s"
     elif code < 0:
@@ -62,6 +65,8 @@ def _how_compiling_ended(end: dict[str, Any], seconds: float) -> str:
 
 def _how_it_ended(end: dict[str, Any], seconds: float) -> str:
     code = end["code"]
+    if end.get("too_large"):
+        return f"it took {too_much(end['too_large'])}: {TAKE_LESS}"
     if end["timed_out"]:
         return f"it did not return within {seconds:g} s, expected it to return at once"
     if code == -signal.SIGXCPU:

@@ -68,6 +68,12 @@ class RunningRequests:
         """Return the number under which threads show what they do."""
         return self._activity.number(name)
 
+    def generation_here(self) -> str:
+        """Return the generation whose request the calling thread answers, else ""."""
+        slot = getattr(self.threads, "slot", None)
+        at = None if slot is None else slot.at
+        return at.generation if isinstance(at, Route) else ""
+
     def slot(self) -> Slot:
         """Return the calling thread's slot."""
         try:

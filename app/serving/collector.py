@@ -14,6 +14,12 @@ from app.package.importer import generations_alive
 FREEZE_SECONDS = 0.005
 """After a collection that took longer, what it looked at is frozen."""
 
+TAKEN_OVER_SECONDS = 1.0
+"""How long Python may be kept from collecting by itself, where nothing is collected meanwhile."""
+
+SETTLE_SECONDS = 0.1
+"""How long after a cleanup its generation is told of at the latest."""
+
 SHARE = 20
 THOROUGH_SHARE = 500
 """Collections may take one part in so many of the time. Thorough ones are pauses that requests
@@ -32,6 +38,41 @@ class Collector:
         self._next = 0.0
         self._next_thorough = 0.0
         self._frozen_at = 0.0
+        self._taken_over_at = 0.0
+        self._garbage_at = 0.0
+
+    def take_over(self) -> None:
+        """Let nobody else collect for a moment: what is garbage now is to be finalized here.
+
+        Python collects in whichever thread happens to make many objects, as the one that loads
+        another plugin. By any thread.
+        """
+        self._garbage_at = time.monotonic()
+        if gc.isenabled():
+            self._taken_over_at = self._garbage_at
+            gc.disable()
+
+    @property
+    def taken_over(self) -> bool:
+        """Whether Python does not collect by itself now."""
+        return self._taken_over_at > 0.0
+
+    def hand_back(self, *, waiting: bool) -> None:
+        """Let Python collect by itself again, once it is time.
+
+        Args:
+            waiting: whether what is known of waits for a collection; it is waited for.
+        """
+        now = time.monotonic()
+        settled = not waiting and now >= self._garbage_at + SETTLE_SECONDS
+        if self.taken_over and (settled or now >= self._taken_over_at + TAKEN_OVER_SECONDS):
+            self.give_back()
+
+    def give_back(self) -> None:
+        """Let Python collect by itself again, now."""
+        if self.taken_over:
+            self._taken_over_at = 0.0
+            gc.enable()
 
     def freeze(self) -> None:
         """Keep everything that is here now out of the collections to come."""

@@ -178,8 +178,9 @@ class LoadQueue:
             error = LoadError(row.name, str(outage), transient=True)
         except DatabaseRefusedError as refusal:
             error = LoadError(row.name, str(refusal), outside=True)
-        except Exception as fault:
-            # A fault of ours: it costs this plugin its newest generation, and the others nothing.
+        except BaseException as fault:
+            # A fault of ours: it costs this plugin its newest generation, and the others nothing;
+            # not even where a plugin has found a way to raise SystemExit here.
             log.exception("%s: loading failed", row.name)
             error = LoadError(row.name, f"{type(fault).__name__}: {fault}")
         milliseconds = (time.perf_counter() - began) * 1000

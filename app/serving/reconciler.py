@@ -198,8 +198,7 @@ class Reconciler(OwnThread):
             self._unstamped.mend(name, row, self._live.find(name))
             if row is None or row.status != ACTIVE or row.binary_path is None:
                 self._loading.abandon(name)
-                if (served := self._live.find(name)) is not None:
-                    leaving.append(served)
+                leaving += filter(None, [self._live.find(name)])
                 self._outcomes.unwanted(name, row)
             elif self._live.serves(row):
                 self._loading.abandon(name)
@@ -235,6 +234,9 @@ class Reconciler(OwnThread):
         del results
         if leaving or arrived:
             self._swap(leaving, arrived)
+            # Who is cleaned up next is to be held by nobody: its finalizers would run here.
+            leaving.clear()
+            arrived.clear()
         for row, error in failed:
             self._fail(row, error)
 

@@ -78,8 +78,10 @@ class Publisher:
 class Told(Conditions):
     """Says each change."""
 
-    def hold(self, key: str, what: str, plugin: str | None = None) -> None:
-        super().hold(key, what, plugin)
+    def hold(
+        self, key: str, what: str, plugin: str | None = None, *, degrades: bool = True
+    ) -> None:
+        super().hold(key, what, plugin, degrades=degrades)
         say(conditions=[condition.what for condition in self.held()])
 
     def clear(self, key: str) -> None:

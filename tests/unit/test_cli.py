@@ -509,6 +509,16 @@ def test_list_shows_below_the_table_what_is_not_as_it_should_be(run, api):
     )
 
 
+def test_list_calls_what_touches_nothing_that_is_served_a_note(run, api):
+    left = {"plugin": "hello", "what": "1 thread", "since": "2026-07-28T12:00:03+00:00"}
+    api.answers["GET /plugins"] = (200, [plugin("hello")])
+    worker = {"host": "a", "pid": 1, "reasons": [{**left, "degrades": False}]}
+    api.answers["GET /workers"] = (200, [worker])
+    said = run("list").stdout
+    assert "note  hello: 1 thread (1 of 1 workers of a, since 2026-07-28 12:00:03 UTC)" in said
+    assert "degraded" not in said
+
+
 def test_workers_of_an_older_server_have_no_reasons(run, api):
     api.answers["GET /plugins"] = (200, [plugin("hello")])
     api.answers["GET /workers"] = (200, [{"host": "a"}, {"host": "a", "reasons": None}])

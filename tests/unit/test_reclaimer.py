@@ -37,6 +37,8 @@ class Nothing:
 class Generation:
     """A disposable that records its end."""
 
+    name = "one"
+
     def __init__(self, label="one-g1", on_dispose=lambda: None, key="none"):
         self.label = label
         self.key = key
@@ -425,6 +427,8 @@ def frantic():
 
 class Plugin:
     """A plugin that records whether it is used before its start or after its end."""
+
+    name = "one"
 
     def __init__(self, number, misuse):
         self.label = f"one-g{number}"

@@ -95,7 +95,9 @@ def test_what_does_not_compile_in_time_is_named() -> None:
 def test_what_compiles_a_little_late_has_its_time_all_the_same() -> None:
     read, write = os.pipe()
     now = time.monotonic()
-    child = _Child(pid=0, status=-1, compiled=read, deadline=now, seconds=5.0, timed_out=True)
+    child = _Child(
+        pid=0, status=-1, compiled=read, deadline=now, seconds=5.0, memory=0, timed_out=True
+    )
     os.write(write, b"!")
     child.hear(read)
     assert not child.timed_out

@@ -1,0 +1,175 @@
+"""Plugins whose objects, threads and memory are not as a server would like them to be."""
+
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.checkout import CHECKOUT
+from tests.support.requester import Requester, counting, wait_number
+from tests.support.server import Answer, MakeServer, Server
+from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.soak
+
+CASES = CHECKOUT / "tests" / "cases" / "plugins"
+EDITS = 10
+
+
+@pytest.fixture(scope="module", params=["2", "4"], ids=["2 workers", "4 workers"])
+def server(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    new_database: Callable[[], str],
+) -> Iterator[Server]:
+    """A server for all cases, with two workers and then with four."""
+    home = tmp_path_factory.mktemp("server")
+    running = Server(home, new_database(), WEB_CONCURRENCY=request.param).start()
+    yield running
+    running.stop()
+
+
+def add(server: Server, name: str) -> None:
+    """Put a case on a server, and wait until all workers serve it."""
+    shutil.copytree(CASES / name, server.plugins / name)
+    wait_edit(server, name, 0)
+
+
+def edit(server: Server, name: str, number: int) -> None:
+    """Edit a case, and wait until all workers serve the edit."""
+    path = server.plugins / name / "main.py"
+    path.write_text(re.sub(r"(?m)^EDIT = \d+$", f"EDIT = {number}", path.read_text()))
+    wait_edit(server, name, number)
+
+
+def wait_edit(server: Server, name: str, number: int) -> None:
+    def is_served(answer: Answer) -> bool:
+        return answer.status == 200 and bool(answer.json["edit"] == number)
+
+    server.wait_everywhere(f"/{name}", is_served, 10.0)
+
+
+def lines(server: Server, *parts: str) -> list[str]:
+    """Return the lines of the log that hold all of some texts."""
+    return [line for line in server.log().splitlines() if all(part in line for part in parts)]
+
+
+def note_cleanups(server: Server, name: str, number: int, file: Path) -> None:
+    """Write a plugin that notes each cleanup of it in a file, with its generation."""
+    note = f"""
+if not self.trial:
+    with open({str(file)!r}, "a") as file:
+        file.write(f"{{os.getpid()}} {{NUMBER}}\\n")
+"""
+    server.write(name, counting(name, number, cleanup=note))
+
+
+def cleaned_up(file: Path, number: int) -> int:
+    """Return how many workers have cleaned the generation of a number up."""
+    text = file.read_text() if file.exists() else ""
+    return sum(line.split()[1] == str(number) for line in text.splitlines())
+
+
+def generations_alive(server: Server) -> set[int]:
+    return {worker["generations_alive"] for worker in server.get("/workers").json}
+
+
+def test_an_object_that_cannot_be_asked_is_nobodys_trouble(server: Server, tmp_path: Path) -> None:
+    workers = len(server.workers())
+    file = tmp_path / "cleanups"
+    add(server, "lazy_object")
+    note_cleanups(server, "beside", 0, file)
+    wait_number(server, "beside", 0)
+    for number in range(1, EDITS + 1):
+        edit(server, "lazy_object", number)
+        note_cleanups(server, "beside", number, file)
+        wait_number(server, "beside", number)
+        wait_until(lambda n=number: cleaned_up(file, n - 1) == workers, "it is cleaned up", 2.0)
+    assert not lines(server, "cleaning up failed")
+    assert not lines(server, "Traceback")
+    # whoami and these two; what was frozen waits for a thorough collection
+    wait_until(lambda: max(generations_alive(server)) <= 3, "the memory comes back", 60.0)
+    assert not lines(server, "still in memory")
+
+
+def test_threads_that_a_plugin_leaves_are_said_once_and_counted(server: Server) -> None:
+    workers = len(server.workers())
+    add(server, "leaves_thread")
+    for number in range(1, EDITS + 1):
+        edit(server, "leaves_thread", number)
+
+    def left() -> list[str]:
+        reasons = server.get("/plugins/leaves_thread").json["reasons"]
+        return [reason["what"] for reason in reasons if "10 threads" in reason["what"]]
+
+    said = wait_until(lambda: len(left()) == workers and left(), "all workers count ten", 10.0)
+    print("\n" + said[0])
+    assert "'exporter' (10)" in said[0]
+    shown = [w["reasons"] for w in server.get("/workers").json]
+    assert all("leaves_thread" in {r["plugin"] for r in reasons} for reasons in shown)
+    found = lines(server, "leaves_thread: ", "'exporter'", "after its end")
+    print(found[0])
+    assert len(found) == workers, "each worker says it"
+    assert len(lines(server, "exporter")) == workers, "once"
+    assert server.get("/health/ready").json["status"] == "ready"
+
+
+def test_memory_that_is_only_reserved_is_none_that_is_taken(server: Server) -> None:
+    pytest.importorskip("lmdb")
+    add(server, "maps_much")
+    # An edit of it is another matter: LMDB opens a folder once in a process.
+    assert server.get("/maps_much").json["answer"] == "mapped"
+
+
+@pytest.mark.parametrize("workers", ["2", "4"])
+def test_a_finalizer_that_takes_long_holds_up_no_other_cleanup_and_its_worker_is_replaced(
+    make_server: MakeServer, tmp_path: Path, workers: str
+) -> None:
+    server, count = make_server(WEB_CONCURRENCY=workers).start(), int(workers)
+    file = tmp_path / "cleanups"
+    note_cleanups(server, "beside", 0, file)
+    wait_number(server, "beside", 0)
+    add(server, "slow_finalizer")
+    old = server.workers()
+    edit(server, "slow_finalizer", 1)
+    for number in range(1, 4):
+        note_cleanups(server, "beside", number, file)
+        wait_number(server, "beside", number)
+        wait_until(lambda n=number: cleaned_up(file, n - 1) == count, "it is cleaned up", 1.5)
+    with Requester(server, "beside", threads=2, fresh=True, pause=0.02) as requester:
+        path = server.plugins / "slow_finalizer" / "main.py"
+        for number in range(2, EDITS + 1):
+            path.write_text(re.sub(r"(?m)^EDIT = \d+$", f"EDIT = {number}", path.read_text()))
+            wait_until(
+                lambda n=number: all(
+                    server.get("/slow_finalizer").json["edit"] == n for _ in range(3 * count)
+                ),
+                f"edit {number} is served",
+            )
+        place = "slow_finalizer: a finalizer (main.py:11)"
+        wait_until(lambda: len(lines(server, place)) >= count, "each worker names it", 20.0)
+        wait_until(
+            lambda: len(server.workers()) == count and not server.workers() & old,
+            "all are new",
+            30.0,
+        )
+    print(f"\n{lines(server, place)[0]}\n{requester.summary()}")
+    assert all("replacing this worker" in line for line in lines(server, place))
+    requester.assert_flawless()
+
+
+def test_a_finalizer_that_takes_long_at_the_end_of_a_worker_holds_it_up_for_seconds(
+    make_server: MakeServer,
+) -> None:
+    server = make_server().start()
+    add(server, "slow_finalizer")
+    began = time.monotonic()
+    server.stop()
+    took = time.monotonic() - began
+    print(f"\nstopped in {took:.1f} s")
+    assert took < 15.0, "and not only when the master has lost its patience, after 30 s"
+    assert "Timeout (0:00:05)!" in server.log()
+    assert re.search(r"main\.py\", line 11 in __del__", server.log())
