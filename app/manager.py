@@ -18,7 +18,7 @@ from app.fleet import Fleet
 from app.health import Health, HealthReport
 from app.loading.callers import Surroundings
 from app.loading.context import make_context_factory
-from app.package.importer import generations_alive
+from app.package.finder import generations_alive
 from app.postgres.server import EmbeddedPostgres
 from app.publishing.publisher import Publisher
 from app.publishing.refusals import Refusals

@@ -94,6 +94,14 @@ def artifact_digest(plugin: str, binary_path: str) -> str | None:
     return match[2] if match and match[1] == plugin else None
 
 
+_VERSION_FOLDER = re.compile(r".*/[a-z][a-z0-9_]{0,62}/[0-9a-f]{32}/")
+
+
+def file_in_version(filename: str) -> str:
+    """Return a plugin's file as its author knows it, without the folder of its version."""
+    return _VERSION_FOLDER.sub("", filename, count=1)
+
+
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """One method of one route, as it is recorded in `plugin_endpoints`."""

@@ -10,6 +10,7 @@ import json
 import marshal
 import zipfile
 from collections.abc import Mapping, Sequence
+from importlib.machinery import EXTENSION_SUFFIXES
 from importlib.resources.abc import Traversable
 from types import CodeType
 from typing import Any, cast
@@ -31,10 +32,22 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)
 def source_label(plugin: str, digest: str) -> str:
     """Return the `co_filename` prefix of a plugin's modules.
 
-    No such path exists on disk, so a traceback shows the source that the generation was made
-    from, out of its archive, and not the file as it is today.
+    It stands for the folder that the version has on the host where it runs, and is what its files
+    are called where it has none. No such path exists on disk, so a traceback shows the source that
+    the generation was made from, out of its archive.
     """
     return f"{plugin}-{digest[:12]}.pyz/"
+
+
+def path_within(plugin: str, digest: str, filename: str) -> str | None:
+    """Return a file's path within a version, from a text that names it; None if it is elsewhere.
+
+    For a dump of a process that is gone: in its folder or in memory, on whatever host.
+    """
+    label = source_label(plugin, digest)
+    if filename.startswith(label):
+        return filename[len(label) :]
+    return filename.partition(f"/{plugin}/{digest}/")[2] or None
 
 
 def compile_module(label: str, path: str, raw: bytes) -> CodeType:
@@ -88,10 +101,15 @@ class Archive:
     def __init__(self, artifact: Artifact) -> None:
         self._data = artifact.archive
         self._zip = zipfile.ZipFile(io.BytesIO(self._data))
-        self._names = frozenset(self._zip.namelist())
+        self._infos = {info.filename: info for info in self._zip.infolist()}
+        self._names = frozenset(self._infos)
+        for name in self._names:
+            if not {"", ".", ".."}.isdisjoint(name.split("/")):
+                raise ValueError(f"it names the file {name!r}, expected one within a folder")
         meta = json.loads(self._zip.read(META_FILE))
         self.plugin = artifact.plugin
         self.digest = artifact.digest
+        self.sha256 = artifact.sha256
         self.entry: str = meta["entry"]
         self.config: Mapping[str, Any] = meta["config"]
         # Archives from before these keys existed lack them; their plugins are open to all callers.
@@ -136,6 +154,19 @@ class Archive:
         """Return the paths of the plugin's own files."""
         return [name for name in self._names if not name.endswith((META_FILE, ".pyc"))]
 
+    @property
+    def size(self) -> int:
+        """How many bytes the plugin's own files have together."""
+        return sum(self._infos[path].file_size for path in self.files())
+
+    def size_of(self, path: str) -> int:
+        """Return how many bytes a file has; KeyError if there is none."""
+        return self._infos[path].file_size
+
+    def is_executable(self, path: str) -> bool:
+        """Tell whether a file may be run as a program; KeyError if there is none."""
+        return bool(self._infos[path].external_attr >> 16 & 0o111)
+
     def module_path(self, module: str) -> tuple[str, bool] | None:
         """Return a module's file and whether it is a package.
 
@@ -155,6 +186,11 @@ class Archive:
         if not base or any(name.startswith(f"{base}/") for name in self._names):
             return "", True
         return None
+
+    def extension_path(self, module: str) -> str | None:
+        """Return the file of a compiled module for this Python, None if there is none."""
+        base = module.replace(".", "/")
+        return next((base + end for end in EXTENSION_SUFFIXES if base + end in self._names), None)
 
     def code(self, path: str) -> CodeType:
         """Return a module's code: the stored bytecode if this Python wrote it, else compiled."""

@@ -7,7 +7,9 @@ from pathlib import Path
 
 from app.database.repository import Repository
 from app.errors import ArtifactError, DatabaseError, PluginError, SupersededError
+from app.package.archive import Archive
 from app.package.store import store_artifact
+from app.package.version_folders import VersionFolders, unpack_fault
 from app.publishing.attempt import PublishAttempt
 from app.publishing.quiet_period import SAVE_SECONDS
 from app.records import (
@@ -30,6 +32,7 @@ class Saver:
 
     def __init__(self, artifacts_dir: Path, repository: Repository) -> None:
         self._artifacts_dir = artifacts_dir
+        self._folders = VersionFolders(artifacts_dir)
         self._repository = repository
 
     def save(
@@ -107,24 +110,35 @@ class Saver:
             pruned = publication.prune_versions(source.name)
             if not attempt.outlast_quiet_period():
                 raise SupersededError("the source changed while it was tried")
-        self._drop_archives(artifact_name(source.name, digest) for digest in pruned)
+        self._drop_archives(source.name, (artifact_name(source.name, d) for d in pruned))
         return saved
 
     @contextlib.contextmanager
     def _stored(self, artifact: Artifact) -> Iterator[Path]:
-        """Store an archive and give its path; where the block fails, it is not left behind."""
+        """Store an archive and give its path; where the block fails, it is not left behind.
+
+        It is unpacked, too: here while the quiet period goes on, and not by each worker.
+        """
         known = (self._artifacts_dir / artifact.file_name).exists()
         binary_path = store_artifact(artifact, self._artifacts_dir)
         try:
+            content = Archive.verified(artifact)
+            if unpack_fault(content) is None:  # else each worker says what it goes without
+                self._folders.make(content)
             yield binary_path
         except (PluginError, SupersededError, DatabaseError):
             if not known:  # should it be registered after all, it is fetched from the database
-                self._drop_archives([artifact.file_name])
+                self._drop_archives(artifact.plugin, [artifact.file_name])
             raise
 
-    def _drop_archives(self, file_names: Iterable[str]) -> None:
+    def _drop_archives(self, plugin: str, file_names: Iterable[str]) -> None:
+        """Remove archives, and the folders of those and earlier ones that nobody uses any more."""
         for file_name in file_names:
             try:
                 (self._artifacts_dir / file_name).unlink(missing_ok=True)
             except OSError as error:
                 log.warning("%s cannot be removed: %s", file_name, error.strerror)
+        try:
+            self._folders.prune(plugin)
+        except OSError as error:
+            log.warning("%s: old folders cannot be removed: %s", plugin, error)

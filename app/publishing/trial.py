@@ -142,13 +142,13 @@ class TrialRunner:
         self, source: PluginSource, give_up: threading.Event
     ) -> tuple[bytes, bytes, bytes, Process]:
         """Return the report, how the process ended, the archive and which server it was."""
-        folder = temporary_folder(source.name)
+        temporary = temporary_folder(source.name)
         report_read, report_write = os.pipe()
         status_read, status_write = os.pipe()
         with (
             memory_file("benana-source") as parcel,
             memory_file("benana-archive") as archive,
-            folder as data,
+            temporary as folder,
             os.fdopen(report_read, "rb") as report,
             os.fdopen(status_read, "rb") as status,
         ):
@@ -156,7 +156,7 @@ class TrialRunner:
             request = {
                 "compile_seconds": self._compile_seconds,
                 "seconds": self._seconds,
-                "data_dir": data,
+                "folder": folder,
                 "plugins_dir": str(self._plugins_dir or source.folder.parent),
                 "database_url": self._database_url,
             }

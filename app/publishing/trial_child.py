@@ -18,9 +18,11 @@ from typing import Any
 
 from app.database.trial_session import TrialSession
 from app.errors import CompileError, DatabaseUnavailableError, PluginError
+from app.files import write_whole
 from app.loading.context import make_context_factory
 from app.loading.guarded_calls import guarded
 from app.loading.loader import Steps, load
+from app.package.version_folders import VersionFolders
 from app.publishing.compiler import compile_plugin
 from app.publishing.import_guard import ImportGuard
 from app.publishing.parcel import read_parcel
@@ -75,7 +77,7 @@ def warm_up() -> None:
     """Try a small plugin in this process, and keep the children's collections off its memory."""
     source = PluginSource("first", Path(), {"main.py": _FIRST_PLUGIN}, Manifest(), "0" * 32)
     with tempfile.TemporaryDirectory(prefix="benana-trial-") as folder:
-        request = {"database_url": "postgresql:///", "data_dir": folder, "seconds": 1.0}
+        request = {"database_url": "postgresql:///", "folder": folder, "seconds": 1.0}
         answer = _try(compile_plugin(source), request, Steps())
     if "metadata" not in answer:
         raise RuntimeError(f"the first trial failed: {answer}")
@@ -176,9 +178,12 @@ def _try(
     url = request["database_url"]
     session = TrialSession(url, request["seconds"]) if url else None
     lend = session.connection if session else _no_database
-    make_context = make_context_factory(Path(request["data_dir"]), lambda _: lend, trial=True)
+    folder = Path(request["folder"])
+    make_context = make_context_factory(folder / "data", lambda _: lend, trial=True)
+    folders = VersionFolders(folder / "artifacts")
+    write_whole(folders.artifacts_dir / artifact.file_name, artifact.archive)
     try:
-        loaded = load(artifact, make_context, steps=steps, versioned=versioned)
+        loaded = load(artifact, make_context, steps=steps, versioned=versioned, folders=folders)
         places = {r.template: r.place for r in loaded.routes if r.place is not None}
         templates = [route.template for route in loaded.routes]
         conflict = find_conflict(artifact.plugin, templates, {}, places)

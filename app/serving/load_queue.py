@@ -22,9 +22,10 @@ from app.loading.callers import Surroundings
 from app.loading.context import MakeContext
 from app.loading.loader import LoadedPlugin, load
 from app.package.store import read_archive, write_archive
+from app.package.version_folders import VersionFolders
 from app.records import Artifact, ServedRow, artifact_digest, artifact_name
 from app.serving.crashes import Crash, CrashedLoads, LoadMarker
-from app.serving.host_files import ARCHIVES, HostFiles
+from app.serving.host_files import ARCHIVES, FOLDERS, HostFiles
 from app.threads import start_thread
 
 log = logging.getLogger(__name__)
@@ -85,6 +86,7 @@ class LoadQueue:
         self._crashed = CrashedLoads(artifacts_dir)
         self._make_context = make_context
         self._artifacts_dir = artifacts_dir
+        self._folders = VersionFolders(artifacts_dir, self._tell_of_folders)
         self._on_late = on_late
         self._discard = discard
         self._late: dict[str, _Job] = {}
@@ -171,6 +173,7 @@ class LoadQueue:
                     generation=row.generation,
                     surroundings=self._surroundings,
                     tried=True,
+                    folders=self._folders,
                 )
         except PluginError as fault:
             error = fault.with_traceback(None)
@@ -184,6 +187,12 @@ class LoadQueue:
             error = LoadError(row.name, f"{type(fault).__name__}: {fault}")
         milliseconds = (time.perf_counter() - began) * 1000
         return LoadResult(row, milliseconds, plugin, error)
+
+    def _tell_of_folders(self, error: OSError | None) -> None:
+        if error is None:
+            self._files.has(FOLDERS)
+        else:
+            self._files.lacks(FOLDERS, error)
 
     def _artifact(self, row: ServedRow) -> Artifact:
         """Return a row's archive from this host's folder, else from the database."""

@@ -1,0 +1,271 @@
+"""A version is a real folder: its archive, unpacked once on a host, for all that read files.
+
+`<artifacts>/unpacked/<plugin>/<digest>` holds the plugin's files as they were published, and no
+bytecode: code comes from the verified archive. It is made beside its final name and renamed into
+place whole, so that several processes may want it at once; it is read-only.
+"""
+
+import errno
+import logging
+import os
+import shutil
+import stat
+import sys
+import tempfile
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from app.errors import ArtifactError
+from app.package import spawned
+from app.package.archive import Archive
+from app.package.use_journal import VARIABLE, Use, UseJournal, pruning, used_versions, using
+from app.records import artifact_name
+
+log = logging.getLogger(__name__)
+
+UNPACKED = "unpacked"
+"""The folder of the unpacked versions, in the artifacts folder."""
+
+MAX_UNPACKED_BYTES = 256 * 1024 * 1024
+"""What a source may hold is far less; an archive of another make may be a bomb."""
+
+_NEW, _OLD = ".new-", ".old-"
+
+
+class VersionFolders:
+    """The unpacked versions of a host, as one process uses them.
+
+    `take` gives a generation its folder, `give_back` tells that it is gone; `prune` removes the
+    folders whose archives are gone, unless a process uses them. Safe to use from several threads.
+    """
+
+    def __init__(
+        self, artifacts_dir: Path, tell: Callable[[OSError | None], None] | None = None
+    ) -> None:
+        """Make it; nothing is written yet.
+
+        Args:
+            artifacts_dir: this host's archives; a spawned process finds its own there.
+            tell: is told why a folder cannot be made, and None when one could be, by whoever
+                goes on without; without it `take` raises.
+        """
+        self.artifacts_dir = artifacts_dir
+        self.root = artifacts_dir / UNPACKED
+        self._tell = tell
+        self._lock = threading.Lock()
+        self._journal: UseJournal | None = None
+        self._gone: deque[str] = deque()
+        """Generations that have ended; noted with the next one, because this may be a finalizer."""
+
+    def make(self, content: Archive) -> Path:
+        """Return a version's folder, made if it is not there.
+
+        Raises:
+            ArtifactError: it cannot be made; the message says what to do.
+        """
+        try:
+            with using(self.root):
+                return self._make(content)
+        except OSError as error:
+            raise self._error(content, error) from None
+
+    def take(self, name: str, content: Archive) -> Path | None:
+        """Return the folder of a generation's version, which stays until it is given back.
+
+        Args:
+            name: the generation's package.
+            content: its archive.
+
+        Returns:
+            The folder; None if the generation has to do without, which was said.
+
+        Raises:
+            ArtifactError: it cannot be made, and nobody is told of it.
+        """
+        fault = unpack_fault(content)
+        if fault is not None:
+            log.warning("%s: it runs without a folder of its files: %s", content.plugin, fault)
+            return None
+        use = Use(name, content.plugin, content.digest, content.sha256)
+        try:
+            with self._lock, using(self.root):
+                journal = self._current_journal()
+                journal.add(use)
+                try:
+                    folder = self._make(content)
+                except OSError:
+                    journal.remove(name)
+                    raise
+        except OSError as error:
+            if self._tell is None:
+                raise self._error(content, error) from None
+            self._tell(error)
+            return None
+        if self._tell is not None:
+            self._tell(None)
+        return folder
+
+    def give_back(self, name: str) -> None:
+        """Note that a generation is gone; does nothing that could wait or fail."""
+        self._gone.append(name)
+
+    def prune(self, plugin: str) -> None:
+        """Remove the folders of a plugin whose archives are gone, as far as nobody uses them.
+
+        What is in use now, or while others begin to use some, goes with a later call.
+
+        Raises:
+            OSError: one cannot be removed.
+        """
+        parent = self.root / plugin
+        if not any(self._without_archive(parent)):
+            return
+        with self._lock:
+            self._note_gone()
+        left: list[Path] = []
+        with pruning(self.root) as alone:
+            if not alone:
+                return
+            used = used_versions(self.root)
+            for path in self._without_archive(parent):
+                if path.name.startswith((_NEW, _OLD)):
+                    left.append(path)  # of a process that was killed at it
+                elif (plugin, path.name) not in used:
+                    left.append(_set_aside(path))
+        for path in left:
+            _remove(path)
+        with suppress(OSError):
+            parent.rmdir()  # unless there are others
+
+    def close(self) -> None:
+        """Give everything back."""
+        with self._lock:
+            journal, self._journal = self._journal, None
+            if journal is not None:
+                journal.close()
+
+    def _current_journal(self) -> UseJournal:
+        if self._journal is None or self._journal.pid != os.getpid():
+            self._journal = UseJournal(self.root)
+            self._gone.clear()
+            os.environ[VARIABLE] = str(self._journal.path)
+            if spawned.PATH not in sys.path:
+                sys.path.append(spawned.PATH)
+        self._note_gone()
+        return self._journal
+
+    def _note_gone(self) -> None:
+        while self._gone and self._journal is not None and self._journal.pid == os.getpid():
+            self._journal.remove(self._gone.popleft())
+
+    def _make(self, content: Archive) -> Path:
+        folder = self.root / content.plugin / content.digest
+        if _is_whole(folder, content):
+            return folder
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        new = Path(tempfile.mkdtemp(dir=folder.parent, prefix=_NEW))
+        try:
+            _write(content, new)
+            while not _put(new, folder):
+                if _is_whole(folder, content):  # another process was as fast
+                    _remove(new)
+                    break
+                log.warning("%s: %s is damaged, making it anew", content.plugin, folder)
+                _remove(_set_aside(folder))
+        except OSError:
+            with suppress(OSError):
+                _remove(new)
+            raise
+        return folder
+
+    def _without_archive(self, parent: Path) -> Iterator[Path]:
+        with suppress(FileNotFoundError):
+            for path in parent.iterdir():
+                if not (self.artifacts_dir / artifact_name(parent.name, path.name)).exists():
+                    yield path
+
+    def _error(self, content: Archive, error: OSError) -> ArtifactError:
+        return ArtifactError(
+            content.plugin,
+            f"its files cannot be unpacked into {self.root}: {error.strerror or error}; free "
+            "space, or make the folder writable",
+            outside=True,
+        )
+
+
+def unpack_fault(content: Archive) -> str | None:
+    """Return why an archive cannot be unpacked on every host alike, None if it can."""
+    if content.size > MAX_UNPACKED_BYTES:
+        return f"they have {content.size:,} bytes, expected {MAX_UNPACKED_BYTES:,} at most"
+    seen: dict[str, str] = {}
+    for path in content.files():
+        while path:
+            known = seen.setdefault(path.casefold(), path)
+            if known != path:
+                return f"{min(known, path)} and {max(known, path)} differ only in case"
+            path = path.rpartition("/")[0]
+    return None
+
+
+def _write(content: Archive, folder: Path) -> None:
+    """Write an archive's files into an empty folder, and make all of it read-only."""
+    made = {""}
+    for path in content.files():
+        parts = path.split("/")[:-1]
+        for depth in range(1, len(parts) + 1):
+            inner = "/".join(parts[:depth])
+            if inner not in made:
+                made.add(inner)
+                (folder / inner).mkdir()
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        handle = os.open(folder / path, flags, 0o600)
+        with os.fdopen(handle, "wb", buffering=0) as file:
+            rest = memoryview(content.read(path))
+            while rest:
+                rest = rest[file.write(rest) :]
+            os.fchmod(handle, 0o555 if content.is_executable(path) else 0o444)
+    for inner in made:
+        (folder / inner).chmod(0o555)
+
+
+def _is_whole(folder: Path, content: Archive) -> bool:
+    """Tell whether a folder has all files in their sizes: a power failure may have cut them."""
+    prefix = f"{folder}/"
+    try:
+        for path in content.files():
+            found = os.lstat(prefix + path)
+            if not stat.S_ISREG(found.st_mode) or found.st_size != content.size_of(path):
+                return False
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
+def _put(new: Path, folder: Path) -> bool:
+    """Give a new folder its name; False if that is in use."""
+    try:
+        new.rename(folder)
+    except OSError as error:
+        if error.errno in {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR}:
+            return False
+        raise
+    return True
+
+
+def _set_aside(path: Path) -> Path:
+    """Take a folder's name away, and return the one that it has now."""
+    aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=_OLD))
+    path.rename(aside)
+    return aside
+
+
+def _remove(path: Path) -> None:
+    """Remove a read-only folder, also as an unprivileged user."""
+    path.chmod(0o700)
+    for folder, inner, _ in os.walk(path):
+        for name in inner:
+            os.chmod(os.path.join(folder, name), 0o700)  # noqa: PTH101, PTH118
+    shutil.rmtree(path)

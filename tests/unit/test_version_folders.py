@@ -1,0 +1,303 @@
+"""The folders of unpacked versions: whole, read-only, pruned where nobody uses them."""
+
+import gc
+import io
+import json
+import multiprocessing
+import os
+import stat
+import subprocess
+import sys
+import zipfile
+
+import pytest
+
+from app.errors import ArtifactError
+from app.files import write_whole
+from app.package import use_journal, version_folders
+from app.package.archive import META_FILE, Archive
+from app.package.importer import GenerationImporter
+from app.package.store import write_archive
+from app.package.version_folders import VersionFolders, unpack_fault
+from app.records import Artifact
+from tests.support.plugins import artifact_of, sha256
+
+FILES = {
+    "main.py": "from pathlib import Path\nhere = Path(__file__).parent\n",
+    "texts/deep/greeting.txt": "hello",
+    "empty.txt": "",
+}
+
+
+@pytest.fixture
+def artifacts(tmp_path):
+    return tmp_path / "artifacts"
+
+
+@pytest.fixture
+def folders(artifacts):
+    made = VersionFolders(artifacts)
+    yield made
+    made.close()
+
+
+def content_of(files, **options):
+    return Archive.verified(artifact_of(files, **options))
+
+
+def names_in(folder):
+    return [path.name for path in folder.iterdir()]
+
+
+def modes(folder):
+    return {
+        str(path.relative_to(folder)): stat.S_IMODE(path.stat().st_mode)
+        for path in [folder, *folder.rglob("*")]
+    }
+
+
+def test_it_holds_the_plugins_files_and_nobody_can_write_to_them(folders):
+    content = content_of(FILES)
+    folder = folders.make(content)
+    assert folder == folders.root / "sample" / content.digest
+    found = {str(p.relative_to(folder)): p.read_text() for p in folder.rglob("*") if p.is_file()}
+    assert found == FILES
+    assert modes(folder) == {
+        ".": 0o555,
+        "texts": 0o555,
+        "texts/deep": 0o555,
+        "main.py": 0o444,
+        "texts/deep/greeting.txt": 0o444,
+        "empty.txt": 0o444,
+    }
+
+
+def test_it_is_made_once_and_made_anew_where_a_file_was_cut(folders, caplog):
+    content = content_of(FILES)
+    folder = folders.make(content)
+    made = folder.stat().st_ino
+    assert folders.make(content).stat().st_ino == made
+    (folder / "main.py").chmod(0o644)
+    (folder / "main.py").write_text("")
+    assert folders.make(content) == folder
+    assert (folder / "main.py").read_text() == FILES["main.py"]
+    assert "is damaged, making it anew" in caplog.text
+    assert [path.name for path in folder.parent.iterdir()] == [content.digest]
+
+
+def make_often(artifacts, raw, barrier, wrong):
+    folders = VersionFolders(artifacts)
+    artifact = Artifact("sample", *raw)
+    barrier.wait(20)
+    folder = folders.take("_plugins.sample.g1", Archive.verified(artifact))
+    if {p.name for p in folder.iterdir()} != {"main.py", "texts", "empty.txt"}:
+        wrong.put(str(folder))
+
+
+def test_several_processes_may_want_it_at_once(artifacts):
+    context = multiprocessing.get_context("fork")
+    wrong, barrier = context.SimpleQueue(), context.Barrier(8)
+    artifact = artifact_of(FILES)
+    raw = (artifact.digest, artifact.sha256, artifact.archive)
+    processes = [
+        context.Process(target=make_often, args=(artifacts, raw, barrier, wrong)) for _ in range(8)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(30)
+        assert process.exitcode == 0
+    assert wrong.empty()
+    assert names_in(artifacts / "unpacked" / "sample") == [artifact.digest]
+
+
+# --- pruning -------------------------------------------------------------------------------
+
+
+def test_what_is_served_stays_until_its_generation_is_out_of_memory(folders, artifacts):
+    artifact = artifact_of(FILES)
+    archive = write_archive(artifact, artifacts)
+    importer = GenerationImporter(Archive.verified(artifact), 1, folders)
+    module = importer.import_entry()
+    folders.prune("sample")
+    archive.unlink()
+    other = VersionFolders(artifacts)
+    other.prune("sample")
+    assert (module.here / "empty.txt").exists()
+    importer.forget()
+    here = module.here
+    del module, importer
+    gc.collect()
+    folders.prune("sample")
+    assert not here.exists()
+    assert not here.parent.exists()
+
+
+def test_a_folder_whose_archive_is_kept_stays_though_nobody_uses_it(folders, artifacts):
+    old, new = artifact_of(FILES), artifact_of(FILES | {"empty.txt": "no more"})
+    for artifact in (old, new):
+        write_archive(artifact, artifacts)
+        folders.make(Archive.verified(artifact))
+    (artifacts / old.file_name).unlink()
+    folders.prune("sample")
+    assert names_in(folders.root / "sample") == [new.digest]
+
+
+def test_what_a_killed_process_left_behind_is_removed_with_the_next_pruning(folders, artifacts):
+    content = content_of(FILES)
+    folder = folders.make(content)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(version_folders, "_put", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            folders.make(content_of({"main.py": ""}))
+    assert len(names_in(folder.parent)) == 2
+    folders.prune("sample")
+    assert not folder.parent.exists()
+
+
+HOLDING = """
+import os, sys
+from pathlib import Path
+from app.package.archive import Archive
+from app.package.store import read_archive
+from app.package.version_folders import VersionFolders
+from app.records import Artifact
+artifacts, digest, sha256, fork = sys.argv[1:]
+raw = read_archive(Path(artifacts), f"sample-{digest}.pyz")
+folders = VersionFolders(Path(artifacts))
+folders.take("_plugins.sample.g1", Archive.verified(Artifact("sample", digest, sha256, raw)))
+if fork == "fork" and os.fork():
+    print("held", flush=True)
+    os._exit(0)
+if fork != "fork":
+    print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("who", ["itself", "fork"])
+def test_it_stays_while_another_process_or_its_forked_child_lives(folders, artifacts, who):
+    artifact = artifact_of(FILES)
+    archive = write_archive(artifact, artifacts)
+    arguments = [str(artifacts), artifact.digest, artifact.sha256, who]
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDING, *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout.readline() == "held\n"
+        archive.unlink()
+        folders.prune("sample")
+        assert (folders.root / "sample" / artifact.digest / "main.py").exists()
+        process.stdin.close()
+        assert process.stdout.read() == ""  # the child has ended, too
+    folders.prune("sample")
+    assert not (folders.root / "sample").exists()
+    assert names_in(folders.root / ".journals") == []
+
+
+def test_an_unprivileged_user_can_prune(open_path):
+    if os.geteuid() != 0:
+        pytest.skip("only root can become another user")
+    artifacts = open_path / "artifacts"
+    pid = os.fork()
+    if pid == 0:
+        try:
+            artifacts.mkdir()
+            artifacts.chmod(0o777)
+            os.setuid(65534)
+            folders = VersionFolders(artifacts)
+            folder = folders.make(content_of(FILES))
+            folders.prune("sample")
+            os._exit(1 if folder.exists() else 0)
+        finally:
+            os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+def test_many_generations_leave_a_short_journal(folders, monkeypatch):
+    monkeypatch.setattr(use_journal, "MAX_LINES", 10)
+    content = content_of(FILES)
+    kept = GenerationImporter(content, 0, folders)
+    for generation in range(1, 40):
+        GenerationImporter(content, generation, folders).forget()
+        gc.collect()
+    (journal,) = (folders.root / ".journals").iterdir()
+    assert len(journal.read_text().splitlines()) < 20
+    assert kept.name in use_journal.read_journal(journal)
+    assert os.environ[use_journal.VARIABLE] == str(journal)
+    kept.forget()
+
+
+# --- what cannot be unpacked ---------------------------------------------------------------
+
+
+def packed(names, size=1):
+    """Return an archive with files of any name, as nobody publishes it."""
+    buffer = io.BytesIO()
+    meta = {"entry": "main:new_plugin", "config": {}, "magic": "00"}
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr(META_FILE, json.dumps(meta))
+        for name in names:
+            file.writestr(zipfile.ZipInfo(name), b"x" * size)
+    raw = buffer.getvalue()
+    return Artifact("sample", "0" * 32, sha256(raw), raw)
+
+
+@pytest.mark.parametrize("name", ["../out", "/etc/passwd", "a/../../out", "a//b", "./a", ".."])
+def test_a_name_that_escapes_is_refused(name):
+    with pytest.raises(ArtifactError, match="expected one within a folder"):
+        Archive.verified(packed([name]))
+
+
+@pytest.mark.parametrize("names", [("a.txt", "A.txt"), ("dir/x", "Dir/y"), ("a", "A/b")])
+def test_names_that_differ_only_in_case_stay_in_memory_and_that_is_said(folders, caplog, names):
+    importer = GenerationImporter(Archive.verified(packed(names)), 1, folders)
+    assert importer.folder is None
+    assert "sample: it runs without a folder of its files" in caplog.text
+    assert "differ only in case" in caplog.text
+    importer.forget()
+
+
+def test_an_archive_that_unpacks_to_too_much_stays_in_memory_and_that_is_said(monkeypatch):
+    monkeypatch.setattr(version_folders, "MAX_UNPACKED_BYTES", 99)
+    assert unpack_fault(Archive.verified(packed(["a"], 99))) is None
+    assert "100 bytes, expected 99" in str(unpack_fault(Archive.verified(packed(["a"], 100))))
+
+
+def test_where_it_cannot_be_written_who_asks_is_told_and_goes_on_from_memory(artifacts):
+    artifacts.mkdir()
+    (artifacts / "unpacked").write_text("in the way")
+    told = []
+    importer = GenerationImporter(content_of(FILES), 1, VersionFolders(artifacts, told.append))
+    assert importer.import_entry().__file__.endswith(".pyz/main.py")
+    assert [type(error) for error in told] == [NotADirectoryError]
+    importer.forget()
+    with pytest.raises(ArtifactError, match="free space, or make the folder writable"):
+        VersionFolders(artifacts).make(content_of(FILES))
+    (artifacts / "unpacked").unlink()
+    importer = GenerationImporter(content_of(FILES), 1, VersionFolders(artifacts, told.append))
+    assert told[1:] == [None]
+    assert importer.folder is not None
+    importer.forget()
+
+
+# --- spawned processes ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_a_spawned_process_finds_the_package_and_runs_the_verified_code(folders, artifacts, method):
+    artifact = artifact_of(
+        {"main.py": "def answer(n):\n    from .deep import here\n    return [n, here]\n"}
+        | {"deep.py": "here = __file__"}
+    )
+    write_whole(artifacts / artifact.file_name, artifact.archive)
+    importer = GenerationImporter(Archive.verified(artifact), 7, folders)
+    main = importer.import_entry()
+    on_disk = importer.folder / "deep.py"
+    on_disk.chmod(0o644)
+    on_disk.write_text("1 / 0 #" + " " * 8)
+    with multiprocessing.get_context(method).Pool(1) as pool:
+        assert pool.apply(main.answer, (7,)) == [7, str(on_disk)]
+    importer.forget()
