@@ -97,7 +97,9 @@ class PluginManager:
         )
         self.rows = Repository(admin)
         """The rows, as the admin side reads them."""
-        self._trial = TrialRunner(url, plugins_dir=settings.plugins_dir)
+        self._trial = TrialRunner(
+            url, plugins_dir=settings.plugins_dir, artifacts_dir=settings.artifacts_dir
+        )
         self._publisher = Publisher(
             settings.plugins_dir,
             settings.artifacts_dir,

@@ -39,10 +39,10 @@ from typing import Any
 from app.admin import problems
 from app.database.pool import Database
 from app.errors import DatabaseUnavailableError, DiscoveryError, PluginError
-from app.files import write_whole
 from app.loading.context import make_context_factory
 from app.loading.guarded_calls import guarded
 from app.loading.loader import LoadedPlugin, load
+from app.package.store import write_archive
 from app.package.version_folders import VersionFolders
 from app.plugin import PluginContext, PluginMetadata
 from app.publishing.compiler import compile_plugin
@@ -112,9 +112,9 @@ def load_plugin(
     artifact = compile_plugin(source)
     with contextlib.ExitStack() as stack:
         temporary = stack.enter_context(tempfile.TemporaryDirectory(prefix="benana-test-"))
-        folders = VersionFolders(Path(temporary) / "artifacts")
+        folders = VersionFolders(Path(temporary))
         stack.callback(folders.close)
-        write_whole(folders.artifacts_dir / artifact.file_name, artifact.archive)
+        write_archive(artifact, Path(temporary))
         connect: Callable[[], AbstractContextManager[Any]] = _no_database
         if database_url:
             connect = stack.enter_context(

@@ -7,18 +7,16 @@ the folder is the one that the parent uses.
 import os
 from pathlib import Path
 
+from app.files import read_whole
 from app.package.archive import Archive
 from app.package.finder import finder
 from app.package.importer import GenerationImporter
-from app.package.store import read_archive
 from app.package.use_journal import VARIABLE, read_journal
 from app.package.version_folders import VersionFolders
-from app.records import Artifact, artifact_name
+from app.records import Artifact
 
 _JOURNAL = Path(os.environ.get(VARIABLE, ""))
 """The parent's; this process's own takes its place in the environment once it has one."""
-
-_FOLDERS = VersionFolders(_JOURNAL.parent.parent.parent)
 
 
 def install() -> None:
@@ -46,10 +44,13 @@ def _find(name: str) -> None:
             f"{name} is not found: the process that started this one has no folder for it",
             name=name,
         )
-    artifacts_dir = _FOLDERS.artifacts_dir
-    file_name = artifact_name(use.plugin, use.digest)
-    raw = read_archive(artifacts_dir, file_name)
-    if raw is None:
-        raise ImportError(f"{name} is not found: {artifacts_dir / file_name} is gone", name=name)
+    try:
+        raw = read_whole(Path(use.archive))
+    except OSError as error:
+        raise ImportError(
+            f"{name} is not found: its archive {use.archive} cannot be read ({error.strerror})",
+            name=name,
+        ) from None
     artifact = Artifact(use.plugin, use.digest, use.sha256, raw)
-    GenerationImporter(Archive.verified(artifact), name, _FOLDERS)
+    folders = VersionFolders(_JOURNAL.parents[2], archive=Path(use.archive))
+    GenerationImporter(Archive.verified(artifact), name, folders)

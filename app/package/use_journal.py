@@ -10,16 +10,15 @@ import contextlib
 import fcntl
 import json
 import os
-import tempfile
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 VARIABLE = "BENANA_USE_JOURNAL"
 """The environment variable by which a process that a plugin starts finds its parent's journal."""
 
-MAX_LINES = 10_000
-"""How many lines are written before those of folders that are given back are dropped."""
+SPARE_LINES = 100
+"""How many lines more than twice those that count a journal may have before it is written anew."""
 
 _DOOR = ".lock"
 _JOURNALS = ".journals"
@@ -27,12 +26,16 @@ _JOURNALS = ".journals"
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """One generation's use of a version: `name` is its package, `sha256` its archive's hash."""
+    """One generation's use of a version.
+
+    `name` is its package, `archive` the file with its archive and `sha256` that one's hash.
+    """
 
     name: str
-    plugin: str
-    digest: str
-    sha256: str
+    plugin: str = ""
+    digest: str = ""
+    sha256: str = ""
+    archive: str = ""
 
 
 class UseJournal:
@@ -45,7 +48,6 @@ class UseJournal:
             root: the folder of the unpacked versions.
         """
         self._folder = root / _JOURNALS
-        self._folder.mkdir(parents=True, exist_ok=True)
         self._uses: dict[str, Use] = {}
         self._lines = 0
         self._handle, self.path = self._begin()
@@ -61,8 +63,8 @@ class UseJournal:
         use = self._uses.pop(name, None)
         if use is None:
             return
-        if self._lines < MAX_LINES:
-            self._write(Use(name, "", "", ""))
+        if self._lines < 2 * len(self._uses) + SPARE_LINES:
+            self._write(Use(name))
         else:
             self._rewrite()
 
@@ -72,12 +74,19 @@ class UseJournal:
         self.path.unlink(missing_ok=True)
 
     def _begin(self) -> tuple[int, Path]:
-        handle, name = tempfile.mkstemp(dir=self._folder, prefix=f"{os.getpid()}-")
+        path = self._folder / f"{os.getpid()}-{os.urandom(8).hex()}"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
+        try:
+            handle = os.open(path, flags, 0o600)
+        except FileNotFoundError:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            handle = os.open(path, flags, 0o600)
         fcntl.flock(handle, fcntl.LOCK_EX)
-        return handle, Path(name)
+        return handle, path
 
     def _write(self, use: Use) -> None:
-        os.write(self._handle, json.dumps(asdict(use)).encode() + b"\n")
+        line = [use.name, use.plugin, use.digest, use.sha256, use.archive]
+        os.write(self._handle, json.dumps(line).encode() + b"\n")
         self._lines += 1
 
     def _rewrite(self) -> None:
@@ -129,7 +138,7 @@ def read_journal(path: Path) -> dict[str, Use]:
     """Return what a journal's process uses, by the generations' names; OSError if it is gone."""
     uses: dict[str, Use] = {}
     for line in path.read_bytes().splitlines():
-        use = Use(**json.loads(line))
+        use = Use(*json.loads(line))
         if use.digest:
             uses[use.name] = use
         else:

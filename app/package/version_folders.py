@@ -11,7 +11,6 @@ import os
 import shutil
 import stat
 import sys
-import tempfile
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -43,16 +42,23 @@ class VersionFolders:
     """
 
     def __init__(
-        self, artifacts_dir: Path, tell: Callable[[OSError | None], None] | None = None
+        self,
+        artifacts_dir: Path,
+        tell: Callable[[OSError | None], None] | None = None,
+        *,
+        archive: Path | None = None,
     ) -> None:
         """Make it; nothing is written yet.
 
         Args:
-            artifacts_dir: this host's archives; a spawned process finds its own there.
+            artifacts_dir: this host's archives, which say what is kept.
             tell: is told why a folder cannot be made, and None when one could be, by whoever
                 goes on without; without it `take` raises.
+            archive: where processes that a plugin spawns find its archive, if not there; for
+                the one archive of a trial.
         """
-        self.artifacts_dir = artifacts_dir
+        self._artifacts_dir = artifacts_dir
+        self._archive = archive
         self.root = artifacts_dir / UNPACKED
         self._tell = tell
         self._lock = threading.Lock()
@@ -89,7 +95,8 @@ class VersionFolders:
         if fault is not None:
             log.warning("%s: it runs without a folder of its files: %s", content.plugin, fault)
             return None
-        use = Use(name, content.plugin, content.digest, content.sha256)
+        archive = self._archive or self._archive_of(content.plugin, content.digest)
+        use = Use(name, content.plugin, content.digest, content.sha256, str(archive))
         try:
             with self._lock, using(self.root):
                 journal = self._current_journal()
@@ -165,8 +172,12 @@ class VersionFolders:
         folder = self.root / content.plugin / content.digest
         if _is_whole(folder, content):
             return folder
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        new = Path(tempfile.mkdtemp(dir=folder.parent, prefix=_NEW))
+        new = _unique(folder.parent, _NEW)
+        try:
+            new.mkdir()
+        except FileNotFoundError:
+            new.parent.mkdir(parents=True, exist_ok=True)
+            new.mkdir()
         try:
             _write(content, new)
             while not _put(new, folder):
@@ -181,10 +192,13 @@ class VersionFolders:
             raise
         return folder
 
+    def _archive_of(self, plugin: str, digest: str) -> Path:
+        return self._artifacts_dir / artifact_name(plugin, digest)
+
     def _without_archive(self, parent: Path) -> Iterator[Path]:
         with suppress(FileNotFoundError):
             for path in parent.iterdir():
-                if not (self.artifacts_dir / artifact_name(parent.name, path.name)).exists():
+                if not self._archive_of(parent.name, path.name).exists():
                     yield path
 
     def _error(self, content: Archive, error: OSError) -> ArtifactError:
@@ -212,23 +226,26 @@ def unpack_fault(content: Archive) -> str | None:
 
 def _write(content: Archive, folder: Path) -> None:
     """Write an archive's files into an empty folder, and make all of it read-only."""
+    root = f"{folder}/"
     made = {""}
     for path in content.files():
-        parts = path.split("/")[:-1]
-        for depth in range(1, len(parts) + 1):
-            inner = "/".join(parts[:depth])
-            if inner not in made:
-                made.add(inner)
-                (folder / inner).mkdir()
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        handle = os.open(folder / path, flags, 0o600)
-        with os.fdopen(handle, "wb", buffering=0) as file:
+        parent = path.rpartition("/")[0]
+        if parent not in made:
+            os.makedirs(root + parent, exist_ok=True)  # noqa: PTH103 - for each folder
+            while parent not in made:
+                made.add(parent)
+                parent = parent.rpartition("/")[0]
+        mode = 0o555 if content.is_executable(path) else 0o444
+        handle = os.open(root + path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        try:
             rest = memoryview(content.read(path))
             while rest:
-                rest = rest[file.write(rest) :]
-            os.fchmod(handle, 0o555 if content.is_executable(path) else 0o444)
+                rest = rest[os.write(handle, rest) :]
+            os.fchmod(handle, mode)  # whatever the umask is
+        finally:
+            os.close(handle)
     for inner in made:
-        (folder / inner).chmod(0o555)
+        os.chmod(root + inner, 0o555)  # noqa: PTH101, S103 - for each folder, for all to read
 
 
 def _is_whole(folder: Path, content: Archive) -> bool:
@@ -257,9 +274,14 @@ def _put(new: Path, folder: Path) -> bool:
 
 def _set_aside(path: Path) -> Path:
     """Take a folder's name away, and return the one that it has now."""
-    aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=_OLD))
+    aside = _unique(path.parent, _OLD)
     path.rename(aside)
     return aside
+
+
+def _unique(folder: Path, prefix: str) -> Path:
+    """Return a path that nobody else has: not even another container on the same disk."""
+    return folder / f"{prefix}{os.getpid()}-{os.urandom(8).hex()}"
 
 
 def _remove(path: Path) -> None:

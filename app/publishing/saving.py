@@ -7,9 +7,8 @@ from pathlib import Path
 
 from app.database.repository import Repository
 from app.errors import ArtifactError, DatabaseError, PluginError, SupersededError
-from app.package.archive import Archive
 from app.package.store import store_artifact
-from app.package.version_folders import VersionFolders, unpack_fault
+from app.package.version_folders import VersionFolders
 from app.publishing.attempt import PublishAttempt
 from app.publishing.quiet_period import SAVE_SECONDS
 from app.records import (
@@ -115,16 +114,10 @@ class Saver:
 
     @contextlib.contextmanager
     def _stored(self, artifact: Artifact) -> Iterator[Path]:
-        """Store an archive and give its path; where the block fails, it is not left behind.
-
-        It is unpacked, too: here while the quiet period goes on, and not by each worker.
-        """
+        """Store an archive and give its path; where the block fails, it is not left behind."""
         known = (self._artifacts_dir / artifact.file_name).exists()
         binary_path = store_artifact(artifact, self._artifacts_dir)
         try:
-            content = Archive.verified(artifact)
-            if unpack_fault(content) is None:  # else each worker says what it goes without
-                self._folders.make(content)
             yield binary_path
         except (PluginError, SupersededError, DatabaseError):
             if not known:  # should it be registered after all, it is fetched from the database

@@ -1,6 +1,7 @@
 """Compile a source and load it once, in a process that may die."""
 
 import json
+import logging
 import os
 import random
 import select
@@ -14,14 +15,18 @@ from pathlib import Path
 from typing import Any
 
 from app.errors import (
+    BenanaError,
     LoadError,
     SupersededError,
     TrialError,
 )
+from app.package.version_folders import VersionFolders
 from app.publishing.compiler import MAX_ARCHIVE_BYTES
 from app.publishing.parcel import memory_file, temporary_folder, write_parcel
 from app.publishing.trial_verdict import judge
 from app.records import Artifact, PluginSource, TrialReport
+
+log = logging.getLogger(__name__)
 
 TRIAL_SECONDS = 5.0
 COMPILE_SECONDS = 20.0
@@ -57,6 +62,7 @@ class TrialRunner:
         plugins_dir: Path | None = None,
         *,
         compile_seconds: float = COMPILE_SECONDS,
+        artifacts_dir: Path | None = None,
     ) -> None:
         """Make a runner.
 
@@ -66,7 +72,10 @@ class TrialRunner:
             plugins_dir: the plugins' root, which nothing is imported from; None for the folder
                 that a plugin's folder lies in.
             compile_seconds: the wall clock of the compiling before it.
+            artifacts_dir: where versions are unpacked for those who serve them; None to unpack
+                each for its trial only.
         """
+        self._artifacts_dir = artifacts_dir
         self._plugins_dir = plugins_dir
         self._database_url = database_url
         self._seconds = seconds
@@ -120,7 +129,11 @@ class TrialRunner:
             if end:
                 limits = self._compile_seconds, self._seconds
                 said = text.decode(errors="replace")
-                return judge(source, said, json.loads(end), archive, limits)
+                try:
+                    return judge(source, said, json.loads(end), archive, limits)
+                except BenanaError:
+                    self._drop_folder(source.name)
+                    raise
             if self._stopped:
                 raise SupersededError("the server stops")
             self._drop(process)  # it was killed, or hangs: that says nothing of the plugin
@@ -137,6 +150,14 @@ class TrialRunner:
         with self._lock:
             self._stopped = True
         self.close()
+
+    def _drop_folder(self, plugin: str) -> None:
+        """Remove the folder of a version that did not pass: nobody is to serve it."""
+        if self._artifacts_dir is not None:
+            try:
+                VersionFolders(self._artifacts_dir).prune(plugin)
+            except OSError as error:
+                log.warning("%s: old folders cannot be removed: %s", plugin, error)
 
     def _try(
         self, source: PluginSource, give_up: threading.Event
@@ -157,6 +178,7 @@ class TrialRunner:
                 "compile_seconds": self._compile_seconds,
                 "seconds": self._seconds,
                 "folder": folder,
+                "artifacts_dir": str(self._artifacts_dir or Path(folder) / "artifacts"),
                 "plugins_dir": str(self._plugins_dir or source.folder.parent),
                 "database_url": self._database_url,
             }

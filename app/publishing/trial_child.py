@@ -18,14 +18,13 @@ from typing import Any
 
 from app.database.trial_session import TrialSession
 from app.errors import CompileError, DatabaseUnavailableError, PluginError
-from app.files import write_whole
 from app.loading.context import make_context_factory
 from app.loading.guarded_calls import guarded
 from app.loading.loader import Steps, load
 from app.package.version_folders import VersionFolders
 from app.publishing.compiler import compile_plugin
 from app.publishing.import_guard import ImportGuard
-from app.publishing.parcel import read_parcel
+from app.publishing.parcel import read_parcel, seal
 from app.records import Artifact, Manifest, PluginSource
 from app.routing.conflicts import find_conflict
 
@@ -77,7 +76,12 @@ def warm_up() -> None:
     """Try a small plugin in this process, and keep the children's collections off its memory."""
     source = PluginSource("first", Path(), {"main.py": _FIRST_PLUGIN}, Manifest(), "0" * 32)
     with tempfile.TemporaryDirectory(prefix="benana-trial-") as folder:
-        request = {"database_url": "postgresql:///", "folder": folder, "seconds": 1.0}
+        request = {
+            "database_url": "postgresql:///",
+            "folder": folder,
+            "artifacts_dir": folder,
+            "seconds": 1.0,
+        }
         answer = _try(compile_plugin(source), request, Steps())
     if "metadata" not in answer:
         raise RuntimeError(f"the first trial failed: {answer}")
@@ -131,9 +135,10 @@ def _compile_and_try(
         source = read_parcel(file)
     try:
         artifact = compile_plugin(source, steps.compiles)
-        # Closed before the plugin's own code runs: what it does cannot change the archive.
+        # Sealed before the plugin's own code runs: what it does cannot change the archive.
         with os.fdopen(archive, "wb") as file:
             file.write(artifact.archive)
+            sealed = seal(file, Path(request["folder"]) / artifact.file_name)
     except PluginError as error:
         return {"error": error.as_record()}
     except MemoryError:
@@ -145,7 +150,7 @@ def _compile_and_try(
     os.write(compiled, b"!")
     os.close(compiled)
     _limit_cpu(request["seconds"])
-    return _try(artifact, request, steps, versioned)
+    return _try(artifact, request, steps, versioned, sealed)
 
 
 def _limit(seconds: float) -> None:
@@ -173,15 +178,18 @@ def _lower(kind: int, amount: int) -> None:
 
 
 def _try(
-    artifact: Artifact, request: dict[str, Any], steps: Steps, versioned: bool = False
+    artifact: Artifact,
+    request: dict[str, Any],
+    steps: Steps,
+    versioned: bool = False,
+    archive: Path | None = None,
 ) -> dict[str, Any]:
     url = request["database_url"]
     session = TrialSession(url, request["seconds"]) if url else None
     lend = session.connection if session else _no_database
-    folder = Path(request["folder"])
-    make_context = make_context_factory(folder / "data", lambda _: lend, trial=True)
-    folders = VersionFolders(folder / "artifacts")
-    write_whole(folders.artifacts_dir / artifact.file_name, artifact.archive)
+    data = Path(request["folder"]) / "data"
+    make_context = make_context_factory(data, lambda _: lend, trial=True)
+    folders = VersionFolders(Path(request["artifacts_dir"]), archive=archive)
     try:
         loaded = load(artifact, make_context, steps=steps, versioned=versioned, folders=folders)
         places = {r.template: r.place for r in loaded.routes if r.place is not None}
@@ -204,6 +212,7 @@ def _try(
     except DatabaseUnavailableError as error:
         return {"unavailable": str(error)}
     finally:
+        folders.close()
         if session:
             session.close()
     metadata = loaded.metadata

@@ -217,7 +217,7 @@ def test_an_unprivileged_user_can_prune(open_path):
 
 
 def test_many_generations_leave_a_short_journal(folders, monkeypatch):
-    monkeypatch.setattr(use_journal, "MAX_LINES", 10)
+    monkeypatch.setattr(use_journal, "SPARE_LINES", 10)
     content = content_of(FILES)
     kept = GenerationImporter(content, 0, folders)
     for generation in range(1, 40):
