@@ -49,6 +49,8 @@ class PluginSource:
     """A plugin's folder, read once: `files` maps relative POSIX paths to bytes.
 
     `digest` is 32 hexadecimal digits over all paths and bytes: the identity of the source.
+    `executable` are the paths that may be run as programs; they are no part of the identity,
+    because not every file system has such a mark.
     """
 
     name: str
@@ -56,6 +58,7 @@ class PluginSource:
     files: Mapping[str, bytes]
     manifest: Manifest
     digest: str
+    executable: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,14 +85,17 @@ def pack_archive(source: PluginSource, pycs: Mapping[str, bytes]) -> bytes:
     with zipfile.ZipFile(buffer, "w") as packed:
         _add(packed, META_FILE, json.dumps(meta).encode())
         for path in sorted(source.files):
-            _add(packed, path, source.files[path])
+            _add(packed, path, source.files[path], executable=path in source.executable)
             if path in pycs:
                 _add(packed, f"{path}c", pycs[path])
     return buffer.getvalue()
 
 
-def _add(packed: zipfile.ZipFile, path: str, raw: bytes) -> None:
-    packed.writestr(zipfile.ZipInfo(path, _EPOCH), raw)
+def _add(packed: zipfile.ZipFile, path: str, raw: bytes, *, executable: bool = False) -> None:
+    info = zipfile.ZipInfo(path, _EPOCH)
+    if executable:
+        info.external_attr = 0o755 << 16
+    packed.writestr(info, raw)
 
 
 class Archive:

@@ -184,7 +184,9 @@ class VersionFolders:
                 if _is_whole(folder, content):  # another process was as fast
                     _remove(new)
                     break
-                log.warning("%s: %s is damaged, making it anew", content.plugin, folder)
+                log.warning(
+                    "%s: %s is not as it was published, making it anew", content.plugin, folder
+                )
                 _remove(_set_aside(folder))
         except OSError:
             with suppress(OSError):
@@ -249,12 +251,19 @@ def _write(content: Archive, folder: Path) -> None:
 
 
 def _is_whole(folder: Path, content: Archive) -> bool:
-    """Tell whether a folder has all files in their sizes: a power failure may have cut them."""
+    """Tell whether a folder has all files in their sizes: a power failure may have cut them.
+
+    And whether those that are programs can be run, which may be all that a new archive changes.
+    """
     prefix = f"{folder}/"
     try:
         for path in content.files():
             found = os.lstat(prefix + path)
-            if not stat.S_ISREG(found.st_mode) or found.st_size != content.size_of(path):
+            if (
+                not stat.S_ISREG(found.st_mode)
+                or found.st_size != content.size_of(path)
+                or bool(found.st_mode & 0o111) != content.is_executable(path)
+            ):
                 return False
     except (FileNotFoundError, NotADirectoryError):
         return False

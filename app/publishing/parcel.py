@@ -69,6 +69,7 @@ def write_parcel(source: PluginSource, file: IO[bytes]) -> None:
             "folder": str(source.folder),
             "digest": source.digest,
             "manifest": asdict(source.manifest),
+            "executable": sorted(source.executable),
             "files": [(path, len(raw)) for path, raw in source.files.items()],
         }
     ).encode()
@@ -88,4 +89,5 @@ def read_parcel(file: IO[bytes]) -> PluginSource:
         {path: file.read(size) for path, size in head["files"]},
         Manifest(**head["manifest"]),
         head["digest"],
+        frozenset(head["executable"]),
     )

@@ -2,20 +2,26 @@
 
 import gc
 import importlib
+import importlib.machinery
+import importlib.resources
 import importlib.util
 import inspect
 import linecache
 import pickle
+import pkgutil
 import sys
 import threading
 import traceback
 import typing
 import weakref
+from pathlib import Path
 
+import jinja2
 import pytest
 
 from app.package.archive import Archive, source_label
 from app.package.importer import GenerationImporter
+from app.package.version_folders import VersionFolders
 from app.records import Artifact
 from tests.support.memory import collected
 from tests.support.plugins import artifact_of
@@ -296,6 +302,143 @@ def test_a_traceback_after_the_generation_was_forgotten_shows_its_line_still(pac
         main.f()
     except ValueError as error:
         assert "# the old line" in "".join(traceback.format_exception(error))  # noqa: PT017
+
+
+# --- a generation with a folder -----------------------------------------------------------
+
+
+@pytest.fixture
+def unpacked(tmp_path):
+    """Make generations whose files are unpacked, and import their entry."""
+    made = []
+
+    def make(files, *, generation=1):
+        folders = VersionFolders(tmp_path)
+        content = Archive.verified(artifact_of(files))
+        made.append(GenerationImporter(content, generation, folders))
+        return made[-1], made[-1].import_entry()
+
+    yield make
+    for generation in made:
+        generation.forget()
+
+
+FOLDER = {
+    "main.py": """\
+        from pathlib import Path
+        from . import pkg, bare
+        def f(): raise ValueError  # here
+        """,
+    "pkg/__init__.py": "from . import inner",
+    "pkg/inner.py": "",
+    "bare/deep/below.py": "",
+    "bare/text.txt": "text",
+    "pkg/templates/page.txt": "{{ 7 * 6 }}",
+}
+
+
+def test_a_module_with_a_folder_has_the_paths_of_its_files(unpacked):
+    made, main = unpacked(FOLDER)
+    assert main.__file__ == str(made.folder / "main.py")
+    assert main.f.__code__.co_filename == main.__file__
+    assert main.__spec__.origin == main.__file__
+    assert main.pkg.__path__ == [str(made.folder / "pkg")]
+    assert sys.modules[made.name].__path__ == [str(made.folder)]
+    assert main.bare.__path__ == [str(made.folder / "bare")]
+    assert made.place_of(main.__file__, 3) == ("main.py", 3)
+
+
+def test_a_library_finds_files_modules_and_templates_in_the_folder(unpacked):
+    made, main = unpacked(FOLDER)
+    files = importlib.resources.files
+    assert str(files(made.name)) == str(made.folder)
+    assert (made.folder / "bare" / "text.txt") == files(main.bare) / "text.txt"
+    with importlib.resources.as_file(files(main.pkg) / "templates") as folder:
+        assert (folder / "page.txt").read_text() == "{{ 7 * 6 }}"
+    assert pkgutil.get_data(main.__name__, "bare/text.txt") == b"text"
+    found = [(m.name, m.ispkg) for m in pkgutil.iter_modules(sys.modules[made.name].__path__)]
+    assert found == [("main", False), ("pkg", True)]
+    walked = pkgutil.walk_packages(main.pkg.__path__, f"{main.pkg.__name__}.")
+    assert [module.name for module in walked] == [f"{made.name}.pkg.inner"]
+    for loader in (
+        jinja2.PackageLoader(f"{made.name}.pkg"),
+        jinja2.FileSystemLoader(made.folder / "pkg" / "templates"),
+    ):
+        environment = jinja2.Environment(loader=loader, autoescape=True)
+        assert environment.get_template("page.txt").render() == "42"
+        assert environment.list_templates() == ["page.txt"]
+
+
+def test_a_traceback_and_inspect_show_the_lines_of_the_folder(unpacked):
+    _, main = unpacked(FOLDER)
+    linecache.clearcache()
+    with pytest.raises(ValueError, match="^$") as caught:
+        main.f()
+    assert "# here" in "".join(traceback.format_exception(caught.value))
+    assert inspect.getsource(main.f).startswith("def f()")
+
+
+def test_what_somebody_puts_into_the_folder_is_not_run(unpacked):
+    made, _ = unpacked(FOLDER)
+    made.folder.chmod(0o755)
+    (made.folder / "added.py").write_text("1 / 0")
+    (made.folder / "pkg" / "inner.py").chmod(0o644)
+    (made.folder / "pkg" / "inner.py").write_text("1 / 0")
+    with pytest.raises(ModuleNotFoundError):
+        importlib.import_module(".added", made.name)
+    importlib.reload(sys.modules[f"{made.name}.pkg.inner"])
+
+
+def test_after_forgetting_nothing_of_the_folder_is_left_in_the_import_system(unpacked):
+    made, main = unpacked(FOLDER)
+    list(pkgutil.iter_modules(main.pkg.__path__))
+    assert importlib.util.find_spec(".missing", made.name) is None
+    inspect.getsource(main.f)
+    made.forget()
+    assert names_left() == []
+    for table in (linecache.cache, sys.path_importer_cache):
+        assert not [key for key in table if str(key).startswith(str(made.folder))]
+
+
+def test_a_forgotten_generation_with_a_folder_is_collected_whole(tmp_path):
+    made = GenerationImporter(Archive.verified(artifact_of(WHOLE)), 1, VersionFolders(tmp_path))
+    main = made.import_entry()
+    references = [weakref.ref(item) for item in (main, main.Point, main.inner.Inner, made)]
+    made.forget()
+    del main, made
+    assert [reference for reference in references if not collected(reference)] == []
+
+
+SUFFIX = importlib.machinery.EXTENSION_SUFFIXES[0]
+
+
+@pytest.fixture(scope="session")
+def compiled():
+    """Return a compiled module of Python's own, under the name that it wants."""
+    path = importlib.util.find_spec("_queue").origin
+    if not path or not path.endswith(".so"):
+        pytest.skip("this Python has its modules built in")
+    return Path(path).read_bytes()
+
+
+def test_a_compiled_module_beside_the_code_is_imported(unpacked, package, compiled):
+    files = {"main.py": "from . import _queue\nx = _queue.SimpleQueue", f"_queue{SUFFIX}": compiled}
+    made, main = unpacked(files)
+    assert main._queue.__file__ == str(made.folder / f"_queue{SUFFIX}")
+    made.forget()
+    assert names_left() == []
+    with pytest.raises(ImportError, match="loaded from a folder, and this host has none"):
+        package(files).import_entry()
+
+
+def test_a_compiled_module_that_was_changed_on_disk_is_not_run(unpacked, compiled):
+    files = {"main.py": "", f"_queue{SUFFIX}": compiled}
+    made, _ = unpacked(files)
+    path = made.folder / f"_queue{SUFFIX}"
+    path.chmod(0o755)
+    path.write_bytes(compiled[:-1] + b"x")
+    with pytest.raises(ImportError, match="is not what was published"):
+        importlib.import_module("._queue", made.name)
 
 
 # --- resources -----------------------------------------------------------------------------

@@ -19,6 +19,9 @@ from app.package.archive import META_FILE, Archive
 from app.package.importer import GenerationImporter
 from app.package.store import write_archive
 from app.package.version_folders import VersionFolders, unpack_fault
+from app.publishing.compiler import compile_plugin
+from app.publishing.discovery import read_source
+from app.publishing.parcel import memory_file, read_parcel, write_parcel
 from app.records import Artifact
 from tests.support.plugins import artifact_of, sha256
 
@@ -81,7 +84,7 @@ def test_it_is_made_once_and_made_anew_where_a_file_was_cut(folders, caplog):
     (folder / "main.py").write_text("")
     assert folders.make(content) == folder
     assert (folder / "main.py").read_text() == FILES["main.py"]
-    assert "is damaged, making it anew" in caplog.text
+    assert "is not as it was published, making it anew" in caplog.text
     assert [path.name for path in folder.parent.iterdir()] == [content.digest]
 
 
@@ -109,6 +112,17 @@ def test_several_processes_may_want_it_at_once(artifacts):
         assert process.exitcode == 0
     assert wrong.empty()
     assert names_in(artifacts / "unpacked" / "sample") == [artifact.digest]
+
+
+def test_what_could_be_run_can_be_run(folders, read_plugin, plugins_root):
+    read_plugin({"main.py": "", "bin/tool": "#!/bin/sh\necho run\n"})
+    (plugins_root / "sample" / "bin" / "tool").chmod(0o755)
+    with memory_file("parcel") as parcel:  # on its way through a trial
+        write_parcel(read_source(plugins_root, plugins_root / "sample", "sample"), parcel)
+        source = read_parcel(parcel)
+    folder = folders.make(Archive.verified(compile_plugin(source)))
+    assert modes(folder) == {".": 0o555, "main.py": 0o444, "bin": 0o555, "bin/tool": 0o555}
+    assert subprocess.check_output([folder / "bin" / "tool"]) == b"run\n"
 
 
 # --- pruning -------------------------------------------------------------------------------
@@ -161,6 +175,9 @@ from pathlib import Path
 from app.package.archive import Archive
 from app.package.store import read_archive
 from app.package.version_folders import VersionFolders
+from app.publishing.compiler import compile_plugin
+from app.publishing.discovery import read_source
+from app.publishing.parcel import memory_file, read_parcel, write_parcel
 from app.records import Artifact
 artifacts, digest, sha256, fork = sys.argv[1:]
 raw = read_archive(Path(artifacts), f"sample-{digest}.pyz")
