@@ -18,6 +18,7 @@ from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any
 
+from app.errors import ArtifactError
 from app.package.archive import Archive
 from app.package.finder import ROOT, finder, forget_attribute
 from app.package.version_folders import VersionFolders
@@ -60,18 +61,17 @@ class GenerationImporter(importlib.abc.InspectLoader, zipimport.zipimporter):  #
             generation = f"{ROOT}.{content.plugin}.g{generation}"
         self.name = finder.claim(generation, self)
         self.folder = None
-        try:
-            if folders is not None:
+        if folders is not None:
+            try:
                 self.folder = folders.take(self.name, content)
-        finally:
-            plugins = None
-            if self.folder is not None:
-                self.root = f"{self.folder}/"
-                plugins = str(self.folder.parent.parent)
-            finder.settle(self, plugins)
-            if folders is not None:
-                # Whoever still refers to it may still read its files.
-                weakref.finalize(self, folders.give_back, self.name).atexit = False
+            except ArtifactError:
+                finder.release(self.name)
+                raise
+            # Whoever still refers to it may still read its files.
+            weakref.finalize(self, folders.give_back, self.name).atexit = False
+        if self.folder is not None:
+            self.root = f"{self.folder}/"
+        finder.settle(self, str(self.folder.parent.parent) if self.folder else None)
         self.archive = self.root.removesuffix("/")
 
     def import_entry(self) -> ModuleType:

@@ -5,11 +5,8 @@ bytecode: code comes from the verified archive. It is made beside its final name
 place whole, so that several processes may want it at once; it is read-only.
 """
 
-import errno
 import logging
 import os
-import shutil
-import stat
 import sys
 import threading
 from collections import deque
@@ -20,6 +17,17 @@ from pathlib import Path
 from app.errors import ArtifactError
 from app.package import spawned
 from app.package.archive import Archive
+from app.package.unpacking import (
+    NEW,
+    OLD,
+    is_whole,
+    put_in_place,
+    remove_folder,
+    set_aside,
+    unique_path,
+    unpack_fault,
+    write_files,
+)
 from app.package.use_journal import VARIABLE, Use, UseJournal, pruning, used_versions, using
 from app.records import artifact_name
 
@@ -27,11 +35,6 @@ log = logging.getLogger(__name__)
 
 UNPACKED = "unpacked"
 """The folder of the unpacked versions, in the artifacts folder."""
-
-MAX_UNPACKED_BYTES = 256 * 1024 * 1024
-"""What a source may hold is far less; an archive of another make may be a bomb."""
-
-_NEW, _OLD = ".new-", ".old-"
 
 
 class VersionFolders:
@@ -138,12 +141,12 @@ class VersionFolders:
                 return
             used = used_versions(self.root)
             for path in self._without_archive(parent):
-                if path.name.startswith((_NEW, _OLD)):
+                if path.name.startswith((NEW, OLD)):
                     left.append(path)  # of a process that was killed at it
                 elif (plugin, path.name) not in used:
-                    left.append(_set_aside(path))
+                    left.append(set_aside(path))
         for path in left:
-            _remove(path)
+            remove_folder(path)
         with suppress(OSError):
             parent.rmdir()  # unless there are others
 
@@ -170,27 +173,27 @@ class VersionFolders:
 
     def _make(self, content: Archive) -> Path:
         folder = self.root / content.plugin / content.digest
-        if _is_whole(folder, content):
+        if is_whole(folder, content):
             return folder
-        new = _unique(folder.parent, _NEW)
+        new = unique_path(folder.parent, NEW)
         try:
             new.mkdir()
         except FileNotFoundError:
             new.parent.mkdir(parents=True, exist_ok=True)
             new.mkdir()
         try:
-            _write(content, new)
-            while not _put(new, folder):
-                if _is_whole(folder, content):  # another process was as fast
-                    _remove(new)
+            write_files(content, new)
+            while not put_in_place(new, folder):
+                if is_whole(folder, content):  # another process was as fast
+                    remove_folder(new)
                     break
                 log.warning(
                     "%s: %s is not as it was published, making it anew", content.plugin, folder
                 )
-                _remove(_set_aside(folder))
+                remove_folder(set_aside(folder))
         except OSError:
             with suppress(OSError):
-                _remove(new)
+                remove_folder(new)
             raise
         return folder
 
@@ -210,93 +213,3 @@ class VersionFolders:
             "space, or make the folder writable",
             outside=True,
         )
-
-
-def unpack_fault(content: Archive) -> str | None:
-    """Return why an archive cannot be unpacked on every host alike, None if it can."""
-    if content.size > MAX_UNPACKED_BYTES:
-        return f"they have {content.size:,} bytes, expected {MAX_UNPACKED_BYTES:,} at most"
-    seen: dict[str, str] = {}
-    for path in content.files():
-        while path:
-            known = seen.setdefault(path.casefold(), path)
-            if known != path:
-                return f"{min(known, path)} and {max(known, path)} differ only in case"
-            path = path.rpartition("/")[0]
-    return None
-
-
-def _write(content: Archive, folder: Path) -> None:
-    """Write an archive's files into an empty folder, and make all of it read-only."""
-    root = f"{folder}/"
-    made = {""}
-    for path in content.files():
-        parent = path.rpartition("/")[0]
-        if parent not in made:
-            os.makedirs(root + parent, exist_ok=True)  # noqa: PTH103 - for each folder
-            while parent not in made:
-                made.add(parent)
-                parent = parent.rpartition("/")[0]
-        mode = 0o555 if content.is_executable(path) else 0o444
-        handle = os.open(root + path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-        try:
-            rest = memoryview(content.read(path))
-            while rest:
-                rest = rest[os.write(handle, rest) :]
-            os.fchmod(handle, mode)  # whatever the umask is
-        finally:
-            os.close(handle)
-    for inner in made:
-        os.chmod(root + inner, 0o555)  # noqa: PTH101, S103 - for each folder, for all to read
-
-
-def _is_whole(folder: Path, content: Archive) -> bool:
-    """Tell whether a folder has all files in their sizes: a power failure may have cut them.
-
-    And whether those that are programs can be run, which may be all that a new archive changes.
-    """
-    prefix = f"{folder}/"
-    try:
-        for path in content.files():
-            found = os.lstat(prefix + path)
-            if (
-                not stat.S_ISREG(found.st_mode)
-                or found.st_size != content.size_of(path)
-                or bool(found.st_mode & 0o111) != content.is_executable(path)
-            ):
-                return False
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    return True
-
-
-def _put(new: Path, folder: Path) -> bool:
-    """Give a new folder its name; False if that is in use."""
-    try:
-        new.rename(folder)
-    except OSError as error:
-        if error.errno in {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR}:
-            return False
-        raise
-    return True
-
-
-def _set_aside(path: Path) -> Path:
-    """Take a folder's name away, and return the one that it has now."""
-    aside = _unique(path.parent, _OLD)
-    path.rename(aside)
-    return aside
-
-
-def _unique(folder: Path, prefix: str) -> Path:
-    """Return a path that nobody else has: not even another container on the same disk."""
-    return folder / f"{prefix}{os.getpid()}-{os.urandom(8).hex()}"
-
-
-def _remove(path: Path) -> None:
-    """Remove a read-only folder, also as an unprivileged user."""
-    path.chmod(0o700)
-    for folder, inner, _ in os.walk(path):
-        for name in inner:
-            os.chmod(os.path.join(folder, name), 0o700)  # noqa: PTH101, PTH118
-    shutil.rmtree(path)

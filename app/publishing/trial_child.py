@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from app.database.trial_session import TrialSession
-from app.errors import CompileError, DatabaseUnavailableError, PluginError
+from app.errors import ArtifactError, CompileError, DatabaseUnavailableError, PluginError
 from app.loading.context import make_context_factory
 from app.loading.guarded_calls import guarded
 from app.loading.loader import Steps, load
@@ -191,7 +191,12 @@ def _try(
     make_context = make_context_factory(data, lambda _: lend, trial=True)
     folders = VersionFolders(Path(request["artifacts_dir"]), archive=archive)
     try:
-        loaded = load(artifact, make_context, steps=steps, versioned=versioned, folders=folders)
+        try:
+            loaded = load(artifact, make_context, steps=steps, versioned=versioned, folders=folders)
+        except ArtifactError:
+            # It can be tried all the same; who stores the archive says what is wrong with the disk.
+            folders = VersionFolders(Path(request["folder"]), archive=archive)
+            loaded = load(artifact, make_context, steps=steps, versioned=versioned, folders=folders)
         places = {r.template: r.place for r in loaded.routes if r.place is not None}
         templates = [route.template for route in loaded.routes]
         conflict = find_conflict(artifact.plugin, templates, {}, places)

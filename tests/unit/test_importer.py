@@ -372,7 +372,7 @@ def test_a_library_finds_files_modules_and_templates_in_the_folder(unpacked):
 def test_a_traceback_and_inspect_show_the_lines_of_the_folder(unpacked):
     _, main = unpacked(FOLDER)
     linecache.clearcache()
-    with pytest.raises(ValueError, match="^$") as caught:
+    with pytest.raises(ValueError, match=r"^$") as caught:
         main.f()
     assert "# here" in "".join(traceback.format_exception(caught.value))
     assert inspect.getsource(main.f).startswith("def f()")

@@ -14,11 +14,12 @@ import pytest
 
 from app.errors import ArtifactError
 from app.files import write_whole
-from app.package import use_journal, version_folders
+from app.package import unpacking, use_journal, version_folders
 from app.package.archive import META_FILE, Archive
 from app.package.importer import GenerationImporter
 from app.package.store import write_archive
-from app.package.version_folders import VersionFolders, unpack_fault
+from app.package.unpacking import unpack_fault
+from app.package.version_folders import VersionFolders
 from app.publishing.compiler import compile_plugin
 from app.publishing.discovery import read_source
 from app.publishing.parcel import memory_file, read_parcel, write_parcel
@@ -161,7 +162,7 @@ def test_what_a_killed_process_left_behind_is_removed_with_the_next_pruning(fold
     content = content_of(FILES)
     folder = folders.make(content)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(version_folders, "_put", lambda *_: 1 / 0)
+        patch.setattr(version_folders, "put_in_place", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             folders.make(content_of({"main.py": ""}))
     assert len(names_in(folder.parent)) == 2
@@ -278,7 +279,7 @@ def test_names_that_differ_only_in_case_stay_in_memory_and_that_is_said(folders,
 
 
 def test_an_archive_that_unpacks_to_too_much_stays_in_memory_and_that_is_said(monkeypatch):
-    monkeypatch.setattr(version_folders, "MAX_UNPACKED_BYTES", 99)
+    monkeypatch.setattr(unpacking, "MAX_UNPACKED_BYTES", 99)
     assert unpack_fault(Archive.verified(packed(["a"], 99))) is None
     assert "100 bytes, expected 99" in str(unpack_fault(Archive.verified(packed(["a"], 100))))
 
@@ -293,10 +294,13 @@ def test_where_it_cannot_be_written_who_asks_is_told_and_goes_on_from_memory(art
     importer.forget()
     with pytest.raises(ArtifactError, match="free space, or make the folder writable"):
         VersionFolders(artifacts).make(content_of(FILES))
+    with pytest.raises(ArtifactError, match="free space, or make the folder writable"):
+        GenerationImporter(content_of(FILES), 1, VersionFolders(artifacts))
     (artifacts / "unpacked").unlink()
     importer = GenerationImporter(content_of(FILES), 1, VersionFolders(artifacts, told.append))
     assert told[1:] == [None]
     assert importer.folder is not None
+    assert importer.name == "_plugins.sample.g1", "a name that was claimed in vain is free again"
     importer.forget()
 
 
