@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.server import Answer, Server
+from app.database.publication import KEPT_VERSIONS
+from tests.support.server import Answer, MakeServer, Server
 from tests.support.waiting import wait_until
 
 PLUGIN = """
@@ -145,3 +146,31 @@ def test_a_request_ends_with_the_files_that_it_began_with(server: Server, tmp_pa
         (tmp_path / "hold").unlink()
         assert held.result(10).json["says"] == "old"
     server.wait_says("held", "new")
+
+
+def test_folders_go_with_their_archives_and_what_was_refused_leaves_none(server: Server) -> None:
+    def kept(pattern: str) -> set[str]:
+        return {path.stem.rpartition("-")[2] for path in server.artifacts.glob(pattern)}
+
+    for edit in range(KEPT_VERSIONS + 3):
+        server.write("often", PLUGIN.format(name="often", code=f"def answer(): return {edit}"))
+        server.wait_everywhere("/often", lambda a, n=edit: a.json.get("says") == n)  # type: ignore[misc]
+    server.write("often", "1 / 0")
+    wait_until(lambda: (server.plugin("often") or {}).get("error"))
+    wait_until(lambda: kept("often-*.pyz") == kept("unpacked/often/*"))
+    assert len(kept("often-*.pyz")) == KEPT_VERSIONS
+    assert "cannot be removed" not in server.log()
+
+
+def test_without_a_place_for_folders_plugins_run_from_memory_and_the_log_says_so(
+    make_server: MakeServer,
+) -> None:
+    server = make_server()
+    server.artifacts.mkdir(parents=True)
+    (server.artifacts / "unpacked").touch()
+    server.start()
+    assert "plugins run from memory, and find no files beside their code" in server.log()
+    (server.artifacts / "unpacked").unlink()
+    add(server, "beside", BESIDE, {"texts/greeting.txt": "hello"})
+    assert wait_for_edit(server, "beside", 0) == [["hello"] * 3] * 2
+    wait_until(lambda: server.log().count("can be written again") == 2)
