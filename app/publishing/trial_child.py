@@ -20,6 +20,7 @@ from app.database.trial_session import TrialSession
 from app.errors import ArtifactError, CompileError, DatabaseUnavailableError, PluginError
 from app.loading.context import make_context_factory
 from app.loading.guarded_calls import guarded
+from app.loading.load_process import in_load_thread, prepare_process
 from app.loading.loader import Steps, load
 from app.package.version_folders import VersionFolders
 from app.publishing.compiler import compile_plugin
@@ -82,7 +83,8 @@ def warm_up() -> None:
             "artifacts_dir": folder,
             "seconds": 1.0,
         }
-        answer = _try(compile_plugin(source), request, Steps())
+        artifact = compile_plugin(source)
+        answer = in_load_thread(lambda: _try(artifact, request, Steps()))
     if "metadata" not in answer:
         raise RuntimeError(f"the first trial failed: {answer}")
     gc.collect()
@@ -112,6 +114,7 @@ def run_child(
         null = os.open(os.devnull, os.O_RDWR)
         for standard in (0, 1, 2):
             os.dup2(null, standard)
+        prepare_process()
         logging.disable()
         faulthandler.enable(file=report)
         faulthandler.register(signal.SIGUSR1, file=report, all_threads=True)
@@ -150,7 +153,7 @@ def _compile_and_try(
     os.write(compiled, b"!")
     os.close(compiled)
     _limit_cpu(request["seconds"])
-    return _try(artifact, request, steps, versioned, sealed)
+    return in_load_thread(lambda: _try(artifact, request, steps, versioned, sealed))
 
 
 def _limit(seconds: float) -> None:

@@ -20,6 +20,7 @@ from app.errors import (
 )
 from app.loading.callers import Surroundings
 from app.loading.context import MakeContext
+from app.loading.load_process import LOAD_THREAD
 from app.loading.loader import LoadedPlugin, load
 from app.package.store import read_archive, write_archive
 from app.package.version_folders import VersionFolders
@@ -143,7 +144,7 @@ class LoadQueue:
     def _begin(self, job: _Job) -> None:
         if self._jobs is None:
             self._jobs = queue.SimpleQueue()
-            start_thread("benana-loader", self._work, self._jobs)
+            start_thread(LOAD_THREAD, self._work, self._jobs)
         self._jobs.put(job)
 
     def _discard_result(self, done: "Future[LoadResult]") -> None:

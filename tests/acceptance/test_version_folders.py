@@ -97,6 +97,18 @@ def add(server: Server, name: str, code: str, files: dict[str, str]) -> None:
     server.write(name, PLUGIN.format(name=name, code=code))
 
 
+PARSES = """
+import argparse
+import sys
+import threading
+OPTIONS = argparse.ArgumentParser().parse_args()
+THREAD, READ = threading.current_thread().name, sys.stdin.read()
+
+def answer():
+    return [THREAD, READ]
+"""
+
+
 CASES: list[tuple[str, str, dict[str, str], object]] = [
     ("beside", BESIDE, {"texts/greeting.txt": "hello"}, ["hello"] * 3),
     (
@@ -106,6 +118,7 @@ CASES: list[tuple[str, str, dict[str, str], object]] = [
         [1, 2],
     ),
     ("flasked", FLASK, {"templates/page.txt": "for {{ who }}"}, "for you"),
+    ("parses", PARSES, {}, ["benana-loader", ""]),
     ("spawns", SPAWNS, {"arithmetic.py": "def square(n):\n    return n * n\n"}, [49, 49]),
 ]
 

@@ -367,3 +367,35 @@ def test_where_versions_cannot_be_unpacked_a_trial_has_a_folder_of_its_own(tmp_p
         runner.run(source_of({"main.py": READS + PLUGIN, "text.txt": "one"}))
     finally:
         runner.stop()
+
+
+# --- a trial is like a worker --------------------------------------------------------------
+
+LIKE = """
+import argparse, sys, threading
+argparse.ArgumentParser().parse_args()
+assert sys.argv == ["benana"], sys.argv
+assert threading.current_thread().name == "benana-loader"
+assert sys.stdin.read() == ""
+"""
+
+
+def test_a_trial_has_the_thread_the_arguments_and_the_input_of_a_worker(
+    runner: TrialRunner,
+) -> None:
+    runner.run(source_of({"main.py": LIKE + PLUGIN}))
+
+
+@pytest.mark.parametrize(
+    ("code", "advice"),
+    [
+        ("import signal\nsignal.signal(signal.SIGUSR2, print)\n", "the signals are the server's"),
+        ("import asyncio\nasyncio.get_event_loop()\n", "asyncio.new_event_loop"),
+    ],
+)
+def test_what_needs_the_main_thread_is_refused_with_what_to_write_instead(
+    runner: TrialRunner, code: str, advice: str
+) -> None:
+    with pytest.raises(LoadError, match=advice) as caught:
+        runner.run(source_of({"main.py": code + PLUGIN}))
+    assert (caught.value.file, caught.value.line) == ("main.py", 2)
