@@ -4,6 +4,7 @@ import errno
 import os
 import shutil
 import stat
+import time
 from pathlib import Path
 
 from app.package.archive import Archive
@@ -51,6 +52,17 @@ def write_files(content: Archive, folder: Path) -> None:
             os.close(handle)
     for inner in made:
         os.chmod(root + inner, 0o555)  # noqa: PTH101, S103 - for each folder, for all to read
+
+
+def is_recent(folder: Path) -> bool:
+    """Tell whether a folder was put in its place since this machine started.
+
+    It was whole then, and no power failure has cut what was not on the disk yet.
+    """
+    try:
+        return os.lstat(folder).st_ctime > time.time() - time.monotonic()
+    except FileNotFoundError:
+        return False
 
 
 def is_whole(folder: Path, content: Archive) -> bool:

@@ -20,6 +20,7 @@ from app.package.archive import Archive
 from app.package.unpacking import (
     NEW,
     OLD,
+    is_recent,
     is_whole,
     put_in_place,
     remove_folder,
@@ -50,6 +51,7 @@ class VersionFolders:
         tell: Callable[[OSError | None], None] | None = None,
         *,
         archive: Path | None = None,
+        thorough: bool = False,
     ) -> None:
         """Make it; nothing is written yet.
 
@@ -59,9 +61,12 @@ class VersionFolders:
                 goes on without; without it `take` raises.
             archive: where processes that a plugin spawns find its archive, if not there; for
                 the one archive of a trial.
+            thorough: whether `take` looks at each file of a folder that is there, whatever its
+                age; else only where a power failure may have cut some.
         """
         self._artifacts_dir = artifacts_dir
         self._archive = archive
+        self._thorough = thorough
         self.root = artifacts_dir / UNPACKED
         self._tell = tell
         self._lock = threading.Lock()
@@ -77,7 +82,7 @@ class VersionFolders:
         """
         try:
             with using(self.root):
-                return self._make(content)
+                return self._make(content, thorough=True)
         except OSError as error:
             raise self._error(content, error) from None
 
@@ -105,7 +110,7 @@ class VersionFolders:
                 journal = self._current_journal()
                 journal.add(use)
                 try:
-                    folder = self._make(content)
+                    folder = self._make(content, thorough=self._thorough)
                 except OSError:
                     journal.remove(name)
                     raise
@@ -171,9 +176,9 @@ class VersionFolders:
         while self._gone and self._journal is not None and self._journal.pid == os.getpid():
             self._journal.remove(self._gone.popleft())
 
-    def _make(self, content: Archive) -> Path:
+    def _make(self, content: Archive, *, thorough: bool) -> Path:
         folder = self.root / content.plugin / content.digest
-        if is_whole(folder, content):
+        if (not thorough and is_recent(folder)) or is_whole(folder, content):
             return folder
         new = unique_path(folder.parent, NEW)
         try:

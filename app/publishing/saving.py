@@ -126,6 +126,9 @@ class Saver:
 
     def _drop_archives(self, plugin: str, file_names: Iterable[str]) -> None:
         """Remove archives, and the folders of those and earlier ones that nobody uses any more."""
+        file_names = list(file_names)
+        if not file_names:
+            return
         for file_name in file_names:
             try:
                 (self._artifacts_dir / file_name).unlink(missing_ok=True)

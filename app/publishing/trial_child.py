@@ -192,7 +192,7 @@ def _try(
     lend = session.connection if session else _no_database
     data = Path(request["folder"]) / "data"
     make_context = make_context_factory(data, lambda _: lend, trial=True)
-    folders = VersionFolders(Path(request["artifacts_dir"]), archive=archive)
+    folders = VersionFolders(Path(request["artifacts_dir"]), archive=archive, thorough=True)
     try:
         try:
             loaded = load(artifact, make_context, steps=steps, versioned=versioned, folders=folders)

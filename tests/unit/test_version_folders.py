@@ -89,6 +89,20 @@ def test_it_is_made_once_and_made_anew_where_a_file_was_cut(folders, caplog):
     assert [path.name for path in folder.parent.iterdir()] == [content.digest]
 
 
+def test_a_worker_looks_at_each_file_only_where_the_power_may_have_failed_since(
+    folders, artifacts, monkeypatch
+):
+    content = content_of(FILES)
+    folder = folders.make(content)
+    (folder / "main.py").chmod(0o644)
+    (folder / "main.py").write_text("")
+    folders.take("_plugins.sample.g1", content)
+    assert (folder / "main.py").read_text() == ""
+    monkeypatch.setattr(unpacking.time, "monotonic", lambda: 0.0)  # it starts just now
+    folders.take("_plugins.sample.g1", content)
+    assert (folder / "main.py").read_text() == FILES["main.py"]
+
+
 def make_often(artifacts, raw, barrier, wrong):
     folders = VersionFolders(artifacts)
     artifact = Artifact("sample", *raw)
