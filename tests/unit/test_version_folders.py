@@ -98,7 +98,7 @@ def test_a_worker_looks_at_each_file_only_where_the_power_may_have_failed_since(
     (folder / "main.py").write_text("")
     folders.take("_plugins.sample.g1", content)
     assert (folder / "main.py").read_text() == ""
-    monkeypatch.setattr(unpacking.time, "monotonic", lambda: 0.0)  # it starts just now
+    monkeypatch.setattr("app.package.unpacking.time.monotonic", lambda: 0.0)  # it starts just now
     folders.take("_plugins.sample.g1", content)
     assert (folder / "main.py").read_text() == FILES["main.py"]
 
