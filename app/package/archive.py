@@ -8,6 +8,7 @@ import importlib.util
 import io
 import json
 import marshal
+import re
 import zipfile
 from collections.abc import Mapping, Sequence
 from importlib.machinery import EXTENSION_SUFFIXES
@@ -27,6 +28,9 @@ _UNCHECKED_HASH = (0b01).to_bytes(4, "little")
 """The flags of a pyc that is never compared with a source file (PEP 552)."""
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)
+
+_ESCAPING = re.compile(r"(?:^|/)\.{0,2}(?:/|$)")
+"""A name that leads out of its folder, or has a part that is no name."""
 
 
 def source_label(plugin: str, digest: str) -> str:
@@ -107,8 +111,9 @@ class Archive:
         self._infos = {info.filename: info for info in self._zip.infolist()}
         self._names = frozenset(self._infos)
         for name in self._names:
-            if not {"", ".", ".."}.isdisjoint(name.split("/")):
+            if _ESCAPING.search(name):
                 raise ValueError(f"it names the file {name!r}, expected one within a folder")
+        self._files = [n for n in self._names if n != META_FILE and not n.endswith(".pyc")]
         meta = json.loads(self._zip.read(META_FILE))
         self.plugin = artifact.plugin
         self.digest = artifact.digest
@@ -153,14 +158,14 @@ class Archive:
         """Return a file's bytes; KeyError if there is none."""
         return self._zip.read(path)
 
-    def files(self) -> list[str]:
+    def files(self) -> Sequence[str]:
         """Return the paths of the plugin's own files."""
-        return [name for name in self._names if not name.endswith((META_FILE, ".pyc"))]
+        return self._files
 
     @property
     def size(self) -> int:
         """How many bytes the plugin's own files have together."""
-        return sum(self._infos[path].file_size for path in self.files())
+        return sum(self._infos[path].file_size for path in self._files)
 
     def size_of(self, path: str) -> int:
         """Return how many bytes a file has; KeyError if there is none."""
@@ -205,5 +210,5 @@ class Archive:
     def root(self) -> Traversable:
         """Return the archive's root folder, for `importlib.resources`."""
         own = zipfile.ZipFile(io.BytesIO(self._data))
-        own.filelist = [i for i in own.filelist if not i.filename.endswith((META_FILE, ".pyc"))]
+        own.filelist = [own.getinfo(name) for name in self._files]
         return cast(Traversable, zipfile.Path(own))

@@ -16,6 +16,10 @@ NEW, OLD = ".new-", ".old-"
 """How folders are called before they have their name, and after."""
 
 
+class UnfitError(Exception):
+    """An archive is none that can be unpacked on every host alike; its text says why."""
+
+
 def unpack_fault(content: Archive) -> str | None:
     """Return why an archive cannot be unpacked on every host alike, None if it can."""
     if content.size > MAX_UNPACKED_BYTES:
@@ -41,7 +45,7 @@ def write_files(content: Archive, folder: Path) -> None:
             while parent not in made:
                 made.add(parent)
                 parent = parent.rpartition("/")[0]
-        mode = 0o555 if content.is_executable(path) else 0o444
+        mode = _mode_of(path, content)
         handle = os.open(root + path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
         try:
             rest = memoryview(content.read(path))
@@ -52,6 +56,10 @@ def write_files(content: Archive, folder: Path) -> None:
             os.close(handle)
     for inner in made:
         os.chmod(root + inner, 0o555)  # noqa: PTH101, S103 - for each folder, for all to read
+
+
+def _mode_of(path: str, content: Archive) -> int:
+    return 0o555 if content.is_executable(path) else 0o444
 
 
 def is_recent(folder: Path) -> bool:
@@ -68,18 +76,16 @@ def is_recent(folder: Path) -> bool:
 def is_whole(folder: Path, content: Archive) -> bool:
     """Tell whether a folder has all files in their sizes: a power failure may have cut them.
 
-    And whether those that are programs can be run, which may be all that a new archive changes.
+    Which of them can be run as programs is set anew: it may be all that a new archive changes.
     """
     prefix = f"{folder}/"
     try:
         for path in content.files():
             found = os.lstat(prefix + path)
-            if (
-                not stat.S_ISREG(found.st_mode)
-                or found.st_size != content.size_of(path)
-                or bool(found.st_mode & 0o111) != content.is_executable(path)
-            ):
+            if not stat.S_ISREG(found.st_mode) or found.st_size != content.size_of(path):
                 return False
+            if bool(found.st_mode & 0o111) != content.is_executable(path):
+                os.chmod(prefix + path, _mode_of(path, content))  # noqa: PTH101 - for each file
     except (FileNotFoundError, NotADirectoryError):
         return False
     return True

@@ -1,7 +1,6 @@
 """Compile a source and load it once, in a process that may die."""
 
 import json
-import logging
 import os
 import random
 import select
@@ -25,8 +24,6 @@ from app.publishing.compiler import MAX_ARCHIVE_BYTES
 from app.publishing.parcel import memory_file, temporary_folder, write_parcel
 from app.publishing.trial_verdict import judge
 from app.records import Artifact, PluginSource, TrialReport
-
-log = logging.getLogger(__name__)
 
 TRIAL_SECONDS = 5.0
 COMPILE_SECONDS = 20.0
@@ -132,7 +129,9 @@ class TrialRunner:
                 try:
                     return judge(source, said, json.loads(end), archive, limits)
                 except BenanaError:
-                    self._drop_folder(source.name)
+                    if self._artifacts_dir is not None:
+                        # The folder of a version that did not pass: nobody is to serve it.
+                        VersionFolders(self._artifacts_dir).tidy(source.name)
                     raise
             if self._stopped:
                 raise SupersededError("the server stops")
@@ -150,14 +149,6 @@ class TrialRunner:
         with self._lock:
             self._stopped = True
         self.close()
-
-    def _drop_folder(self, plugin: str) -> None:
-        """Remove the folder of a version that did not pass: nobody is to serve it."""
-        if self._artifacts_dir is not None:
-            try:
-                VersionFolders(self._artifacts_dir).prune(plugin)
-            except OSError as error:
-                log.warning("%s: old folders cannot be removed: %s", plugin, error)
 
     def _try(
         self, source: PluginSource, give_up: threading.Event

@@ -135,6 +135,10 @@ class LoadQueue:
         if job is not None:
             job.done.add_done_callback(self._discard_result)
 
+    def tidy(self, plugin: str) -> None:
+        """Remove the folders of a plugin's versions that are not kept, and that nobody uses."""
+        self._folders.tidy(plugin)
+
     def close(self) -> None:
         """Let the thread end after what it is at; the next load starts another."""
         if self._jobs is not None:

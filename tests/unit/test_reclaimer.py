@@ -38,6 +38,7 @@ class Generation:
     """A disposable that records its end."""
 
     def __init__(self, label="one-g1", on_dispose=lambda: None, key="none"):
+        self.name = label.partition("-")[0]
         self.label = label
         self.key = key
         self.loaded_at = time.monotonic()
@@ -427,6 +428,7 @@ class Plugin:
     """A plugin that records whether it is used before its start or after its end."""
 
     def __init__(self, number, misuse):
+        self.name = "one"
         self.label = f"one-g{number}"
         self.key = ""
         self.loaded_at = time.monotonic()
