@@ -117,7 +117,7 @@ class PluginManager:
             lambda: self._running.crew,
         )
         self._reclaimer = Reclaimer(
-            app.running, settings.drain_seconds, lambda plugin: self._loading.tidy(plugin)
+            app.running, settings.drain_seconds, lambda label: self._loading.tidy(label)
         )
         live = LivePlugins(app, self._reclaimer)
         self._files = HostFiles(settings.artifacts_dir, needed=settings.watch)

@@ -9,6 +9,7 @@ import io
 import json
 import marshal
 import re
+import struct
 import zipfile
 from collections.abc import Mapping, Sequence
 from importlib.machinery import EXTENSION_SUFFIXES
@@ -23,6 +24,10 @@ META_FILE = ".benana.json"
 """The archive's own description; no file of a plugin can have this hidden name."""
 
 PYC_HEADER_BYTES = 16
+
+LOCAL_HEADER = struct.Struct("<4s22xHH")
+"""What stands before a file in a zip: a mark, and the lengths of the name and of the extra field
+that follow (APPNOTE.TXT of PKWARE, 4.3.7)."""
 
 _UNCHECKED_HASH = (0b01).to_bytes(4, "little")
 """The flags of a pyc that is never compared with a source file (PEP 552)."""
@@ -156,7 +161,16 @@ class Archive:
 
     def read(self, path: str) -> bytes:
         """Return a file's bytes; KeyError if there is none."""
-        return self._zip.read(path)
+        info = self._infos[path]
+        head = self._data[info.header_offset : info.header_offset + LOCAL_HEADER.size]
+        plain = info.compress_type == zipfile.ZIP_STORED and not info.flag_bits & 1
+        if not plain or len(head) < LOCAL_HEADER.size:
+            return self._zip.read(info)
+        # As they are: `zipfile` takes 80 µs a file, for checks that the hash has made already.
+        mark, name, extra = LOCAL_HEADER.unpack(head)
+        start = info.header_offset + LOCAL_HEADER.size + name + extra
+        raw = self._data[start : start + info.file_size]
+        return raw if mark == b"PK\3\4" and len(raw) == info.file_size else self._zip.read(info)
 
     def files(self) -> Sequence[str]:
         """Return the paths of the plugin's own files."""

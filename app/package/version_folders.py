@@ -23,6 +23,7 @@ from app.package.unpacking import (
     UnfitError,
     is_recent,
     is_whole,
+    newest_folder,
     put_in_place,
     remove_folder,
     set_aside,
@@ -37,6 +38,9 @@ log = logging.getLogger(__name__)
 
 UNPACKED = "unpacked"
 """The folder of the unpacked versions, in the artifacts folder."""
+
+MANY_FILES = 5
+"""From so many on, a version shares with the one before what is the same in both."""
 
 
 class VersionFolders:
@@ -185,7 +189,8 @@ class VersionFolders:
             new.parent.mkdir(parents=True, exist_ok=True)
             new.mkdir()
         try:
-            write_files(content, new)
+            many = len(content.files()) >= MANY_FILES
+            write_files(content, new, newest_folder(folder.parent) if many else None)
             while not put_in_place(new, folder):
                 if is_whole(folder, content):  # another process was as fast
                     remove_folder(new)

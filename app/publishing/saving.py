@@ -109,7 +109,7 @@ class Saver:
             pruned = publication.prune_versions(source.name)
             if not attempt.outlast_quiet_period():
                 raise SupersededError("the source changed while it was tried")
-        # Their folders go when a worker has cleaned up what it served of them.
+        # Their folders go when what a worker served of them is out of its memory.
         self._drop_archives(artifact_name(source.name, digest) for digest in pruned)
         return saved
 

@@ -22,10 +22,6 @@ class Disposable(Protocol):
     """A loaded generation, as seen from its end."""
 
     @property
-    def name(self) -> str:
-        """Its plugin's name."""
-
-    @property
     def label(self) -> str:
         """The generation's name in log lines and thread names."""
 
@@ -68,14 +64,14 @@ class Reclaimer(OwnThread):
         self,
         running: RunningRequests,
         drain_seconds: float = DRAIN_SECONDS,
-        tidy: Callable[[str], None] = lambda _plugin: None,
+        tidy: Callable[[str], None] = lambda _label: None,
     ) -> None:
         """Make it; call `start` for its thread.
 
         Args:
             running: the requests that run.
             drain_seconds: how long a generation waits for its last request, at most.
-            tidy: is called with a plugin's name after a cleanup: files may have become free.
+            tidy: is told the label of each generation that has gone from memory.
         """
         super().__init__("benana-cleanup")
         self._tidy = tidy
@@ -134,27 +130,22 @@ class Reclaimer(OwnThread):
                     self._wake.wait(POLL_SECONDS)
                 items = list(self._retired)
             try:
-                finished = self._clean_up(items)
+                self._clean_up(items)
                 del items  # or this thread would keep the generations that it has cleaned up
-                self._leaks.look()
-                for plugin in finished:
-                    self._tidy(plugin)
+                for label in self._leaks.look():
+                    self._tidy(label)
             except Exception:
                 # A fault of ours must not end the thread: no plugin would be cleaned up any more.
                 log.exception("cleaning up failed")
 
-    def _clean_up(self, items: list[_Retired]) -> set[str]:
-        """Go on with each as far as it can come now; return the plugins of those that are done."""
+    def _clean_up(self, items: list[_Retired]) -> None:
         in_use = self._running.in_use()
         now = time.monotonic()
-        finished: set[str] = set()
         for item in items:
             if self._is_finished(item, in_use, now):
                 with self._wake:
                     self._retired.remove(item)
                 self._leaks.add(item.generation.label, item.traces, item.generation.loaded_at)
-                finished.add(item.generation.name)
-        return finished
 
     def _is_finished(self, item: _Retired, in_use: InUse, now: float) -> bool:
         if item.thread is None:

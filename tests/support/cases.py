@@ -50,13 +50,15 @@ def edit_case(server: Server, name: str, number: int) -> None:
     path.write_text(edited(path.read_text(), number))
 
 
-def wait_for_edit(server: Server, name: str, number: int) -> list[Any]:
+def wait_for_edit(
+    server: Server, name: str, number: int, seconds: float = SERVED_SECONDS
+) -> list[Any]:
     """Wait until every worker serves an edit, and return the answer of each."""
 
     def is_served(answer: Answer) -> bool:
         return answer.status == 200 and bool(answer.json["edit"] == number)
 
-    server.wait_everywhere(f"/{name}", is_served, SERVED_SECONDS)
+    server.wait_everywhere(f"/{name}", is_served, seconds)
     answers = [found.json["answer"] for found in server.ask_all(f"/{name}").values()]
     assert len(answers) == int(server.environment["WEB_CONCURRENCY"])
     return answers

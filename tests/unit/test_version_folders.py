@@ -111,6 +111,23 @@ def test_a_worker_looks_at_each_file_only_where_the_power_may_have_failed_since(
     assert (folder / "main.py").read_text() == FILES["main.py"]
 
 
+def test_versions_share_the_files_that_are_the_same_in_both_and_no_others(folders):
+    many = {f"data/{number}.txt": f"text {number}" for number in range(8)} | {"main.py": ""}
+    old = made(folders, content_of(many))
+    (old / "data" / "7.txt").chmod(0o555)  # another mark than it is to have
+    new = made(folders, content_of(many | {"data/0.txt": "TEXT 0", "data/8.txt": "more"}))
+
+    def is_shared(path):
+        return (old / path).stat().st_ino == (new / path).stat().st_ino
+
+    assert [n for n in range(8) if is_shared(f"data/{n}.txt")] == [1, 2, 3, 4, 5, 6]
+    assert (old / "data" / "0.txt").read_text() == "text 0"
+    assert (new / "data" / "0.txt").read_text() == "TEXT 0"
+    assert modes(new)["data/7.txt"] == 0o444
+    folders.prune("sample")
+    assert not old.exists()
+
+
 def make_often(artifacts, raw, barrier, wrong):
     folders = VersionFolders(artifacts)
     artifact = Artifact("sample", *raw)
