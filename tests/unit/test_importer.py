@@ -370,6 +370,14 @@ def test_a_library_finds_files_modules_and_templates_in_the_folder(unpacked):
         assert environment.list_templates() == ["page.txt"]
 
 
+def test_a_folder_of_the_plugin_on_the_path_of_all_finds_nothing(unpacked, monkeypatch):
+    made, main = unpacked({"main.py": "from .vendor import shapes", "vendor/shapes.py": ""})
+    monkeypatch.syspath_prepend(made.folder / "vendor")
+    with pytest.raises(ModuleNotFoundError):
+        importlib.import_module("shapes")
+    assert main.shapes.__name__ == f"{made.name}.vendor.shapes"
+
+
 def test_a_traceback_and_inspect_show_the_lines_of_the_folder(unpacked):
     _, main = unpacked(FOLDER)
     linecache.clearcache()
