@@ -106,12 +106,12 @@ def serve(control: socket.socket) -> None:
                     selector.register(child.compiled, selectors.EVENT_READ, child)
             _reap(children)
             spare.reap()
+            if children:
+                spare.want()
             running = [child.pid for child in children.values() if child.end is None]
             _report(children, selector, alone=end_orphans([*running, spare.pid]))
             _stop_late(children)
-            if children:
-                spare.want()
-            else:
+            if not children:
                 spare.make_when_due(begin)
 
 
