@@ -10,7 +10,7 @@ import os
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -47,7 +47,7 @@ class VersionFolders:
     """The unpacked versions of a host, as one process uses them.
 
     `take` gives a generation its folder, `give_back` tells that it is gone; `prune` removes the
-    folders whose archives are gone, unless a process uses them. Safe to use from several threads.
+    folders that are not kept, unless a process uses them. Safe to use from several threads.
     """
 
     def __init__(
@@ -57,6 +57,7 @@ class VersionFolders:
         *,
         archive: Path | None = None,
         thorough: bool = False,
+        keep: int | None = None,
     ) -> None:
         """Make it; nothing is written yet.
 
@@ -68,10 +69,13 @@ class VersionFolders:
                 the one archive of a trial.
             thorough: whether `take` looks at each file of a folder that is there, whatever its
                 age; else only where a power failure may have cut some.
+            keep: how many versions of a plugin `prune` leaves beside those in use: on a host that
+                does not publish, nobody else removes an archive. None for all that have one.
         """
         self._artifacts_dir = artifacts_dir
         self._archive = archive
         self._thorough = thorough
+        self._keep = keep
         self.root = artifacts_dir / UNPACKED
         self._tell = tell
         self._lock = threading.Lock()
@@ -120,7 +124,10 @@ class VersionFolders:
         self._gone.append(name)
 
     def prune(self, plugin: str) -> None:
-        """Remove the folders of a plugin whose archives are gone, as far as nobody uses them.
+        """Remove the folders of a plugin that are not kept, as far as nobody uses them.
+
+        Those are the ones whose archives are gone, and those beyond the number that is kept, with
+        their archives: they come from the database again, should they be set back to.
 
         What is in use now, or while others begin to use some, goes with a later call.
 
@@ -128,7 +135,7 @@ class VersionFolders:
             OSError: one cannot be removed.
         """
         parent = self.root / plugin
-        if not any(self._without_archive(parent)):
+        if not self._not_kept(parent):
             return
         with self._lock, using(self.root):
             self._note_gone()
@@ -137,10 +144,11 @@ class VersionFolders:
             if not alone:
                 return
             used = used_versions(self.root)
-            for path in self._without_archive(parent):
+            for path in self._not_kept(parent):
                 if path.name.startswith((NEW, OLD)):
                     left.append(path)  # of a process that was killed at it
                 elif (plugin, path.name) not in used:
+                    self._archive_of(plugin, path.name).unlink(missing_ok=True)
                     left.append(set_aside(path))
         for path in left:
             remove_folder(path)
@@ -208,11 +216,18 @@ class VersionFolders:
     def _archive_of(self, plugin: str, digest: str) -> Path:
         return self._artifacts_dir / artifact_name(plugin, digest)
 
-    def _without_archive(self, parent: Path) -> Iterator[Path]:
+    def _not_kept(self, parent: Path) -> list[Path]:
         with suppress(FileNotFoundError):
+            whole: list[Path] = []
+            others: list[Path] = []
             for path in parent.iterdir():
-                if not self._archive_of(parent.name, path.name).exists():
-                    yield path
+                has_archive = self._archive_of(parent.name, path.name).exists()
+                (whole if has_archive else others).append(path)
+            if self._keep is not None and len(whole) > self._keep:
+                whole.sort(key=lambda path: path.lstat().st_ctime, reverse=True)
+                others += whole[self._keep :]
+            return others
+        return []
 
     def _error(self, content: Archive, error: OSError) -> ArtifactError:
         return ArtifactError(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from app.database.publication import KEPT_VERSIONS
 from app.database.repository import Repository
 from app.errors import (
     ArtifactError,
@@ -87,7 +88,7 @@ class LoadQueue:
         self._crashed = CrashedLoads(artifacts_dir)
         self._make_context = make_context
         self._artifacts_dir = artifacts_dir
-        self._folders = VersionFolders(artifacts_dir, self._tell_of_folders)
+        self._folders = VersionFolders(artifacts_dir, self._tell_of_folders, keep=KEPT_VERSIONS)
         self._on_late = on_late
         self._discard = discard
         self._late: dict[str, _Job] = {}

@@ -197,6 +197,21 @@ def test_a_folder_whose_archive_is_kept_stays_though_nobody_uses_it(folders, art
     assert names_in(folders.root / "sample") == [new.digest]
 
 
+def test_a_host_that_publishes_nothing_keeps_the_newest_versions_and_those_in_use(artifacts):
+    folders = VersionFolders(artifacts, keep=3)
+    versions = [artifact_of(FILES | {"empty.txt": str(number)}) for number in range(6)]
+    for number, artifact in enumerate(versions):
+        write_archive(artifact, artifacts)
+        folders.take(f"_plugins.sample.g{number}", Archive.verified(artifact))
+        if number != 1:
+            folders.give_back(f"_plugins.sample.g{number}")
+    folders.prune("sample")
+    kept = {versions[number] for number in (1, 3, 4, 5)}
+    assert set(names_in(folders.root / "sample")) == {artifact.digest for artifact in kept}
+    assert {path.name for path in artifacts.glob("*.pyz")} == {a.file_name for a in kept}
+    folders.close()
+
+
 def test_what_a_killed_process_left_behind_is_removed_with_the_next_pruning(folders, artifacts):
     content = content_of(FILES)
     folder = made(folders, content)
