@@ -56,7 +56,9 @@ def _as_load_error(
             text += f"; write 'from . import {error.name}': a plugin's own modules are relative"
         elif not error.name.startswith("_plugins."):
             text += "; install it into the server's environment"
-    text += _advice(said)
+    advice = _advice(said)
+    if advice:
+        text = f"{text.rstrip('.')}; {advice}"
     return LoadError(
         plugin,
         text,
@@ -79,7 +81,7 @@ _ADVICE = {
 
 
 def _advice(said: str) -> str:
-    return next((f"; {text}" for begin, text in _ADVICE.items() if said.startswith(begin)), "")
+    return next((text for begin, text in _ADVICE.items() if said.startswith(begin)), "")
 
 
 def _safe(function: Callable[[Any], str], item: Any) -> str:

@@ -389,8 +389,11 @@ def test_a_trial_has_the_thread_the_arguments_and_the_input_of_a_worker(
 @pytest.mark.parametrize(
     ("code", "advice"),
     [
-        ("import signal\nsignal.signal(signal.SIGUSR2, print)\n", "the signals are the server's"),
-        ("import asyncio\nasyncio.get_event_loop()\n", "asyncio.new_event_loop"),
+        (
+            "import signal\nsignal.signal(signal.SIGUSR2, print)\n",
+            "interpreter; the signals are the server's",
+        ),
+        ("import asyncio\nasyncio.get_event_loop()\n", r"'benana-loader'; .*new_event_loop"),
     ],
 )
 def test_what_needs_the_main_thread_is_refused_with_what_to_write_instead(
