@@ -154,9 +154,11 @@ def unique_path(folder: Path, prefix: str) -> Path:
 
 
 def remove_folder(path: Path) -> None:
-    """Remove a read-only folder, also as an unprivileged user."""
-    path.chmod(0o700)
-    for folder, inner, _ in os.walk(path):
-        for name in inner:
-            os.chmod(os.path.join(folder, name), 0o700)  # noqa: PTH101, PTH118
-    shutil.rmtree(path)
+    """Remove a read-only folder, also as an unprivileged user, and while others remove it, too."""
+    while os.path.lexists(path):
+        with suppress(FileNotFoundError):  # another process was faster with a part of it
+            path.chmod(0o700)
+            for folder, inner, _ in os.walk(path):
+                for name in inner:
+                    os.chmod(os.path.join(folder, name), 0o700)  # noqa: PTH101, PTH118
+            shutil.rmtree(path)

@@ -8,7 +8,9 @@ import os
 import stat
 import subprocess
 import sys
+import threading
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -267,6 +269,21 @@ def test_it_stays_while_another_process_or_its_forked_child_lives(folders, artif
     folders.prune("sample")
     assert not (folders.root / "sample").exists()
     assert names_in(folders.root / ".journals") == []
+
+
+def test_several_may_remove_one_folder(folders):
+    many = {f"data/{number}.txt": "" for number in range(100)} | {"main.py": ""}
+    folder = made(folders, content_of(many))
+    barrier = threading.Barrier(4)
+
+    def remove():
+        barrier.wait(10)
+        unpacking.remove_folder(folder)
+
+    with ThreadPoolExecutor(4) as pool:
+        for done in [pool.submit(remove) for _ in range(4)]:
+            done.result(30)
+    assert not folder.exists()
 
 
 def test_an_unprivileged_user_can_prune(open_path):
