@@ -20,6 +20,7 @@ from app import logs
 from app.database.urls import parse_url
 from app.errors import BenanaError, SettingsError
 from app.listeners import address_of, address_text, url_of
+from app.loading.load_process import prepare_process
 from app.postgres.server import EmbeddedPostgres
 from app.server import create_app
 from app.serving.crashes import CrashedLoads
@@ -145,6 +146,7 @@ def post_worker_init(worker: Any) -> None:
     if faults:
         log.error("%s", sentence(faults))
         return
+    prepare_process()
     settings = read_settings(worker.cfg)
     listening = tuple(address_of(listener) for listener in worker.sockets)
     app = create_app(replace(settings, listening=listening))

@@ -19,7 +19,7 @@ from app.fleet import Fleet
 from app.health import Health, HealthReport
 from app.loading.callers import Surroundings
 from app.loading.context import make_context_factory
-from app.package.importer import generations_alive
+from app.package.finder import generations_alive
 from app.postgres.server import EmbeddedPostgres
 from app.publishing.publisher import Publisher
 from app.publishing.refusals import Refusals
@@ -100,7 +100,10 @@ class PluginManager:
         self.rows = Repository(admin)
         """The rows, as the admin side reads them."""
         self._trial = TrialRunner(
-            url, plugins_dir=settings.plugins_dir, memory_mb=settings.trial_memory_mb
+            url,
+            plugins_dir=settings.plugins_dir,
+            memory_mb=settings.trial_memory_mb,
+            artifacts_dir=settings.artifacts_dir,
         )
         self._publisher = Publisher(
             settings.plugins_dir,
@@ -118,7 +121,12 @@ class PluginManager:
             self._host_conditions,
             lambda: self._running.crew,
         )
-        self._reclaimer = Reclaimer(app.running, settings.drain_seconds, self._conditions)
+        self._reclaimer = Reclaimer(
+            app.running,
+            settings.drain_seconds,
+            self._conditions,
+            lambda plugin: self._loading.tidy(plugin),
+        )
         live = LivePlugins(app, self._reclaimer)
         self._files = HostFiles(settings.artifacts_dir, needed=settings.watch)
         last_known_good = LastKnownGood(settings.artifacts_dir, self._files)

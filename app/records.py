@@ -49,6 +49,8 @@ class PluginSource:
     """A plugin's folder, read once: `files` maps relative POSIX paths to bytes.
 
     `digest` is 32 hexadecimal digits over all paths and bytes: the identity of the source.
+    `executable` are the paths that may be run as programs; they are no part of the identity,
+    because not every file system has such a mark.
     """
 
     name: str
@@ -56,6 +58,7 @@ class PluginSource:
     files: Mapping[str, bytes]
     manifest: Manifest
     digest: str
+    executable: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +95,14 @@ def artifact_digest(plugin: str, binary_path: str) -> str | None:
     """
     match = _ARTIFACT_PATTERN.fullmatch(binary_path.rpartition("/")[2])
     return match[2] if match and match[1] == plugin else None
+
+
+_VERSION_FOLDER = re.compile(r".*/[a-z][a-z0-9_]{0,62}/[0-9a-f]{32}/")
+
+
+def file_in_version(filename: str) -> str:
+    """Return a plugin's file as its author knows it, without the folder of its version."""
+    return _VERSION_FOLDER.sub("", filename, count=1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,6 +41,8 @@ from app.database.pool import Database
 from app.errors import DatabaseUnavailableError, DiscoveryError, PluginError
 from app.loading.context import make_context_factory
 from app.loading.loader import LoadedPlugin, load
+from app.package.store import write_archive
+from app.package.version_folders import VersionFolders
 from app.plugin import PluginContext, PluginMetadata
 from app.publishing.compiler import compile_plugin
 from app.publishing.discovery import read_source
@@ -108,7 +110,10 @@ def load_plugin(
         source = _with_config(source, config)
     artifact = compile_plugin(source)
     with contextlib.ExitStack() as stack:
-        data_dir = stack.enter_context(tempfile.TemporaryDirectory(prefix="benana-test-"))
+        temporary = stack.enter_context(tempfile.TemporaryDirectory(prefix="benana-test-"))
+        folders = VersionFolders(Path(temporary))
+        stack.callback(folders.close)
+        write_archive(artifact, Path(temporary))
         connect: Callable[[], AbstractContextManager[Any]] = _no_database
         if database_url:
             connect = stack.enter_context(
@@ -116,8 +121,9 @@ def load_plugin(
             ).connection
         loaded = load(
             artifact,
-            make_context_factory(Path(data_dir), lambda _: connect),
+            make_context_factory(Path(temporary) / "data", lambda _: connect),
             versioned=source.manifest.version is not None,
+            folders=folders,
         )
         try:
             yield _under_test(replace(loaded, metadata=complete_metadata(loaded.metadata, source)))

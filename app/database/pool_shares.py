@@ -8,6 +8,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from app.records import file_in_version
+
 if TYPE_CHECKING:
     from app.database.connection import Connection
     from app.database.pool import Database
@@ -65,7 +67,7 @@ def describe(holder: str, loans: Collection[Loan]) -> str:
     oldest = min(mine, key=lambda loan: loan.since)
     text = f"{holder} holds {len(mine)}, the oldest for {time.monotonic() - oldest.since:.1f} s"
     if oldest.place is not None:
-        text += f" (taken at {oldest.place[0]}:{oldest.place[1]})"
+        text += f" (taken at {file_in_version(oldest.place[0])}:{oldest.place[1]})"
     own = sum(loan.thread == threading.get_ident() for loan in mine)
     if own:
         text += (

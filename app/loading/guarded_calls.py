@@ -69,6 +69,9 @@ def _as_load_error(
             text += f"; write 'from . import {error.name}': a plugin's own modules are relative"
         elif not error.name.startswith("_plugins."):
             text += "; install it into the server's environment"
+    advice = _advice(said)
+    if advice:
+        text = f"{text.rstrip('.')}; {advice}"
     return LoadError(
         plugin,
         text,
@@ -79,6 +82,19 @@ def _as_load_error(
         transient=is_transient(error),
         outside=comes_from_outside(error),
     )
+
+
+_ADVICE = {
+    "signal only works in main thread": "the signals are the server's, and plugins are loaded in a "
+    "thread: leave them out, and end in cleanup",
+    "There is no current event loop": "plugins are loaded in a thread, which has none: write "
+    "asyncio.run(…) where it is used, or make one with asyncio.new_event_loop()",
+}
+"""What to write instead of what Python refuses outside of the main thread, by how it says so."""
+
+
+def _advice(said: str) -> str:
+    return next((text for begin, text in _ADVICE.items() if said.startswith(begin)), "")
 
 
 def _safe(function: Callable[[Any], str], item: Any) -> str:

@@ -20,6 +20,7 @@ from app.loading.routes import Route
 from app.loading.started_threads import started_threads
 from app.package.archive import Archive
 from app.package.importer import GenerationImporter
+from app.package.version_folders import VersionFolders
 from app.plugin import PluginContext, PluginMetadata
 from app.records import Artifact
 
@@ -92,6 +93,7 @@ def load(
     surroundings: Surroundings | None = None,
     tried: bool = False,
     versioned: bool = False,
+    folders: VersionFolders | None = None,
 ) -> LoadedPlugin:
     """Load an artifact as one generation of its plugin.
 
@@ -108,15 +110,17 @@ def load(
             callers checked; None for the names of this machine.
         tried: whether the plugin's trial has passed.
         versioned: whether its manifest names a version, so that its metadata may leave it empty.
+        folders: where its files are unpacked; None to have them in memory alone.
 
     Raises:
-        ArtifactError: the archive does not match its hash.
+        ArtifactError: the archive does not match its hash, or its files cannot be unpacked.
         LoadError: the plugin cannot be imported, breaks its contract or fails in a method.
         DatabaseUnavailableError: the plugin needed the database and it was away.
     """
     try:
+        importer = GenerationImporter(Archive.verified(artifact), generation, folders)
         loaded = _load(
-            artifact, make_context, row_id, generation, steps or Steps(), tried, tried or versioned
+            importer, make_context, row_id, generation, steps or Steps(), tried, tried or versioned
         )
     except BenanaError as error:
         # Whoever keeps the error must not keep the plugin's frames with it.
@@ -131,7 +135,7 @@ def load(
 
 
 def _load(
-    artifact: Artifact,
+    importer: GenerationImporter,
     make_context: MakeContext,
     row_id: str,
     generation: int,
@@ -139,8 +143,7 @@ def _load(
     tried: bool,
     versioned: bool,
 ) -> LoadedPlugin:
-    name, began = artifact.plugin, time.monotonic()
-    importer = GenerationImporter(Archive.verified(artifact), generation)
+    name, began = importer.content.plugin, time.monotonic()
     try:
         steps.reached("import")
         module = guarded(name, "import", importer, importer.import_entry)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from types import FrameType
 
-from app.package.importer import ROOT
+from app.package.finder import ROOT
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,66 +1,77 @@
-"""The import from memory: a generation's modules come out of its archive.
+"""The import of a generation: its code comes out of its archive, its files lie in its folder.
 
 A generation is the package `_plugins.<name>.g<generation>`. Its modules stay in `sys.modules`
 until it is retired, because dataclasses, pickle and `typing.get_type_hints` look them up there.
 """
 
-import contextlib
+import _imp
+import importlib
 import importlib.abc
 import importlib.machinery
 import importlib.util
-import itertools
 import linecache
 import sys
-import threading
 import weakref
 import zipimport
-from collections import Counter
-from collections.abc import Sequence
 from importlib.resources.abc import Traversable, TraversableResources
+from pathlib import Path
 from types import CodeType, ModuleType
-from typing import Any, cast
+from typing import Any
 
+from app.errors import ArtifactError
 from app.inspection import is_class, is_module, module_of, namespace_of
 from app.package.archive import Archive
-
-ROOT = "_plugins"
-"""The package of all plugins' packages."""
-
-
-class _Folder:
-    """A package's folder in an archive, as an entry of `__path__`.
-
-    Code that joins paths to it gets paths into the archive. It is a path object and not a str, so
-    that Python's path finder skips it: it would search the folder, which does not exist, and
-    remember it for ever.
-    """
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-
-    def __fspath__(self) -> str:
-        return self._path
-
-    def __repr__(self) -> str:
-        return repr(self._path)
+from app.package.finder import ROOT, finder, forget_attribute
+from app.package.version_folders import VersionFolders
 
 
 class GenerationImporter(importlib.abc.InspectLoader, zipimport.zipimporter):  # type: ignore[misc]
-    """Imports one generation of a plugin; the loader of all its modules.
+    """Imports one generation of a plugin.
 
     Make it from a verified archive, then call `import_entry`; call `forget` when the generation
-    is retired. It is a zip importer (whose zip is in memory) because that is the one kind of
-    loader, besides folders, that libraries know: Jinja's `PackageLoader` asks it for `archive`,
-    `get_data` and the list of its files.
+    is retired. Where it has a folder, each of its modules has a loader as Python's own, for the
+    libraries that look at it. Where it has none, the importer is the loader of all modules, and a
+    zip importer (whose zip is in memory): that is the one other kind that libraries know. Jinja's
+    `PackageLoader` asks it for `archive`, `get_data` and the list of its files.
     """
 
-    def __init__(self, content: Archive, generation: int) -> None:
+    def __init__(
+        self,
+        content: Archive,
+        generation: int | str,
+        folders: VersionFolders | None = None,
+    ) -> None:
+        """Claim the generation's name and its folder.
+
+        Args:
+            content: its archive, verified.
+            generation: its number, or its package's name where that is given already.
+            folders: where its files are unpacked; None to have them in memory alone.
+
+        Raises:
+            ArtifactError: its files cannot be unpacked.
+        """
         # The zip importer's own __init__ would open a file. It sets `archive` and `prefix`.
         self.content = content
-        self.archive = content.label.removesuffix("/")
         self.prefix = ""
+        self.root = content.label
         self._imported: list[str] = []
-        self.name = _finder.claim(f"{ROOT}.{content.plugin}.g{generation}", self)
+        if isinstance(generation, int):
+            generation = f"{ROOT}.{content.plugin}.g{generation}"
+        self.name = finder.claim(generation, self)
+        self.folder = None
+        if folders is not None:
+            try:
+                self.folder = folders.take(self.name, content)
+            except ArtifactError:
+                finder.release(self.name)
+                raise
+            # Whoever still refers to it may still read its files.
+            weakref.finalize(self, folders.give_back, self.name).atexit = False
+        if self.folder is not None:
+            self.root = f"{self.folder}/"
+        finder.settle(self, str(self.folder.parent.parent) if self.folder else None)
+        self.archive = self.root.removesuffix("/")
 
     def import_entry(self) -> ModuleType:
         """Import the module that the manifest's entry names."""
@@ -69,14 +80,18 @@ class GenerationImporter(importlib.abc.InspectLoader, zipimport.zipimporter):  #
 
     def place_of(self, filename: str, line: int | None) -> tuple[str, int] | None:
         """Return the file within the plugin's folder and the line; None for code elsewhere."""
-        if line is None or not filename.startswith(self.content.label):
+        if line is None or not filename.startswith(self.root):
             return None
-        return filename[len(self.content.label) :], line
+        return filename[len(self.root) :], line
 
     def exec_module(self, module: ModuleType) -> None:
         """Run a module's code."""
-        self._imported.append(module.__name__)
+        self.note(module.__name__)
         super().exec_module(module)
+
+    def note(self, fullname: str) -> None:
+        """Note that a module is imported, to forget it with the others."""
+        self._imported.append(fullname)
 
     def traces(self) -> "list[weakref.ref[Any]]":
         """Return weak references that stay alive as long as anything of the generation does.
@@ -97,27 +112,39 @@ class GenerationImporter(importlib.abc.InspectLoader, zipimport.zipimporter):  #
         """Take the generation's modules out of `sys.modules` and of the import system."""
         for name in self._imported:
             sys.modules.pop(name, None)
-        parent = sys.modules.get(self.name.rpartition(".")[0])
-        with contextlib.suppress(AttributeError):
-            delattr(parent, self.name.rpartition(".")[2])
-        _finder.release(self.name)
-        if not _finder.uses(self.content.label):
-            for key in [k for k in list(linecache.cache) if k.startswith(self.content.label)]:
+        forget_attribute(self.name)
+        if finder.release(self.name):
+            for key in [k for k in list(linecache.cache) if k.startswith(self.root)]:
                 linecache.cache.pop(key, None)
 
     def find(self, fullname: str) -> importlib.machinery.ModuleSpec | None:
         """Return the spec of a module of this generation."""
-        located = self.content.module_path(fullname[len(self.name) + 1 :])
+        module = fullname[len(self.name) + 1 :]
+        located = self.content.module_path(module)
         if located is None:
-            return None
+            return self._find_extension(fullname)
         path, package = located
-        origin = self.content.label + path if path else None
-        spec = importlib.machinery.ModuleSpec(fullname, self, origin=origin, is_package=package)
+        origin = self.root + path if path else None
+        loader = self if self.folder is None else _FolderLoader(self, fullname)
+        spec = importlib.machinery.ModuleSpec(fullname, loader, origin=origin, is_package=package)
         spec.has_location = origin is not None
         if package:
-            folder = self.content.label + fullname[len(self.name) + 1 :].replace(".", "/")
-            spec.submodule_search_locations = cast(list[str], [_Folder(folder.removesuffix("/"))])
+            folder = self.root + module.replace(".", "/")
+            spec.submodule_search_locations = [folder.removesuffix("/")]
         return spec
+
+    def _find_extension(self, fullname: str) -> importlib.machinery.ModuleSpec | None:
+        path = self.content.extension_path(fullname[len(self.name) + 1 :])
+        if path is None:
+            return None
+        if self.folder is None:
+            raise ImportError(
+                f"{path} is compiled code, which is loaded from a folder, and this host has none "
+                f"for {self.content.plugin}: the log says why",
+                name=fullname,
+            )
+        loader = _ExtensionLoader(self, fullname, path)
+        return importlib.util.spec_from_file_location(fullname, self.root + path, loader=loader)
 
     def _path(self, fullname: str) -> str:
         located = self.content.module_path(fullname[len(self.name) + 1 :])
@@ -133,7 +160,13 @@ class GenerationImporter(importlib.abc.InspectLoader, zipimport.zipimporter):  #
     def get_code(self, fullname: str) -> CodeType:
         """Return a module's code."""
         path = self._path(fullname)
-        return self.content.code(path) if path else compile("", "<folder>", "exec")
+        if not path:
+            return compile("", "<folder>", "exec")
+        code = self.content.code(path)
+        if code.co_filename != self.root + path:
+            # As Python does with a .pyc that was moved.
+            _imp._fix_co_filename(code, self.root + path)  # type: ignore[attr-defined]
+        return code
 
     def get_source(self, fullname: str) -> str:
         """Return a module's source, for tracebacks and `inspect`."""
@@ -143,13 +176,13 @@ class GenerationImporter(importlib.abc.InspectLoader, zipimport.zipimporter):  #
     def get_data(self, path: str) -> bytes:
         """Return a file's bytes, for `pkgutil.get_data`."""
         try:
-            return self.content.read(path.removeprefix(self.content.label))
+            return self.content.read(path.removeprefix(self.root))
         except KeyError:
-            raise OSError(f"{path} is not in the archive") from None
+            raise FileNotFoundError(f"{path} is not in the archive") from None
 
     def get_filename(self, fullname: str) -> str:
         """Return a module's file, as its code names it."""
-        return self.content.label + self._path(fullname)
+        return self.root + self._path(fullname)
 
     @property
     def _files(self) -> dict[str, None]:
@@ -175,68 +208,50 @@ class _Resources(TraversableResources):
         return self._folder
 
 
-class _Finder(importlib.abc.MetaPathFinder):
-    """Finds the modules of all generations: one per process, first on `sys.meta_path`.
+class _FolderLoader(importlib.machinery.SourceFileLoader):
+    """The loader of one module whose files are unpacked; what it loads is its importer's."""
 
-    It must be first, because Python's path finder would search folders that do not exist, and
-    remember them for ever.
-    """
+    def __init__(self, importer: GenerationImporter, fullname: str) -> None:
+        # A folder without __init__.py has no file, but its resources lie beside where one would.
+        path = importer.get_filename(fullname)
+        if path == importer.root:
+            inner = fullname[len(importer.name) :].replace(".", "/")
+            path = f"{importer.archive}{inner}/__init__.py"
+        super().__init__(fullname, path)
+        self.importer = importer
 
-    def __init__(self) -> None:
-        self._importers: dict[str, GenerationImporter] = {}
-        self._labels: Counter[str] = Counter()
-        """How many generations use each label in their modules' file names."""
-        self._alive: weakref.WeakSet[GenerationImporter] = weakref.WeakSet()
-        self._lock = threading.Lock()
+    def exec_module(self, module: ModuleType) -> None:
+        self.importer.note(module.__name__)
+        super().exec_module(module)
 
-    def claim(self, name: str, importer: GenerationImporter) -> str:
-        """Register an importer and return its name: the next free one if the name is in use."""
-        with self._lock:
-            for number in itertools.count(1):
-                free = name if number == 1 else f"{name}_{number}"
-                if free not in self._importers:
-                    self._importers[free] = importer
-                    self._labels[importer.content.label] += 1
-                    self._alive.add(importer)
-                    break
-        if self not in sys.meta_path:
-            sys.meta_path.insert(0, self)
-        return free
+    def is_package(self, fullname: str) -> bool:
+        return self.importer.is_package(fullname)
 
-    def release(self, name: str) -> None:
-        with self._lock:
-            importer = self._importers.pop(name, None)
-            if importer is not None:
-                label = importer.content.label
-                self._labels[label] -= 1
-                if not self._labels[label]:
-                    del self._labels[label]
+    def get_code(self, fullname: str) -> CodeType:
+        return self.importer.get_code(fullname)
 
-    def count_alive(self) -> int:
-        with self._lock:
-            return len(self._alive)
+    def get_source(self, fullname: str) -> str:
+        return self.importer.get_source(fullname)
 
-    def uses(self, label: str) -> bool:
-        with self._lock:
-            return label in self._labels
-
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> importlib.machinery.ModuleSpec | None:
-        if not fullname.startswith(ROOT):
-            return None
-        parts = fullname.split(".")
-        if parts[0] != ROOT:
-            return None
-        if len(parts) < 3:
-            return importlib.machinery.ModuleSpec(fullname, None, is_package=True)
-        importer = self._importers.get(".".join(parts[:3]))
-        return None if importer is None else importer.find(fullname)
+    def get_data(self, path: str) -> bytes:
+        return self.importer.get_data(path)
 
 
-_finder = _Finder()
+class _ExtensionLoader(importlib.machinery.ExtensionFileLoader):
+    """The loader of a compiled module; the file is compared with the archive before it is run."""
 
+    def __init__(self, importer: GenerationImporter, fullname: str, path: str) -> None:
+        super().__init__(fullname, importer.root + path)
+        self.importer = importer
+        self._inner = path
 
-def generations_alive() -> int:
-    """Return how many generations are in this process's memory, served or not."""
-    return _finder.count_alive()
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType:
+        if Path(self.path).read_bytes() != self.importer.content.read(self._inner):
+            raise ImportError(
+                f"{self.path} is not what was published: it was changed or damaged; remove its "
+                "folder and reload the plugin",
+                name=spec.name,
+                path=self.path,
+            )
+        self.importer.note(spec.name)
+        return super().create_module(spec)

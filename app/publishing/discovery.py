@@ -89,7 +89,7 @@ def read_source(
         raise DiscoveryError(name, f"{folder} leads out of {root}; expected a folder inside of it")
     read = _read_manifest(root, folder, name)
     rules = Rules(read.ignore)
-    files = _read_files(root, folder, name, rules)
+    files, executable = _read_files(root, folder, name, rules)
     for path, raw in files.items():
         if path.endswith(".py") and len(raw) > max_module_mb * 1024 * 1024:
             raise DiscoveryError(
@@ -111,7 +111,7 @@ def read_source(
             where = "which the plugin's patterns leave out; say so in ignore: if it is to be there"
         raise DiscoveryError(name, f"the entry {manifest.entry} needs {module}.py, {where}")
     check_requirements(name, folder, files.get(REQUIREMENTS_NAME, b""))
-    return PluginSource(name, folder, files, manifest, digest_of(files))
+    return PluginSource(name, folder, files, manifest, digest_of(files), executable)
 
 
 def digest_of(files: Mapping[str, bytes]) -> str:
@@ -134,11 +134,14 @@ def _read_manifest(root: Path, folder: Path, name: str) -> Manifest:
     return parse_manifest(name, raw, "")
 
 
-def _read_files(root: Path, folder: Path, name: str, rules: Rules) -> dict[str, bytes]:
-    """Read a folder, once it is known that it is small enough."""
+def _read_files(
+    root: Path, folder: Path, name: str, rules: Rules
+) -> tuple[dict[str, bytes], frozenset[str]]:
+    """Read a folder, once it is known that it is small enough; and tell which are programs."""
     files: dict[str, bytes] = {}
+    executable: list[str] = []
     left = MAX_BYTES
-    for path, place in list(_list_files(root, folder, name, rules)):
+    for path, place, mode in list(_list_files(root, folder, name, rules)):
         try:
             files[path] = read_file(place, left)
         except FileNotFoundError:
@@ -147,14 +150,18 @@ def _read_files(root: Path, folder: Path, name: str, rules: Rules) -> dict[str, 
             raise DiscoveryError(
                 name, f"{path} cannot be read: {error.strerror}", file=path, outside=True
             ) from None
+        if mode & 0o111:
+            executable.append(path)
         left -= len(files[path])
         if left < 0:
             raise _too_large(name)
-    return files
+    return files, frozenset(executable)
 
 
-def _list_files(root: Path, folder: Path, name: str, rules: Rules) -> Iterator[tuple[str, str]]:
-    """List the files that are part of a plugin: path within the folder, and where it is."""
+def _list_files(
+    root: Path, folder: Path, name: str, rules: Rules
+) -> Iterator[tuple[str, str, int]]:
+    """List the files that are part of a plugin: path within the folder, where it is, its mode."""
     count = size = looked_at = 0
     pending = [(str(folder), "")]
     while pending:
@@ -199,7 +206,7 @@ def _list_files(root: Path, folder: Path, name: str, rules: Rules) -> Iterator[t
             size += status.st_size
             if count > MAX_FILES or size > MAX_BYTES:
                 raise _too_large(name)
-            yield path, entry.path
+            yield path, entry.path, status.st_mode
 
 
 def _is_left_out(rules: Rules, prefix: str, entry: os.DirEntry[str]) -> bool:

@@ -4,6 +4,7 @@ First a line with the length of a head, then the head, which is JSON, then the f
 sender copies the bytes and does nothing else with them: it may be a process that serves.
 """
 
+import fcntl
 import json
 import os
 import sys
@@ -15,12 +16,32 @@ from typing import IO
 from app.errors import TrialError
 from app.records import Manifest, PluginSource
 
+if sys.platform == "linux":
+    SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
+
 
 def memory_file(name: str) -> IO[bytes]:
     """Return an empty file without a name in any folder; it goes away with its last descriptor."""
     if sys.platform == "linux":
-        return os.fdopen(os.memfd_create(name, os.MFD_CLOEXEC), "w+b")
+        flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
+        return os.fdopen(os.memfd_create(name, flags), "w+b")
     return tempfile.TemporaryFile()
+
+
+def seal(file: IO[bytes], copy: Path) -> Path:
+    """Let nobody change a file that `memory_file` gave, and return where others can read it.
+
+    Args:
+        file: the file, open for writing.
+        copy: where a copy is made if the system knows no other way.
+    """
+    file.flush()
+    if sys.platform == "linux":
+        fcntl.fcntl(file, fcntl.F_ADD_SEALS, SEALS)
+        return Path(f"/proc/{os.getpid()}/fd/{os.dup(file.fileno())}")
+    file.seek(0)
+    copy.write_bytes(file.read())
+    return copy
 
 
 def temporary_folder(plugin: str) -> "tempfile.TemporaryDirectory[str]":
@@ -48,6 +69,7 @@ def write_parcel(source: PluginSource, file: IO[bytes]) -> None:
             "folder": str(source.folder),
             "digest": source.digest,
             "manifest": asdict(source.manifest),
+            "executable": sorted(source.executable),
             "files": [(path, len(raw)) for path, raw in source.files.items()],
         }
     ).encode()
@@ -67,4 +89,5 @@ def read_parcel(file: IO[bytes]) -> PluginSource:
         {path: file.read(size) for path, size in head["files"]},
         Manifest(**head["manifest"]),
         head["digest"],
+        frozenset(head["executable"]),
     )

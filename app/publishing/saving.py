@@ -8,6 +8,7 @@ from pathlib import Path
 from app.database.repository import Repository
 from app.errors import ArtifactError, DatabaseError, PluginError, SupersededError
 from app.package.store import store_artifact
+from app.package.version_folders import VersionFolders
 from app.publishing.attempt import PublishAttempt
 from app.publishing.quiet_period import SAVE_SECONDS
 from app.records import (
@@ -30,6 +31,7 @@ class Saver:
 
     def __init__(self, artifacts_dir: Path, repository: Repository) -> None:
         self._artifacts_dir = artifacts_dir
+        self._folders = VersionFolders(artifacts_dir)
         self._repository = repository
 
     def save(
@@ -107,6 +109,7 @@ class Saver:
             pruned = publication.prune_versions(source.name)
             if not attempt.outlast_quiet_period():
                 raise SupersededError("the source changed while it was tried")
+        # Their folders go when what a worker served of them is out of its memory.
         self._drop_archives(artifact_name(source.name, digest) for digest in pruned)
         return saved
 
@@ -120,6 +123,7 @@ class Saver:
         except (PluginError, SupersededError, DatabaseError):
             if not known:  # should it be registered after all, it is fetched from the database
                 self._drop_archives([artifact.file_name])
+                self._folders.tidy(artifact.plugin)
             raise
 
     def _drop_archives(self, file_names: Iterable[str]) -> None:

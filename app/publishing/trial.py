@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from app.errors import (
+    BenanaError,
     LoadError,
     SupersededError,
     TrialError,
 )
+from app.package.version_folders import VersionFolders
 from app.publishing.compiler import MAX_ARCHIVE_BYTES
 from app.publishing.parcel import memory_file, temporary_folder, write_parcel
 from app.publishing.trial_memory import MIB
@@ -60,6 +62,7 @@ class TrialRunner:
         *,
         compile_seconds: float = COMPILE_SECONDS,
         memory_mb: int = Settings.trial_memory_mb,
+        artifacts_dir: Path | None = None,
     ) -> None:
         """Make a runner.
 
@@ -70,7 +73,10 @@ class TrialRunner:
                 that a plugin's folder lies in.
             compile_seconds: the wall clock of the compiling before it.
             memory_mb: how much memory either may take, in MiB.
+            artifacts_dir: where versions are unpacked for those who serve them; None to unpack
+                each for its trial only.
         """
+        self._artifacts_dir = artifacts_dir
         self._plugins_dir = plugins_dir
         self._database_url = database_url
         self._seconds = seconds
@@ -125,7 +131,13 @@ class TrialRunner:
             if end:
                 limits = self._compile_seconds, self._seconds
                 said = text.decode(errors="replace")
-                return judge(source, said, json.loads(end), archive, limits)
+                try:
+                    return judge(source, said, json.loads(end), archive, limits)
+                except BenanaError:
+                    if self._artifacts_dir is not None:
+                        # The folder of a version that did not pass: nobody is to serve it.
+                        VersionFolders(self._artifacts_dir).tidy(source.name)
+                    raise
             if self._stopped:
                 raise SupersededError("the server stops")
             self._drop(process)  # it was killed, or hangs: that says nothing of the plugin
@@ -147,13 +159,13 @@ class TrialRunner:
         self, source: PluginSource, give_up: threading.Event
     ) -> tuple[bytes, bytes, bytes, Process]:
         """Return the report, how the process ended, the archive and which server it was."""
-        folder = temporary_folder(source.name)
+        temporary = temporary_folder(source.name)
         report_read, report_write = os.pipe()
         status_read, status_write = os.pipe()
         with (
             memory_file("benana-source") as parcel,
             memory_file("benana-archive") as archive,
-            folder as data,
+            temporary as folder,
             os.fdopen(report_read, "rb") as report,
             os.fdopen(status_read, "rb") as status,
         ):
@@ -162,7 +174,8 @@ class TrialRunner:
                 "compile_seconds": self._compile_seconds,
                 "seconds": self._seconds,
                 "memory_bytes": self._memory_mb * MIB,
-                "data_dir": data,
+                "folder": folder,
+                "artifacts_dir": str(self._artifacts_dir or Path(folder) / "artifacts"),
                 "plugins_dir": str(self._plugins_dir or source.folder.parent),
                 "database_url": self._database_url,
             }

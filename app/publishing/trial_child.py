@@ -17,12 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from app.database.trial_session import TrialSession
-from app.errors import CompileError, DatabaseUnavailableError, PluginError
+from app.errors import ArtifactError, CompileError, DatabaseUnavailableError, PluginError
 from app.loading.context import make_context_factory
+from app.loading.load_process import in_load_thread, prepare_process
 from app.loading.loader import Steps, load
+from app.package.version_folders import VersionFolders
 from app.publishing.compiler import compile_plugin
 from app.publishing.import_guard import ImportGuard
-from app.publishing.parcel import read_parcel
+from app.publishing.parcel import read_parcel, seal
 from app.publishing.trial_memory import RAISE_IT, limit_memory, shortage, too_much
 from app.records import Artifact, Manifest, PluginSource
 from app.routing.conflicts import find_conflict
@@ -72,19 +74,31 @@ def new_plugin():
 
 def warm_up() -> None:
     """Try a small plugin in this process, and keep the children's collections off its memory."""
+    try_first()
+    gc.collect()
+    gc.freeze()  # a collection in a child would copy every page that it looks at
+
+
+def try_first() -> None:
+    """Try a small plugin in this process.
+
+    Raises:
+        RuntimeError: it did not pass; a fault of ours.
+        OSError: there is no place for temporary files.
+    """
     source = PluginSource("first", Path(), {"main.py": _FIRST_PLUGIN}, Manifest(), "0" * 32)
     with tempfile.TemporaryDirectory(prefix="benana-trial-") as folder:
         request = {
             "database_url": "postgresql:///",
-            "data_dir": folder,
+            "folder": folder,
+            "artifacts_dir": folder,
             "seconds": 1.0,
             "memory_bytes": 0,
         }
-        answer = _try(compile_plugin(source), request, Steps())
+        artifact = compile_plugin(source)
+        answer = in_load_thread(lambda: _try(artifact, request, Steps()))
     if "metadata" not in answer:
         raise RuntimeError(f"the first trial failed: {answer}")
-    gc.collect()
-    gc.freeze()  # a collection in a child would copy every page that it looks at
 
 
 class _ReportedSteps(Steps):
@@ -110,6 +124,7 @@ def run_child(
         null = os.open(os.devnull, os.O_RDWR)
         for standard in (0, 1, 2):
             os.dup2(null, standard)
+        prepare_process()
         logging.disable()
         faulthandler.enable(file=report)
         faulthandler.register(signal.SIGUSR1, file=report, all_threads=True)
@@ -133,9 +148,10 @@ def _compile_and_try(
         source = read_parcel(file)
     try:
         artifact = compile_plugin(source, steps.compiles)
-        # Closed before the plugin's own code runs: what it does cannot change the archive.
+        # Sealed before the plugin's own code runs: what it does cannot change the archive.
         with os.fdopen(archive, "wb") as file:
             file.write(artifact.archive)
+            sealed = seal(file, Path(request["folder"]) / artifact.file_name)
     except PluginError as error:
         return {"error": error.as_record()}
     except MemoryError:
@@ -148,7 +164,7 @@ def _compile_and_try(
     os.write(compiled, b"!")
     os.close(compiled)
     _limit_cpu(request["seconds"])
-    return _try(artifact, request, steps, versioned)
+    return in_load_thread(lambda: _try(artifact, request, steps, versioned, sealed))
 
 
 def _limit(seconds: float, memory: int) -> None:
@@ -176,14 +192,25 @@ def _lower(kind: int, amount: int) -> None:
 
 
 def _try(
-    artifact: Artifact, request: dict[str, Any], steps: Steps, versioned: bool = False
+    artifact: Artifact,
+    request: dict[str, Any],
+    steps: Steps,
+    versioned: bool = False,
+    archive: Path | None = None,
 ) -> dict[str, Any]:
     url = request["database_url"]
     session = TrialSession(url, request["seconds"]) if url else None
     lend = session.connection if session else _no_database
-    make_context = make_context_factory(Path(request["data_dir"]), lambda _: lend, trial=True)
+    data = Path(request["folder"]) / "data"
+    make_context = make_context_factory(data, lambda _: lend, trial=True)
+    folders = VersionFolders(Path(request["artifacts_dir"]), archive=archive, thorough=True)
     try:
-        loaded = load(artifact, make_context, steps=steps, versioned=versioned)
+        try:
+            loaded = load(artifact, make_context, steps=steps, versioned=versioned, folders=folders)
+        except ArtifactError:
+            # It can be tried all the same; who stores the archive says what is wrong with the disk.
+            folders = VersionFolders(Path(request["folder"]), archive=archive)
+            loaded = load(artifact, make_context, steps=steps, versioned=versioned, folders=folders)
         places = {r.template: r.place for r in loaded.routes if r.place is not None}
         templates = [route.template for route in loaded.routes]
         conflict = find_conflict(artifact.plugin, templates, {}, places)
@@ -204,6 +231,7 @@ def _try(
     except DatabaseUnavailableError as error:
         return {"unavailable": str(error)}
     finally:
+        folders.close()
         if session:
             session.close()
     metadata = loaded.metadata

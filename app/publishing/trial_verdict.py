@@ -6,7 +6,7 @@ import signal
 from typing import Any
 
 from app.errors import CompileError, DatabaseUnavailableError, LoadError
-from app.package.archive import source_label
+from app.package.archive import path_within
 from app.plugin import PluginMetadata
 from app.publishing.manifest import complete_metadata
 from app.publishing.trial_memory import RAISE_IT, TAKE_LESS, too_much
@@ -77,8 +77,8 @@ def _how_it_ended(end: dict[str, Any], seconds: float) -> str:
 
 
 def _fault_place(source: PluginSource, text: str) -> tuple[str | None, int | None]:
-    label = source_label(source.name, source.digest)
     for match in _FAULT_FRAME.finditer(text):
-        if match["file"].startswith(label):
-            return match["file"][len(label) :], int(match["line"])
+        path = path_within(source.name, source.digest, match["file"])
+        if path is not None:
+            return path, int(match["line"])
     return None, None

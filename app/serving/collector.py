@@ -9,7 +9,7 @@ comes back to memory only with a thorough collection, and those are rationed.
 import gc
 import time
 
-from app.package.importer import generations_alive
+from app.package.finder import generations_alive
 
 FREEZE_SECONDS = 0.005
 """After a collection that took longer, what it looked at is frozen."""

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from app.files import write_whole
-from app.package.archive import source_label
+from app.package.archive import path_within
 from app.records import ServedRow, artifact_digest, is_plugin_name
 from app.serving.host_files import MARKERS, HostFiles
 
@@ -292,8 +292,8 @@ def _place_in(trace: str, row: ServedRow) -> tuple[str | None, int | None]:
     """Return the plugin's innermost file and line in what faulthandler wrote."""
     digest = artifact_digest(row.name, row.binary_path or "")
     if digest is not None:
-        label = source_label(row.name, digest)
         for match in _FRAME.finditer(trace):
-            if match["file"].startswith(label):
-                return match["file"].removeprefix(label), int(match["line"])
+            path = path_within(row.name, digest, match["file"])
+            if path is not None:
+                return path, int(match["line"])
     return None, None

@@ -9,11 +9,14 @@ log = logging.getLogger(__name__)
 
 ARCHIVES = "archives stay in memory, and come from the database again after a start"
 LAST_KNOWN_GOOD = "after a start without the database, older versions would be served"
+FOLDERS = "plugins run from memory, and find no files beside their code"
 MARKERS = "a plugin that ends its worker while it is loaded will be loaded again"
 
 WITHOUT = (
-    "archives come from the database into memory, nothing is served after a start without it, and "
-    "a plugin that ends its worker while it is loaded is loaded again"
+    "archives come from the database into memory, plugins find no files beside their code (by "
+    "__file__, in templates/) and start no processes that import them, compiled modules are not "
+    "found, nothing is served after a start without the database, and a plugin that ends its "
+    "worker while it is loaded is loaded again"
 )
 
 

@@ -56,8 +56,17 @@ class LeakReport(OwnThread):
     what was cleaned up into a queue.
     """
 
-    def __init__(self, conditions: Conditions) -> None:
+    def __init__(
+        self, conditions: Conditions, tidy: Callable[[str], None] = lambda _plugin: None
+    ) -> None:
+        """Make it; call `start` for its thread.
+
+        Args:
+            conditions: where what stays is said.
+            tidy: is told the plugin of each generation that has gone from memory.
+        """
         super().__init__("benana-collector")
+        self._tidy = tidy
         self._added: queue.SimpleQueue[Remains | None] = queue.SimpleQueue()
         self._remains: list[Remains] = []
         self._collector = Collector()
@@ -157,7 +166,13 @@ class LeakReport(OwnThread):
     def _look(self) -> None:
         """Report what stays, and forget what is gone."""
         self._threads.look()
-        self._remains = [item for item in self._remains if item.survivors()]
+        left: list[Remains] = []
+        for item in self._remains:
+            if item.survivors():
+                left.append(item)
+            else:
+                self._tidy(item.plugin)
+        self._remains = left
         if self._remains:
             self._look_at_memory()
         if self._replace is not None and self.leaked > self._max_leaked:

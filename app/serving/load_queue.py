@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from app.database.publication import KEPT_VERSIONS
 from app.database.repository import Repository
 from app.errors import (
     ArtifactError,
@@ -20,11 +21,13 @@ from app.errors import (
 )
 from app.loading.callers import Surroundings
 from app.loading.context import MakeContext
+from app.loading.load_process import LOAD_THREAD
 from app.loading.loader import LoadedPlugin, load
 from app.package.store import read_archive, write_archive
+from app.package.version_folders import VersionFolders
 from app.records import Artifact, ServedRow, artifact_digest, artifact_name
 from app.serving.crashes import Crash, CrashedLoads, LoadMarker
-from app.serving.host_files import ARCHIVES, HostFiles
+from app.serving.host_files import ARCHIVES, FOLDERS, HostFiles
 from app.threads import start_thread
 
 log = logging.getLogger(__name__)
@@ -85,6 +88,7 @@ class LoadQueue:
         self._crashed = CrashedLoads(artifacts_dir)
         self._make_context = make_context
         self._artifacts_dir = artifacts_dir
+        self._folders = VersionFolders(artifacts_dir, self._tell_of_folders, keep=KEPT_VERSIONS)
         self._on_late = on_late
         self._discard = discard
         self._late: dict[str, _Job] = {}
@@ -132,6 +136,10 @@ class LoadQueue:
         if job is not None:
             job.done.add_done_callback(self._discard_result)
 
+    def tidy(self, plugin: str) -> None:
+        """Remove the folders of a plugin's versions that are not kept, and that nobody uses."""
+        self._folders.tidy(plugin)
+
     def close(self) -> None:
         """Let the thread end after what it is at; the next load starts another."""
         if self._jobs is not None:
@@ -141,7 +149,7 @@ class LoadQueue:
     def _begin(self, job: _Job) -> None:
         if self._jobs is None:
             self._jobs = queue.SimpleQueue()
-            start_thread("benana-loader", self._work, self._jobs)
+            start_thread(LOAD_THREAD, self._work, self._jobs)
         self._jobs.put(job)
 
     def _discard_result(self, done: "Future[LoadResult]") -> None:
@@ -171,6 +179,7 @@ class LoadQueue:
                     generation=row.generation,
                     surroundings=self._surroundings,
                     tried=True,
+                    folders=self._folders,
                 )
         except PluginError as fault:
             error = fault.with_traceback(None)
@@ -185,6 +194,12 @@ class LoadQueue:
             error = LoadError(row.name, f"{type(fault).__name__}: {fault}")
         milliseconds = (time.perf_counter() - began) * 1000
         return LoadResult(row, milliseconds, plugin, error)
+
+    def _tell_of_folders(self, error: OSError | None) -> None:
+        if error is None:
+            self._files.has(FOLDERS)
+        else:
+            self._files.lacks(FOLDERS, error)
 
     def _artifact(self, row: ServedRow) -> Artifact:
         """Return a row's archive from this host's folder, else from the database."""

@@ -82,13 +82,22 @@ class Reclaimer(OwnThread):
         running: RunningRequests,
         drain_seconds: float = DRAIN_SECONDS,
         conditions: Conditions | None = None,
+        tidy: Callable[[str], None] = lambda _plugin: None,
     ) -> None:
+        """Make it; call `start` for its threads.
+
+        Args:
+            running: the requests that run.
+            drain_seconds: how long a generation waits for its last request, at most.
+            conditions: where what stays is said.
+            tidy: is told the plugin of each generation that has gone from memory.
+        """
         super().__init__("benana-cleanup")
         conditions = conditions or Conditions()
         self._running = running
         self._drain_seconds = drain_seconds
         self._retired: list[_Retired] = []
-        self._leaks = LeakReport(conditions)
+        self._leaks = LeakReport(conditions, tidy)
         self._watch = CollectionWatch(conditions)
 
     def start(self) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from app.errors import SettingsError
+from app.package.version_folders import UNPACKED
 from app.settings import Settings
 from app.workers.identity import as_user, run_apart, user_text
 
@@ -108,7 +109,7 @@ def _own_state(artifacts_dir: Path) -> Iterable[Path]:
     """Give the host's own files beside the archives: a server of root's has made them its own."""
     with suppress(OSError):
         for path in artifacts_dir.iterdir():
-            if path.name.startswith("."):
+            if path.name.startswith(".") or path.name == UNPACKED:
                 yield path
                 if path.is_dir():
                     yield from path.iterdir()

@@ -22,7 +22,7 @@ from app.database.repository import Repository
 from app.database.upkeep import Upkeep
 from app.database.workers import WorkerRepository
 from app.loading.context import make_context_factory
-from app.package.importer import generations_alive
+from app.package.finder import generations_alive
 from app.routing.application import LiveApp
 from app.serving.last_known_good import LastKnownGood
 from app.serving.live_plugins import LivePlugins

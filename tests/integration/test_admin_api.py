@@ -1228,7 +1228,7 @@ def test_a_plugin_that_wants_too_many_connections_is_told_so_and_the_others_get_
     answer = live.client.get(f"/greedy/{limit + 1}", status=503)
     detail = check_problem(answer, 503)["detail"]
     assert detail.startswith(f"The database is busy: greedy holds {limit}, the oldest for ")
-    assert re.search(r"\(taken at greedy-[0-9a-f]+\.pyz/main\.py:25\)", detail)
+    assert "(taken at main.py:25)" in detail
     assert f"{limit} of them in the very thread" in detail
     assert "set BENANA_PLUGIN_CONNECTIONS to more" in detail
     assert "away" not in detail

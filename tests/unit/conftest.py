@@ -17,7 +17,7 @@ from app.admin import problems
 from app.cli.commands import main
 from app.loading.context import make_context_factory
 from app.loading.loader import LoadedPlugin, load
-from app.package import importer
+from app.package.finder import ROOT, finder
 from app.publishing.discovery import read_source
 from app.records import Artifact, PluginSource
 from app.routing.application import LiveApp
@@ -101,8 +101,9 @@ def app() -> LiveApp:
 def no_generation_left_behind() -> Iterator[None]:
     """Keep what one failing test leaves in the import system away from the others."""
     yield
-    importer._finder._importers.clear()
-    for name in [name for name in sys.modules if name.partition(".")[0] == importer.ROOT]:
+    finder._importers.clear()
+    finder._places.clear()
+    for name in [name for name in sys.modules if name.partition(".")[0] == ROOT]:
         del sys.modules[name]
 
 

@@ -2,20 +2,27 @@
 
 import gc
 import importlib
+import importlib.machinery
+import importlib.resources
 import importlib.util
 import inspect
 import linecache
 import pickle
+import pkgutil
+import struct
 import sys
 import threading
 import traceback
 import typing
 import weakref
+from pathlib import Path
 
+import jinja2
 import pytest
 
 from app.package.archive import Archive, source_label
 from app.package.importer import GenerationImporter
+from app.package.version_folders import VersionFolders
 from app.records import Artifact
 from tests.support.memory import collected
 from tests.support.plugins import artifact_of
@@ -296,6 +303,198 @@ def test_a_traceback_after_the_generation_was_forgotten_shows_its_line_still(pac
         main.f()
     except ValueError as error:
         assert "# the old line" in "".join(traceback.format_exception(error))  # noqa: PT017
+
+
+# --- a generation with a folder -----------------------------------------------------------
+
+
+@pytest.fixture
+def unpacked(tmp_path):
+    """Make generations whose files are unpacked, and import their entry."""
+    made = []
+
+    def make(files, *, generation=1):
+        folders = VersionFolders(tmp_path)
+        content = Archive.verified(artifact_of(files))
+        made.append(GenerationImporter(content, generation, folders))
+        return made[-1], made[-1].import_entry()
+
+    yield make
+    for generation in made:
+        generation.forget()
+
+
+FOLDER = {
+    "main.py": """\
+        from pathlib import Path
+        from . import pkg, bare
+        def f(): raise ValueError  # here
+        """,
+    "pkg/__init__.py": "from . import inner",
+    "pkg/inner.py": "",
+    "bare/deep/below.py": "",
+    "bare/text.txt": "text",
+    "pkg/templates/page.txt": "{{ 7 * 6 }}",
+}
+
+
+def test_a_module_with_a_folder_has_the_paths_of_its_files(unpacked):
+    made, main = unpacked(FOLDER)
+    assert main.__file__ == str(made.folder / "main.py")
+    assert main.f.__code__.co_filename == main.__file__
+    assert main.__spec__.origin == main.__file__
+    assert main.pkg.__path__ == [str(made.folder / "pkg")]
+    assert sys.modules[made.name].__path__ == [str(made.folder)]
+    assert main.bare.__path__ == [str(made.folder / "bare")]
+    assert made.place_of(main.__file__, 3) == ("main.py", 3)
+
+
+def test_a_library_finds_files_modules_and_templates_in_the_folder(unpacked):
+    made, main = unpacked(FOLDER)
+    files = importlib.resources.files
+    assert str(files(made.name)) == str(made.folder)
+    assert (made.folder / "bare" / "text.txt") == files(main.bare) / "text.txt"
+    with importlib.resources.as_file(files(main.pkg) / "templates") as folder:
+        assert (folder / "page.txt").read_text() == "{{ 7 * 6 }}"
+    assert pkgutil.get_data(main.__name__, "bare/text.txt") == b"text"
+    found = [(m.name, m.ispkg) for m in pkgutil.iter_modules(sys.modules[made.name].__path__)]
+    assert found == [("main", False), ("pkg", True)]
+    walked = pkgutil.walk_packages(main.pkg.__path__, f"{main.pkg.__name__}.")
+    assert [module.name for module in walked] == [f"{made.name}.pkg.inner"]
+    for loader in (
+        jinja2.PackageLoader(f"{made.name}.pkg"),
+        jinja2.FileSystemLoader(made.folder / "pkg" / "templates"),
+    ):
+        environment = jinja2.Environment(loader=loader, autoescape=True)
+        assert environment.get_template("page.txt").render() == "42"
+        assert environment.list_templates() == ["page.txt"]
+
+
+def test_a_folder_of_the_plugin_on_the_path_of_all_finds_nothing(unpacked, monkeypatch):
+    made, main = unpacked({"main.py": "from .vendor import shapes", "vendor/shapes.py": ""})
+    monkeypatch.syspath_prepend(made.folder / "vendor")
+    with pytest.raises(ModuleNotFoundError):
+        importlib.import_module("shapes")
+    assert main.shapes.__name__ == f"{made.name}.vendor.shapes"
+
+
+def test_a_traceback_and_inspect_show_the_lines_of_the_folder(unpacked):
+    _, main = unpacked(FOLDER)
+    linecache.clearcache()
+    with pytest.raises(ValueError, match=r"^$") as caught:
+        main.f()
+    assert "# here" in "".join(traceback.format_exception(caught.value))
+    assert inspect.getsource(main.f).startswith("def f()")
+
+
+def test_what_somebody_puts_into_the_folder_is_not_run(unpacked):
+    made, _ = unpacked(FOLDER)
+    made.folder.chmod(0o755)
+    (made.folder / "added.py").write_text("1 / 0")
+    (made.folder / "pkg" / "inner.py").chmod(0o644)
+    (made.folder / "pkg" / "inner.py").write_text("1 / 0")
+    with pytest.raises(ModuleNotFoundError):
+        importlib.import_module(".added", made.name)
+    importlib.reload(sys.modules[f"{made.name}.pkg.inner"])
+
+
+def test_no_module_is_found_by_the_place_of_its_folder(unpacked):
+    made, main = unpacked(FOLDER)
+    with pytest.raises(ModuleNotFoundError):
+        importlib.import_module(f"_plugins.sample.{made.content.digest}.main")
+    places = [str(made.folder), str(made.folder.parent), str(made.folder.parent.parent)]
+    made.forget()
+    for path in (*places, *main.pkg.__path__):
+        assert list(pkgutil.iter_modules([path])) == []
+        assert importlib.machinery.PathFinder.find_spec("main", [path]) is None
+
+
+def catalogue(**texts):
+    """Return a catalogue of gettext with some translations (GNU gettext's manual, 11.3)."""
+    pairs = [("", "Content-Type: text/plain; charset=UTF-8\n"), *sorted(texts.items())]
+    head, data = 28, b""
+    tables = [b"", b""]
+    for number in (0, 1):
+        for pair in pairs:
+            raw = pair[number].encode()
+            tables[number] += struct.pack("<II", len(raw), head + 16 * len(pairs) + len(data))
+            data += raw + b"\0"
+    sizes = (0x950412DE, 0, len(pairs), head, head + 8 * len(pairs), 0, 0)
+    return struct.pack("<7I", *sizes) + tables[0] + tables[1] + data
+
+
+def test_catalogues_of_translations_are_found(unpacked):
+    code = """\
+        import gettext
+        from pathlib import Path
+        said = gettext.translation("shop", Path(__file__).parent / "locale", ["de"])
+        """
+    _, main = unpacked(
+        {"main.py": code, "locale/de/LC_MESSAGES/shop.mo": catalogue(Hello="Grüß Gott")}
+    )
+    assert main.said.gettext("Hello") == "Grüß Gott"
+
+
+def test_after_forgetting_nothing_of_the_folder_is_left_in_the_import_system(unpacked):
+    made, main = unpacked(FOLDER)
+    list(pkgutil.iter_modules(main.pkg.__path__))
+    assert importlib.util.find_spec(".missing", made.name) is None
+    inspect.getsource(main.f)
+    made.forget()
+    assert names_left() == []
+    for table in (linecache.cache, sys.path_importer_cache):
+        assert not [key for key in table if str(key).startswith(str(made.folder))]
+
+
+def test_a_forgotten_generation_with_a_folder_is_collected_whole(tmp_path):
+    made = GenerationImporter(Archive.verified(artifact_of(WHOLE)), 1, VersionFolders(tmp_path))
+    main = made.import_entry()
+    references = [weakref.ref(item) for item in (main, main.Point, main.inner.Inner, made)]
+    made.forget()
+    del main, made
+    assert [reference for reference in references if not collected(reference)] == []
+
+
+SUFFIX = importlib.machinery.EXTENSION_SUFFIXES[0]
+
+
+@pytest.fixture(scope="session")
+def compiled():
+    """Return a compiled module of Python's own, under the name that it wants."""
+    path = importlib.util.find_spec("_queue").origin
+    if not path or not path.endswith(".so"):
+        pytest.skip("this Python has its modules built in")
+    return Path(path).read_bytes()
+
+
+def test_a_compiled_module_beside_the_code_is_imported(unpacked, package, compiled):
+    files = {"main.py": "from . import _queue\nx = _queue.SimpleQueue", f"_queue{SUFFIX}": compiled}
+    made, main = unpacked(files)
+    assert main._queue.__file__ == str(made.folder / f"_queue{SUFFIX}")
+    made.forget()
+    assert names_left() == []
+    with pytest.raises(ImportError, match="loaded from a folder, and this host has none"):
+        package(files).import_entry()
+
+
+def test_a_compiled_module_that_was_changed_on_disk_is_not_run(unpacked, compiled):
+    files = {"main.py": "", f"_queue{SUFFIX}": compiled}
+    made, _ = unpacked(files)
+    path = made.folder / f"_queue{SUFFIX}"
+    path.chmod(0o755)
+    path.write_bytes(compiled[:-1] + b"x")
+    with pytest.raises(ImportError, match="is not what was published"):
+        importlib.import_module("._queue", made.name)
+
+
+def test_a_library_in_c_is_opened_by_its_path(unpacked, compiled):
+    code = """\
+        import ctypes
+        from pathlib import Path
+        entry = ctypes.CDLL(Path(__file__).parent / "native" / "lib.so").PyInit__queue
+        """
+    _, main = unpacked({"main.py": code, "native/lib.so": compiled})
+    assert main.entry
 
 
 # --- resources -----------------------------------------------------------------------------

@@ -553,9 +553,9 @@ def test_a_generation_with_templates_is_collected_and_leaves_nothing_to_be_searc
         importlib.import_module(".missing", plugin.importer.name)
     label = plugin.importer.content.label
     assert importlib.util.find_spec(".missing", plugin.importer.name) is None
-    assert not [path for path in sys.path_importer_cache if path.startswith(label[:-1])]
     reference = plugin.traces()[0]
     plugin.dispose()
+    assert not [path for path in sys.path_importer_cache if path.startswith(label[:-1])]
     del plugin, main
     assert collected(reference)
 

@@ -18,7 +18,7 @@ from app.errors import DiscoveryError, LoadError, SupersededError, TrialError
 from app.publishing.manifest import parse_manifest
 from app.publishing.trial import TrialRunner
 from app.publishing.trial_child import _FIRST_PLUGIN
-from app.records import Manifest, PluginSource
+from app.records import Manifest, PluginSource, artifact_name
 from tests.support.plugins import PLUGIN, source_of
 from tests.support.waiting import wait_until
 
@@ -304,3 +304,101 @@ def test_a_trial_whose_server_is_killed_ends(runner: TrialRunner, tmp_path: Path
     wait_until(lambda: not tried.is_running() or tried.status() == psutil.STATUS_ZOMBIE)
     thread.join(10.0)
     psutil.Process(int(file.read_text())).kill()  # nobody is left who would
+
+
+# --- the folder of a version ---------------------------------------------------------------
+
+READS = """
+from pathlib import Path
+TEXT = (Path(__file__).parent / "text.txt").read_text()
+"""
+SPAWNS = """
+import multiprocessing
+from .other import answer
+with multiprocessing.get_context("spawn").Pool(1) as pool:
+    assert pool.apply(answer, (7,)) == 49
+"""
+
+
+@pytest.fixture(scope="module")
+def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("artifacts")
+
+
+@pytest.fixture(scope="module")
+def unpacking(artifacts: Path) -> Iterator[TrialRunner]:
+    """A runner as a server's, which has a place for archives."""
+    runner = TrialRunner(None, artifacts_dir=artifacts)
+    yield runner
+    runner.stop()
+
+
+def unpacked(artifacts: Path) -> list[str]:
+    return [f"{path.parent.name}/{path.name}" for path in artifacts.glob("unpacked/[a-z]*/*")]
+
+
+def test_what_passed_its_trial_lies_unpacked_and_what_failed_does_not(
+    unpacking: TrialRunner, artifacts: Path
+) -> None:
+    good = source_of({"main.py": READS + PLUGIN, "text.txt": "one"})
+    unpacking.run(good)
+    assert unpacked(artifacts) == [f"sample/{good.digest}"]
+    (artifacts / artifact_name("sample", good.digest)).touch()  # it is stored
+    with pytest.raises(LoadError) as caught:
+        unpacking.run(source_of({"main.py": "x = 1\nopen(__file__ + 'x')", "text.txt": "two"}))
+    assert (caught.value.file, caught.value.line) == ("main.py", 2)
+    with pytest.raises(LoadError, match="exit code 3") as caught:
+        unpacking.run(source_of({"main.py": "import os\nos._exit(3)"}))
+    with pytest.raises(LoadError, match="SIGSEGV") as caught:
+        unpacking.run(source_of({"main.py": "import ctypes\n\nctypes.string_at(0)"}))
+    assert (caught.value.file, caught.value.line) == ("main.py", 3)
+    assert unpacked(artifacts) == [f"sample/{good.digest}"]
+
+
+def test_a_trial_may_spawn_processes_that_import_the_plugin(unpacking: TrialRunner) -> None:
+    other = "def answer(n):\n    return n * n\n"
+    unpacking.run(source_of({"main.py": SPAWNS + PLUGIN, "other.py": other}))
+
+
+def test_where_versions_cannot_be_unpacked_a_trial_has_a_folder_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "unpacked").write_text("in the way")
+    runner = TrialRunner(None, artifacts_dir=tmp_path)
+    try:
+        runner.run(source_of({"main.py": READS + PLUGIN, "text.txt": "one"}))
+    finally:
+        runner.stop()
+
+
+# --- a trial is like a worker --------------------------------------------------------------
+
+LIKE = """
+import argparse, sys, threading
+argparse.ArgumentParser().parse_args()
+assert sys.argv == ["benana"], sys.argv
+assert threading.current_thread().name == "benana-loader"
+assert sys.stdin.read() == ""
+"""
+
+
+def test_a_trial_has_the_thread_the_arguments_and_the_input_of_a_worker(
+    runner: TrialRunner,
+) -> None:
+    runner.run(source_of({"main.py": LIKE + PLUGIN}))
+
+
+@pytest.mark.parametrize(
+    ("code", "advice"),
+    [
+        (
+            "import signal\nsignal.signal(signal.SIGUSR2, print)\n",
+            "interpreter; the signals are the server's",
+        ),
+        ("import asyncio\nasyncio.get_event_loop()\n", r"'benana-loader'; .*new_event_loop"),
+    ],
+)
+def test_what_needs_the_main_thread_is_refused_with_what_to_write_instead(
+    runner: TrialRunner, code: str, advice: str
+) -> None:
+    with pytest.raises(LoadError, match=advice) as caught:
+        runner.run(source_of({"main.py": code + PLUGIN}))
+    assert (caught.value.file, caught.value.line) == ("main.py", 2)
