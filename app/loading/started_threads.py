@@ -12,6 +12,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from app.package.frames import innermost_plugin_frame
@@ -28,7 +29,7 @@ class StartedThreads:
     def __init__(self) -> None:
         self._noted: dict[int, tuple[weakref.ref[threading.Thread], str]] = {}
         """The thread and its generation, by the thread's `id`: what it says is equal is its own."""
-        self._called = threading.local()
+        self._called: ContextVar[str] = ContextVar("called", default="")
         self._answered: Callable[[], str] = str
         self._failed: Callable[[str, str], None] = _tell_nobody
         self._numbers = itertools.count(1)
@@ -70,12 +71,11 @@ class StartedThreads:
     @contextmanager
     def calling(self, generation: str) -> Iterator[None]:
         """Note what is started in a `with` block as a generation's, whose methods it calls."""
-        before = getattr(self._called, "generation", "")
-        self._called.generation = generation
+        token = self._called.set(generation)
         try:
             yield
         finally:
-            self._called.generation = before
+            self._called.reset(token)
 
     def fail(self, plugin: str, generation: str) -> None:
         """Note that a generation could not be loaded: the next try of it has the same name."""
@@ -103,9 +103,7 @@ class StartedThreads:
         generation = (
             frame.generation
             if frame is not None
-            else getattr(self._called, "generation", "")
-            or self._answered()
-            or self._of(threading.current_thread())
+            else self._called.get() or self._answered() or self._of(threading.current_thread())
         )
         if generation:
             number, noted = id(thread), self._noted

@@ -81,7 +81,8 @@ class CollectionWatch(OwnThread):
     def _note(self, phase: str, _: dict[str, int]) -> None:
         # In the thread that collects, at every collection of the process.
         if phase == "start":
-            self._under_way = (threading.get_ident(), id(sys._getframe(1)))
+            # Nobody calls where C code collects without a Python frame, as at the end of a thread.
+            self._under_way = (threading.get_ident(), id(sys._getframe().f_back))
         else:
             self._under_way = None
 
