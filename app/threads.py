@@ -58,6 +58,17 @@ class OwnThread(ABC):
             if self._thread.is_alive():
                 log.warning("%s did not end within %g s", self._name, timeout)
 
+    @property
+    def name(self) -> str:
+        """The thread's name, as a person sees it who looks at the process."""
+        return self._name
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the thread has ended though nobody told it to."""
+        thread = self._thread
+        return thread is not None and not self._stopped and not thread.is_alive()
+
     @abstractmethod
     def _run(self) -> None:
         """Work until `_stopped`."""

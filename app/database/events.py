@@ -4,7 +4,6 @@ A notification is a hint. After every connect everything is compared, because ea
 are lost, and again every 30 to 60 s, because one may get lost in other ways.
 """
 
-import json
 import logging
 import os
 import random
@@ -21,11 +20,12 @@ import psycopg2.errors
 import psycopg2.extensions
 
 from app.conditions import Conditions
+from app.database import inherited
 from app.database.connection import Connection, connection_options
+from app.database.payloads import read_payload
 from app.database.sessions import OWN_SETTINGS, Sessions
 from app.database.sqlstates import reason_of
 from app.database.timeouts import ListenerTimes
-from app.records import is_plugin_name
 from app.settings import Settings
 from app.threads import start_thread
 
@@ -51,6 +51,9 @@ class ChangeListener:
 
     Start it after the fork, stop it once. While it is not `connected`, its condition says why.
     """
+
+    name = "benana-listener"
+    """The thread's name."""
 
     def __init__(
         self,
@@ -92,11 +95,17 @@ class ChangeListener:
         self.connected = False
         """Whether changes are noticed at once now."""
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether the thread has ended though nobody told it to."""
+        thread = self._thread
+        return thread is not None and not self._stopped.is_set() and not thread.is_alive()
+
     def start(self) -> None:
         """Start the thread, in the process that is to run it."""
         self._wake_read, self._wake_write = os.pipe()
         self._conditions.hold("listening", "changes of the rows are not noticed yet")
-        self._thread = start_thread("benana-listener", self._run)
+        self._thread = start_thread(self.name, self._run)
 
     def stop(self, timeout: float = 2.0) -> None:
         """End the thread at once; once is enough."""
@@ -150,6 +159,7 @@ class ChangeListener:
         while True:
             try:
                 connection: Connection = psycopg2.connect(**self._sessions.options, async_=True)
+                inherited.note(connection)
                 self._complete(connection, self._times.connect)
                 return connection
             except psycopg2.OperationalError as error:
@@ -208,7 +218,7 @@ class ChangeListener:
             if notification.channel == own:
                 own_came = True
                 continue
-            name, schema = _read(notification.payload)
+            name, schema = read_payload(notification.payload)
             if schema is not None and (self._schema() or schema) != schema:
                 continue
             if name is None:
@@ -281,19 +291,3 @@ class ChangeListener:
 
     def _sleep(self, seconds: float) -> None:
         self._stopped.wait(seconds)
-
-
-def _read(payload: str) -> tuple[str | None, str | None]:
-    """Return the plugin and the schema that a payload names, whoever wrote it.
-
-    None where it names none: older triggers do not name the schema.
-    """
-    try:
-        change = json.loads(payload)
-        name, schema = change["name"], change.get("schema")
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        return None, None
-    return (
-        name if isinstance(name, str) and is_plugin_name(name) else None,
-        schema if isinstance(schema, str) else None,
-    )

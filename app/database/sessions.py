@@ -9,6 +9,7 @@ from typing import Any
 import psycopg2
 import psycopg2.extensions
 
+from app.database import inherited
 from app.database.cursors import routed
 from app.database.sqlstates import reason_of
 
@@ -108,7 +109,7 @@ class Sessions:
         while True:
             before = self._at_start
             try:
-                return psycopg2.connect(**self.options, **options)
+                return inherited.note(psycopg2.connect(**self.options, **options))
             except psycopg2.OperationalError as error:
                 # Or another thread has learned it meanwhile.
                 if not self.learn(error) and self._at_start is before:

@@ -23,8 +23,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from app.descendants import adopter, end_all, end_orphans
 from app.processes import die_with_parent
-from app.publishing.descendants import adopter, end_all, end_orphans
 from app.publishing.trial_child import run_child, warm_up
 
 MAX_REQUEST_BYTES = 64 * 1024

@@ -2,6 +2,7 @@
 
 import logging
 import queue
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -55,6 +56,9 @@ class LoadQueue:
     result when it is there: `load` the same row again to have it, or `abandon` it.
     """
 
+    name = "benana-loader"
+    """The name of its threads."""
+
     def __init__(
         self,
         repository: Repository,
@@ -90,10 +94,17 @@ class LoadQueue:
         self._late: dict[str, _Job] = {}
         """What was not done in time, by the plugin's name."""
         self._jobs: queue.SimpleQueue[_Job | None] | None = None
+        self._threads: set[threading.Thread] = set()
+        """Those that were started, and that have not come to their end."""
 
     def names(self) -> set[str]:
         """Return the plugins that `load` was called for in vain until now."""
         return set(self._late)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether a thread has ended in the middle of its work: what it was given never comes."""
+        return any(not thread.is_alive() for thread in list(self._threads))
 
     def is_loading(self, row: ServedRow) -> bool:
         """Tell whether a row's load takes long, and is not done yet."""
@@ -141,7 +152,7 @@ class LoadQueue:
     def _begin(self, job: _Job) -> None:
         if self._jobs is None:
             self._jobs = queue.SimpleQueue()
-            start_thread("benana-loader", self._work, self._jobs)
+            self._threads.add(start_thread(self.name, self._work, self._jobs))
         self._jobs.put(job)
 
     def _discard_result(self, done: "Future[LoadResult]") -> None:
@@ -153,6 +164,7 @@ class LoadQueue:
         while (job := jobs.get()) is not None:
             job.done.set_result(self._attempt(job.row))
             del job  # a thread that waits must not keep a generation alive
+        self._threads.discard(threading.current_thread())
 
     def _attempt(self, row: ServedRow) -> LoadResult:
         began = time.perf_counter()
