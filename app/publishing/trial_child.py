@@ -21,6 +21,7 @@ from app.errors import CompileError, DatabaseUnavailableError, PluginError
 from app.loading.context import make_context_factory
 from app.loading.guarded_calls import guarded
 from app.loading.loader import Steps, load
+from app.loading.patches import refuse_green_threads
 from app.publishing.compiler import compile_plugin
 from app.publishing.import_guard import ImportGuard
 from app.publishing.parcel import read_parcel
@@ -86,8 +87,14 @@ def warm_up() -> None:
 class _ReportedSteps(Steps):
     def __init__(self, report: int) -> None:
         self._report = report
+        self._phase = ""
+        self.plugin = ""
+        """Whose code runs; empty as long as none does."""
 
     def reached(self, phase: str) -> None:
+        if self.plugin:
+            refuse_green_threads(self.plugin, self._phase)
+        self._phase = phase
         os.write(self._report, f"@{phase}\n".encode())
 
     def compiles(self, path: str) -> None:
@@ -138,6 +145,7 @@ def _compile_and_try(
         text = f"compiling it takes more than {MEMORY_BYTES:,} bytes of memory; make it smaller"
         return {"error": CompileError(source.name, text).as_record()}
     ImportGuard(Path(request["plugins_dir"]), source.folder).install()
+    steps.plugin = source.name
     versioned = source.manifest.version is not None
     del source
     os.write(compiled, b"!")
@@ -189,6 +197,7 @@ def _try(
         loaded.context.cancelled.set()
         cleanup = loaded.instance.cleanup
         guarded(artifact.plugin, "cleanup", loaded.importer, cleanup, loaded.context)
+        refuse_green_threads(artifact.plugin, "cleanup")
     except PluginError as error:
         return {
             "error": error.as_record(),

@@ -6,7 +6,8 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +23,7 @@ from app.errors import (
 from app.loading.callers import Surroundings
 from app.loading.context import MakeContext
 from app.loading.loader import LoadedPlugin, load
+from app.loading.process_changes import ProcessChanges
 from app.package.store import read_archive, write_archive
 from app.records import Artifact, ServedRow, artifact_digest, artifact_name
 from app.serving.crashes import Crash, CrashedLoads, LoadMarker
@@ -88,6 +90,7 @@ class LoadQueue:
         self._marker = marker or LoadMarker(artifacts_dir)
         self._crashed = CrashedLoads(artifacts_dir)
         self._make_context = make_context
+        self._changes = ProcessChanges()
         self._artifacts_dir = artifacts_dir
         self._on_late = on_late
         self._discard = discard
@@ -175,7 +178,7 @@ class LoadQueue:
             if crash is not None:
                 raise _crashed_error(row, crash)
             artifact = self._artifact(row)
-            with self._marker.loading(row):
+            with self._marker.loading(row), self._changes.loading(row.name):
                 plugin = load(
                     artifact,
                     self._make_context,
@@ -184,6 +187,7 @@ class LoadQueue:
                     surroundings=self._surroundings,
                     tried=True,
                 )
+            plugin = replace(plugin, on_disposed=partial(self._changes.disposed, row.name))
         except PluginError as fault:
             error = fault.with_traceback(None)
         except DatabaseUnavailableError as outage:
