@@ -46,6 +46,7 @@ class Orphans:
         if left_behind:
             self._ending |= dict.fromkeys(new, now + descendants.GRACE_SECONDS)
             descendants.send(signal.SIGTERM, new)
+            living |= new  # what these leave behind comes to us in turn
         self._own = children - self._ending.keys()
         descendants.send(signal.SIGKILL, [pid for pid, at in self._ending.items() if at <= now])
         self._living = living

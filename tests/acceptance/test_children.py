@@ -11,7 +11,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from app.descendants import look_up
 from tests.support.cases import add_case
+from tests.support.configuration import with_file
 from tests.support.plugins import source
 from tests.support.server import MakeServer, Server
 from tests.support.waiting import wait_until
@@ -30,12 +32,13 @@ STARTS = {
         {FOREVER}
 """,
     "is_a_daemon": f"""
-    if os.fork() == 0:
+    child = os.fork()
+    if child == 0:
         os.setsid()
         if os.fork() > 0:
             os._exit(0)
         {FOREVER}
-    os.wait()
+    os.waitpid(child, 0)
 """,
     "forks_in_c": f"""
     libc = ctypes.PyDLL(None)
@@ -83,11 +86,19 @@ def started(file: Path) -> list[int]:
 
 def living(pids: list[int]) -> list[int]:
     """Return those that live."""
-    return [
-        pid
-        for pid in pids
-        if psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    ]
+    found = [look_up(pid) for pid in pids]
+    return [process.pid for process in found if process is not None and not process.ended]
+
+
+def all_started(server: Server, file: Path) -> list[int]:
+    """Wait until each worker has one of the processes; return them."""
+
+    def look() -> list[int] | None:
+        pids = {pid: {*children_of(pid)} & {*started(file)} for pid in server.workers()}
+        everywhere = len(pids) == 2 and all(pids.values())
+        return started(file) if everywhere else None
+
+    return wait_until(look, f"all have started, see {server.log_file}", 30.0)
 
 
 def below(server: Server) -> list[psutil.Process]:
@@ -179,4 +190,85 @@ def test_what_a_plugin_starts_ends_with_its_worker(
 
 def children_of(pid: int) -> list[int]:
     """Return all that descends from a process."""
-    return [process.pid for process in psutil.Process(pid).children(recursive=True)]
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return [process.pid for process in psutil.Process(pid).children(recursive=True)]
+    return []
+
+
+MINE = """
+import subprocess, sys
+from app.hooks import *
+
+started = []
+
+def pre_fork(server, worker):
+    if not started:
+        program = f"import os, time; open({file!r}, 'w').write(f'{{os.getpid()}}'); time.sleep(600)"
+        started.append(subprocess.Popen([sys.executable, "-c", program]))
+
+workers, threads = 2, 2
+"""
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("preload", ["", "preload_app = True\n"])
+def test_with_a_configuration_file_of_ones_own_what_its_hooks_start_is_spared(
+    make_server: MakeServer, files: Path, preload: str
+) -> None:
+    server, file, own = make_server(), files / "forks_in_c", files / "own"
+    with_file(server, f"file = {str(own)!r}\n{MINE}{preload}")
+    (sidecar,) = wait_until(lambda: started(own), "the operator's process runs")
+    server.write("forks_in_c", starting("forks_in_c", file, at="initialize"))
+    pids = all_started(server, file)
+    killed = min(server.workers())
+    child = (set(children_of(killed)) & set(pids)).pop()
+    os.kill(killed, signal.SIGKILL)
+    wait_until(lambda: not living([child]), "what it has started ends")
+    wait_until(lambda: len(server.workers()) == 2 and killed not in server.workers(), "a new one")
+    assert living([sidecar])
+    server.stop()
+    assert not living(started(file))
+    assert is_free(server.port)
+    assert living([sidecar]), "its end is the operator's affair"
+
+
+@pytest.mark.soak
+def test_a_killed_master_leaves_neither_children_nor_a_busy_port(
+    make_server: MakeServer, files: Path
+) -> None:
+    server, file = make_server().start(), files / "is_a_daemon"
+    server.write("is_a_daemon", starting("is_a_daemon", file, at="initialize"))
+    pids = all_started(server, file)
+    assert server.process is not None
+    os.kill(server.process.pid, signal.SIGKILL)
+    server.process.wait()
+    wait_until(lambda: not living(pids), "they end with their workers", 15.0)
+    assert is_free(server.port)
+    server.start()
+
+
+@pytest.mark.soak
+def test_a_daemons_end_leaves_nothing_in_the_process_table(
+    make_server: MakeServer, files: Path
+) -> None:
+    server = make_server(WEB_CONCURRENCY="1").start()
+    text = "import os\n" + source("short")
+    short = """
+        child = os.fork()
+        if child == 0:
+            os.setsid()
+            os.fork()  # both end: one of them is nobody's then
+            os._exit(0)
+        os.waitpid(child, 0)
+"""
+    server.write("short", text.replace("        return {", f"{short}        return {{"))
+    server.wait_says("short", "one")
+    for _ in range(20):
+        assert server.get("/short").status == 200
+    (worker,) = server.workers()
+    wait_until(lambda: not children_of(worker) or _only_trials(worker), "they are gone")
+
+
+def _only_trials(worker: int) -> bool:
+    found = psutil.Process(worker).children(recursive=True)
+    return all(p.status() != psutil.STATUS_ZOMBIE for p in found)
