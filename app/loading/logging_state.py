@@ -1,7 +1,6 @@
 """What plugins share of Python's logging: how it is, and how it is put back."""
 
 import logging
-from operator import itemgetter
 from typing import Any
 
 from app.loading.aspect import ABSENT
@@ -12,8 +11,6 @@ _OWN = {
     **{name: logging.getLogger(name) for name in (*GUNICORN_LOGGERS, "benana", "app")},
 }
 """The loggers that the server's own lines pass."""
-
-_DISABLED = itemgetter("disabled")
 
 
 def read_loggers() -> dict[Any, Any]:
@@ -75,29 +72,15 @@ def put_handler(key: tuple[str, int], value: Any) -> None:
         handler.filters[:] = filters
 
 
-class DisabledLoggers:
-    """Which loggers are disabled; there are hundreds, and mostly nothing has changed."""
-
-    def __init__(self) -> None:
-        self._count = -1
-        self._names: list[str] = []
-        self._dicts: list[dict[str, Any]] = []
-        self._values: list[bool] = []
-        self._found: dict[Any, Any] = {}
-
-    def read(self) -> dict[Any, Any]:
-        """Return of each logger whether it is disabled, by its name."""
-        loggers = logging.root.manager.loggerDict
-        if len(loggers) != self._count:
-            # Their `__dict__`: a logger's class may be a plugin's. A placeholder has no such entry.
-            items = [("root", logging.root), *loggers.copy().items()]
-            known = {name: vars(item) for name, item in items if "disabled" in vars(item)}
-            self._count, self._names, self._dicts = len(items) - 1, [*known], [*known.values()]
-            self._values = []
-        values = list(map(_DISABLED, self._dicts))
-        if values != self._values:
-            self._values, self._found = values, dict(zip(self._names, values, strict=True))
-        return self._found
+def read_disabled() -> dict[Any, Any]:
+    """Return of each logger whether it is disabled, by its name; None of what is no logger."""
+    # A logger's class may be a plugin's: then its `__dict__`, to run none of its code.
+    found = {
+        name: item.disabled if type(item) is logging.Logger else vars(item).get("disabled")
+        for name, item in logging.root.manager.loggerDict.copy().items()
+    }
+    found["root"] = logging.root.disabled
+    return found
 
 
 def put_disabled(name: str, value: Any) -> None:

@@ -17,10 +17,10 @@ from typing import Any
 from app.loading.aspect import ABSENT, Aspect, Judge, always, never, where_it_was_there
 from app.loading.environment import environment, put_variable
 from app.loading.logging_state import (
-    DisabledLoggers,
     put_disabled,
     put_handler,
     put_logger,
+    read_disabled,
     read_handlers,
     read_loggers,
     shown_setting,
@@ -170,7 +170,7 @@ ASPECTS: tuple[Aspect, ...] = (
     HANDLERS,
     Aspect(
         "the logger",
-        DisabledLoggers().read,
+        read_disabled,
         put_disabled,
         always,
         counts=silences,

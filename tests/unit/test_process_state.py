@@ -14,6 +14,7 @@ import textwrap
 import threading
 import time
 import warnings
+import weakref
 
 import pytest
 
@@ -287,6 +288,31 @@ def test_handlers_do_not_add_up():
         assert len(logging.root.handlers) == before + 1
     changes.disposed("handler")
     assert len(logging.root.handlers) == before
+
+
+def test_a_logger_that_is_there_since_another_is_gone_is_looked_at():
+    loggers = logging.root.manager.loggerDict
+    logging.getLogger("d1_goes")
+    with ProcessChanges().loading("first"):
+        pass
+    del loggers["d1_goes"]  # as many as before are there
+    logging.getLogger("d1_comes")
+    with ProcessChanges().loading("taker"):
+        logging.getLogger("d1_comes").disabled = True
+    assert not logging.getLogger("d1_comes").disabled
+
+
+def test_no_look_keeps_what_a_logger_holds():
+    class OfPlugin(logging.Handler):
+        pass
+
+    logging.getLogger("d1_holds").addHandler(OfPlugin())
+    kind = weakref.ref(OfPlugin)
+    with ProcessChanges().loading("first"):
+        pass
+    del logging.root.manager.loggerDict["d1_holds"], OfPlugin
+    gc.collect()
+    assert kind() is None
 
 
 def test_a_logger_that_the_load_made_itself_may_be_disabled():
