@@ -153,7 +153,8 @@ class ServedRow:
     `archive_sha256` is the hash of the archive that `binary_path` names, None if that version is
     not known or was not asked for. What follows is said of the row, and decides nothing:
     `unpublished` whether it names a source of which there is no version at all, `load_error`
-    whether its `error` says that this generation cannot be loaded.
+    whether its `error` says that this generation cannot be loaded, `unstamped` whether it says of
+    its version what no trigger and no publish would have written.
     """
 
     id: str
@@ -164,6 +165,7 @@ class ServedRow:
     archive_sha256: str | None = None
     unpublished: bool = field(default=False, compare=False)
     load_error: bool = field(default=False, compare=False)
+    unstamped: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,11 @@ def start_thread(name: str, work: Callable[..., object], *args: object) -> threa
     return thread
 
 
+def name_of_ended(thread: threading.Thread | None, *, told: bool) -> str | None:
+    """Return the name of a thread that has ended though nobody `told` it to, else None."""
+    return None if thread is None or told or thread.is_alive() else thread.name
+
+
 class OwnThread(ABC):
     """A thread that lives as long as its server, and the condition that wakes it.
 
@@ -59,15 +64,9 @@ class OwnThread(ABC):
                 log.warning("%s did not end within %g s", self._name, timeout)
 
     @property
-    def name(self) -> str:
-        """The thread's name, as a person sees it who looks at the process."""
-        return self._name
-
-    @property
-    def has_ended(self) -> bool:
-        """Whether the thread has ended though nobody told it to."""
-        thread = self._thread
-        return thread is not None and not self._stopped and not thread.is_alive()
+    def ended_thread(self) -> str | None:
+        """The thread's name, if it has ended though nobody told it to."""
+        return name_of_ended(self._thread, told=self._stopped)
 
     @abstractmethod
     def _run(self) -> None:

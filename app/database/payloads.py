@@ -1,4 +1,4 @@
-"""What a notification of `plugin_changes` says, whoever wrote it."""
+"""What a notification names, whoever wrote it."""
 
 import json
 
@@ -6,7 +6,7 @@ from app.records import is_plugin_name
 
 
 def read_payload(payload: str) -> tuple[str | None, str | None]:
-    """Return the plugin and the schema that a payload names.
+    """Return the plugin and the schema that a payload names, whoever wrote it.
 
     None where it names none: older triggers do not name the schema.
     """

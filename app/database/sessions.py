@@ -115,6 +115,10 @@ class Sessions:
                 if not self.learn(error) and self._at_start is before:
                     raise
 
+    def begin_to_connect(self) -> Any:
+        """Return an asynchronous connection, which is still to be made (by its `poll`)."""
+        return inherited.note(psycopg2.connect(**self.options, async_=True))
+
     def learn(self, error: psycopg2.Error) -> bool:
         """Leave out of the startup packet what was refused; return whether anything was."""
         said = reason_of(error)

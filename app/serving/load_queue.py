@@ -58,9 +58,6 @@ class LoadQueue:
     result when it is there: `load` the same row again to have it, or `abandon` it.
     """
 
-    name = "benana-loader"
-    """The name of its threads."""
-
     def __init__(
         self,
         repository: Repository,
@@ -105,9 +102,9 @@ class LoadQueue:
         return set(self._late)
 
     @property
-    def has_ended(self) -> bool:
-        """Whether a thread has ended in the middle of its work: what it was given never comes."""
-        return any(not thread.is_alive() for thread in list(self._threads))
+    def ended_thread(self) -> str | None:
+        """The name of a thread that has ended in its work: what it was given never comes."""
+        return next((thread.name for thread in list(self._threads) if not thread.is_alive()), None)
 
     def is_loading(self, row: ServedRow) -> bool:
         """Tell whether a row's load takes long, and is not done yet."""
@@ -155,7 +152,7 @@ class LoadQueue:
     def _begin(self, job: _Job) -> None:
         if self._jobs is None:
             self._jobs = queue.SimpleQueue()
-            self._threads.add(start_thread(self.name, self._work, self._jobs))
+            self._threads.add(start_thread("benana-loader", self._work, self._jobs))
         self._jobs.put(job)
 
     def _discard_result(self, done: "Future[LoadResult]") -> None:
