@@ -171,8 +171,10 @@ def worker_exit(_server: Any, _worker: Any) -> None:
     """Clean the plugins up and end what they started; one that never loaded any has nothing."""
     wsgi = sys.modules.get("app.wsgi")
     if wsgi is not None and wsgi.application.app is not None:
-        wsgi.application.app.manager.stop()
-        end_descendants()
+        try:
+            wsgi.application.app.manager.stop()
+        finally:
+            end_descendants()
 
 
 # --- steps -----------------------------------------------------------------------------------
