@@ -18,6 +18,7 @@ from typing import Any, Never
 
 from app import logs
 from app.database.urls import parse_url
+from app.descendants import end_descendants
 from app.errors import BenanaError, SettingsError
 from app.listeners import address_of, address_text, url_of
 from app.loading.load_process import prepare_process
@@ -27,9 +28,12 @@ from app.serving.crashes import CrashedLoads
 from app.settings import Settings
 from app.workers.arbiter import Arbiter
 from app.workers.bounded_end import bound_the_end
+from app.workers.children import become_parent
 from app.workers.first_start import make_first_root, root_text
 from app.workers.hook_check import HOOKS, faulty_hooks, sentence
 from app.workers.identity import differs, run_apart, user_text
+from app.workers.orphans import Orphans
+from app.workers.self_watch import SelfWatch
 from app.workers.writable import make_folders, unusable_place
 
 __all__ = ["worker_class", *HOOKS]
@@ -150,6 +154,7 @@ def post_worker_init(worker: Any) -> None:
     settings = read_settings(worker.cfg)
     listening = tuple(address_of(listener) for listener in worker.sockets)
     app = create_app(replace(settings, listening=listening))
+    become_parent(worker, app.manager.let_go)
     application.begin(app)
     if worker.wsgi is application:
         worker.wsgi = app  # which spares each request a call
@@ -163,13 +168,17 @@ def post_worker_init(worker: Any) -> None:
     if activity is not None:
         activity.begin_serving()
         worker.on_drain = app.manager.drain
+        worker.on_look = SelfWatch(app.manager).look
 
 
 def worker_exit(_server: Any, _worker: Any) -> None:
-    """Clean the plugins up; a worker that never came to load them has nothing to stop."""
+    """Clean the plugins up and end what they started; one that never loaded any has nothing."""
     wsgi = sys.modules.get("app.wsgi")
     if wsgi is not None and wsgi.application.app is not None:
-        wsgi.application.app.manager.stop()
+        try:
+            wsgi.application.app.manager.stop()
+        finally:
+            end_descendants()
 
 
 # --- steps -----------------------------------------------------------------------------------
@@ -194,8 +203,12 @@ def _begin(server: Any) -> None:
     _master.begun, _master.folder = True, Path.cwd()
     make_first_root(settings)
     crashed = CrashedLoads(settings.artifacts_dir)
-    Arbiter.look_after(server, crashed)
+    Arbiter.look_after(server, crashed, Orphans(), _supervisor)
     _publish(configuration, settings)
+
+
+def _supervisor() -> int | None:
+    return None if _master.postgres is None else _master.postgres.supervisor
 
 
 def _prepare_other_user(configuration: Any, settings: Settings) -> None:

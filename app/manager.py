@@ -6,15 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from app.conditions import Conditions
+from app.database import inherited
 from app.database.events import ChangeListener
-from app.database.pool import Database
 from app.database.pool_shares import Share
+from app.database.pools import plugin_pool, server_pool
 from app.database.repository import Repository
-from app.database.sessions import SHARED_SETTINGS
-from app.database.timeouts import Timeouts, plugin_bounds
 from app.database.upkeep import Upkeep
 from app.database.workers import WorkerRepository
-from app.errors import DatabaseError, UnknownPluginError
+from app.errors import BenanaError, DatabaseError, UnknownPluginError
 from app.fleet import Fleet
 from app.health import Health, HealthReport
 from app.loading.callers import Surroundings
@@ -57,18 +56,6 @@ def database_url_of(settings: Settings) -> str:
     return settings.database_url or EmbeddedPostgres(settings.data_dir).uri
 
 
-def _plugin_pool(url: str, settings: Settings) -> Database:
-    """Return the pool that plugins borrow from; no single plugin gets all of it."""
-    seconds = settings.plugin_statement_seconds
-    return Database(
-        url,
-        max_connections=max(settings.threads + 4, 2 * settings.plugin_connections),
-        reset=True,
-        settings={**SHARED_SETTINGS, **({} if seconds is None else plugin_bounds(seconds))},
-        name="the plugins",
-    )
-
-
 class PluginManager:
     """One process's publishing and serving halves."""
 
@@ -84,14 +71,8 @@ class PluginManager:
         self._host_conditions = Conditions()
         """What the publishing half holds: the host's, if it is this process that publishes."""
         self._running = app.running
-        # Two pools: a plugin that keeps its connections must not hold up the server's own work.
-        self._database = Database(
-            url,
-            max_connections=settings.threads + 8,
-            timeouts=Timeouts(settings.lock_seconds, settings.statement_seconds),
-            name="the server",
-        )
-        self._plugin_database = _plugin_pool(url, settings)
+        self._database = server_pool(url, settings)
+        self._plugin_database = plugin_pool(url, settings)
         self._repository = Repository(self._database)
         self._workers = WorkerRepository(self._database)
         admin = self._database.share(
@@ -174,6 +155,15 @@ class PluginManager:
             self._watcher.election if settings.watch else None,
             self._recorder.beat,
         )
+        self._own_threads = (
+            self._reclaimer,
+            self._recorder,
+            self._reconciler,
+            self._loading,
+            self._listener,
+            self._watcher,
+            self._health,
+        )
 
     # --- life ------------------------------------------------------------------------------
 
@@ -221,6 +211,8 @@ class PluginManager:
         gc.disable()  # a start makes little garbage, and each collection would look at everything
         try:
             while not self._reconciler.attempted.wait(1.0):
+                if ended := self.ended_threads():
+                    raise BenanaError(f"{', '.join(ended)} ended while the plugins were loaded")
                 still_alive()
             self._reconciler.start_is_over.wait(START_SECONDS)
         finally:
@@ -250,6 +242,16 @@ class PluginManager:
         self._marker.close()
         self._plugin_database.close()
         self._database.close()
+
+    def ended_threads(self) -> list[str]:
+        """Return which of this process's own threads have ended, though nobody told them to."""
+        return [name for part in self._own_threads if (name := part.ended_thread)]
+
+    def let_go(self) -> None:
+        """Let go, in a forked child, of the sessions with the database: they are the parent's."""
+        inherited.let_go()
+        self._database.let_go()
+        self._plugin_database.let_go()
 
     def _share_of(self, plugin: str) -> Share:
         """Return the part of the plugins' pool that one plugin may have."""

@@ -26,6 +26,11 @@ def start_thread(name: str, work: Callable[..., object], *args: object) -> threa
     return thread
 
 
+def name_of_ended(thread: threading.Thread | None, *, told: bool) -> str | None:
+    """Return the name of a thread that has ended though nobody `told` it to, else None."""
+    return None if thread is None or told or thread.is_alive() else thread.name
+
+
 class OwnThread(ABC):
     """A thread that lives as long as its server, and the condition that wakes it.
 
@@ -57,6 +62,11 @@ class OwnThread(ABC):
             self._thread.join(timeout)
             if self._thread.is_alive():
                 log.warning("%s did not end within %g s", self._name, timeout)
+
+    @property
+    def ended_thread(self) -> str | None:
+        """The thread's name, if it has ended though nobody told it to."""
+        return name_of_ended(self._thread, told=self._stopped)
 
     @abstractmethod
     def _run(self) -> None:

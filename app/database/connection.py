@@ -1,5 +1,6 @@
 """One connection to PostgreSQL: psycopg2's arguments, and what a refusal means."""
 
+import select
 from typing import Any
 
 import psycopg2
@@ -53,3 +54,13 @@ def connect(sessions: Sessions, **options: Any) -> Connection:
         return connection
     except psycopg2.OperationalError as error:
         raise unavailable(error) from None
+
+
+def has_hung_up(connection: Connection) -> bool:
+    """Tell whether the server has closed an idle connection: it has nothing to say else."""
+    poll = select.poll()
+    try:
+        poll.register(connection, select.POLLIN)
+    except (ValueError, psycopg2.Error):
+        return True
+    return bool(poll.poll(0))

@@ -26,7 +26,7 @@ from app.database.sessions import OWN_SETTINGS, Sessions
 from app.database.sqlstates import reason_of
 from app.database.timeouts import ListenerTimes
 from app.settings import Settings
-from app.threads import start_thread
+from app.threads import name_of_ended, start_thread
 from app.turns import TURN_SECONDS
 
 log = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ class ChangeListener:
         self,
         url: str,
         on_change: OnChange,
-        on_silence: Callable[[], None] | None = None,
+        on_silence: Callable[[], None] = lambda: None,
         probe_seconds: float = Settings.heartbeat_seconds,
         conditions: Conditions | None = None,
         schema: Callable[[], str | None] = lambda: None,
@@ -92,6 +92,11 @@ class ChangeListener:
         """Why, as it was seen first."""
         self.connected = False
         """Whether changes are noticed at once now."""
+
+    @property
+    def ended_thread(self) -> str | None:
+        """The thread's name, if it has ended though nobody told it to."""
+        return name_of_ended(self._thread, told=self._stopped.is_set())
 
     def start(self) -> None:
         """Start the thread, in the process that is to run it."""
@@ -142,12 +147,12 @@ class ChangeListener:
                     with contextlib.suppress(psycopg2.Error):
                         connection.close()
             longest = min(self._times.max_backoff, 0.2 * 2 ** min(failures, 8))
-            self._sleep(random.uniform(0, longest))  # noqa: S311
+            self._stopped.wait(random.uniform(0, longest))  # noqa: S311
 
     def _connect(self) -> Connection:
         while True:
             try:
-                connection: Connection = psycopg2.connect(**self._sessions.options, async_=True)
+                connection: Connection = self._sessions.begin_to_connect()
                 self._complete(connection, self._times.connect)
                 return connection
             except psycopg2.OperationalError as error:
@@ -250,8 +255,7 @@ class ChangeListener:
         )
         for _ in range(self._times.poll_rounds):
             self._on_change(None)
-            self._sleep(self._times.poll)
-            if self._stopped.is_set():
+            if self._stopped.wait(self._times.poll):
                 return
 
     def _lose(self, reason: str) -> None:
@@ -282,8 +286,7 @@ class ChangeListener:
                 return
             left = deadline - time.monotonic()
             if left <= 0:
-                if self._on_silence is not None:
-                    self._on_silence()
+                self._on_silence()
                 raise _LostError(f"no answer within {seconds:g} s")
             writing = state == psycopg2.extensions.POLL_WRITE
             self._wait(connection, left, select.POLLOUT if writing else select.POLLIN)
@@ -295,6 +298,3 @@ class ChangeListener:
         poll.register(self._wake_read, select.POLLIN)
         poll.register(connection, events)
         poll.poll(max(0.0, seconds) * 1000)
-
-    def _sleep(self, seconds: float) -> None:
-        self._stopped.wait(seconds)

@@ -3,7 +3,6 @@
 import contextlib
 import logging
 import os
-import select
 import socket
 import threading
 import time
@@ -12,7 +11,13 @@ from collections.abc import Iterator, Mapping
 import psycopg2
 import psycopg2.extensions
 
-from app.database.connection import READ_COMMITTED, Connection, connect, connection_options
+from app.database.connection import (
+    READ_COMMITTED,
+    Connection,
+    connect,
+    connection_options,
+    has_hung_up,
+)
 from app.database.locks import LockReport
 from app.database.pool_shares import Loan, Share, describe
 from app.database.sessions import OWN_SETTINGS, SHARED_SETTINGS, PooledConnection, Sessions
@@ -157,7 +162,7 @@ class Database:
                     self._give_back(connection)
             finally:
                 with self._returned:
-                    self._loans.remove(loan)
+                    self._loans.discard(loan)  # in a forked child it is gone already
                     self._moved[loan.holder] = time.monotonic()
                     self._returned.notify_all()
 
@@ -223,6 +228,12 @@ class Database:
                 with duplicate:
                     duplicate.shutdown(socket.SHUT_RDWR)
 
+    def let_go(self) -> None:
+        """Begin anew in a forked child: all connections are its parent's, and so is the lock."""
+        self._idle, self._loans = [], set()
+        self._lock = threading.RLock()
+        self._returned = threading.Condition(self._lock)
+
     def close(self) -> None:
         """Close the idle connections; lent ones are closed when they come back."""
         with self._lock:
@@ -237,7 +248,7 @@ class Database:
                 if not self._idle:
                     break
                 connection = self._idle.pop()
-            if not _has_hung_up(connection):
+            if not has_hung_up(connection):
                 return connection
             connection.close()
         return self._connect()
@@ -285,13 +296,3 @@ def _discard(connection: Connection) -> bool:
     except psycopg2.Error:
         return False
     return True
-
-
-def _has_hung_up(connection: Connection) -> bool:
-    # An idle connection has nothing to say: if it can be read, the server has closed it.
-    poll = select.poll()
-    try:
-        poll.register(connection, select.POLLIN)
-    except (ValueError, psycopg2.Error):
-        return True
-    return bool(poll.poll(0))

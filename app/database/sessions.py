@@ -9,6 +9,7 @@ from typing import Any
 import psycopg2
 import psycopg2.extensions
 
+from app.database import inherited
 from app.database.cursors import routed
 from app.database.sqlstates import reason_of
 
@@ -108,11 +109,15 @@ class Sessions:
         while True:
             before = self._at_start
             try:
-                return psycopg2.connect(**self.options, **options)
+                return inherited.note(psycopg2.connect(**self.options, **options))
             except psycopg2.OperationalError as error:
                 # Or another thread has learned it meanwhile.
                 if not self.learn(error) and self._at_start is before:
                     raise
+
+    def begin_to_connect(self) -> Any:
+        """Return an asynchronous connection, which is still to be made (by its `poll`)."""
+        return inherited.note(psycopg2.connect(**self.options, async_=True))
 
     def learn(self, error: psycopg2.Error) -> bool:
         """Leave out of the startup packet what was refused; return whether anything was."""

@@ -6,6 +6,7 @@ Serving and trials load through the same steps, so what a trial accepts a worker
 import logging
 import time
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from types import FrameType
 from typing import Any
@@ -27,6 +28,10 @@ from app.records import Artifact
 log = logging.getLogger(__name__)
 
 
+def _nothing() -> None:
+    pass
+
+
 @dataclass(frozen=True, slots=True)
 class LoadedPlugin:
     """One generation of a plugin, ready to be routed; call `dispose` once it is retired."""
@@ -41,6 +46,8 @@ class LoadedPlugin:
     instance: Any
     loaded_at: float
     """When its load began, in monotonic seconds."""
+    on_disposed: Callable[[], None] = _nothing
+    """Called once it is cleaned up."""
 
     @property
     def label(self) -> str:
@@ -74,6 +81,7 @@ class LoadedPlugin:
             log.warning("%s", error)
         finally:
             self.importer.forget()
+            self.on_disposed()
 
 
 class Steps:

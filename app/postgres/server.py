@@ -67,6 +67,11 @@ class EmbeddedPostgres:
             raise
         return self.uri
 
+    @property
+    def supervisor(self) -> int | None:
+        """The process id of the supervisor that was started here, None while there is none."""
+        return None if self._supervisor is None else self._supervisor.pid
+
     def keep(self) -> None:
         """Start the supervisor again whenever it ends, from a thread, until `stop`.
 

@@ -170,6 +170,8 @@ class Election:
             file, self._file = self._file, -1
             self._heard, self._heard_at = None, None
         self._own.clear("telling")
+        # A child that a plugin has forked has the file open, too, and would keep the lock.
+        fcntl.flock(file, fcntl.LOCK_UN)
         os.close(file)
 
     def _complain(self, error: OSError) -> None:

@@ -21,6 +21,7 @@ from app.errors import ArtifactError, CompileError, DatabaseUnavailableError, Pl
 from app.loading.context import make_context_factory
 from app.loading.load_process import in_load_thread, prepare_process
 from app.loading.loader import Steps, load
+from app.loading.patches import refuse_green_threads
 from app.package.version_folders import VersionFolders
 from app.publishing.compiler import compile_plugin
 from app.publishing.import_guard import ImportGuard
@@ -104,8 +105,14 @@ def try_first() -> None:
 class _ReportedSteps(Steps):
     def __init__(self, report: int) -> None:
         self._report = report
+        self._phase = ""
+        self.plugin = ""
+        """Whose code runs; empty as long as none does."""
 
     def reached(self, phase: str) -> None:
+        if self.plugin:
+            refuse_green_threads(self.plugin, self._phase)
+        self._phase = phase
         os.write(self._report, f"@{phase}\n".encode())
 
     def compiles(self, path: str) -> None:
@@ -159,6 +166,7 @@ def _compile_and_try(
         text = f"compiling it takes {taken}: make it smaller, or {RAISE_IT}"
         return {"error": CompileError(source.name, text).as_record()}
     ImportGuard(Path(request["plugins_dir"]), source.folder).install()
+    steps.plugin = source.name
     versioned = source.manifest.version is not None
     del source
     os.write(compiled, b"!")
@@ -219,6 +227,7 @@ def _try(
         endpoints = [[e.method, e.path, e.handler] for r in loaded.routes for e in r.endpoints]
         steps.reached("cleanup")
         loaded.clean_up()
+        refuse_green_threads(artifact.plugin, "cleanup")
     except PluginError as error:
         record = error.as_record()
         short = shortage(error.message, request["memory_bytes"])

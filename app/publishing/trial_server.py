@@ -24,8 +24,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from app.descendants import adopter, end_all, end_orphans
 from app.processes import die_with_parent
-from app.publishing.descendants import adopter, end_all, end_orphans
 from app.publishing.trial_child import run_child, try_first, warm_up
 from app.publishing.trial_memory import resident_bytes
 from app.publishing.trial_spare import MAX_REQUEST_BYTES, Spare

@@ -2,10 +2,12 @@
 
 import logging
 import queue
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,6 +25,7 @@ from app.loading.callers import Surroundings
 from app.loading.context import MakeContext
 from app.loading.load_process import LOAD_THREAD
 from app.loading.loader import LoadedPlugin, load
+from app.loading.process_changes import ProcessChanges
 from app.package.store import read_archive, write_archive
 from app.package.version_folders import VersionFolders
 from app.records import Artifact, ServedRow, artifact_digest, artifact_name
@@ -87,6 +90,7 @@ class LoadQueue:
         self._marker = marker or LoadMarker(artifacts_dir)
         self._crashed = CrashedLoads(artifacts_dir)
         self._make_context = make_context
+        self._changes = ProcessChanges()
         self._artifacts_dir = artifacts_dir
         self._folders = VersionFolders(artifacts_dir, self._tell_of_folders, keep=KEPT_VERSIONS)
         self._on_late = on_late
@@ -94,10 +98,17 @@ class LoadQueue:
         self._late: dict[str, _Job] = {}
         """What was not done in time, by the plugin's name."""
         self._jobs: queue.SimpleQueue[_Job | None] | None = None
+        self._threads: set[threading.Thread] = set()
+        """Those that were started, and that have not come to their end."""
 
     def names(self) -> set[str]:
         """Return the plugins that `load` was called for in vain until now."""
         return set(self._late)
+
+    @property
+    def ended_thread(self) -> str | None:
+        """The name of a thread that has ended in its work: what it was given never comes."""
+        return next((thread.name for thread in list(self._threads) if not thread.is_alive()), None)
 
     def is_loading(self, row: ServedRow) -> bool:
         """Tell whether a row's load takes long, and is not done yet."""
@@ -149,7 +160,7 @@ class LoadQueue:
     def _begin(self, job: _Job) -> None:
         if self._jobs is None:
             self._jobs = queue.SimpleQueue()
-            start_thread(LOAD_THREAD, self._work, self._jobs)
+            self._threads.add(start_thread(LOAD_THREAD, self._work, self._jobs))
         self._jobs.put(job)
 
     def _discard_result(self, done: "Future[LoadResult]") -> None:
@@ -161,6 +172,7 @@ class LoadQueue:
         while (job := jobs.get()) is not None:
             job.done.set_result(self._attempt(job.row))
             del job  # a thread that waits must not keep a generation alive
+        self._threads.discard(threading.current_thread())
 
     def _attempt(self, row: ServedRow) -> LoadResult:
         began = time.perf_counter()
@@ -171,7 +183,7 @@ class LoadQueue:
             if crash is not None:
                 raise _crashed_error(row, crash)
             artifact = self._artifact(row)
-            with self._marker.loading(row):
+            with self._marker.loading(row), self._changes.loading(row.name):
                 plugin = load(
                     artifact,
                     self._make_context,
@@ -181,6 +193,7 @@ class LoadQueue:
                     tried=True,
                     folders=self._folders,
                 )
+            plugin = replace(plugin, on_disposed=partial(self._changes.disposed, row.name))
         except PluginError as fault:
             error = fault.with_traceback(None)
         except DatabaseUnavailableError as outage:

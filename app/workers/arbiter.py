@@ -7,13 +7,16 @@ yet.
 
 import os
 import time
+from collections.abc import Callable
 from typing import Any
 
 from gunicorn.arbiter import Arbiter as GunicornArbiter
 from gunicorn.errors import HaltServer
 
+from app.descendants import GRACE_SECONDS, KILL_SECONDS
 from app.serving.crashes import UNKNOWN_END, CrashedLoads, ProcessEnd, end_of
 from app.workers.identity import as_user
+from app.workers.orphans import Orphans
 
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 15.0
 """Before a worker is started in place of one that ended before it served: from the second time on,
@@ -24,22 +27,40 @@ TOGETHER_SECONDS = 1.0
 
 
 class Arbiter(GunicornArbiter):  # type: ignore[misc]
-    """A master that says what its workers were doing when they ended.
+    """A master that says what its workers were doing when they ended, and ends what they leave.
 
     gunicorn has no setting for the master's class: `look_after` makes one of a running master.
     """
 
     _crashed: CrashedLoads
+    _orphans: Orphans
+    _supervisor: Callable[[], int | None]
     _served: bool
     _never_served: int
     _last_end: float
     _start_at: float
 
     @classmethod
-    def look_after(cls, master: Any, crashed: CrashedLoads) -> None:
-        """Turn gunicorn's master into this one, before it has started a worker."""
+    def look_after(
+        cls,
+        master: Any,
+        crashed: CrashedLoads,
+        orphans: Orphans,
+        supervisor: Callable[[], int | None] = lambda: None,
+    ) -> None:
+        """Turn gunicorn's master into this one, before it has started a worker.
+
+        Args:
+            master: gunicorn's.
+            crashed: keeps loads that ended a worker.
+            orphans: ends what a worker has left behind.
+            supervisor: gives the process id of the embedded PostgreSQL's supervisor, None if there
+                is none.
+        """
         master.__class__ = cls
         master._crashed = crashed
+        master._orphans = orphans
+        master._supervisor = supervisor
         master._served = False
         master._never_served = 0
         master._last_end = master._start_at = 0.0
@@ -50,6 +71,13 @@ class Arbiter(GunicornArbiter):  # type: ignore[misc]
 
     def reap_workers(self) -> None:
         """Reap workers, and look at what they leave."""
+        self._look_for_orphans()
+        try:
+            self._reap_workers()
+        finally:
+            self._look_for_orphans()
+
+    def _reap_workers(self) -> None:
         halt: HaltServer | None = None
         while True:
             before = dict(self.WORKERS)
@@ -81,6 +109,19 @@ class Arbiter(GunicornArbiter):  # type: ignore[misc]
         super().manage_workers()
         for worker in filter(_shares, self.WORKERS.values()):
             worker.activity.crew = self.num_workers
+        self._look_for_orphans()
+
+    def stop(self, graceful: bool = True) -> None:
+        """Stop the workers, and what those have left behind that had to be killed."""
+        super().stop(graceful)
+        deadline = time.monotonic() + GRACE_SECONDS + KILL_SECONDS
+        while self._look_for_orphans() and time.monotonic() < deadline:
+            time.sleep(0.02)  # as gunicorn waits for its workers here
+            super().reap_workers()
+
+    def _look_for_orphans(self) -> bool:
+        own = (self.reexec_pid, self.dirty_arbiter_pid, self._supervisor() or 0)
+        return self._orphans.look(self.WORKERS, own)
 
     def _look_at(self, gone: dict[int, Any], ends: dict[int, ProcessEnd]) -> list[str]:
         """Say what ended workers were doing; return a sentence for each load that ended one."""

@@ -3,13 +3,18 @@
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
+from weakref import WeakSet
 
 from gunicorn.workers.gthread import ThreadWorker
 
 from app.activity import Activity
 from app.processes import PR_SET_PDEATHSIG, process_option
+
+LOOK_SECONDS = 1.0
+"""How often a worker that takes connections looks at itself; as long may its loop wait."""
 
 
 class Worker(ThreadWorker):  # type: ignore[misc]
@@ -26,6 +31,11 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         self.activity.crew = self.cfg.workers  # the master corrects it, after TTIN and TTOU
         self.on_drain: Callable[[], None] = lambda: None
         """Called when no more connections are taken, and the last requests run on."""
+        self.on_look: Callable[[], None] = lambda: None
+        """Called about once a second while connections are taken, by the main thread."""
+        self._look_at = 0.0
+        self.connections: WeakSet[Any] = WeakSet()
+        """The accepted connections, gunicorn's `TConn`."""
 
     def init_signals(self) -> None:
         """Handle signals as gunicorn does, and ask for SIGTERM when the master ends.
@@ -53,6 +63,20 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         if not enabled and self._is_orphan():
             for listener in self.sockets:
                 listener.close()
+
+    def enqueue_req(self, conn: Any) -> None:
+        """Have a thread answer a connection's request, and note the connection."""
+        if not conn.initialized:  # else it is noted already
+            self.connections.add(conn)
+        super().enqueue_req(conn)
+
+    def is_parent_alive(self) -> bool:
+        """Tell whether the master is there; gunicorn's loop asks at each of its rounds."""
+        now = time.monotonic()
+        if now >= self._look_at:
+            self._look_at = now + LOOK_SECONDS
+            self.on_look()
+        return bool(super().is_parent_alive())
 
     def _is_orphan(self) -> bool:
         return bool(os.getppid() != self.ppid)

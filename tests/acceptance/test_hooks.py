@@ -8,29 +8,12 @@ from pathlib import Path
 import pytest
 
 from tests.support.checkout import CHECKOUT
+from tests.support.configuration import status, with_file
 from tests.support.plugins import source
 from tests.support.server import MakeServer, Server
 from tests.support.waiting import wait_until
 
 IMPORT = "from app.hooks import *\n"
-
-
-def with_file(server: Server, text: str, *arguments: str) -> Server:
-    """Start a server by a configuration file of somebody's own, and wait until it answers."""
-    server.config = server.home / "mine.py"
-    server.config.write_text(text)
-    server.arguments = ["--bind", f"127.0.0.1:{server.port}", *arguments]
-    server.arguments += [] if "wsgi_app" in text else ["app.wsgi:application"]
-    server.start(wait=False)
-    wait_until(lambda: status(server, "/health/live"), f"it answers\n{server.log()}", 30.0)
-    return server
-
-
-def status(server: Server, path: str) -> int | None:
-    try:
-        return server.get(path).status
-    except OSError:
-        return None
 
 
 def processor_seconds(pid: int) -> float:

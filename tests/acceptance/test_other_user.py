@@ -2,6 +2,7 @@
 
 import os
 import pwd
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.cases import add_case
 from tests.support.checkout import CHECKOUT
 from tests.support.plugins import source
 from tests.support.server import MakeServer, Server
@@ -150,3 +152,31 @@ def test_the_embedded_database_of_a_server_that_is_that_user_works(make_server: 
             return False
 
     wait_until(answers, "it serves", 30.0)
+
+
+def test_what_a_plugin_starts_ends_with_its_worker_and_with_the_server(server: Server) -> None:
+    server.start()
+    add_case(server, "forks")
+    wait_until(lambda: server.get("/forks").status == 200, "it is served")
+    assert server.get("/forks").json["answer"] == "given up"
+    file = server.home / "var" / "started"
+    daemon = (
+        f"if not context.trial and os.fork() == 0:\n            os.setsid()\n"
+        f"            open({str(file)!r}, 'a').write(f'{{os.getpid()}}\\n')\n"
+        "            import time; time.sleep(600)"
+    )
+    server.write("daemons", source("daemons").replace("        pass\n", f"        {daemon}\n", 1))
+    pids = wait_until(lambda: file.exists() and len(p := file.read_text().split()) == 2 and p)
+    killed = min(server.workers())
+    os.kill(killed, signal.SIGKILL)
+    wait_until(lambda: sum(map(_lives, pids)) == 1, "the killed worker's ends")
+    server.stop()
+    assert not any(map(_lives, file.read_text().split()))
+    server.start()
+
+
+def _lives(pid: str) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False

@@ -440,13 +440,12 @@ def test_stop_returns_at_once_while_packets_are_dropped() -> None:
 
 def test_stop_returns_at_once_in_a_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
     waiting = threading.Event()
-    sleep = ChangeListener._sleep
 
-    def slept(listener: ChangeListener, _seconds: float) -> None:
+    def long(_least: float, _most: float) -> float:
         waiting.set()
-        sleep(listener, 60.0)
+        return 60.0
 
-    monkeypatch.setattr(ChangeListener, "_sleep", slept)
+    monkeypatch.setattr("app.database.events.random.uniform", long)
     with listening("postgresql:///x?host=/nowhere", Recorder(), wait=False) as listener:
         assert waiting.wait(5)
         stop_quickly(listener)

@@ -4,6 +4,7 @@ import logging
 import os
 import time
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from gunicorn.arbiter import Arbiter as GunicornArbiter
@@ -48,7 +49,9 @@ def master(tmp_path, monkeypatch):
     monkeypatch.setattr(
         GunicornArbiter, "spawn_workers", lambda self: self.started.append(self.now)
     )
-    Arbiter.look_after(made, CrashedLoads(tmp_path))
+    made.reexec_pid = made.dirty_arbiter_pid = 0
+    nothing: Any = SimpleNamespace(look=lambda _workers, _own: False)
+    Arbiter.look_after(made, CrashedLoads(tmp_path), nothing)
     made.WORKERS = {}
     return made
 

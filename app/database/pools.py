@@ -1,0 +1,28 @@
+"""The two pools of a process: a plugin that keeps its connections holds up only plugins."""
+
+from app.database.pool import Database
+from app.database.sessions import SHARED_SETTINGS
+from app.database.timeouts import Timeouts, plugin_bounds
+from app.settings import Settings
+
+
+def server_pool(url: str, settings: Settings) -> Database:
+    """Return the pool of the server's own work."""
+    return Database(
+        url,
+        max_connections=settings.threads + 8,
+        timeouts=Timeouts(settings.lock_seconds, settings.statement_seconds),
+        name="the server",
+    )
+
+
+def plugin_pool(url: str, settings: Settings) -> Database:
+    """Return the pool that plugins borrow from; no single plugin gets all of it."""
+    seconds = settings.plugin_statement_seconds
+    return Database(
+        url,
+        max_connections=max(settings.threads + 4, 2 * settings.plugin_connections),
+        reset=True,
+        settings={**SHARED_SETTINGS, **({} if seconds is None else plugin_bounds(seconds))},
+        name="the plugins",
+    )

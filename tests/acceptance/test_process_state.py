@@ -1,0 +1,231 @@
+"""What a plugin changes in the whole process: the server and the other plugins do not notice."""
+
+import os
+import re
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.cases import add_case, edit_case, wait_for_edit
+from tests.support.plugins import source
+from tests.support.server import MakeServer, Server
+from tests.support.waiting import wait_until
+
+LOOKS = """
+import gc, locale, logging, os, socket, sys, warnings
+
+def look():
+    logger = logging.getLogger("looks_of_another")
+    logger.warning("another plugin says %s", SAYS)
+    try:
+        warnings.warn("old", DeprecationWarning)
+        raised = False
+    except DeprecationWarning:
+        raised = True
+    return {
+        "raised": raised, "level": logging.root.level, "disabled": logger.disabled,
+        "handlers": [type(item).__name__ for item in logging.root.handlers],
+        "variable": os.environ.get("CASE_VARIABLE"), "path": "/case" in sys.path,
+        "folder": os.getcwd(), "timeout": socket.getdefaulttimeout(), "gc": gc.isenabled(),
+    }
+"""
+
+
+def looking(says: str) -> str:
+    """Return a plugin that tells how the process looks, and that logs."""
+    text = f"SAYS = {says!r}\n" + LOOKS + source("looks", says)
+    return text.replace('"pid": os.getpid()}', '"pid": os.getpid(), "look": look()}')
+
+
+def looks(server: Server) -> list[Any]:
+    """Return how each worker looks."""
+    return [answer.json["look"] for answer in server.ask_all("/looks").values()]
+
+
+@pytest.fixture(params=["2", pytest.param("4", marks=pytest.mark.soak)])
+def running(request: pytest.FixtureRequest, make_server: MakeServer) -> Server:
+    """A server with a plugin that looks at its process."""
+    server = make_server(WEB_CONCURRENCY=request.param)
+    server.write("looks", looking("one"))
+    server.start()
+    server.wait_says("looks", "one")
+    return server
+
+
+TAKERS = {
+    "takes_logging": "the logger root level is ERROR, it was INFO",
+    "takes_warnings": "the warnings' filter error",
+}
+
+
+@pytest.mark.parametrize(
+    "name", ["takes_logging", pytest.param("takes_warnings", marks=pytest.mark.soak)]
+)
+def test_the_servers_log_goes_on_others_behave_as_before_and_nothing_is_left(
+    running: Server, name: str
+) -> None:
+    before = looks(running)
+    add_case(running, name)
+    wait_for_edit(running, name, 0)
+    assert looks(running) == before
+    for number in range(1, 4):
+        edit_case(running, name, number)
+        wait_for_edit(running, name, number)
+    assert looks(running) == before
+    lines = [line for line in running.log().splitlines() if f"{name}: its load changed" in line]
+    assert len(lines) == int(running.environment["WEB_CONCURRENCY"]), "each says it once"
+    assert all(TAKERS[name] in line and "[WARNING]" in line for line in lines)
+    running.write("looks", looking("two"))
+    running.wait_says("looks", "two")
+    looks(running)
+    log = running.log()
+    assert "another plugin says two" in log
+    assert re.search(r"\[INFO\] looks: serving generation 2", log), "our own lines go on"
+    shutil.rmtree(running.plugins / name)
+    running.wait_gone(name)
+    assert looks(running) == before
+
+
+def test_green_threads_are_refused_at_the_trial_with_the_reason(running: Server) -> None:
+    pytest.importorskip("gevent")
+    before = running.workers()
+    add_case(running, "patches_gevent")
+    line = wait_until(
+        lambda: re.search(r".*patches_gevent: import failed: .*", running.log()), "it is refused"
+    )[0]
+    assert "of gevent in the place of the standard library's" in line
+    assert "threading" in line
+    assert "time.sleep" in line
+    assert running.get("/patches_gevent").status == 404
+    assert running.workers() == before
+    running.write("looks", looking("after"))
+    running.wait_says("looks", "after")
+
+
+CHANGES = """
+import logging, os, sys, warnings
+os.environ.setdefault("CASE_VARIABLE", "{value}")
+if "/case" not in sys.path:
+    sys.path.append("/case")
+"""
+
+
+def changing(value: str) -> str:
+    """Return a plugin that sets a variable as `load_dotenv` does, and extends the path."""
+    text = CHANGES.format(value=value) + source("changes", value)
+    return text.replace('"pid": os', '"variable": os.environ["CASE_VARIABLE"], "pid": os')
+
+
+@pytest.mark.soak
+def test_a_variable_follows_each_edit_is_named_once_and_goes_with_the_plugin(
+    running: Server,
+) -> None:
+    before = looks(running)
+    for value in ("one", "two", "three"):
+        running.write("changes", changing(value))
+        running.wait_says("changes", value)
+        assert {a.json["variable"] for a in running.ask_all("/changes").values()} == {value}
+        assert {look["variable"] for look in looks(running)} == {value}
+    running.write("changes", changing("broken") + "\nraise ValueError\n")
+    wait_until(lambda: (running.plugin("changes") or {}).get("error"), "it is refused")
+    assert {a.json["variable"] for a in running.ask_all("/changes").values()} == {"three"}
+    log = running.log()
+    workers = int(running.environment["WEB_CONCURRENCY"])
+    assert log.count("the environment variable CASE_VARIABLE is new") == workers
+    assert log.count("the entry of sys.path /case is new") == workers
+    shutil.rmtree(running.plugins / "changes")
+    running.wait_gone("changes")
+    wait_until(lambda: looks(running) == before, "nothing is left")
+
+
+@pytest.mark.soak
+def test_our_log_goes_on_after_a_load_that_failed_in_the_workers(running: Server) -> None:
+    text = source("fails").replace(
+        "        pass\n",
+        "        import logging\n"
+        "        if not context.trial:\n"
+        "            logging.disable(logging.CRITICAL)\n"
+        "            logging.config = logging.root.handlers.clear()\n"
+        "            raise ValueError('not here')\n",
+        1,
+    )
+    running.write("fails", text)
+    wait_until(lambda: "fails: its load changed" in running.log(), "it is named")
+    running.write("looks", looking("goes on"))
+    running.wait_says("looks", "goes on")
+    looks(running)
+    assert "another plugin says goes on" in running.log()
+
+
+ENDS_THREAD = """
+import ctypes, threading
+
+def end(name):
+    for thread in threading.enumerate():
+        if thread.name == name:
+            error = ctypes.py_object(SystemExit)
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), error)
+            return True
+    return False
+"""
+
+
+def ending_threads() -> str:
+    """Return a plugin whose handler ends a thread of the server's."""
+    text = ENDS_THREAD + source("ends")
+    text = text.replace('server.get("/ends", self.get)', 'server.get("/ends/{name}", self.get)')
+    return text.replace("def get(self):", "def get(self, name):").replace(
+        '"says": "one"', '"says": end(name)'
+    )
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize(
+    "name",
+    ["benana-recorder", "benana-reconciler", "benana-listener", "benana-cleanup", "benana-loader"],
+)
+def test_a_worker_whose_own_thread_has_ended_is_replaced_and_no_request_fails(
+    make_server: MakeServer, name: str
+) -> None:
+    server = make_server().start()
+    server.write("ends", ending_threads())
+    server.wait_everywhere("/ends/nobody", lambda answer: answer.status == 200)
+    before = server.workers()
+    pid = server.get(f"/ends/{name}").json["pid"]
+    for number in range(3):  # what the thread waits for
+        server.write("whoami", source("whoami", f"edit {number}"))
+        server.wait_everywhere("/plugins", lambda answer: answer.status == 200)
+    wait_until(lambda: pid not in server.workers(), f"it is replaced\n{server.log()}", 40.0)
+    wait_until(lambda: len(server.workers()) == 2, "another is there")
+    assert f"of this worker's own threads {name} ended; it takes no more" in server.log()
+    assert len(server.workers() & before) == 1
+    server.wait_says("whoami", "edit 2", 10.0)
+
+
+@pytest.mark.soak
+def test_a_database_that_is_away_replaces_nobody(make_server: MakeServer, tmp_path: Path) -> None:
+    server = make_server(database=False)
+    server.start()
+    before = server.workers()
+    supervised = (server.home / "var/postgres/postmaster.pid").read_text().split()[0]
+    for _ in range(3):
+        os.kill(int(supervised), signal.SIGKILL)
+        server.wait_everywhere("/whoami", lambda answer: answer.status == 200)
+        supervised = wait_until(
+            lambda old=supervised: _other_postmaster(server, old), "PostgreSQL is back", 30.0
+        )
+    server.write("late", source("late"))
+    server.wait_says("late", "one", 20.0)
+    assert server.workers() == before
+    assert "own threads" not in server.log()
+
+
+def _other_postmaster(server: Server, old: str) -> str | None:
+    try:
+        pid = (server.home / "var/postgres/postmaster.pid").read_text().split()[0]
+    except (OSError, IndexError):
+        return None
+    return pid if pid != old else None
