@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import asdict
 from typing import Any
 
 from app.database.failures import FailureRepository
@@ -14,12 +15,13 @@ from app.database.statements import Lender, statement, transaction
 from app.database.tables import FIRES, NOTIFIERS, silence_of
 from app.database.texts import as_json, encoding_of, storable
 from app.errors import DatabaseRefusedError
-from app.records import Artifact, PluginRow, ServedRow
+from app.records import Artifact, PluginRow, Reload, ServedRow
 
 # The digest that a path ends with, as `records.artifact_digest` reads it: `…-<32 digits>.pyz`.
 _SERVED_COLUMNS = """p.id, p.name, p.generation, p.status, p.binary_path, v.archive_sha256,
     p.binary_path IS NULL AND p.source_path IS NOT NULL AS unpublished,
-    coalesce(p.error ? 'generation', false) AS load_error"""
+    coalesce(p.error ? 'generation', false) AS load_error,
+    coalesce(v.reload->>'how', 'hot') AS reload, coalesce(v.reload->>'why', '') AS reload_why"""
 _SERVED_TABLES = """plugins p LEFT JOIN plugin_versions v
     ON v.plugin_name = p.name AND v.source_digest = left(right(p.binary_path, 36), 32)"""
 _SERVED = f"""
@@ -153,6 +155,25 @@ class Repository:
             if row is None:
                 return None
             return Artifact(plugin, digest, row["archive_sha256"], bytes(row["archive"]))
+
+    def find_reload(self, plugin: str, digest: str) -> Reload | None:
+        """Return how a version goes live, None if that is not known or the version is not kept."""
+        with statement(self._database) as cursor:
+            cursor.execute(
+                "SELECT reload FROM plugin_versions WHERE plugin_name = %s AND source_digest = %s",
+                (plugin, digest),
+            )
+            row = cursor.fetchone()
+            return Reload(**row[0]) if row and row[0] else None
+
+    def record_reload(self, plugin: str, digest: str, reload: Reload) -> None:
+        """Keep with a version how it goes live; where a publish has said so already, that stays."""
+        with statement(self._database) as cursor:
+            cursor.execute(
+                "UPDATE plugin_versions SET reload = %s"
+                " WHERE plugin_name = %s AND source_digest = %s AND reload IS NULL",
+                (as_json(asdict(reload), encoding_of(cursor)), plugin, digest),
+            )
 
     # --- publishing ------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from app.errors import ArtifactError, DatabaseError, PluginError, SupersededErro
 from app.package.store import store_artifact
 from app.package.version_folders import VersionFolders
 from app.publishing.attempt import PublishAttempt
+from app.publishing.manifest import reload_of
 from app.publishing.quiet_period import SAVE_SECONDS
 from app.records import (
     ACTIVE,
@@ -83,7 +84,7 @@ class Saver:
                 )
         templates = list(dict.fromkeys(endpoint.path for endpoint in report.endpoints))
         with self._repository.publishing() as publication:
-            publication.keep_version(artifact, report)
+            publication.keep_version(artifact, report, reload_of(source.manifest))
             if not attempt.outlast_quiet_period(SAVE_SECONDS):
                 raise SupersededError("the source changed while it was tried")
             row = publication.lock_row(source.name)

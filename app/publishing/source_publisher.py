@@ -18,6 +18,7 @@ from app.publishing.attempt import PublishAttempt
 from app.publishing.discovery import inside, read_source
 from app.publishing.error_records import ErrorRecords
 from app.publishing.host_state import HostState, Published, identity_of
+from app.publishing.manifest import reload_of
 from app.publishing.refusals import Refusals
 from app.publishing.saving import Saver
 from app.publishing.trial import TrialRunner
@@ -137,6 +138,8 @@ class SourcePublisher:
             source.digest[:12],
             (time.perf_counter() - began) * 1000,
         )
+        if (said := reload_of(source.manifest)) is not None:
+            log.info("%s: %s", name, said)
         return True
 
     def note_refused(
