@@ -15,6 +15,7 @@ from app.loading.callers import Surroundings, check_of
 from app.loading.context import MakeContext
 from app.loading.contract import create_instance, read_metadata
 from app.loading.guarded_calls import guarded
+from app.loading.library_entries import library_entries
 from app.loading.registration import RouteCollector
 from app.loading.routes import Route
 from app.package.archive import Archive
@@ -63,7 +64,7 @@ class LoadedPlugin:
         except BenanaError as error:
             log.warning("%s", error)
         finally:
-            self.importer.forget()
+            _forget(self.importer)
 
 
 class Steps:
@@ -134,6 +135,7 @@ def _load(
     versioned: bool,
 ) -> LoadedPlugin:
     name, began = importer.content.plugin, time.monotonic()
+    library_entries.begin(name, importer.name)
     try:
         steps.reached("import")
         module = guarded(name, "import", importer, importer.import_entry)
@@ -144,7 +146,7 @@ def _load(
         steps.reached("initialize")
         guarded(name, "initialize", importer, instance.initialize, context)
     except BenanaError:
-        importer.forget()
+        _forget(importer)
         raise
     loaded = LoadedPlugin(
         row_id, name, generation, metadata, (), context, importer, instance, began
@@ -159,7 +161,14 @@ def _load(
     except BenanaError:
         loaded.dispose()
         raise
+    library_entries.loaded(importer.name)
     return replace(loaded, routes=routes)
+
+
+def _forget(importer: GenerationImporter) -> None:
+    """Leave nothing of a generation behind, in the import system and in libraries."""
+    library_entries.end(importer.content.plugin, importer.name)
+    importer.forget()
 
 
 def _frame_place(importer: GenerationImporter, frame: FrameType) -> tuple[str, int] | None:

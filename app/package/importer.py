@@ -104,7 +104,8 @@ class GenerationImporter(importlib.abc.InspectLoader, zipimport.zipimporter):  #
             value
             for name in self._imported
             for value in list(vars(sys.modules.get(name, _NO_MODULE)).values())
-            if isinstance(value, type) and value.__module__ == name
+            # Not isinstance: that asks the object, which may be anything.
+            if issubclass(type(value), type) and value.__module__ == name
         }
         return [weakref.ref(item) for item in (self, *classes)]
 
