@@ -87,6 +87,10 @@ CREATE TABLE IF NOT EXISTS plugin_versions (
 --               it loaded by new processes alone. NULL as long as nobody has found that out: hot.
 ALTER TABLE plugin_versions ADD COLUMN IF NOT EXISTS reload JSONB;
 
+--   finding     the same, as its rehearsal found it for what comes after it: what the libraries that
+--               it uses keep. Where "reload" is NULL, it counts for the version itself too.
+ALTER TABLE plugin_versions ADD COLUMN IF NOT EXISTS finding JSONB;
+
 -- Folders that never were valid plugins, and why.
 CREATE TABLE IF NOT EXISTS plugin_failures (
     name VARCHAR(255) PRIMARY KEY,

@@ -218,6 +218,7 @@ class PluginManager:
         self._marker.started()
         self._reclaimer.freeze()
         self._listener.start()
+        self._publisher.rehearsals.start()
         if self._settings.watch:
             self._watcher.start()
         self._health.started = True
@@ -232,6 +233,7 @@ class PluginManager:
         self._health.stop()
         self._watcher.stop()
         self._trial.stop()  # a publish that goes on waiting for one gives up
+        self._publisher.rehearsals.stop()
         self._listener.stop()
         self._reconciler.stop()
         self._reconciler.unload_all()

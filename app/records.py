@@ -175,6 +175,8 @@ class PluginRow:
     endpoints: tuple[Endpoint, ...] = ()
     reload: Reload | None = None
     """How the version goes live that the row serves, None where that was not found out."""
+    finding: Reload | None = None
+    """What its rehearsal found for what comes after it, None if there was none yet."""
 
     @property
     def served(self) -> "ServedRow":
@@ -194,8 +196,8 @@ class ServedRow:
     `archive_sha256` is the hash of the archive that `binary_path` names, None if that version is
     not known or was not asked for. What follows is said of the row, and decides nothing:
     `unpublished` whether it names a source of which there is no version at all, `load_error`
-    whether its `error` says that this generation cannot be loaded, `reload` and `reload_why` how the
-    version goes live (HOT where that was not found out) and why.
+    whether its `error` says that this generation cannot be loaded, `reload` and `reload_why` how
+    the version goes live (HOT where that was not found out) and why.
     """
 
     id: str

@@ -48,8 +48,8 @@ class Publication:
         Args:
             artifact: what to keep.
             report: what is recorded while it serves: its metadata completed from the manifest.
-            reload: how it goes live; None where that is to be found out. What was found out of a
-                version that is kept already stays.
+            reload: how it goes live; None where nothing says so. What is said of a version that is
+                kept already stays.
         """
         # Two statements: the second sees what the one that was waited for has committed. The row
         # is locked, so that no publish of another digest drops it as too old.
@@ -80,6 +80,12 @@ class Publication:
                 "UPDATE plugin_versions SET metadata = %s"
                 " WHERE plugin_name = %s AND source_digest = %s",
                 (as_json(metadata), artifact.plugin, artifact.digest),
+            )
+        if kept is not None and reload is not None:
+            self._cursor.execute(
+                "UPDATE plugin_versions SET reload = %s"
+                " WHERE plugin_name = %s AND source_digest = %s AND reload IS NULL",
+                (as_json(asdict(reload)), artifact.plugin, artifact.digest),
             )
 
     def lock_row(self, name: str) -> PluginRow | None:

@@ -22,7 +22,8 @@ _SERVED_COLUMNS = """p.id, p.name, p.generation, p.status, p.binary_path, v.arch
     p.binary_path IS NULL AND p.source_path IS NOT NULL AS unpublished,
     coalesce(p.error ? 'generation', false) AS load_error,
     coalesce(v.reload->>'how', 'hot') AS reload, coalesce(v.reload->>'why', '') AS reload_why"""
-_SERVED_TABLES = """plugins p LEFT JOIN plugin_versions v
+_SERVED_TABLES = """plugins p LEFT JOIN (SELECT plugin_name, source_digest, archive_sha256,
+        coalesce(reload, finding) AS reload FROM plugin_versions) v
     ON v.plugin_name = p.name AND v.source_digest = left(right(p.binary_path, 36), 32)"""
 _SERVED = f"""
     SELECT {_SERVED_COLUMNS} FROM {_SERVED_TABLES}
@@ -173,6 +174,25 @@ class Repository:
                 "UPDATE plugin_versions SET reload = %s"
                 " WHERE plugin_name = %s AND source_digest = %s AND reload IS NULL",
                 (as_json(asdict(reload), encoding_of(cursor)), plugin, digest),
+            )
+
+    def find_finding(self, plugin: str, digest: str) -> Reload | None:
+        """Return what a version's rehearsal found, None if there was none."""
+        with statement(self._database) as cursor:
+            cursor.execute(
+                "SELECT finding FROM plugin_versions WHERE plugin_name = %s AND source_digest = %s",
+                (plugin, digest),
+            )
+            row = cursor.fetchone()
+            return Reload(**row[0]) if row and row[0] else None
+
+    def record_finding(self, plugin: str, digest: str, finding: Reload) -> None:
+        """Keep with a version what its rehearsal found, for all hosts."""
+        with statement(self._database) as cursor:
+            cursor.execute(
+                "UPDATE plugin_versions SET finding = %s"
+                " WHERE plugin_name = %s AND source_digest = %s",
+                (as_json(asdict(finding), encoding_of(cursor)), plugin, digest),
             )
 
     # --- publishing ------------------------------------------------------------------------

@@ -10,13 +10,13 @@ from app.errors import ArtifactError, DatabaseError, PluginError, SupersededErro
 from app.package.store import store_artifact
 from app.package.version_folders import VersionFolders
 from app.publishing.attempt import PublishAttempt
-from app.publishing.manifest import reload_of
 from app.publishing.quiet_period import SAVE_SECONDS
 from app.records import (
     ACTIVE,
     INACTIVE,
     Artifact,
     PluginSource,
+    Reload,
     TrialReport,
     artifact_name,
 )
@@ -41,6 +41,7 @@ class Saver:
         artifact: Artifact,
         report: TrialReport,
         attempt: PublishAttempt,
+        reload: Reload | None = None,
         *,
         force: bool = False,
     ) -> tuple[str, int]:
@@ -51,6 +52,7 @@ class Saver:
             artifact: what it compiles to.
             report: what its trial found.
             attempt: tells whether the folder has changed meanwhile.
+            reload: how it is to go live; None where nothing says so.
             force: whether to save it even where the row serves this source already.
 
         Returns:
@@ -63,7 +65,7 @@ class Saver:
             SupersededError: the source changed; nothing was saved.
         """
         with self._stored(artifact) as binary_path:
-            return self._save(source, artifact, report, binary_path, attempt, force=force)
+            return self._save(source, artifact, report, binary_path, attempt, reload, force=force)
 
     def _save(
         self,
@@ -72,6 +74,7 @@ class Saver:
         report: TrialReport,
         binary_path: Path,
         attempt: PublishAttempt,
+        reload: Reload | None,
         *,
         force: bool,
     ) -> tuple[str, int]:
@@ -84,7 +87,7 @@ class Saver:
                 )
         templates = list(dict.fromkeys(endpoint.path for endpoint in report.endpoints))
         with self._repository.publishing() as publication:
-            publication.keep_version(artifact, report, reload_of(source.manifest))
+            publication.keep_version(artifact, report, reload)
             if not attempt.outlast_quiet_period(SAVE_SECONDS):
                 raise SupersededError("the source changed while it was tried")
             row = publication.lock_row(source.name)
