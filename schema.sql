@@ -83,8 +83,9 @@ CREATE TABLE IF NOT EXISTS plugin_versions (
     PRIMARY KEY (plugin_name, source_digest)
 );
 
---   reload      how this version goes live: {"how": "hot" or "fresh", "why", "advice"}. "fresh" has
---               it loaded by new processes alone. NULL as long as nobody has found that out: hot.
+--   reload      how this version goes live: {"how": "hot" or "fresh", "why", "advice", "forced"}.
+--               "fresh" has it loaded by new processes alone; forced: the author says so, in
+--               plugin.yaml. NULL as long as nobody has found that out: hot.
 ALTER TABLE plugin_versions ADD COLUMN IF NOT EXISTS reload JSONB;
 
 -- Folders that never were valid plugins, and why.

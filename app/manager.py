@@ -34,6 +34,7 @@ from app.serving.load_queue import LoadQueue
 from app.serving.reclaimer import Reclaimer
 from app.serving.reconciler import Reconciler
 from app.serving.recorder import Recorder
+from app.serving.takeover import come_to_serve
 from app.settings import Settings
 from app.worker_records import WorkerReport
 
@@ -41,9 +42,6 @@ log = logging.getLogger(__name__)
 
 STOP_SECONDS = 20.0
 """How long an ending worker waits for its last requests and cleanups; gunicorn kills it at 30 s."""
-
-START_SECONDS = 5.0
-"""How long a worker's start waits for generations whose load failed for a reason that passes."""
 
 ADMIN_SHARE_SECONDS = 0.25
 """How long an admin call waits while none of the others gets on with the database: those that
@@ -135,7 +133,7 @@ class PluginManager:
         )
         self.fleet = Fleet(
             WorkerRepository(admin),
-            lambda: self._recorder.id if self._health.started else None,
+            lambda: self._recorder.id if self._health.takes_requests else None,
             lambda: self._running.crew,
         )
         """The processes of all hosts, as the admin side asks for them."""
@@ -191,28 +189,38 @@ class PluginManager:
             self._database.close()
 
     def start(
-        self, still_alive: Callable[[], None], replace: Callable[[], None] | None = None
-    ) -> None:
+        self,
+        still_alive: Callable[[], None],
+        replace: Callable[[], None] | None = None,
+        *,
+        relieves: bool = False,
+    ) -> bool:
         """Start this process's threads and wait until everything registered is served.
 
         Args:
             still_alive: called about once a second while waiting.
-            replace: asks for a graceful replacement of this process, once too many generations
-                stay in its memory.
+            replace: asks for another process in the place of this one, which serves on until then:
+                for a generation that this one cannot load, and once too many stay in its memory.
+                None where nobody can be asked.
+            relieves: whether it is to take the place of a process that serves.
+
+        Returns:
+            Whether it serves: not if it would serve less than others do, or than the next one.
         """
         if replace is not None:
             self._reclaimer.replace_process(replace, self._settings.max_leaked)
+            self._reconciler.fresh.ask_by(replace)
         self._marker.record_faults()
         self._reclaimer.start()
         self._recorder.start()
         self._reconciler.start()
         gc.disable()  # a start makes little garbage, and each collection would look at everything
         try:
-            while not self._reconciler.attempted.wait(1.0):
-                still_alive()
-            self._reconciler.start_is_over.wait(START_SECONDS)
+            ready = come_to_serve(self._reconciler, self._workers, still_alive, relieves=relieves)
         finally:
             gc.enable()
+        if not ready:
+            return False
         self._marker.started()
         self._reclaimer.freeze()
         self._listener.start()
@@ -220,6 +228,12 @@ class PluginManager:
             self._watcher.start()
         self._health.started = True
         self._health.start()
+        return True
+
+    def drained(self) -> None:
+        """Note that no more requests come: this process is not counted among those that serve."""
+        self._health.draining = True
+        self._recorder.beat()
 
     def drain(self) -> None:
         """Leave the publishing to another process of the host: this one only ends its requests."""

@@ -4,8 +4,8 @@ from app.database.rows import Row, columns_of, object_of
 from app.records import Endpoint, PluginRow, Reload
 
 PLUGIN_ROWS = f"""
-    SELECT {columns_of(PluginRow, of="p", without=("endpoints", "error", "reload"))}, coalesce(p.error, (
-        SELECT f.error FROM plugin_failures f
+    SELECT {columns_of(PluginRow, of="p", without=("endpoints", "error", "reload"))},
+        coalesce(p.error, (SELECT f.error FROM plugin_failures f
         WHERE f.name = p.name AND f.updated_at >= p.updated_at)) AS error, coalesce((
         SELECT json_agg({object_of(Endpoint, of="e")} ORDER BY e.id)
         FROM plugin_endpoints e WHERE e.plugin_id = p.id), '[]') AS endpoints, (
@@ -24,4 +24,4 @@ def read_plugin_row(row: Row) -> PluginRow:
     """Return the record of a row that `PLUGIN_ROWS` found."""
     endpoints = tuple(Endpoint(**endpoint) for endpoint in row.pop("endpoints"))
     reload = row.pop("reload")
-    return PluginRow(**row, endpoints=endpoints, reload=Reload(**reload) if reload else None)
+    return PluginRow(**row, endpoints=endpoints, reload=Reload.read(reload))

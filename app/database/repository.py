@@ -21,7 +21,8 @@ from app.records import Artifact, PluginRow, Reload, ServedRow
 _SERVED_COLUMNS = """p.id, p.name, p.generation, p.status, p.binary_path, v.archive_sha256,
     p.binary_path IS NULL AND p.source_path IS NOT NULL AS unpublished,
     coalesce(p.error ? 'generation', false) AS load_error,
-    coalesce(v.reload->>'how', 'hot') AS reload, coalesce(v.reload->>'why', '') AS reload_why"""
+    CASE WHEN (v.reload->>'forced')::boolean OR v.reload->>'how' = 'fresh' THEN v.reload->>'how'
+        ELSE 'auto' END AS reload, coalesce(v.reload->>'why', '') AS reload_why"""
 _SERVED_TABLES = """plugins p LEFT JOIN plugin_versions v
     ON v.plugin_name = p.name AND v.source_digest = left(right(p.binary_path, 36), 32)"""
 _SERVED = f"""
@@ -164,14 +165,19 @@ class Repository:
                 (plugin, digest),
             )
             row = cursor.fetchone()
-            return Reload(**row[0]) if row and row[0] else None
+            return Reload.read(row[0]) if row else None
 
     def record_reload(self, plugin: str, digest: str, reload: Reload) -> None:
-        """Keep with a version how it goes live; where a publish has said so already, that stays."""
+        """Keep with a version how it goes live.
+
+        What its author says stays, and so does that it needs fresh workers.
+        """
         with statement(self._database) as cursor:
             cursor.execute(
                 "UPDATE plugin_versions SET reload = %s"
-                " WHERE plugin_name = %s AND source_digest = %s AND reload IS NULL",
+                " WHERE plugin_name = %s AND source_digest = %s AND (reload IS NULL OR"
+                " (reload->>'how' <> 'fresh'"
+                " AND NOT coalesce((reload->>'forced')::boolean, false)))",
                 (as_json(asdict(reload), encoding_of(cursor)), plugin, digest),
             )
 

@@ -126,7 +126,7 @@ def reload_of(manifest: Manifest) -> Reload | None:
     """Return how a manifest says that its version goes live; None for AUTO."""
     if manifest.reload == AUTO:
         return None
-    return Reload(manifest.reload, f"{FILE_NAME} says reload: {manifest.reload}")
+    return Reload(manifest.reload, f"{FILE_NAME} says reload: {manifest.reload}", forced=True)
 
 
 def _compose(plugin: str, raw: bytes) -> yaml.Node | None:
@@ -203,8 +203,8 @@ def _value(key: str, node: yaml.Node) -> Any:
     value = _construct(node)
     if key == "reload" and value not in _RELOADS:
         raise ValueError(
-            f"{value!r}, expected auto (Benana tries it), hot (loaded into the workers that run) or "
-            "fresh (new workers take their place)"
+            f"{value!r}, expected auto (Benana tries it), hot (loaded into the workers that run) "
+            "or fresh (new workers take their place)"
         )
     if key == "enabled" and node.tag != _BOOL_TAG:
         raise ValueError(f"{value!r}, expected true or false")

@@ -40,6 +40,26 @@ class Outcomes:
         self._shortfalls.hold(row, reason, serving.generation if serving else None)
         self._record(row, "loading", serving)
 
+    def waiting(
+        self, row: ServedRow, serving: LoadedPlugin | None, why: str, *, asked: bool
+    ) -> None:
+        """Tell that a generation waits for fresh processes; the log has it once.
+
+        Args:
+            row: what is to be served.
+            serving: what is served of the plugin, None if nothing is.
+            why: why this process cannot load it.
+            asked: whether there is a master that starts others.
+        """
+        self._shortfalls.forget(row.name)
+        said = (
+            "fresh workers" if asked else "a restart, because no master of Benana's starts others"
+        )
+        reason = f"generation {row.generation} waits for {said}{': ' if why else ''}{why}"
+        if self._shortfalls.hold(row, reason, serving.generation if serving else None):
+            log.info("%s: %s", row.name, reason)
+        self._record(row, "loading", serving)
+
     def served(self, plugin: LoadedPlugin, result: LoadResult) -> None:
         """Tell that a generation is served."""
         self._shortfalls.end(plugin.name)
