@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 from app.conditions import Conditions
 from app.database.events import ChangeListener
+from app.database.plugin_pool import plugin_pool
 from app.database.pool import Database
 from app.database.pool_shares import Share
 from app.database.repository import Repository
-from app.database.sessions import SHARED_SETTINGS
-from app.database.timeouts import Timeouts, plugin_bounds
+from app.database.timeouts import Timeouts
 from app.database.upkeep import Upkeep
 from app.database.workers import WorkerRepository
 from app.errors import DatabaseError, UnknownPluginError
@@ -34,6 +34,7 @@ from app.serving.load_queue import LoadQueue
 from app.serving.reclaimer import Reclaimer
 from app.serving.reconciler import Reconciler
 from app.serving.recorder import Recorder
+from app.serving.regressions import Regressions
 from app.serving.takeover import come_to_serve
 from app.settings import Settings
 from app.worker_records import WorkerReport
@@ -51,18 +52,6 @@ wait hold threads that plugins need."""
 def database_url_of(settings: Settings) -> str:
     """Return where the database is: what the environment says, else the embedded one."""
     return settings.database_url or EmbeddedPostgres(settings.data_dir).uri
-
-
-def _plugin_pool(url: str, settings: Settings) -> Database:
-    """Return the pool that plugins borrow from; no single plugin gets all of it."""
-    seconds = settings.plugin_statement_seconds
-    return Database(
-        url,
-        max_connections=max(settings.threads + 4, 2 * settings.plugin_connections),
-        reset=True,
-        settings={**SHARED_SETTINGS, **({} if seconds is None else plugin_bounds(seconds))},
-        name="the plugins",
-    )
 
 
 class PluginManager:
@@ -87,7 +76,7 @@ class PluginManager:
             timeouts=Timeouts(settings.lock_seconds, settings.statement_seconds),
             name="the server",
         )
-        self._plugin_database = _plugin_pool(url, settings)
+        self._plugin_database = plugin_pool(url, settings)
         self._repository = Repository(self._database)
         self._workers = WorkerRepository(self._database)
         admin = self._database.share(
@@ -120,6 +109,10 @@ class PluginManager:
         self._recorder = Recorder(
             self._workers, last_known_good, self._report, self._conditions, self._upkeep.seen
         )
+        self._regressions = Regressions(
+            self._repository, last_known_good, settings.max_new_failures
+        )
+        app.on_failure = self._regressions.count
         self._marker = LoadMarker(settings.artifacts_dir, self._files)
         self._loading = LoadQueue(
             self._repository,
@@ -144,6 +137,7 @@ class PluginManager:
             self._recorder,
             last_known_good,
             self._upkeep,
+            self._regressions,
             self._conditions,
         )
         self._listener = ChangeListener(
@@ -199,17 +193,16 @@ class PluginManager:
 
         Args:
             still_alive: called about once a second while waiting.
-            replace: asks for another process in the place of this one, which serves on until then:
-                for a generation that this one cannot load, and once too many stay in its memory.
-                None where nobody can be asked.
+            replace: asks for another process in the place of this one; None if nobody can be asked.
             relieves: whether it is to take the place of a process that serves.
 
         Returns:
-            Whether it serves: not if it would serve less than others do, or than the next one.
+            Whether it serves: not if it would serve less than others do.
         """
         if replace is not None:
             self._reclaimer.replace_process(replace, self._settings.max_leaked)
             self._reconciler.fresh.ask_by(replace)
+            self._regressions.replace = replace
         self._marker.record_faults()
         self._reclaimer.start()
         self._recorder.start()

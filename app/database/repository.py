@@ -9,6 +9,7 @@ from app.database.failures import FailureRepository
 from app.database.foreign_triggers import stands_still, undone
 from app.database.plugin_rows import PLUGIN_ROWS, read_plugin_row
 from app.database.publication import BY_PUBLISH, KEPT_VERSIONS, Publication
+from app.database.regressions import RegressionRepository
 from app.database.rows import each_row, fetch_records, fetch_row
 from app.database.schema import LOCK_TIMEOUT, apply_schema
 from app.database.statements import Lender, statement, transaction
@@ -43,7 +44,8 @@ _WHOLE = f"""
 class Repository:
     """Reads and writes what is registered; every method is one transaction.
 
-    `failures` are the folders that never were valid plugins; `publishing` opens a publish.
+    `failures` are the folders that never were valid plugins, `regressions` the versions that are
+    worse than the ones before; `publishing` opens a publish.
 
     All methods raise DatabaseUnavailableError while the database is away, DatabaseBusyError while
     somebody keeps a lock or all connections, and DatabaseRefusedError where it refuses.
@@ -59,6 +61,7 @@ class Repository:
         self._database = database
         self._kept_versions = kept_versions
         self.failures = FailureRepository(database)
+        self.regressions = RegressionRepository(database)
 
     def apply_schema(self, lock_timeout: str = LOCK_TIMEOUT) -> bool:
         """Bring the database to the schema; return whether anything was applied.
@@ -192,14 +195,15 @@ class Repository:
     def record_error(self, row: PluginRow, error: Mapping[str, Any] | None) -> None:
         """Note what is wrong with a plugin's newest source, if its row is still the given one.
 
-        With None nothing is wrong with the source; that its generation cannot be loaded stays.
+        With None nothing is wrong with the source; that its generation cannot be loaded stays, and
+        so does why the row was set back.
         """
         with statement(self._database, pace="brief") as cursor:
             text = as_json(error, encoding_of(cursor))
             cursor.execute(
                 "UPDATE plugins SET error = %s WHERE id = %s AND generation = %s"
                 " AND error IS DISTINCT FROM %s AND name ~ '^[a-z][a-z0-9_]{0,62}$'"
-                " AND NOT (%s AND coalesce(error ? 'generation', false))",
+                " AND NOT (%s AND coalesce(error ?| ARRAY['generation', 'set_back'], false))",
                 (text, row.id, row.generation, text, error is None),
             )
             if error is None:

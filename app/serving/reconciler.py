@@ -22,6 +22,7 @@ from app.serving.live_plugins import LivePlugins
 from app.serving.load_queue import TIMEOUT_SECONDS, LoadQueue, LoadResult
 from app.serving.outcomes import Outcomes
 from app.serving.recorder import Recorder
+from app.serving.regressions import Regressions
 from app.serving.shortfalls import Shortfalls
 from app.threads import OwnThread
 
@@ -47,6 +48,7 @@ class Reconciler(OwnThread):
         recorder: Recorder,
         last_known_good: LastKnownGood,
         upkeep: Upkeep,
+        regressions: Regressions,
         conditions: Conditions | None = None,
     ) -> None:
         super().__init__("benana-reconciler")
@@ -57,7 +59,7 @@ class Reconciler(OwnThread):
         self._upkeep = upkeep
         self._live = live
         self._shortfalls = Shortfalls(self._conditions)
-        self._outcomes = Outcomes(self._shortfalls, recorder, last_known_good)
+        self._outcomes = Outcomes(self._shortfalls, recorder, last_known_good, regressions)
         self.fresh = FreshProcesses(loading, live, self._outcomes)
         self._wanted: set[str] = set()
         """The names of the active rows, as they were read last."""
@@ -233,13 +235,10 @@ class Reconciler(OwnThread):
         results = [self._load(row) for row in wanted]
         arrived: dict[str, LoadResult] = {}
         failed: list[tuple[ServedRow, PluginError]] = []
-        for result in results:
-            if result is None:
-                continue
+        for result in filter(None, results):
             if result.error is not None:
                 failed.append((result.row, result.error))
-                before = self._load_before(result.row)
-                if before is not None:
+                if (before := self._load_before(result.row)) is not None:
                     arrived[before.row.name] = before
             elif result.plugin is not None:
                 arrived[result.row.name] = result
@@ -255,9 +254,9 @@ class Reconciler(OwnThread):
     def _load_before(self, row: ServedRow) -> LoadResult | None:
         """Load what this host served before a generation that failed, where nothing is served."""
         before = self._last_known_good.find(row.name)
-        if row.name in self._live or before is None:
+        if row.name in self._live or before is None or before.id != row.id:
             return None
-        if before.id != row.id or before.generation >= row.generation:
+        if before.generation >= row.generation:
             return None
         if not self._loading.may_load(before):
             self.fresh.spoil(row)

@@ -113,6 +113,7 @@ def test_streams_run_through_a_round_and_the_next_round_waits_for_them(
 ) -> None:
     server = make_server(WEB_CONCURRENCY="2").start()
     server.write("other", counting("other", 1))
+    wait_new(server, "other", 1)
     first(server, "one")
     gate = server.home / "gate"
     with stream(server, "one", gate) as own, stream(server, "other", gate) as other:
@@ -246,19 +247,6 @@ def test_a_host_that_publishes_nothing_replaces_its_workers_too(make_server: Mak
 
 
 @pytest.mark.soak
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root may start workers as somebody else")
-def test_workers_of_another_user_are_replaced(make_server: MakeServer) -> None:
-    server = make_server(WEB_CONCURRENCY="2")
-    server.arguments = ["--user", "nobody", "--group", "nogroup"]
-    server.start()
-    first(server, "one")
-    before = server.workers()
-    write(server, "one", 2)
-    wait_new(server, "one", 2)
-    wait_until(lambda: not server.workers() & before and len(server.workers()) == 2, "two fresh")
-
-
-@pytest.mark.soak
 def test_a_load_that_fails_beside_the_one_before_is_made_by_fresh_workers(server: Server) -> None:
     server.write("twice", once("twice", 1))
     server.wait_everywhere("/twice", lambda answer: number_of(answer) == 1, 20.0)
@@ -271,6 +259,7 @@ def test_a_load_that_fails_beside_the_one_before_is_made_by_fresh_workers(server
 
 @pytest.mark.soak
 def test_where_the_author_says_hot_that_load_stays_a_failure(server: Server) -> None:
+    wait_until(lambda: len(server.workers()) == size(server), "none drains still")
     server.write("said", "reload: hot\n", "plugin.yaml")
     server.write("said", once("said", 1))
     server.wait_everywhere("/said", lambda answer: number_of(answer) == 1, 20.0)
@@ -312,3 +301,57 @@ def test_a_queue_for_each_worker_is_refused(make_server: MakeServer) -> None:
     server = make_server()
     server.arguments = ["--reuse-port"]
     assert "leave it out" in server.refused()
+
+
+KEEPS_THE_FIRST = """
+import logging
+FIRST = vars(logging).setdefault("_first", {{}}).setdefault("{name}", NUMBER)
+"""
+"""Statements of a module that stand for a library that goes on with what it was given first."""
+
+
+def failing(name: str, number: int, when: str, prelude: str = "") -> str:
+    """Return a plugin whose requests fail where a condition holds."""
+    text = counting(name, number, prelude=prelude)
+    return text.replace(
+        "    def get(self):\n",
+        f"    def get(self):\n        if {when}:\n            raise LookupError('what is it?')\n",
+    )
+
+
+@pytest.mark.soak
+def test_a_version_that_fails_at_each_use_is_served_by_fresh_workers(
+    make_server: MakeServer,
+) -> None:
+    server = make_server(WEB_CONCURRENCY="2", BENANA_MAX_NEW_FAILURES="5").start()
+    keeps = KEEPS_THE_FIRST.format(name="one")
+    server.write("one", failing("one", 1, "FIRST != NUMBER", keeps))
+    server.wait_everywhere("/one", lambda answer: number_of(answer) == 1, 20.0)
+    server.write("one", failing("one", 2, "FIRST != NUMBER", keeps))
+    wait_new(server, "one", 2)
+    reload = server.get("/plugins/one").json["reload"]
+    assert reload["how"] == "fresh workers"
+    assert "requests failed that were answered in the version before" in reload["why"]
+    assert "LookupError" in reload["why"]
+
+
+@pytest.mark.soak
+def test_a_version_that_fails_in_fresh_workers_too_is_set_back_until_it_is_edited(
+    make_server: MakeServer,
+) -> None:
+    server = make_server(WEB_CONCURRENCY="2", BENANA_MAX_NEW_FAILURES="5").start()
+    server.write("one", failing("one", 1, "False"))
+    server.wait_everywhere("/one", lambda answer: number_of(answer) == 1, 20.0)
+    server.write("one", failing("one", 2, "True"))
+    wait_until(lambda: numbers(server, "one") == {None}, "it fails")
+    wait_new(server, "one", 1, 60.0)
+    error = server.plugin("one")["error"]
+    assert error["phase"] == "request"
+    assert "requests failed that were answered in the version before" in error["message"]
+    server.write("other", counting("other", 1))  # the folders are looked at
+    wait_new(server, "other", 1)
+    assert numbers(server, "one") == {1}
+    assert server.plugin("one")["error"] == error
+    server.write("one", failing("one", 3, "False"))
+    wait_new(server, "one", 3)
+    assert server.plugin("one")["error"] is None
