@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 from app.conditions import Conditions
 from app.database.events import ChangeListener
+from app.database.plugin_pool import plugin_pool
 from app.database.pool import Database
 from app.database.pool_shares import Share
 from app.database.repository import Repository
-from app.database.sessions import SHARED_SETTINGS
-from app.database.timeouts import Timeouts, plugin_bounds
+from app.database.timeouts import Timeouts
 from app.database.upkeep import Upkeep
 from app.database.workers import WorkerRepository
 from app.errors import DatabaseError, UnknownPluginError
@@ -34,6 +34,8 @@ from app.serving.load_queue import LoadQueue
 from app.serving.reclaimer import Reclaimer
 from app.serving.reconciler import Reconciler
 from app.serving.recorder import Recorder
+from app.serving.regressions import Regressions
+from app.serving.takeover import come_to_serve
 from app.settings import Settings
 from app.worker_records import WorkerReport
 
@@ -41,9 +43,6 @@ log = logging.getLogger(__name__)
 
 STOP_SECONDS = 20.0
 """How long an ending worker waits for its last requests and cleanups; gunicorn kills it at 30 s."""
-
-START_SECONDS = 5.0
-"""How long a worker's start waits for generations whose load failed for a reason that passes."""
 
 ADMIN_SHARE_SECONDS = 0.25
 """How long an admin call waits while none of the others gets on with the database: those that
@@ -53,18 +52,6 @@ wait hold threads that plugins need."""
 def database_url_of(settings: Settings) -> str:
     """Return where the database is: what the environment says, else the embedded one."""
     return settings.database_url or EmbeddedPostgres(settings.data_dir).uri
-
-
-def _plugin_pool(url: str, settings: Settings) -> Database:
-    """Return the pool that plugins borrow from; no single plugin gets all of it."""
-    seconds = settings.plugin_statement_seconds
-    return Database(
-        url,
-        max_connections=max(settings.threads + 4, 2 * settings.plugin_connections),
-        reset=True,
-        settings={**SHARED_SETTINGS, **({} if seconds is None else plugin_bounds(seconds))},
-        name="the plugins",
-    )
 
 
 class PluginManager:
@@ -89,7 +76,7 @@ class PluginManager:
             timeouts=Timeouts(settings.lock_seconds, settings.statement_seconds),
             name="the server",
         )
-        self._plugin_database = _plugin_pool(url, settings)
+        self._plugin_database = plugin_pool(url, settings)
         self._repository = Repository(self._database)
         self._workers = WorkerRepository(self._database)
         admin = self._database.share(
@@ -124,6 +111,10 @@ class PluginManager:
         self._recorder = Recorder(
             self._workers, last_known_good, self._report, self._conditions, self._upkeep.seen
         )
+        self._regressions = Regressions(
+            self._repository, last_known_good, settings.max_new_failures
+        )
+        app.on_failure = self._regressions.count
         self._marker = LoadMarker(settings.artifacts_dir, self._files)
         self._loading = LoadQueue(
             self._repository,
@@ -137,7 +128,7 @@ class PluginManager:
         )
         self.fleet = Fleet(
             WorkerRepository(admin),
-            lambda: self._recorder.id if self._health.started else None,
+            lambda: self._recorder.id if self._health.takes_requests else None,
             lambda: self._running.crew,
         )
         """The processes of all hosts, as the admin side asks for them."""
@@ -148,6 +139,7 @@ class PluginManager:
             self._recorder,
             last_known_good,
             self._upkeep,
+            self._regressions,
             self._conditions,
         )
         self._listener = ChangeListener(
@@ -193,28 +185,37 @@ class PluginManager:
             self._database.close()
 
     def start(
-        self, still_alive: Callable[[], None], replace: Callable[[], None] | None = None
-    ) -> None:
+        self,
+        still_alive: Callable[[], None],
+        replace: Callable[[], None] | None = None,
+        *,
+        relieves: bool = False,
+    ) -> bool:
         """Start this process's threads and wait until everything registered is served.
 
         Args:
             still_alive: called about once a second while waiting.
-            replace: asks for a graceful replacement of this process, once too many generations
-                stay in its memory.
+            replace: asks for another process in the place of this one; None if nobody can be asked.
+            relieves: whether it is to take the place of a process that serves.
+
+        Returns:
+            Whether it serves: not if it would serve less than others do.
         """
         if replace is not None:
             self._reclaimer.replace_process(replace, self._settings.max_leaked)
+            self._reconciler.fresh.ask_by(replace)
+            self._regressions.replace = replace
         self._marker.record_faults()
         self._reclaimer.start()
         self._recorder.start()
         self._reconciler.start()
         gc.disable()  # a start makes little garbage, and each collection would look at everything
         try:
-            while not self._reconciler.attempted.wait(1.0):
-                still_alive()
-            self._reconciler.start_is_over.wait(START_SECONDS)
+            ready = come_to_serve(self._reconciler, self._workers, still_alive, relieves=relieves)
         finally:
             gc.enable()
+        if not ready:
+            return False
         self._marker.started()
         self._reclaimer.freeze()
         self._listener.start()
@@ -223,6 +224,12 @@ class PluginManager:
             self._watcher.start()
         self._health.started = True
         self._health.start()
+        return True
+
+    def drained(self) -> None:
+        """Note that no more requests come: this process is not counted among those that serve."""
+        self._health.draining = True
+        self._recorder.beat()
 
     def drain(self) -> None:
         """Leave the publishing to another process of the host: this one only ends its requests."""

@@ -30,12 +30,22 @@ class Reload:
     """How a version goes live, kept with it in `plugin_versions`.
 
     `how` is HOT (loaded into the processes that run) or FRESH (new processes take their place);
-    `why` says so in a sentence, and `advice` what the author can do about it.
+    `why` says so in a sentence, and `advice` what the author can do about it; `forced` that the
+    author has said so, so that it stands whatever is found out.
     """
 
     how: str
     why: str
     advice: str = ""
+    forced: bool = False
+
+    @classmethod
+    def read(cls, record: Mapping[str, Any] | None) -> "Reload | None":
+        """Return what a record of the database says, None for None."""
+        if record is None:
+            return None
+        how, why = str(record.get("how", HOT)), str(record.get("why", ""))
+        return cls(how, why, str(record.get("advice", "")), bool(record.get("forced")))
 
     @property
     def shown(self) -> str:
@@ -197,7 +207,8 @@ class ServedRow:
     not known or was not asked for. What follows is said of the row, and decides nothing:
     `unpublished` whether it names a source of which there is no version at all, `load_error`
     whether its `error` says that this generation cannot be loaded, `reload` and `reload_why` how
-    the version goes live (HOT where that was not found out) and why.
+    the version goes live and why: HOT if the author says so, FRESH, else AUTO, which is hot unless
+    that fails.
     """
 
     id: str
@@ -208,7 +219,7 @@ class ServedRow:
     archive_sha256: str | None = None
     unpublished: bool = field(default=False, compare=False)
     load_error: bool = field(default=False, compare=False)
-    reload: str = field(default=HOT, compare=False)
+    reload: str = field(default=AUTO, compare=False)
     reload_why: str = field(default="", compare=False)
 
 

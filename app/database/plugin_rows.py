@@ -6,8 +6,8 @@ from app.records import Endpoint, PluginRow, Reload
 _OF_OTHERS = ("endpoints", "error", "reload", "finding")
 
 PLUGIN_ROWS = f"""
-    SELECT {columns_of(PluginRow, of="p", without=_OF_OTHERS)}, coalesce(p.error, (
-        SELECT f.error FROM plugin_failures f
+    SELECT {columns_of(PluginRow, of="p", without=_OF_OTHERS)},
+        coalesce(p.error, (SELECT f.error FROM plugin_failures f
         WHERE f.name = p.name AND f.updated_at >= p.updated_at)) AS error, coalesce((
         SELECT json_agg({object_of(Endpoint, of="e")} ORDER BY e.id)
         FROM plugin_endpoints e WHERE e.plugin_id = p.id), '[]') AS endpoints,
@@ -25,5 +25,5 @@ the failures: it is the row's until the row changes.
 def read_plugin_row(row: Row) -> PluginRow:
     """Return the record of a row that `PLUGIN_ROWS` found."""
     endpoints = tuple(Endpoint(**endpoint) for endpoint in row.pop("endpoints"))
-    found = {name: Reload(**row[name]) if row[name] else None for name in ("reload", "finding")}
+    found = {name: Reload.read(row[name]) for name in ("reload", "finding")}
     return PluginRow(**row | found, endpoints=endpoints)

@@ -126,7 +126,7 @@ def reload_of(manifest: Manifest) -> Reload | None:
     """Return how a manifest says that its version goes live; None for AUTO."""
     if manifest.reload == AUTO:
         return None
-    return Reload(manifest.reload, f"{FILE_NAME} says reload: {manifest.reload}")
+    return Reload(manifest.reload, f"{FILE_NAME} says reload: {manifest.reload}", forced=True)
 
 
 def _compose(plugin: str, raw: bytes) -> yaml.Node | None:

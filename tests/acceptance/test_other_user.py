@@ -150,3 +150,16 @@ def test_the_embedded_database_of_a_server_that_is_that_user_works(make_server: 
             return False
 
     wait_until(answers, "it serves", 30.0)
+
+
+def test_workers_that_may_not_signal_their_master_are_replaced(server: Server) -> None:
+    server.start()
+    server.write("one", "reload: fresh\n", "plugin.yaml")
+    server.write("one", source("one", "first"))
+    server.wait_says("one", "first", 20.0)
+    before = server.workers()
+    server.write("one", source("one", "second"))
+    wait_until(
+        lambda: {server.get("/one").says for _ in range(12)} == {"second"}, "it is served", 20.0
+    )
+    wait_until(lambda: not server.workers() & before and len(server.workers()) == 2, "two fresh")

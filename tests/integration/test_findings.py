@@ -31,7 +31,7 @@ class Rehearser:
         self.may.set()
 
     def rehearse(self, older: Artifact | None, newer: Artifact, generation: int) -> Rehearsal:
-        self.asked.append((older and older.digest, newer.digest, generation))
+        self.asked.append((older.digest if older else None, newer.digest, generation))
         assert self.may.wait(10)
         if self.finding is None:
             raise RehearsalError(newer.plugin, "not now")

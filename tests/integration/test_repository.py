@@ -25,7 +25,7 @@ from app.errors import (
     PluginError,
 )
 from app.plugin import PluginMetadata
-from app.records import ACTIVE, FRESH, HOT, Reload, artifact_name
+from app.records import ACTIVE, AUTO, FRESH, HOT, Reload, artifact_name
 from tests.support.clusters import NewPostgres
 from tests.support.databases import Session, session
 from tests.support.publications import MESSAGES, artifact, digest, publish, report
@@ -330,7 +330,7 @@ def test_how_a_version_goes_live_is_kept_with_it(repository: Repository, sql: Se
     assert (served.reload, served.reload_why) == (FRESH, found.why)
     sql("UPDATE plugins SET binary_path = %s", f"/b/{artifact_name('one', digest(1))}")
     (served,) = repository.served_rows()
-    assert (served.reload, served.reload_why) == (HOT, "")
+    assert (served.reload, served.reload_why) == (AUTO, "")
 
 
 def test_what_a_manifest_says_of_reloads_is_kept_with_the_version(repository: Repository) -> None:
