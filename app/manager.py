@@ -103,7 +103,9 @@ class PluginManager:
             self._host_conditions,
             lambda: self._running.crew,
         )
-        self._reclaimer = Reclaimer(app.running, settings.drain_seconds)
+        self._reclaimer = Reclaimer(
+            app.running, settings.drain_seconds, lambda label: self._loading.tidy(label)
+        )
         live = LivePlugins(app, self._reclaimer)
         self._files = HostFiles(settings.artifacts_dir, needed=settings.watch)
         last_known_good = LastKnownGood(settings.artifacts_dir, self._files)

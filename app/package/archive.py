@@ -8,6 +8,8 @@ import importlib.util
 import io
 import json
 import marshal
+import re
+import struct
 import zipfile
 from collections.abc import Mapping, Sequence
 from importlib.machinery import EXTENSION_SUFFIXES
@@ -23,10 +25,17 @@ META_FILE = ".benana.json"
 
 PYC_HEADER_BYTES = 16
 
+LOCAL_HEADER = struct.Struct("<4s22xHH")
+"""What stands before a file in a zip: a mark, and the lengths of the name and of the extra field
+that follow (APPNOTE.TXT of PKWARE, 4.3.7)."""
+
 _UNCHECKED_HASH = (0b01).to_bytes(4, "little")
 """The flags of a pyc that is never compared with a source file (PEP 552)."""
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)
+
+_ESCAPING = re.compile(r"(?:^|/)\.{0,2}(?:/|$)")
+"""A name that leads out of its folder, or has a part that is no name."""
 
 
 def source_label(plugin: str, digest: str) -> str:
@@ -107,8 +116,9 @@ class Archive:
         self._infos = {info.filename: info for info in self._zip.infolist()}
         self._names = frozenset(self._infos)
         for name in self._names:
-            if not {"", ".", ".."}.isdisjoint(name.split("/")):
+            if _ESCAPING.search(name):
                 raise ValueError(f"it names the file {name!r}, expected one within a folder")
+        self._files = [n for n in self._names if n != META_FILE and not n.endswith(".pyc")]
         meta = json.loads(self._zip.read(META_FILE))
         self.plugin = artifact.plugin
         self.digest = artifact.digest
@@ -151,16 +161,25 @@ class Archive:
 
     def read(self, path: str) -> bytes:
         """Return a file's bytes; KeyError if there is none."""
-        return self._zip.read(path)
+        info = self._infos[path]
+        head = self._data[info.header_offset : info.header_offset + LOCAL_HEADER.size]
+        plain = info.compress_type == zipfile.ZIP_STORED and not info.flag_bits & 1
+        if not plain or len(head) < LOCAL_HEADER.size:
+            return self._zip.read(info)
+        # As they are: `zipfile` takes 80 µs a file, for checks that the hash has made already.
+        mark, name, extra = LOCAL_HEADER.unpack(head)
+        start = info.header_offset + LOCAL_HEADER.size + name + extra
+        raw = self._data[start : start + info.file_size]
+        return raw if mark == b"PK\3\4" and len(raw) == info.file_size else self._zip.read(info)
 
-    def files(self) -> list[str]:
+    def files(self) -> Sequence[str]:
         """Return the paths of the plugin's own files."""
-        return [name for name in self._names if not name.endswith((META_FILE, ".pyc"))]
+        return self._files
 
     @property
     def size(self) -> int:
         """How many bytes the plugin's own files have together."""
-        return sum(self._infos[path].file_size for path in self.files())
+        return sum(self._infos[path].file_size for path in self._files)
 
     def size_of(self, path: str) -> int:
         """Return how many bytes a file has; KeyError if there is none."""
@@ -205,5 +224,5 @@ class Archive:
     def root(self) -> Traversable:
         """Return the archive's root folder, for `importlib.resources`."""
         own = zipfile.ZipFile(io.BytesIO(self._data))
-        own.filelist = [i for i in own.filelist if not i.filename.endswith((META_FILE, ".pyc"))]
+        own.filelist = [own.getinfo(name) for name in self._files]
         return cast(Traversable, zipfile.Path(own))

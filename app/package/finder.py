@@ -134,14 +134,19 @@ class Finder(importlib.abc.MetaPathFinder):
         return None if importer is None else importer.find(fullname)
 
     def _path_hook(self, path: str) -> "_PathEntry":
-        """Return the finder of a folder of a generation, as an entry of `__path__`."""
+        """Return the finder of a folder of a generation, as an entry of `__path__`.
+
+        In the folders of generations that are gone, and above them, it finds nothing.
+        """
         root, inner = path, ""
         while root:
             place = self._places.get(f"{root}/")
             if place is not None:
                 with self._lock:
                     place.cached.add(path)
-                return _PathEntry(place.content, inner)
+                return _PathEntry(place.content.files(), inner)
+            if root in self._roots:
+                return _PathEntry((), "")
             root, _, last = root.rpartition("/")
             inner = f"{last}/{inner}"
         raise ImportError(f"{path} is in no generation's folder", path=path)
@@ -150,8 +155,8 @@ class Finder(importlib.abc.MetaPathFinder):
 class _PathEntry(importlib.abc.PathEntryFinder):
     """Lists the modules of a folder for `pkgutil`; imports are the `Finder`'s own."""
 
-    def __init__(self, content: Archive, folder: str) -> None:
-        self._content = content
+    def __init__(self, files: Sequence[str], folder: str) -> None:
+        self._files = files
         self._folder = folder
 
     def find_spec(
@@ -163,7 +168,7 @@ class _PathEntry(importlib.abc.PathEntryFinder):
     def iter_modules(self, prefix: str = "") -> Iterator[tuple[str, bool]]:
         """Return the modules' names, and whether they are packages."""
         found: dict[str, bool] = {}
-        for path in self._content.files():
+        for path in self._files:
             if not path.startswith(self._folder):
                 continue
             first, _, rest = path[len(self._folder) :].partition("/")

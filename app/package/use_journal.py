@@ -7,6 +7,7 @@ lock with its parent.
 """
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -85,8 +86,12 @@ class UseJournal:
         return handle, path
 
     def _write(self, use: Use) -> None:
-        line = [use.name, use.plugin, use.digest, use.sha256, use.archive]
-        os.write(self._handle, json.dumps(line).encode() + b"\n")
+        fields = [use.name, use.plugin, use.digest, use.sha256, use.archive]
+        line = json.dumps(fields).encode() + b"\n"
+        written = os.write(self._handle, line)
+        if written < len(line):  # others read it: half a line must not be there
+            os.ftruncate(self._handle, os.fstat(self._handle).st_size - written)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
         self._lines += 1
 
     def _rewrite(self) -> None:

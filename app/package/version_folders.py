@@ -20,8 +20,10 @@ from app.package.archive import Archive
 from app.package.unpacking import (
     NEW,
     OLD,
+    UnfitError,
     is_recent,
     is_whole,
+    newest_folder,
     put_in_place,
     remove_folder,
     set_aside,
@@ -36,6 +38,9 @@ log = logging.getLogger(__name__)
 
 UNPACKED = "unpacked"
 """The folder of the unpacked versions, in the artifacts folder."""
+
+MANY_FILES = 5
+"""From so many on, a version shares with the one before what is the same in both."""
 
 
 class VersionFolders:
@@ -74,18 +79,6 @@ class VersionFolders:
         self._gone: deque[str] = deque()
         """Generations that have ended; noted with the next one, because this may be a finalizer."""
 
-    def make(self, content: Archive) -> Path:
-        """Return a version's folder, made if it is not there.
-
-        Raises:
-            ArtifactError: it cannot be made; the message says what to do.
-        """
-        try:
-            with using(self.root):
-                return self._make(content, thorough=True)
-        except OSError as error:
-            raise self._error(content, error) from None
-
     def take(self, name: str, content: Archive) -> Path | None:
         """Return the folder of a generation's version, which stays until it is given back.
 
@@ -99,10 +92,6 @@ class VersionFolders:
         Raises:
             ArtifactError: it cannot be made, and nobody is told of it.
         """
-        fault = unpack_fault(content)
-        if fault is not None:
-            log.warning("%s: it runs without a folder of its files: %s", content.plugin, fault)
-            return None
         archive = self._archive or self._archive_of(content.plugin, content.digest)
         use = Use(name, content.plugin, content.digest, content.sha256, str(archive))
         try:
@@ -111,9 +100,12 @@ class VersionFolders:
                 journal.add(use)
                 try:
                     folder = self._make(content, thorough=self._thorough)
-                except OSError:
+                except (OSError, UnfitError):
                     journal.remove(name)
                     raise
+        except UnfitError as error:
+            log.warning("%s: it runs without a folder of its files: %s", content.plugin, error)
+            return None
         except OSError as error:
             if self._tell is None:
                 raise self._error(content, error) from None
@@ -138,7 +130,7 @@ class VersionFolders:
         parent = self.root / plugin
         if not any(self._without_archive(parent)):
             return
-        with self._lock:
+        with self._lock, using(self.root):
             self._note_gone()
         left: list[Path] = []
         with pruning(self.root) as alone:
@@ -154,6 +146,13 @@ class VersionFolders:
             remove_folder(path)
         with suppress(OSError):
             parent.rmdir()  # unless there are others
+
+    def tidy(self, plugin: str) -> None:
+        """Do the same as `prune`, and say in the log what cannot be removed."""
+        try:
+            self.prune(plugin)
+        except OSError as error:
+            log.warning("%s: old folders cannot be removed: %s", plugin, error)
 
     def close(self) -> None:
         """Give everything back."""
@@ -180,6 +179,9 @@ class VersionFolders:
         folder = self.root / content.plugin / content.digest
         if (not thorough and is_recent(folder)) or is_whole(folder, content):
             return folder
+        fault = unpack_fault(content)
+        if fault is not None:
+            raise UnfitError(fault)
         new = unique_path(folder.parent, NEW)
         try:
             new.mkdir()
@@ -187,7 +189,8 @@ class VersionFolders:
             new.parent.mkdir(parents=True, exist_ok=True)
             new.mkdir()
         try:
-            write_files(content, new)
+            many = len(content.files()) >= MANY_FILES
+            write_files(content, new, newest_folder(folder.parent) if many else None)
             while not put_in_place(new, folder):
                 if is_whole(folder, content):  # another process was as fast
                     remove_folder(new)

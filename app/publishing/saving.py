@@ -113,7 +113,8 @@ class Saver:
             pruned = publication.prune_versions(source.name)
             if not attempt.outlast_quiet_period():
                 raise SupersededError("the source changed while it was tried")
-        self._drop_archives(source.name, (artifact_name(source.name, d) for d in pruned))
+        # Their folders go when what a worker served of them is out of its memory.
+        self._drop_archives(artifact_name(source.name, digest) for digest in pruned)
         return saved
 
     @contextlib.contextmanager
@@ -125,20 +126,13 @@ class Saver:
             yield binary_path
         except (PluginError, SupersededError, DatabaseError):
             if not known:  # should it be registered after all, it is fetched from the database
-                self._drop_archives(artifact.plugin, [artifact.file_name])
+                self._drop_archives([artifact.file_name])
+                self._folders.tidy(artifact.plugin)
             raise
 
-    def _drop_archives(self, plugin: str, file_names: Iterable[str]) -> None:
-        """Remove archives, and the folders of those and earlier ones that nobody uses any more."""
-        file_names = list(file_names)
-        if not file_names:
-            return
+    def _drop_archives(self, file_names: Iterable[str]) -> None:
         for file_name in file_names:
             try:
                 (self._artifacts_dir / file_name).unlink(missing_ok=True)
             except OSError as error:
                 log.warning("%s cannot be removed: %s", file_name, error.strerror)
-        try:
-            self._folders.prune(plugin)
-        except OSError as error:
-            log.warning("%s: old folders cannot be removed: %s", plugin, error)

@@ -1,6 +1,5 @@
 """Compile a source and load it once, in a process that may die."""
 
-import logging
 import random
 import threading
 from pathlib import Path
@@ -18,8 +17,6 @@ from app.publishing.rehearser import Rehearser
 from app.publishing.trial_process import Answer, TrialProcess
 from app.publishing.trial_verdict import judge
 from app.records import Artifact, PluginSource, TrialReport
-
-log = logging.getLogger(__name__)
 
 TRIAL_SECONDS = 5.0
 COMPILE_SECONDS = 20.0
@@ -108,7 +105,9 @@ class TrialRunner:
                 try:
                     return judge(source, text, end, archive, limits)
                 except BenanaError:
-                    self._drop_folder(source.name)
+                    if self._artifacts_dir is not None:
+                        # The folder of a version that did not pass: nobody is to serve it.
+                        VersionFolders(self._artifacts_dir).tidy(source.name)
                     raise
         raise TrialError(source.name, "the trial's own process ended twice", outside=True)
 
@@ -129,14 +128,6 @@ class TrialRunner:
     def close(self) -> None:
         """End the server process and with it all trials; the next run starts a new one."""
         self._process.close()
-
-    def _drop_folder(self, plugin: str) -> None:
-        """Remove the folder of a version that did not pass: nobody is to serve it."""
-        if self._artifacts_dir is not None:
-            try:
-                VersionFolders(self._artifacts_dir).prune(plugin)
-            except OSError as error:
-                log.warning("%s: old folders cannot be removed: %s", plugin, error)
 
     def _try(self, source: PluginSource, give_up: threading.Event) -> tuple[Answer, bytes]:
         """Return the answer and the archive."""

@@ -77,6 +77,18 @@ def new_plugin():
 
 def warm_up() -> None:
     """Try a small plugin in this process, and keep the children's collections off its memory."""
+    try_first()
+    gc.collect()
+    gc.freeze()  # a collection in a child would copy every page that it looks at
+
+
+def try_first() -> None:
+    """Try a small plugin in this process.
+
+    Raises:
+        RuntimeError: it did not pass; a fault of ours.
+        OSError: there is no place for temporary files.
+    """
     source = PluginSource("first", Path(), {"main.py": _FIRST_PLUGIN}, Manifest(), "0" * 32)
     with tempfile.TemporaryDirectory(prefix="benana-trial-") as folder:
         request = {
@@ -89,8 +101,6 @@ def warm_up() -> None:
         answer = in_load_thread(lambda: _try(artifact, request, Steps()))
     if "metadata" not in answer:
         raise RuntimeError(f"the first trial failed: {answer}")
-    gc.collect()
-    gc.freeze()  # a collection in a child would copy every page that it looks at
 
 
 class _ReportedSteps(Steps):

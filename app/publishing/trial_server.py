@@ -1,8 +1,9 @@
 """The small single-threaded process that trials are forked from (`python -m` this module).
 
 It has Falcon and the loader imported, and has tried a small plugin itself: a trial costs a fork and
-not an interpreter, and nothing that Python does only the first time. It serves one parent over the
-socket on its standard input and ends, with all that trials have started, when that is closed.
+not an interpreter, and nothing that Python does only the first time; the next one's process is
+there already (`trial_spare`). It serves one parent over the socket on its standard input and ends,
+with all that trials have started, when that is closed.
 
 A request is one message of JSON with four file descriptors: the source, a file for the archive,
 the report pipe and the status pipe. The child compiles and then loads. It writes a line `@phase` to
@@ -25,9 +26,9 @@ from typing import Any
 
 from app.processes import die_with_parent
 from app.publishing.descendants import adopter, end_all, end_orphans
-from app.publishing.trial_child import run_child, warm_up
+from app.publishing.trial_child import run_child, try_first, warm_up
+from app.publishing.trial_spare import MAX_REQUEST_BYTES, Spare
 
-MAX_REQUEST_BYTES = 64 * 1024
 ORPHAN_SECONDS = 0.5
 """How long a verdict waits for the end of the processes that the trial has left behind."""
 
@@ -69,12 +70,14 @@ def serve(control: socket.socket) -> None:
     signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     children: dict[int, _Child] = {}
+    spare = Spare(try_first, run_child)
     adopt, arm = adopter(), die_with_parent(signal.SIGKILL)
     adopt()
 
     def begin() -> None:
         arm()
         adopt()
+        control.close()
 
     with selectors.DefaultSelector() as selector:
         selector.register(control, selectors.EVENT_READ)
@@ -82,6 +85,8 @@ def serve(control: socket.socket) -> None:
         while True:
             now = time.monotonic()
             timeout = min((child.deadline - now for child in children.values()), default=None)
+            if not children:
+                timeout = spare.due_in()
             for key, _ in selector.select(timeout if timeout is None else max(0.0, timeout)):
                 if key.fileobj == wake_read:
                     with suppress(BlockingIOError):
@@ -90,7 +95,7 @@ def serve(control: socket.socket) -> None:
                     selector.unregister(key.fd)
                     key.data.hear(key.fd)
                 else:
-                    child = _accept(control, children, begin)
+                    child = _accept(control, children, begin, spare)
                     if child is None:
                         for pid in children:
                             _kill_group(pid, signal.SIGKILL)
@@ -100,13 +105,18 @@ def serve(control: socket.socket) -> None:
                     selector.register(child.status, selectors.EVENT_READ, child)
                     selector.register(child.compiled, selectors.EVENT_READ, child)
             _reap(children)
+            spare.reap()
+            if children:
+                spare.want()
             running = [child.pid for child in children.values() if child.end is None]
-            _report(children, selector, alone=end_orphans(running))
+            _report(children, selector, alone=end_orphans([*running, spare.pid]))
             _stop_late(children)
+            if not children:
+                spare.make_when_due(begin)
 
 
 def _accept(
-    control: socket.socket, children: dict[int, _Child], begin: Callable[[], None]
+    control: socket.socket, children: dict[int, _Child], begin: Callable[[], None], spare: Spare
 ) -> _Child | None:
     message, fds, _, _ = socket.recv_fds(control, MAX_REQUEST_BYTES, 4)
     if not message:
@@ -114,10 +124,10 @@ def _accept(
     request = json.loads(message)
     parcel, archive, report, status = fds
     compiled, has_compiled = os.pipe()
-    pid = os.fork()
+    pid = spare.take(request, [parcel, archive, report, has_compiled]) or os.fork()
     if pid == 0:
         begin()
-        control.close()
+        spare.close()
         os.close(status)
         os.close(compiled)
         for other in children.values():

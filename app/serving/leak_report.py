@@ -100,11 +100,25 @@ class LeakReport:
         waiting = any(not item.reported for item in self._remains)
         return REPORT_SECONDS if waiting else LEAK_LOOK_SECONDS
 
-    def look(self) -> None:
-        """Collect if it is time for it, report what stays, and forget what is gone."""
-        self._remains = [item for item in self._remains if item.survivors()]
-        if not self._remains:
-            return
+    def look(self) -> list[str]:
+        """Collect if it is time for it, report what stays, and forget what is gone.
+
+        Returns:
+            The labels of what is gone since the last look.
+        """
+        left: list[Remains] = []
+        gone: list[str] = []
+        for item in self._remains:
+            if item.survivors():
+                left.append(item)
+            else:
+                gone.append(item.label)
+        self._remains = left
+        if left:
+            self._collect()
+        return gone
+
+    def _collect(self) -> None:
         # A generation is full of cycles: classes, and functions with their globals.
         now, collector = time.monotonic(), self._collector
         overdue = [item for item in self._remains if not item.reported and now >= item.report_at]

@@ -159,6 +159,14 @@ class LoadQueue:
         if job is not None:
             job.done.add_done_callback(self._discard_result)
 
+    def tidy(self, label: str) -> None:
+        """Remove the folders of a plugin's versions that are not kept, and that nobody uses.
+
+        Args:
+            label: a generation of it that nobody can use any more.
+        """
+        self._folders.tidy(label.rpartition("-g")[0])
+
     def close(self) -> None:
         """Let the thread end after what it is at; the next load starts another."""
         if self._jobs is not None:

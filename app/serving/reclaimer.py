@@ -60,8 +60,21 @@ class Reclaimer(OwnThread):
     blocks holds up nobody. Afterwards it looks whether the generation's memory came back.
     """
 
-    def __init__(self, running: RunningRequests, drain_seconds: float = DRAIN_SECONDS) -> None:
+    def __init__(
+        self,
+        running: RunningRequests,
+        drain_seconds: float = DRAIN_SECONDS,
+        tidy: Callable[[str], None] = lambda _label: None,
+    ) -> None:
+        """Make it; call `start` for its thread.
+
+        Args:
+            running: the requests that run.
+            drain_seconds: how long a generation waits for its last request, at most.
+            tidy: is told the label of each generation that has gone from memory.
+        """
         super().__init__("benana-cleanup")
+        self._tidy = tidy
         self._running = running
         self._drain_seconds = drain_seconds
         self._retired: list[_Retired] = []
@@ -119,7 +132,8 @@ class Reclaimer(OwnThread):
             try:
                 self._clean_up(items)
                 del items  # or this thread would keep the generations that it has cleaned up
-                self._leaks.look()
+                for label in self._leaks.look():
+                    self._tidy(label)
             except Exception:
                 # A fault of ours must not end the thread: no plugin would be cleaned up any more.
                 log.exception("cleaning up failed")

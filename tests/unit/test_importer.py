@@ -9,6 +9,7 @@ import inspect
 import linecache
 import pickle
 import pkgutil
+import struct
 import sys
 import threading
 import traceback
@@ -369,6 +370,14 @@ def test_a_library_finds_files_modules_and_templates_in_the_folder(unpacked):
         assert environment.list_templates() == ["page.txt"]
 
 
+def test_a_folder_of_the_plugin_on_the_path_of_all_finds_nothing(unpacked, monkeypatch):
+    made, main = unpacked({"main.py": "from .vendor import shapes", "vendor/shapes.py": ""})
+    monkeypatch.syspath_prepend(made.folder / "vendor")
+    with pytest.raises(ModuleNotFoundError):
+        importlib.import_module("shapes")
+    assert main.shapes.__name__ == f"{made.name}.vendor.shapes"
+
+
 def test_a_traceback_and_inspect_show_the_lines_of_the_folder(unpacked):
     _, main = unpacked(FOLDER)
     linecache.clearcache()
@@ -387,6 +396,43 @@ def test_what_somebody_puts_into_the_folder_is_not_run(unpacked):
     with pytest.raises(ModuleNotFoundError):
         importlib.import_module(".added", made.name)
     importlib.reload(sys.modules[f"{made.name}.pkg.inner"])
+
+
+def test_no_module_is_found_by_the_place_of_its_folder(unpacked):
+    made, main = unpacked(FOLDER)
+    with pytest.raises(ModuleNotFoundError):
+        importlib.import_module(f"_plugins.sample.{made.content.digest}.main")
+    places = [str(made.folder), str(made.folder.parent), str(made.folder.parent.parent)]
+    made.forget()
+    for path in (*places, *main.pkg.__path__):
+        assert list(pkgutil.iter_modules([path])) == []
+        assert importlib.machinery.PathFinder.find_spec("main", [path]) is None
+
+
+def catalogue(**texts):
+    """Return a catalogue of gettext with some translations (GNU gettext's manual, 11.3)."""
+    pairs = [("", "Content-Type: text/plain; charset=UTF-8\n"), *sorted(texts.items())]
+    head, data = 28, b""
+    tables = [b"", b""]
+    for number in (0, 1):
+        for pair in pairs:
+            raw = pair[number].encode()
+            tables[number] += struct.pack("<II", len(raw), head + 16 * len(pairs) + len(data))
+            data += raw + b"\0"
+    sizes = (0x950412DE, 0, len(pairs), head, head + 8 * len(pairs), 0, 0)
+    return struct.pack("<7I", *sizes) + tables[0] + tables[1] + data
+
+
+def test_catalogues_of_translations_are_found(unpacked):
+    code = """\
+        import gettext
+        from pathlib import Path
+        said = gettext.translation("shop", Path(__file__).parent / "locale", ["de"])
+        """
+    _, main = unpacked(
+        {"main.py": code, "locale/de/LC_MESSAGES/shop.mo": catalogue(Hello="Grüß Gott")}
+    )
+    assert main.said.gettext("Hello") == "Grüß Gott"
 
 
 def test_after_forgetting_nothing_of_the_folder_is_left_in_the_import_system(unpacked):
@@ -439,6 +485,16 @@ def test_a_compiled_module_that_was_changed_on_disk_is_not_run(unpacked, compile
     path.write_bytes(compiled[:-1] + b"x")
     with pytest.raises(ImportError, match="is not what was published"):
         importlib.import_module("._queue", made.name)
+
+
+def test_a_library_in_c_is_opened_by_its_path(unpacked, compiled):
+    code = """\
+        import ctypes
+        from pathlib import Path
+        entry = ctypes.CDLL(Path(__file__).parent / "native" / "lib.so").PyInit__queue
+        """
+    _, main = unpacked({"main.py": code, "native/lib.so": compiled})
+    assert main.entry
 
 
 # --- resources -----------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from app.routing.overlay import OverlayMap
 from app.routing.table import RouteTable
 from app.serving.reclaimer import Reclaimer
 from tests.support.memory import collected
+from tests.support.waiting import wait_until
 from tests.support.wsgi import call, put, resource
 
 WAIT = 10
@@ -37,16 +38,17 @@ class Nothing:
 class Generation:
     """A disposable that records its end."""
 
-    def __init__(self, label="one-g1", on_dispose=lambda: None, key="none"):
+    def __init__(self, label="one-g1", on_dispose=lambda: None, key="none", traces=()):
         self.label = label
         self.key = key
         self.loaded_at = time.monotonic()
         self.on_dispose = on_dispose
+        self.remains = traces  # none: it is gone at once, memory is not what is asked
         self.disposed = 0
         self.gone = threading.Event()
 
     def traces(self):
-        return []  # gone at once: memory is not what is asked here
+        return list(self.remains)
 
     def dispose(self):
         self.disposed += 1
@@ -409,6 +411,21 @@ def test_a_generation_is_not_kept_by_the_undertaker_that_buried_it(make_reclaime
     while not collected(reference) and time.monotonic() < deadline:
         threading.Event().wait(0.01)
     assert reference() is None
+
+
+def test_it_is_told_which_generations_are_out_of_memory_and_only_then(running):
+    held = Nothing()
+    generation = Generation("one-g1", traces=[weakref.ref(held)])
+    told = []
+    reclaimer = Reclaimer(running, tidy=told.append)
+    reclaimer.start()
+    reclaimer.retire(generation, 1)
+    assert generation.gone.wait(5)
+    reclaimer.retire(Generation("two-g1"), 1)
+    wait_until(lambda: told == ["two-g1"])
+    del held
+    wait_until(lambda: told == ["two-g1", "one-g1"])
+    reclaimer.stop(1)
 
 
 # --- races ---------------------------------------------------------------------------------

@@ -49,6 +49,13 @@ def content_of(files, **options):
     return Archive.verified(artifact_of(files, **options))
 
 
+def made(folders, content):
+    """Return a version's folder, which nobody uses."""
+    folder = folders.take("_plugins.sample.g0", content)
+    folders.give_back("_plugins.sample.g0")
+    return folder
+
+
 def names_in(folder):
     return [path.name for path in folder.iterdir()]
 
@@ -62,7 +69,7 @@ def modes(folder):
 
 def test_it_holds_the_plugins_files_and_nobody_can_write_to_them(folders):
     content = content_of(FILES)
-    folder = folders.make(content)
+    folder = made(folders, content)
     assert folder == folders.root / "sample" / content.digest
     found = {str(p.relative_to(folder)): p.read_text() for p in folder.rglob("*") if p.is_file()}
     assert found == FILES
@@ -76,14 +83,15 @@ def test_it_holds_the_plugins_files_and_nobody_can_write_to_them(folders):
     }
 
 
-def test_it_is_made_once_and_made_anew_where_a_file_was_cut(folders, caplog):
+def test_it_is_made_once_and_made_anew_where_a_file_was_cut(artifacts, caplog):
+    folders = VersionFolders(artifacts, thorough=True)
     content = content_of(FILES)
-    folder = folders.make(content)
-    made = folder.stat().st_ino
-    assert folders.make(content).stat().st_ino == made
+    folder = made(folders, content)
+    number = folder.stat().st_ino
+    assert made(folders, content).stat().st_ino == number
     (folder / "main.py").chmod(0o644)
     (folder / "main.py").write_text("")
-    assert folders.make(content) == folder
+    assert made(folders, content) == folder
     assert (folder / "main.py").read_text() == FILES["main.py"]
     assert "is not as it was published, making it anew" in caplog.text
     assert [path.name for path in folder.parent.iterdir()] == [content.digest]
@@ -93,7 +101,7 @@ def test_a_worker_looks_at_each_file_only_where_the_power_may_have_failed_since(
     folders, artifacts, monkeypatch
 ):
     content = content_of(FILES)
-    folder = folders.make(content)
+    folder = made(folders, content)
     (folder / "main.py").chmod(0o644)
     (folder / "main.py").write_text("")
     folders.take("_plugins.sample.g1", content)
@@ -101,6 +109,23 @@ def test_a_worker_looks_at_each_file_only_where_the_power_may_have_failed_since(
     monkeypatch.setattr("app.package.unpacking.time.monotonic", lambda: 0.0)  # it starts just now
     folders.take("_plugins.sample.g1", content)
     assert (folder / "main.py").read_text() == FILES["main.py"]
+
+
+def test_versions_share_the_files_that_are_the_same_in_both_and_no_others(folders):
+    many = {f"data/{number}.txt": f"text {number}" for number in range(8)} | {"main.py": ""}
+    old = made(folders, content_of(many))
+    (old / "data" / "7.txt").chmod(0o555)  # another mark than it is to have
+    new = made(folders, content_of(many | {"data/0.txt": "TEXT 0", "data/8.txt": "more"}))
+
+    def is_shared(path):
+        return (old / path).stat().st_ino == (new / path).stat().st_ino
+
+    assert [n for n in range(8) if is_shared(f"data/{n}.txt")] == [1, 2, 3, 4, 5, 6]
+    assert (old / "data" / "0.txt").read_text() == "text 0"
+    assert (new / "data" / "0.txt").read_text() == "TEXT 0"
+    assert modes(new)["data/7.txt"] == 0o444
+    folders.prune("sample")
+    assert not old.exists()
 
 
 def make_often(artifacts, raw, barrier, wrong):
@@ -135,7 +160,7 @@ def test_what_could_be_run_can_be_run(folders, read_plugin, plugins_root):
     with memory_file("parcel") as parcel:  # on its way through a trial
         write_parcel(read_source(plugins_root, plugins_root / "sample", "sample"), parcel)
         source = read_parcel(parcel)
-    folder = folders.make(Archive.verified(compile_plugin(source)))
+    folder = made(folders, Archive.verified(compile_plugin(source)))
     assert modes(folder) == {".": 0o555, "main.py": 0o444, "bin": 0o555, "bin/tool": 0o555}
     assert subprocess.check_output([folder / "bin" / "tool"]) == b"run\n"
 
@@ -166,7 +191,7 @@ def test_a_folder_whose_archive_is_kept_stays_though_nobody_uses_it(folders, art
     old, new = artifact_of(FILES), artifact_of(FILES | {"empty.txt": "no more"})
     for artifact in (old, new):
         write_archive(artifact, artifacts)
-        folders.make(Archive.verified(artifact))
+        made(folders, Archive.verified(artifact))
     (artifacts / old.file_name).unlink()
     folders.prune("sample")
     assert names_in(folders.root / "sample") == [new.digest]
@@ -174,11 +199,11 @@ def test_a_folder_whose_archive_is_kept_stays_though_nobody_uses_it(folders, art
 
 def test_what_a_killed_process_left_behind_is_removed_with_the_next_pruning(folders, artifacts):
     content = content_of(FILES)
-    folder = folders.make(content)
+    folder = made(folders, content)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(version_folders, "put_in_place", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            folders.make(content_of({"main.py": ""}))
+            made(folders, content_of({"main.py": ""}))
     assert len(names_in(folder.parent)) == 2
     folders.prune("sample")
     assert not folder.parent.exists()
@@ -240,7 +265,7 @@ def test_an_unprivileged_user_can_prune(open_path):
             artifacts.chmod(0o777)
             os.setuid(65534)
             folders = VersionFolders(artifacts)
-            folder = folders.make(content_of(FILES))
+            folder = made(folders, content_of(FILES))
             folders.prune("sample")
             os._exit(1 if folder.exists() else 0)
         finally:
@@ -307,7 +332,7 @@ def test_where_it_cannot_be_written_who_asks_is_told_and_goes_on_from_memory(art
     assert [type(error) for error in told] == [NotADirectoryError]
     importer.forget()
     with pytest.raises(ArtifactError, match="free space, or make the folder writable"):
-        VersionFolders(artifacts).make(content_of(FILES))
+        made(VersionFolders(artifacts), content_of(FILES))
     with pytest.raises(ArtifactError, match="free space, or make the folder writable"):
         GenerationImporter(content_of(FILES), 1, VersionFolders(artifacts))
     (artifacts / "unpacked").unlink()
