@@ -166,22 +166,13 @@ class Arbiter(GunicornArbiter):  # type: ignore[misc]
 
     def manage_workers(self) -> None:
         """Have as many workers accept as there should be, and replace those that ask for it."""
-        members = [self._member(pid, worker) for pid, worker in self.WORKERS.items()]
         if self._all_anew:
-            active = sorted((m for m in members if not m.drains), key=lambda m: m.age)
+            active = sorted((m for m in self._members() if not m.drains), key=lambda m: m.age)
             for member in active[: max(0, len(active) - self.num_workers)]:
                 self.kill_worker(member.pid, signal.SIGTERM)
         else:
-            now = time.monotonic()
-            plan = self._rounds.plan(
-                members, self.num_workers, now, may_start=now >= self._start_at
-            )
-            for member in plan.retire:
-                if member.asks:
-                    self._drains.lengthen(self.WORKERS[member.pid])
-                self.kill_worker(member.pid, signal.SIGTERM)
-            if plan.start and now >= self._start_at:
-                self._start(plan)
+            while self._follow_plan():
+                pass  # in the place of one that has stopped accepting the next one boots at once
         self._drains.look(self)
         for worker in filter(_shares, self.WORKERS.values()):
             worker.activity.crew = self.num_workers
@@ -205,6 +196,20 @@ class Arbiter(GunicornArbiter):  # type: ignore[misc]
             worker.age = math.inf  # HUP does not wait for it
         super().kill_worker(pid, sig)
 
+    def _follow_plan(self) -> bool:
+        """Do what is planned; return whether that lets more be planned."""
+        now = time.monotonic()
+        plan = self._rounds.plan(
+            self._members(), self.num_workers, now, may_start=now >= self._start_at
+        )
+        for member in plan.retire:
+            if member.asks:
+                self._drains.lengthen(self.WORKERS[member.pid])
+            self.kill_worker(member.pid, signal.SIGTERM)
+        if plan.start and now >= self._start_at:
+            self._start(plan)
+        return bool(plan.retire)
+
     def _start(self, plan: Plan) -> None:
         """Start workers; one that is to take another's place learns that from its class."""
         Worker.relieves = plan.relief
@@ -213,6 +218,9 @@ class Arbiter(GunicornArbiter):  # type: ignore[misc]
                 self.spawn_worker()
         finally:
             Worker.relieves = False
+
+    def _members(self) -> list[Member]:
+        return [self._member(pid, worker) for pid, worker in self.WORKERS.items()]
 
     def _member(self, pid: int, worker: Any) -> Member:
         shares = _shares(worker)

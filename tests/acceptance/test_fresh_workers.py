@@ -135,6 +135,37 @@ def test_streams_run_through_a_round_and_the_next_round_waits_for_them(
 
 
 @pytest.mark.soak
+def test_an_edit_among_a_hundred_plugins_is_there_in_seconds_beside_a_long_stream(
+    make_server: MakeServer,
+) -> None:
+    server = make_server(WEB_CONCURRENCY="4")
+    for number in range(100):
+        name = f"plugin{number}"
+        server.write(name, counting(name, 1))
+    server.start()
+    first(server, "one")
+    gate = server.home / "gate"
+    with (
+        stream(server, "plugin7", gate) as other,
+        stream(server, "one", gate) as own,
+        Requester(server, "plugin5", threads=4, pause=0.01) as kept,
+        Requester(server, "one", threads=2, fresh=True, pause=0.01) as fresh,
+    ):
+        write(server, "one", 2)
+        wait_until(lambda: "a round begins" in server.log(), "a round")
+        took = wait_new(server, "one", 2)
+        wait_until(lambda: len(server.workers()) <= 6, "those without a stream are gone")
+        gate.touch()
+        assert is_whole(own)
+        assert is_whole(other)
+    kept.assert_flawless()
+    fresh.assert_flawless()
+    print(f"every new connection got it after {took:.1f} s; {kept.summary()}; {fresh.summary()}")
+    assert took < 6.0  # 3 s on a machine that has nothing else to do
+    wait_until(lambda: len(server.workers()) == 4, "as many as before")
+
+
+@pytest.mark.soak
 def test_a_fresh_worker_that_cannot_boot_leaves_the_old_ones_serving(
     make_server: MakeServer,
 ) -> None:

@@ -134,6 +134,16 @@ def test_a_worker_that_asks_drains_longer_than_usual_once_a_fresh_one_serves(mas
     assert (len(master.started), len(master.signalled)) == (1, 1), "it counts no more"
 
 
+def test_when_one_has_stopped_accepting_the_next_one_boots_at_once(master):
+    master.WORKERS = {n: worker(serving=True, age=n) for n in (1, 2)}
+    for old in master.WORKERS.values():
+        old.activity.ask_to_be_replaced()
+    master.manage_workers()
+    master.WORKERS[3] = worker(serving=True, age=3)
+    master.manage_workers()
+    assert (len(master.signalled), len(master.started)) == (1, 2)
+
+
 def test_who_drains_too_long_is_cut_off_and_it_is_said_what_that_cost(master, caplog):
     master.WORKERS = {1: worker(serving=True), 2: worker(serving=True, age=2)}
     master.WORKERS[1].activity.cell()[0] = master.WORKERS[1].activity.number(Name("one g1 /one"))

@@ -2,6 +2,7 @@
 
 import threading
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -58,7 +59,9 @@ class Rows:
 @pytest.fixture
 def world():
     rows, good, asked = Rows(), {}, []
-    counting = Regressions(rows, SimpleNamespace(find=good.get), 3)
+    repository: Any = rows
+    last_known_good: Any = SimpleNamespace(find=good.get)
+    counting = Regressions(repository, last_known_good, 3)
     counting.replace = lambda: asked.append(1)
 
     def serve(generation, *called, reload="auto"):
