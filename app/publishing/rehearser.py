@@ -16,6 +16,9 @@ from app.records import FRESH, HOT, Artifact, Reload
 LOADS = 3
 """How often a rehearsal loads a version at most."""
 
+START_SECONDS = 20.0
+"""How long its process may take to begin, on a machine that has much to do."""
+
 LOOK_SECONDS = 15.0
 """How long it may look at what is in memory, all in all."""
 
@@ -82,7 +85,7 @@ class Rehearser:
                 archive.flush()
                 seconds = self._seconds * LOADS + LOOK_SECONDS
                 request = {
-                    "compile_seconds": 1.0,
+                    "compile_seconds": START_SECONDS,
                     "seconds": seconds,
                     "folder": folder,
                     "artifacts_dir": str(self._artifacts_dir),
@@ -96,7 +99,9 @@ class Rehearser:
                         "older": [older.digest, older.sha256] if older is not None else None,
                     },
                 }
-                answer = self._process.ask(request, (before, archive), seconds, threading.Event())
+                answer = self._process.ask(
+                    request, (before, archive), START_SECONDS + seconds, threading.Event()
+                )
         except OSError as error:
             raise RehearsalError(plugin, str(error), outside=True) from None
         return _judge(plugin, answer, generation, seconds)
