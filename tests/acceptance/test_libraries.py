@@ -4,6 +4,7 @@ The libraries are those of the extra `libraries` of setup.cfg.
 """
 
 import contextlib
+import importlib.metadata
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from app.loading import library_entries
 from app.publishing.rehearser import Rehearser
 from app.publishing.trial import TrialRunner
 from app.records import FRESH, HOT
+from tests.support import library_uses
 from tests.support.plugins import artifact_of
 from tests.support.server import Server
 from tests.support.waiting import wait_until
@@ -179,3 +181,16 @@ def why(rehearser: Rehearser, code: str) -> str:
     found = rehearser.rehearse(None, artifact_of({"main.py": plugin("sample", code, 0)}), 4)
     assert found.reload.how == FRESH
     return found.reload.why
+
+
+def test_the_table_of_the_docs_says_what_is_found(tmp_path: Path) -> None:
+    installed = set(importlib.metadata.packages_distributions())
+    if missing := [u for u in library_uses.USES if library_uses.module_of(u) not in installed]:
+        pytest.skip(f"not installed: {', '.join(missing)}; see the extra `libraries`")
+    runner = TrialRunner(None)
+    try:
+        rehearser = runner.rehearser(tmp_path / "plugins", tmp_path / "bin")
+        found = {use: how for use, how, _ in library_uses.find(rehearser)}
+    finally:
+        runner.stop()
+    assert found == library_uses.read_table()
