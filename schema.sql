@@ -83,6 +83,18 @@ CREATE TABLE IF NOT EXISTS plugin_versions (
     PRIMARY KEY (plugin_name, source_digest)
 );
 
+--   reload      how this version goes live: {"how": "hot" or "fresh", "why", "advice", "forced"}.
+--               "fresh" has it loaded by new processes alone; forced: the author says so, in
+--               plugin.yaml. NULL as long as nobody has found that out: hot.
+--   answered    which routes answered in the version before, and that version's binary_path:
+--               {"templates", "before"}. Known only where fresh processes are to load this one.
+ALTER TABLE plugin_versions ADD COLUMN IF NOT EXISTS reload JSONB;
+ALTER TABLE plugin_versions ADD COLUMN IF NOT EXISTS answered JSONB;
+
+--   finding     the same, as its rehearsal found it for what comes after it: what the libraries that
+--               it uses keep. Where "reload" is NULL, it counts for the version itself too.
+ALTER TABLE plugin_versions ADD COLUMN IF NOT EXISTS finding JSONB;
+
 -- Folders that never were valid plugins, and why.
 CREATE TABLE IF NOT EXISTS plugin_failures (
     name VARCHAR(255) PRIMARY KEY,

@@ -16,6 +16,9 @@ NAMES = 16_384
 _NAME_BYTES = 192
 _ENTRY = struct.Struct(f"Q{_NAME_BYTES - 8}s")
 _WORD = 8
+_OWN_WORDS = 4
+"""The words before those of the threads: what the process and its master tell each other."""
+_SERVING, _CREW, _ASKS, _DRAIN = range(_OWN_WORDS)
 
 
 _NOBODYS: deque[int] = deque()
@@ -48,7 +51,7 @@ class Activity:
 
     def __init__(self, threads: int = 0) -> None:
         """Make the memory; threads beyond `threads` get a word that nobody else sees."""
-        words = (2 + threads) * _WORD
+        words = (_OWN_WORDS + threads) * _WORD
         # Shared, and what is not touched of it costs nothing.
         memory = (
             mmap.mmap(-1, words + NAMES * _NAME_BYTES)
@@ -58,7 +61,7 @@ class Activity:
         self._memory = memoryview(memory)
         self._names = self._memory[words:]
         self._words = self._memory[:words].cast("Q")
-        self._free = [self._words[n : n + 1] for n in range(2, len(self._words))]
+        self._free = [self._words[n : n + 1] for n in range(_OWN_WORDS, len(self._words))]
         self._numbers = itertools.count(1)
         self._unused: deque[int] = deque()
         self._lock = threading.Lock()
@@ -82,24 +85,50 @@ class Activity:
     @property
     def serving(self) -> bool:
         """Whether the process has come to serve."""
-        return bool(self._words[0])
+        return bool(self._words[_SERVING])
 
     def begin_serving(self) -> None:
         """Note that the process serves from now on."""
-        self._words[0] = 1
+        self._words[_SERVING] = 1
 
     @property
     def crew(self) -> int:
         """How many workers the master wants; 0 where no master says so."""
-        return self._words[1]
+        return self._words[_CREW]
 
     @crew.setter
     def crew(self, size: int) -> None:
-        self._words[1] = size
+        self._words[_CREW] = size
+
+    @property
+    def asks(self) -> bool:
+        """Whether the process asks its master for another one in its place."""
+        return bool(self._words[_ASKS])
+
+    def ask_to_be_replaced(self) -> None:
+        """Note that another process is to take the place of this one."""
+        self._words[_ASKS] = 1
+
+    @property
+    def drain_seconds(self) -> int:
+        """How long the last requests may take once it is told to end; 0 for as long as usual."""
+        return self._words[_DRAIN]
+
+    @drain_seconds.setter
+    def drain_seconds(self, seconds: int) -> None:
+        self._words[_DRAIN] = seconds
+
+    @property
+    def busy(self) -> int:
+        """How many threads are in a request."""
+        return sum(map(bool, self._doing()))
+
+    def _doing(self) -> list[int]:
+        return self._words.tolist()[_OWN_WORDS:]
 
     def names(self) -> list[str]:
         """Return what the threads are doing, or were at the end of their process."""
-        return [self._name(number) for number in self._words.tolist()[2:] if number]
+        return [self._name(number) for number in self._doing() if number]
 
     def _name(self, number: int) -> str:
         entry = number % (len(self._names) // _NAME_BYTES) * _NAME_BYTES

@@ -157,6 +157,12 @@ class TrialError(PluginError):
     phase = "trial"
 
 
+class RehearsalError(PluginError):
+    """It cannot be told how a version takes being loaded beside an older one."""
+
+    phase = "rehearsal"
+
+
 class CompileError(PluginError):
     """A module of the plugin does not compile."""
 

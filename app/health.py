@@ -3,7 +3,8 @@
 *ready*: this process serves every active row at the row's generation, and its host, if it
 publishes, sees edits and can write. *degraded*: it serves, but one of these is not so; a condition
 says which. *starting* and *unavailable*: it is not to be asked, because it still starts, or
-because nothing of what is registered is served.
+because nothing of what is registered is served. *draining*: it is asked no more, and ends its last
+requests.
 """
 
 import logging
@@ -22,6 +23,7 @@ READY = "ready"
 DEGRADED = "degraded"
 STARTING = "starting"
 UNAVAILABLE = "unavailable"
+DRAINING = "draining"
 
 LOOK_SECONDS = 1.0
 """How often a process looks at itself where nothing tells of a change; a change is seen at once."""
@@ -64,7 +66,7 @@ class Host(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class HealthReport:
-    """How a process is: one of the four words above, and the reasons, the oldest first."""
+    """How a process is: one of the words above, and the reasons, the oldest first."""
 
     status: str
     reasons: tuple[Condition, ...] = ()
@@ -72,7 +74,7 @@ class HealthReport:
     @property
     def serves(self) -> bool:
         """Whether the process is to be asked at all."""
-        return self.status in {READY, DEGRADED}
+        return self.status in {READY, DEGRADED, DRAINING}
 
 
 class Health(OwnThread):
@@ -109,9 +111,16 @@ class Health(OwnThread):
         self._stirred = False
         self.started = False
         """Whether this process has come to serve."""
+        self.draining = False
+        """Whether it takes no more requests, and ends its last ones."""
         conditions.watch(self.look_soon)
         if host is not None:
             host.watch(self.look_soon)
+
+    @property
+    def takes_requests(self) -> bool:
+        """Whether this process has come to serve, and is not at its end."""
+        return self.started and not self.draining
 
     def look_soon(self) -> None:
         """Have the thread look, because something has changed; returns at once."""
@@ -125,6 +134,8 @@ class Health(OwnThread):
         host = () if self._host is None else self._host.conditions()
         held = (*self._conditions.held(), *host)
         reasons = tuple(sorted(held, key=lambda reason: reason.since))
+        if self.draining:
+            return HealthReport(DRAINING)
         if not self.started:
             return HealthReport(STARTING, reasons)
         registered = self._serving.registered
@@ -156,6 +167,8 @@ class Health(OwnThread):
         if self._host is not None:
             wait = min(wait, self._host.look())
         report = self.report()
+        if self.draining:
+            return report, wait
         now = time.monotonic()
         own = [r for r in report.reasons if r.degrades and not r.key.startswith(ADOPTED)]
         due = self._turns.look(report.status, report.serves, own, now)

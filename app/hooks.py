@@ -96,6 +96,7 @@ def on_starting(server: Any) -> None:
     """Start the database, publish what changed; the port opens afterwards."""
     logs.follow_gunicorn(server.cfg)
     try:
+        _refuse_own_queues(server.cfg)
         _refuse_busy_port(server.cfg)
         _begin(server)
     except BenanaError as error:
@@ -105,6 +106,7 @@ def on_starting(server: Any) -> None:
 def on_reload(server: Any) -> None:
     """Follow the configuration that HUP has read, and a plugins' root that is another one now."""
     logs.follow_gunicorn(server.cfg)
+    server.cfg.set("reuse_port", False)  # as at the start, and there it is said
     try:
         if not _master.begun:
             _begin(server)  # the file has had no `on_starting` of ours before
@@ -121,8 +123,6 @@ def when_ready(server: Any) -> None:
     """Say where it is, to a person."""
     settings = read_settings(server.cfg)
     places = [address_of(listener) for listener in server.LISTENERS]
-    if not places:  # with `reuse_port` each worker opens its own
-        places = [address_text(address) for address in server.cfg.address]
     said = ", ".join(url_of(place, tls=bool(server.cfg.is_ssl)) for place in places)
     plugins = root_text(settings.plugins_dir, watch=settings.watch)
     log.info("Benana serves %s (%s)", said, plugins)
@@ -164,11 +164,14 @@ def post_worker_init(worker: Any) -> None:
     if activity is not None:
         app.running.share(activity)
     bound_the_end()  # before a plugin can register anything with `atexit`
-    app.manager.start(worker.notify, lambda: os.kill(os.getpid(), signal.SIGTERM))
-    if activity is not None:
-        activity.begin_serving()
-        worker.on_drain = app.manager.drain
-        worker.on_look = SelfWatch(app.manager).look
+    if activity is None:
+        app.manager.start(worker.notify, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        return
+    if not app.manager.start(worker.notify, worker.ask_to_be_replaced, relieves=worker.relieves):
+        sys.exit(0)  # the log says why; the master starts another one
+    worker.on_drain, worker.on_quiet = app.manager.drain, app.manager.drained
+    worker.on_look = SelfWatch(app.manager).look
+    worker.begin_serving()
 
 
 def worker_exit(_server: Any, _worker: Any) -> None:
@@ -203,7 +206,14 @@ def _begin(server: Any) -> None:
     _master.begun, _master.folder = True, Path.cwd()
     make_first_root(settings)
     crashed = CrashedLoads(settings.artifacts_dir)
-    Arbiter.look_after(server, crashed, Orphans(), _supervisor)
+    Arbiter.look_after(
+        server,
+        crashed,
+        Orphans(),
+        _supervisor,
+        drain_seconds=settings.round_drain_seconds,
+        max_draining=settings.round_draining,
+    )
     _publish(configuration, settings)
 
 
@@ -268,6 +278,19 @@ def _end(configuration: Any, reason: str) -> Never:
     sys.exit(f"benana: {reason}")
 
 
+def _refuse_own_queues(configuration: Any) -> None:
+    """Refuse `reuse_port`, with which each worker has a queue of its own.
+
+    Raises:
+        SettingsError: it is set.
+    """
+    if configuration.reuse_port:
+        raise SettingsError(
+            "--reuse-port (reuse_port) gives each worker a queue of its own, and the connections "
+            "that wait in it are lost when that worker is replaced: leave it out."
+        )
+
+
 def _refuse_busy_port(configuration: Any) -> None:
     """Look whether the addresses are free: gunicorn would try for 5 s, and after the publishing.
 
@@ -275,7 +298,7 @@ def _refuse_busy_port(configuration: Any) -> None:
         SettingsError: one is not.
     """
     activated = os.environ.get("LISTEN_PID") == str(os.getpid())  # systemd's sockets are there
-    if activated or os.environ.get("GUNICORN_FD") or configuration.reuse_port:
+    if activated or os.environ.get("GUNICORN_FD"):
         return
     for address in configuration.address:
         if isinstance(address, tuple):

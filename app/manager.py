@@ -35,6 +35,8 @@ from app.serving.load_queue import LoadQueue
 from app.serving.reclaimer import Reclaimer
 from app.serving.reconciler import Reconciler
 from app.serving.recorder import Recorder
+from app.serving.regressions import Regressions
+from app.serving.takeover import come_to_serve
 from app.settings import Settings
 from app.worker_records import WorkerReport
 
@@ -42,9 +44,6 @@ log = logging.getLogger(__name__)
 
 STOP_SECONDS = 20.0
 """How long an ending worker waits for its last requests and cleanups; gunicorn kills it at 30 s."""
-
-START_SECONDS = 5.0
-"""How long a worker's start waits for generations whose load failed for a reason that passes."""
 
 ADMIN_SHARE_SECONDS = 0.25
 """How long an admin call waits while none of the others gets on with the database: those that
@@ -115,6 +114,10 @@ class PluginManager:
         self._recorder = Recorder(
             self._workers, last_known_good, self._report, self._conditions, self._upkeep.seen
         )
+        self._regressions = Regressions(
+            self._repository, last_known_good, settings.max_new_failures
+        )
+        app.on_failure = self._regressions.count
         self._marker = LoadMarker(settings.artifacts_dir, self._files)
         self._loading = LoadQueue(
             self._repository,
@@ -128,7 +131,7 @@ class PluginManager:
         )
         self.fleet = Fleet(
             WorkerRepository(admin),
-            lambda: self._recorder.id if self._health.started else None,
+            lambda: self._recorder.id if self._health.takes_requests else None,
             lambda: self._running.crew,
         )
         """The processes of all hosts, as the admin side asks for them."""
@@ -139,6 +142,7 @@ class PluginManager:
             self._recorder,
             last_known_good,
             self._upkeep,
+            self._regressions,
             self._conditions,
         )
         self._listener = ChangeListener(
@@ -193,37 +197,58 @@ class PluginManager:
             self._database.close()
 
     def start(
-        self, still_alive: Callable[[], None], replace: Callable[[], None] | None = None
-    ) -> None:
+        self,
+        still_alive: Callable[[], None],
+        replace: Callable[[], None] | None = None,
+        *,
+        relieves: bool = False,
+    ) -> bool:
         """Start this process's threads and wait until everything registered is served.
 
         Args:
             still_alive: called about once a second while waiting.
-            replace: asks for a graceful replacement of this process, once it cannot get rid of what
-                it has loaded.
+            replace: asks for another process in the place of this one, as once it cannot get rid
+                of what it has loaded; None if nobody can be asked.
+            relieves: whether it is to take the place of a process that serves.
+
+        Returns:
+            Whether it serves: not if it would serve less than others do.
         """
+
+        def look() -> None:
+            if ended := self.ended_threads():
+                raise BenanaError(f"{', '.join(ended)} ended while the plugins were loaded")
+            still_alive()
+
         if replace is not None:
             self._reclaimer.replace_process(replace, self._settings.max_leaked)
+            self._reconciler.fresh.ask_by(replace)
+            self._regressions.replace = replace
         self._marker.record_faults()
         self._reclaimer.start()
         self._recorder.start()
         self._reconciler.start()
         gc.disable()  # a start makes little garbage, and each collection would look at everything
         try:
-            while not self._reconciler.attempted.wait(1.0):
-                if ended := self.ended_threads():
-                    raise BenanaError(f"{', '.join(ended)} ended while the plugins were loaded")
-                still_alive()
-            self._reconciler.start_is_over.wait(START_SECONDS)
+            ready = come_to_serve(self._reconciler, self._workers, look, relieves=relieves)
         finally:
             gc.enable()
+        if not ready:
+            return False
         self._marker.started()
         self._reclaimer.freeze()
         self._listener.start()
+        self._publisher.rehearsals.start()
         if self._settings.watch:
             self._watcher.start()
         self._health.started = True
         self._health.start()
+        return True
+
+    def drained(self) -> None:
+        """Note that no more requests come: this process is not counted among those that serve."""
+        self._health.draining = True
+        self._recorder.beat()
 
     def drain(self) -> None:
         """Leave the publishing to another process of the host: this one only ends its requests."""
@@ -234,6 +259,7 @@ class PluginManager:
         self._health.stop()
         self._watcher.stop()
         self._trial.stop()  # a publish that goes on waiting for one gives up
+        self._publisher.rehearsals.stop()
         self._listener.stop()
         self._reconciler.stop()
         self._reconciler.unload_all()

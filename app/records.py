@@ -15,10 +15,47 @@ NAME_PATTERN = re.compile(r"[a-z][a-z0-9_]{0,62}")
 ACTIVE = "active"
 INACTIVE = "inactive"
 
+HOT = "hot"
+FRESH = "fresh"
+AUTO = "auto"
+
 
 def is_plugin_name(text: str) -> bool:
     """Tell whether a text may name a plugin: 1 to 63 of a-z, 0-9 and _, a letter first."""
     return NAME_PATTERN.fullmatch(text) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Reload:
+    """How a version goes live, kept with it in `plugin_versions`.
+
+    `how` is HOT (loaded into the processes that run) or FRESH (new processes take their place);
+    `why` says so in a sentence, and `advice` what the author can do about it; `forced` that the
+    author has said so, so that it stands whatever is found out.
+    """
+
+    how: str
+    why: str
+    advice: str = ""
+    forced: bool = False
+
+    @classmethod
+    def read(cls, record: Mapping[str, Any] | None) -> "Reload | None":
+        """Return what a record of the database says, None for None."""
+        if record is None:
+            return None
+        how, why = str(record.get("how", HOT)), str(record.get("why", ""))
+        return cls(how, why, str(record.get("advice", "")), bool(record.get("forced")))
+
+    @property
+    def shown(self) -> str:
+        """What a person is told of `how`."""
+        return "fresh workers" if self.how == FRESH else self.how
+
+    def __str__(self) -> str:
+        """Return the sentence that the log has of it."""
+        how = "goes live by fresh workers" if self.how == FRESH else "goes live without new workers"
+        return f"it {how}: {'. '.join(filter(None, (self.why, self.advice)))}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +64,8 @@ class Manifest:
 
     `origins` are those of the pages that may call the plugin beside its own, None if all may;
     `hosts` are the names under which it may be called beside the server's; `ignore` are patterns
-    of gitignore's syntax, of what in the folder is no part of the plugin; `version_line` is where
-    the version stands.
+    of gitignore's syntax, of what in the folder is no part of the plugin; `reload` is AUTO, HOT or
+    FRESH; `version_line` is where the version stands.
     """
 
     entry: str = "main:new_plugin"
@@ -41,6 +78,7 @@ class Manifest:
     origins: tuple[str, ...] | None = None
     hosts: tuple[str, ...] | None = None
     ignore: tuple[str, ...] = ()
+    reload: str = AUTO
     version_line: int | None = field(default=None, compare=False)
 
 
@@ -145,6 +183,10 @@ class PluginRow:
     source_digest: str | None
     error: Mapping[str, Any] | None
     endpoints: tuple[Endpoint, ...] = ()
+    reload: Reload | None = None
+    """How the version goes live that the row serves, None where that was not found out."""
+    finding: Reload | None = None
+    """What its rehearsal found for what comes after it, None if there was none yet."""
 
     @property
     def served(self) -> "ServedRow":
@@ -165,7 +207,9 @@ class ServedRow:
     not known or was not asked for. What follows is said of the row, and decides nothing:
     `unpublished` whether it names a source of which there is no version at all, `load_error`
     whether its `error` says that this generation cannot be loaded, `unstamped` whether it says of
-    its version what no trigger and no publish would have written.
+    its version what no trigger and no publish would have written, `reload` and `reload_why` how
+    the version goes live and why: HOT if the author says so, FRESH, else AUTO, which is hot unless
+    that fails.
     """
 
     id: str
@@ -177,6 +221,8 @@ class ServedRow:
     unpublished: bool = field(default=False, compare=False)
     load_error: bool = field(default=False, compare=False)
     unstamped: bool = field(default=False, compare=False)
+    reload: str = field(default=AUTO, compare=False)
+    reload_why: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)

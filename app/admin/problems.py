@@ -58,9 +58,11 @@ def install(app: LiveApp) -> None:
     """Make every error of an application a problem."""
     app.set_error_serializer(_serialize)
 
-    def owner_of(req: falcon.Request) -> str:
+    def at_fault(req: falcon.Request, what: str) -> str:
+        """Return whose fault a failed request is, once it is counted."""
         at = app.running.slot().at
         if isinstance(at, Route):
+            app.on_failure(at, what)
             return at.owner
         # No route was found yet: it is the server's fault, or that of a converter.
         return (at or app.table).owner_at_fault(req.path) or SERVER
@@ -68,9 +70,10 @@ def install(app: LiveApp) -> None:
     def unexpected(
         req: falcon.Request, _resp: falcon.Response, error: Exception, _params: dict[str, Any]
     ) -> None:
-        owner = owner_of(req)
+        what = f"raised {type(error).__name__}"
+        owner = at_fault(req, what)
         detail = f"An error in {describe_owner(owner)}; the log says more under the error id."
-        _raise_logged(req, owner, f"raised {type(error).__name__}", detail, error)
+        _raise_logged(req, owner, what, detail, error)
 
     def ours(
         req: falcon.Request, resp: falcon.Response, error: BenanaError, params: dict[str, Any]
@@ -82,13 +85,14 @@ def install(app: LiveApp) -> None:
         req: falcon.Request, _resp: falcon.Response, error: PluginExitError, _params: dict[str, Any]
     ) -> None:
         raised = error.__cause__
+        what = f"raised {type(raised).__name__}"
         detail = "The plugin tried to end the server; the log says more under the error id."
-        _raise_logged(req, owner_of(req), f"raised {type(raised).__name__}", detail, raised)
+        _raise_logged(req, at_fault(req, what), what, detail, raised)
 
     def bad(
         req: falcon.Request, _resp: falcon.Response, error: BadAnswerError, _params: dict[str, Any]
     ) -> None:
-        owner = owner_of(req)
+        owner = at_fault(req, str(error))
         detail = f"{describe_owner(owner)} gave an answer that cannot be sent; the log says more."
         _raise_logged(req, owner, str(error), detail[0].upper() + detail[1:], None)
 

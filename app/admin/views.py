@@ -8,7 +8,7 @@ import falcon
 
 from app.conditions import Condition
 from app.loading.strict_json import to_json
-from app.records import ACTIVE, PluginFailure, PluginRow
+from app.records import ACTIVE, HOT, PluginFailure, PluginRow, Reload
 from app.worker_records import Convergence, WorkerLoad
 
 
@@ -33,11 +33,18 @@ def show_plugin(
         "updated_at": show_time(row.updated_at),
         "generation": row.generation,
         "error": error,
+        "reload": _show_reload(row.reload),
         "endpoints": [
             {"method": endpoint.method, "path": endpoint.path, "handler": endpoint.handler}
             for endpoint in row.endpoints
         ],
     }
+
+
+def _show_reload(reload: Reload | None) -> dict[str, Any]:
+    """Return how a version goes live; what nobody has found out is hot."""
+    found = reload or Reload(HOT, "")
+    return {"how": found.shown, "why": found.why or None, "advice": found.advice or None}
 
 
 def show_convergence(convergence: Convergence) -> dict[str, Any]:

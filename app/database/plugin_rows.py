@@ -1,15 +1,19 @@
 """How a row of `plugins` is read, with its endpoints."""
 
 from app.database.rows import Row, columns_of, object_of
-from app.records import Endpoint, PluginRow
+from app.records import Endpoint, PluginRow, Reload
+
+_OF_OTHERS = ("endpoints", "error", "reload", "finding")
 
 PLUGIN_ROWS = f"""
-    SELECT {columns_of(PluginRow, of="p", without=("endpoints", "error"))}, coalesce(p.error, (
-        SELECT f.error FROM plugin_failures f
+    SELECT {columns_of(PluginRow, of="p", without=_OF_OTHERS)},
+        coalesce(p.error, (SELECT f.error FROM plugin_failures f
         WHERE f.name = p.name AND f.updated_at >= p.updated_at)) AS error, coalesce((
         SELECT json_agg({object_of(Endpoint, of="e")} ORDER BY e.id)
-        FROM plugin_endpoints e WHERE e.plugin_id = p.id), '[]') AS endpoints
-    FROM plugins p
+        FROM plugin_endpoints e WHERE e.plugin_id = p.id), '[]') AS endpoints,
+        coalesce(v.reload, v.finding) AS reload, v.finding
+    FROM plugins p LEFT JOIN plugin_versions v ON v.plugin_name = p.name
+        AND v.source_digest = left(right(p.binary_path, 36), 32)
 """  # noqa: S608 - constants
 """What asks for rows; a WHERE or ORDER BY follows.
 
@@ -21,4 +25,5 @@ the failures: it is the row's until the row changes.
 def read_plugin_row(row: Row) -> PluginRow:
     """Return the record of a row that `PLUGIN_ROWS` found."""
     endpoints = tuple(Endpoint(**endpoint) for endpoint in row.pop("endpoints"))
-    return PluginRow(**row, endpoints=endpoints)
+    found = {name: Reload.read(row[name]) for name in ("reload", "finding")}
+    return PluginRow(**row | found, endpoints=endpoints)

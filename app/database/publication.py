@@ -1,6 +1,7 @@
 """One publish in its transaction: its version, its row, its endpoints."""
 
 from collections.abc import Collection
+from dataclasses import asdict
 from typing import Any
 
 import psycopg2
@@ -13,7 +14,7 @@ from app.database.texts import as_json, storable
 from app.database.timeouts import Timeouts
 from app.errors import DatabaseBusyError, DatabaseError
 from app.plugin import PluginMetadata
-from app.records import Artifact, Endpoint, PluginRow, TrialReport
+from app.records import Artifact, Endpoint, PluginRow, Reload, TrialReport
 from app.uri_templates import first_segment, has_fields
 
 KEPT_VERSIONS = 20
@@ -35,7 +36,9 @@ class Publication:
         self._kept_versions = kept_versions
         self._timeouts = timeouts
 
-    def keep_version(self, artifact: Artifact, report: TrialReport) -> None:
+    def keep_version(
+        self, artifact: Artifact, report: TrialReport, reload: Reload | None = None
+    ) -> None:
         """Keep an archive, unless there is one of its digest, and what is recorded with it.
 
         The first archive of a digest stays: bytecode is not deterministic, and other hosts may
@@ -45,6 +48,8 @@ class Publication:
         Args:
             artifact: what to keep.
             report: what is recorded while it serves: its metadata completed from the manifest.
+            reload: how it goes live; None where nothing says so. What is said of a version that is
+                kept already stays.
         """
         # Two statements: the second sees what the one that was waited for has committed. The row
         # is locked, so that no publish of another digest drops it as too old.
@@ -59,14 +64,15 @@ class Publication:
         if kept is None:
             self._cursor.execute(
                 "INSERT INTO plugin_versions"
-                " (plugin_name, source_digest, archive, archive_sha256, metadata)"
-                " VALUES (%s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
+                " (plugin_name, source_digest, archive, archive_sha256, metadata, reload)"
+                " VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
                 (
                     artifact.plugin,
                     artifact.digest,
                     psycopg2.Binary(artifact.archive),
                     artifact.sha256,
                     as_json(metadata),
+                    as_json(None if reload is None else asdict(reload)),
                 ),
             )
         elif kept[0] != storable(metadata):
@@ -74,6 +80,12 @@ class Publication:
                 "UPDATE plugin_versions SET metadata = %s"
                 " WHERE plugin_name = %s AND source_digest = %s",
                 (as_json(metadata), artifact.plugin, artifact.digest),
+            )
+        if kept is not None and reload is not None:
+            self._cursor.execute(
+                "UPDATE plugin_versions SET reload = %s"
+                " WHERE plugin_name = %s AND source_digest = %s AND reload IS NULL",
+                (as_json(asdict(reload)), artifact.plugin, artifact.digest),
             )
 
     def lock_row(self, name: str) -> PluginRow | None:

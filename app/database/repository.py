@@ -2,27 +2,32 @@
 
 import contextlib
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import asdict
 from typing import Any
 
 from app.database.failures import FailureRepository
 from app.database.foreign_triggers import stands_still, undone
 from app.database.plugin_rows import PLUGIN_ROWS, read_plugin_row
 from app.database.publication import BY_PUBLISH, KEPT_VERSIONS, Publication
+from app.database.regressions import RegressionRepository
 from app.database.rows import each_row, fetch_records, fetch_row
 from app.database.schema import LOCK_TIMEOUT, apply_schema
 from app.database.statements import Lender, statement, transaction
 from app.database.tables import FIRES, NOTIFIERS, silence_of
 from app.database.texts import as_json, encoding_of, storable
 from app.errors import DatabaseRefusedError
-from app.records import Artifact, PluginRow, ServedRow
+from app.records import Artifact, PluginRow, Reload, ServedRow
 
 # The digest that a path ends with, as `records.artifact_digest` reads it: `…-<32 digits>.pyz`.
 _SERVED_COLUMNS = """p.id, p.name, p.generation, p.status, p.binary_path, v.archive_sha256,
     p.binary_path IS NULL AND p.source_path IS NOT NULL AS unpublished,
     coalesce(p.error ? 'generation', false) AS load_error,
-    coalesce(p.source_digest <> left(right(p.binary_path, 36), 32), false)
-        OR coalesce(p.version = '' AND v.metadata->>'version' <> '', false) AS unstamped"""
-_SERVED_TABLES = """plugins p LEFT JOIN plugin_versions v
+     coalesce(p.source_digest <> left(right(p.binary_path, 36), 32), false)
+        OR coalesce(p.version = '' AND v.metadata->>'version' <> '', false) AS unstamped,
+     CASE WHEN (v.reload->>'forced')::boolean OR v.reload->>'how' = 'fresh' THEN v.reload->>'how'
+         ELSE 'auto' END AS reload, coalesce(v.reload->>'why', '') AS reload_why"""
+_SERVED_TABLES = """plugins p LEFT JOIN (SELECT plugin_name, source_digest, archive_sha256,
+         metadata, coalesce(reload, finding) AS reload FROM plugin_versions) v
     ON v.plugin_name = p.name AND v.source_digest = left(right(p.binary_path, 36), 32)"""
 _SERVED = f"""
     SELECT {_SERVED_COLUMNS} FROM {_SERVED_TABLES}
@@ -42,7 +47,8 @@ _WHOLE = f"""
 class Repository:
     """Reads and writes what is registered; every method is one transaction.
 
-    `failures` are the folders that never were valid plugins; `publishing` opens a publish.
+    `failures` are the folders that never were valid plugins, `regressions` the versions that are
+    worse than the ones before; `publishing` opens a publish.
 
     All methods raise DatabaseUnavailableError while the database is away, DatabaseBusyError while
     somebody keeps a lock or all connections, and DatabaseRefusedError where it refuses.
@@ -58,6 +64,7 @@ class Repository:
         self._database = database
         self._kept_versions = kept_versions
         self.failures = FailureRepository(database)
+        self.regressions = RegressionRepository(database)
 
     def apply_schema(self, lock_timeout: str = LOCK_TIMEOUT) -> bool:
         """Bring the database to the schema; return whether anything was applied.
@@ -156,6 +163,49 @@ class Repository:
                 return None
             return Artifact(plugin, digest, row["archive_sha256"], bytes(row["archive"]))
 
+    def find_reload(self, plugin: str, digest: str) -> Reload | None:
+        """Return how a version goes live, None if that is not known or the version is not kept."""
+        with statement(self._database) as cursor:
+            cursor.execute(
+                "SELECT reload FROM plugin_versions WHERE plugin_name = %s AND source_digest = %s",
+                (plugin, digest),
+            )
+            row = cursor.fetchone()
+            return Reload.read(row[0]) if row else None
+
+    def record_reload(self, plugin: str, digest: str, reload: Reload) -> None:
+        """Keep with a version how it goes live.
+
+        What its author says stays, and so does that it needs fresh workers.
+        """
+        with statement(self._database) as cursor:
+            cursor.execute(
+                "UPDATE plugin_versions SET reload = %s"
+                " WHERE plugin_name = %s AND source_digest = %s AND (reload IS NULL OR"
+                " (reload->>'how' <> 'fresh'"
+                " AND NOT coalesce((reload->>'forced')::boolean, false)))",
+                (as_json(asdict(reload), encoding_of(cursor)), plugin, digest),
+            )
+
+    def find_finding(self, plugin: str, digest: str) -> Reload | None:
+        """Return what a version's rehearsal found, None if there was none."""
+        with statement(self._database) as cursor:
+            cursor.execute(
+                "SELECT finding FROM plugin_versions WHERE plugin_name = %s AND source_digest = %s",
+                (plugin, digest),
+            )
+            row = cursor.fetchone()
+            return Reload.read(row[0]) if row else None
+
+    def record_finding(self, plugin: str, digest: str, finding: Reload) -> None:
+        """Keep with a version what its rehearsal found, for all hosts."""
+        with statement(self._database) as cursor:
+            cursor.execute(
+                "UPDATE plugin_versions SET finding = %s"
+                " WHERE plugin_name = %s AND source_digest = %s",
+                (as_json(asdict(finding), encoding_of(cursor)), plugin, digest),
+            )
+
     # --- publishing ------------------------------------------------------------------------
 
     @contextlib.contextmanager
@@ -167,14 +217,15 @@ class Repository:
     def record_error(self, row: PluginRow, error: Mapping[str, Any] | None) -> None:
         """Note what is wrong with a plugin's newest source, if its row is still the given one.
 
-        With None nothing is wrong with the source; that its generation cannot be loaded stays.
+        With None nothing is wrong with the source; that its generation cannot be loaded stays, and
+        so does why the row was set back.
         """
         with statement(self._database, pace="brief") as cursor:
             text = as_json(error, encoding_of(cursor))
             cursor.execute(
                 "UPDATE plugins SET error = %s WHERE id = %s AND generation = %s"
                 " AND error IS DISTINCT FROM %s AND name ~ '^[a-z][a-z0-9_]{0,62}$'"
-                " AND NOT (%s AND coalesce(error ? 'generation', false))",
+                " AND NOT (%s AND coalesce(error ?| ARRAY['generation', 'set_back'], false))",
                 (text, row.id, row.generation, text, error is None),
             )
             if error is None:

@@ -26,6 +26,9 @@ _ALIVE = (
     f"heartbeat_at >= clock_timestamp() - interval '{HEARTBEAT_SECONDS * DEAD_AFTER_HEARTBEATS} s'"
 )
 
+# One that takes no more requests is listed, and not asked what it runs.
+_ACCEPTS = "w.status IS DISTINCT FROM 'draining'"
+
 # A process of this machine is looked up by these: one that was killed is not counted until its
 # heartbeat expires. For other machines' processes the heartbeat decides.
 _PRESENCE = columns_of(Presence, of="w")
@@ -41,7 +44,7 @@ _LOADS = f"""
         l.plugin_name AS plugin, {columns_of(LoadRecord, of="l", without=("plugin",))}
     FROM plugin_workers w LEFT JOIN plugin_loads l
         ON l.worker_id = w.id AND l.plugin_name = %s
-    WHERE {_ALIVE} ORDER BY w.host, w.pid
+    WHERE {_ALIVE} AND {_ACCEPTS} ORDER BY w.host, w.pid
 """  # noqa: S608 - constants
 
 # A row that another process is deleting already is skipped, so that nobody waits.
@@ -174,7 +177,8 @@ class WorkerRepository:
                 " WHERE p.id = l.id AND p.generation = l.generation AND p.status = 'active'"
                 " AND p.error IS NULL AND NOT EXISTS (SELECT 1 FROM plugin_workers w"
                 " LEFT JOIN plugin_loads o ON o.worker_id = w.id AND o.plugin_id = p.id"
-                f" WHERE {_ALIVE} AND (o.state IS NULL OR o.state <> 'failed'"
+                f" WHERE {_ALIVE} AND {_ACCEPTS}"
+                " AND (o.state IS NULL OR o.state <> 'failed'"
                 " OR o.reconciled < p.generation))",
                 (
                     [load.plugin_id for load in loads],
@@ -241,7 +245,7 @@ class WorkerRepository:
         rows = self._read_live(
             f"SELECT {_PRESENCE}, l.plugin_id, l.reconciled, l.error"  # noqa: S608
             " FROM plugin_loads l JOIN plugin_workers w ON w.id = l.worker_id"
-            f" WHERE l.error IS NOT NULL AND {_ALIVE}"
+            f" WHERE l.error IS NOT NULL AND {_ALIVE} AND {_ACCEPTS}"
             " AND (%s::text IS NULL OR l.plugin_name = %s)"
             " ORDER BY w.host DESC, w.pid DESC",  # so that the first is the one that stays
             (plugin, plugin),

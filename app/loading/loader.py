@@ -11,11 +11,12 @@ from dataclasses import dataclass, replace
 from types import FrameType
 from typing import Any
 
-from app.errors import BenanaError
+from app.errors import BenanaError, DatabaseUnavailableError, PluginError
 from app.loading.callers import Surroundings, check_of
 from app.loading.context import MakeContext
 from app.loading.contract import create_instance, read_metadata
 from app.loading.guarded_calls import guarded
+from app.loading.library_entries import library_entries
 from app.loading.registration import RouteCollector
 from app.loading.routes import Route
 from app.loading.started_threads import started_threads
@@ -80,7 +81,7 @@ class LoadedPlugin:
         except BenanaError as error:
             log.warning("%s", error)
         finally:
-            self.importer.forget()
+            _forget(self.importer)
             self.on_disposed()
 
 
@@ -89,6 +90,27 @@ class Steps:
 
     def reached(self, phase: str) -> None:
         """Note that a phase begins."""
+
+
+class Kept:
+    """What a load has imported that failed in `initialize`, for its retry.
+
+    Call `forget` where there is none.
+    """
+
+    def __init__(self) -> None:
+        self.importer: GenerationImporter | None = None
+        """What was imported; None if nothing is kept."""
+
+    def take(self) -> GenerationImporter | None:
+        """Return what is kept, and keep it no more."""
+        importer, self.importer = self.importer, None
+        return importer
+
+    def forget(self) -> None:
+        """Forget what is kept."""
+        if (importer := self.take()) is not None:
+            _forget(importer)
 
 
 def load(
@@ -102,6 +124,7 @@ def load(
     tried: bool = False,
     versioned: bool = False,
     folders: VersionFolders | None = None,
+    kept: Kept | None = None,
 ) -> LoadedPlugin:
     """Load an artifact as one generation of its plugin.
 
@@ -119,6 +142,8 @@ def load(
         tried: whether the plugin's trial has passed.
         versioned: whether its manifest names a version, so that its metadata may leave it empty.
         folders: where its files are unpacked; None to have them in memory alone.
+        kept: keeps what is imported where `initialize` fails for a reason that passes, and has it
+            for the next call, which does not import it again; None to import it each time.
 
     Raises:
         ArtifactError: the archive does not match its hash, or its files cannot be unpacked.
@@ -126,9 +151,19 @@ def load(
         DatabaseUnavailableError: the plugin needed the database and it was away.
     """
     try:
-        importer = GenerationImporter(Archive.verified(artifact), generation, folders)
+        importer = kept.take() if kept is not None else None
+        if importer is None:
+            importer = GenerationImporter(Archive.verified(artifact), generation, folders)
+            library_entries.begin(artifact.plugin, importer.name)
         loaded = _load(
-            importer, make_context, row_id, generation, steps or Steps(), tried, tried or versioned
+            importer,
+            make_context,
+            row_id,
+            generation,
+            steps or Steps(),
+            tried,
+            tried or versioned,
+            kept,
         )
     except BenanaError as error:
         # Whoever keeps the error must not keep the plugin's frames with it.
@@ -150,8 +185,10 @@ def _load(
     steps: Steps,
     tried: bool,
     versioned: bool,
+    kept: Kept | None,
 ) -> LoadedPlugin:
     name, began = importer.content.plugin, time.monotonic()
+    initializing = False
     try:
         steps.reached("import")
         module = guarded(name, "import", importer, importer.import_entry)
@@ -160,10 +197,14 @@ def _load(
         metadata = read_metadata(name, importer, instance, versioned=versioned)
         context = make_context(name, dict(importer.content.config))
         steps.reached("initialize")
+        initializing = True
         # Asked for inside: what an object has under a name may be its own code.
         guarded(name, "initialize", importer, lambda: instance.initialize(context))
-    except BenanaError:
-        importer.forget()
+    except BenanaError as error:
+        if kept is not None and initializing and _passes(error):
+            kept.importer = importer
+        else:
+            _forget(importer)
         started_threads.fail(name, importer.name)
         raise
     loaded = LoadedPlugin(
@@ -180,8 +221,22 @@ def _load(
         loaded.dispose()
         started_threads.fail(name, importer.name)
         raise
+    library_entries.loaded(importer.name)
     return replace(loaded, routes=routes)
+
+
+def _forget(importer: GenerationImporter) -> None:
+    """Leave nothing of a generation behind, in the import system and in libraries."""
+    library_entries.end(importer.content.plugin, importer.name)
+    importer.forget()
 
 
 def _frame_place(importer: GenerationImporter, frame: FrameType) -> tuple[str, int] | None:
     return importer.place_of(frame.f_code.co_filename, frame.f_lineno)
+
+
+def _passes(error: BenanaError) -> bool:
+    """Tell whether the same may succeed later."""
+    if isinstance(error, PluginError):
+        return error.passes
+    return isinstance(error, DatabaseUnavailableError)

@@ -17,9 +17,10 @@ from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Protocol
 
+from app.libraries import PACKAGES
 from app.package.archive import Archive
 
-ROOT = "_plugins"
+ROOT = PACKAGES
 """The package of all plugins' packages."""
 
 

@@ -11,7 +11,7 @@ from app.errors import DiscoveryError
 from app.loading.callers import parse_host, parse_origin
 from app.plugin import PluginMetadata
 from app.publishing.ignore import MANIFEST_NAME, read_patterns
-from app.records import Manifest, PluginSource
+from app.records import AUTO, FRESH, HOT, Manifest, PluginSource, Reload
 
 FILE_NAME = MANIFEST_NAME
 MAX_BYTES = 64 * 1024
@@ -19,7 +19,8 @@ MAX_DEPTH = 32
 
 _TEXTS = {"entry": 200, "name": 63, "description": 65536, "version": 100, "author": 255}
 _LISTS = ("origins", "hosts")
-_KEYS = (*_TEXTS, "enabled", *_LISTS, "config", "ignore")
+_KEYS = (*_TEXTS, "enabled", *_LISTS, "config", "ignore", "reload")
+_RELOADS = (AUTO, HOT, FRESH)
 MAX_NAMES = 200
 MAX_PATTERN = 200
 _ENTRY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
@@ -121,6 +122,13 @@ def complete_metadata(metadata: PluginMetadata, source: PluginSource) -> PluginM
     )
 
 
+def reload_of(manifest: Manifest) -> Reload | None:
+    """Return how a manifest says that its version goes live; None for AUTO."""
+    if manifest.reload == AUTO:
+        return None
+    return Reload(manifest.reload, f"{FILE_NAME} says reload: {manifest.reload}", forced=True)
+
+
 def _compose(plugin: str, raw: bytes) -> yaml.Node | None:
     if len(raw) > MAX_BYTES:
         raise _fault(plugin, f"it has {len(raw):,} bytes, expected {MAX_BYTES:,} at most")
@@ -193,6 +201,11 @@ def _value(key: str, node: yaml.Node) -> Any:
     if key == "ignore":
         return _patterns(node)
     value = _construct(node)
+    if key == "reload" and value not in _RELOADS:
+        raise ValueError(
+            f"{value!r}, expected auto (Benana tries it), hot (loaded into the workers that run) "
+            "or fresh (new workers take their place)"
+        )
     if key == "enabled" and node.tag != _BOOL_TAG:
         raise ValueError(f"{value!r}, expected true or false")
     if key == "config":

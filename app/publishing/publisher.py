@@ -24,6 +24,7 @@ from app.publishing.discovery import (
 from app.publishing.host_state import HostState, identity_of
 from app.publishing.ignore import is_part
 from app.publishing.refusals import Refusals
+from app.publishing.rehearsals import Rehearsals
 from app.publishing.requirements import installed
 from app.publishing.source_publisher import SourcePublisher
 from app.publishing.trial import TrialRunner
@@ -52,6 +53,8 @@ class Publisher:
         self._seen = HostState(artifacts_dir, conditions)
         self.refusals = refusals
         """What was tried in vain, and when it is tried again."""
+        self.rehearsals = Rehearsals(trial.rehearser(plugins_dir, artifacts_dir), repository)
+        """Finds out how the next edits can go live; to be started where edits are followed."""
         self._sources = SourcePublisher(
             plugins_dir,
             artifacts_dir,
@@ -60,6 +63,7 @@ class Publisher:
             refusals,
             self._seen,
             max_module_mb,
+            self.rehearsals,
         )
         installed.look()  # what is imported from now on is what is installed now
 
@@ -181,6 +185,7 @@ class Publisher:
         sources = {row.source_path: name for name, row in rows.items() if row.source_path}
         names = {sources.get(str(self._root / folder), folder) for folder in folders}
         names |= {name for name, row in rows.items() if row.unpublished}
+        self.rehearsals.catch_up(rows.values())
         with ThreadPoolExecutor(SCAN_THREADS, thread_name_prefix="benana-scan") as pool:
             outcomes = dict(
                 zip(

@@ -16,6 +16,7 @@ from app.records import (
     INACTIVE,
     Artifact,
     PluginSource,
+    Reload,
     TrialReport,
     artifact_name,
 )
@@ -40,6 +41,7 @@ class Saver:
         artifact: Artifact,
         report: TrialReport,
         attempt: PublishAttempt,
+        reload: Reload | None = None,
         *,
         force: bool = False,
     ) -> tuple[str, int]:
@@ -50,6 +52,7 @@ class Saver:
             artifact: what it compiles to.
             report: what its trial found.
             attempt: tells whether the folder has changed meanwhile.
+            reload: how it is to go live; None where nothing says so.
             force: whether to save it even where the row serves this source already.
 
         Returns:
@@ -62,7 +65,7 @@ class Saver:
             SupersededError: the source changed; nothing was saved.
         """
         with self._stored(artifact) as binary_path:
-            return self._save(source, artifact, report, binary_path, attempt, force=force)
+            return self._save(source, artifact, report, binary_path, attempt, reload, force=force)
 
     def _save(
         self,
@@ -71,6 +74,7 @@ class Saver:
         report: TrialReport,
         binary_path: Path,
         attempt: PublishAttempt,
+        reload: Reload | None,
         *,
         force: bool,
     ) -> tuple[str, int]:
@@ -83,7 +87,7 @@ class Saver:
                 )
         templates = list(dict.fromkeys(endpoint.path for endpoint in report.endpoints))
         with self._repository.publishing() as publication:
-            publication.keep_version(artifact, report)
+            publication.keep_version(artifact, report, reload)
             if not attempt.outlast_quiet_period(SAVE_SECONDS):
                 raise SupersededError("the source changed while it was tried")
             row = publication.lock_row(source.name)

@@ -18,7 +18,9 @@ from app.publishing.attempt import PublishAttempt
 from app.publishing.discovery import inside, read_source
 from app.publishing.error_records import ErrorRecords
 from app.publishing.host_state import HostState, Published, identity_of
+from app.publishing.manifest import reload_of
 from app.publishing.refusals import Refusals
+from app.publishing.rehearsals import Rehearsals
 from app.publishing.saving import Saver
 from app.publishing.trial import TrialRunner
 from app.records import PluginRow, PluginSource, artifact_digest
@@ -38,6 +40,7 @@ class SourcePublisher:
         refusals: Refusals,
         seen: HostState,
         max_module_mb: int,
+        rehearsals: Rehearsals,
     ) -> None:
         self._root = plugins_dir
         self._max_module_mb = max_module_mb
@@ -47,6 +50,7 @@ class SourcePublisher:
         self._seen = seen
         self._saver = Saver(artifacts_dir, repository)
         self._refusals = refusals
+        self._rehearsals = rehearsals
         self.records = ErrorRecords(repository, refusals)
         """Where it is recorded what is wrong with a source."""
 
@@ -103,7 +107,8 @@ class SourcePublisher:
                 return False  # it was tried and refused; events come in twos and threes
             self._refusals.begin(name, source.digest)
             artifact, report = self._trial.run(source, attempt.superseded)
-            saved = self._saver.save(source, artifact, report, attempt, force=force)
+            reload = reload_of(source.manifest) or self._rehearsals.before_edit(row)
+            saved = self._saver.save(source, artifact, report, attempt, reload, force=force)
             self._remember(source, attempt, root, last, Published(source.digest, *saved))
         except PluginError as error:
             if not attempt.outlast_quiet_period() or self._has_changed(name, row, source):
@@ -137,6 +142,10 @@ class SourcePublisher:
             source.digest[:12],
             (time.perf_counter() - began) * 1000,
         )
+        if reload is not None:
+            log.info("%s: %s", name, reload)
+        if reload_of(source.manifest) is None:
+            self._rehearsals.begin(artifact, saved[1], row.source_digest if row else None)
         return True
 
     def note_refused(

@@ -9,7 +9,8 @@ A request is one message of JSON with four file descriptors: the source, a file 
 the report pipe and the status pipe. The child compiles and then loads. It writes a line `@phase` to
 the report as it reaches each phase, `=file` as it compiles each file, and at the end one line of
 JSON; the server writes the child's end to the status pipe. A parent that closes its end of the
-status pipe has given the trial up.
+status pipe has given the trial up. With `rehearse` in it the first two files are archives that are
+loaded beside each other (`rehearsal_child`), and the last line says what was found.
 """
 
 import json
@@ -135,7 +136,10 @@ def _accept(
     request = json.loads(message)
     parcel, archive, report, status = fds
     compiled, has_compiled = os.pipe()
-    pid = spare.take(request, [parcel, archive, report, has_compiled]) or os.fork()
+    # The spare one is for who waits: for a rehearsal nobody does, as a rule.
+    given = [parcel, archive, report, has_compiled]
+    taken = None if "rehearse" in request else spare.take(request, given)
+    pid = taken or os.fork()
     if pid == 0:
         begin()
         spare.close()

@@ -42,6 +42,8 @@ class LiveApp(falcon.App[LiveRequest, falcon.Response]):
     def __init__(self) -> None:
         self.running = RunningRequests()
         self._threads = self.running.threads
+        self.on_failure: Callable[[Route, str], None] = lambda _route, _what: None
+        """Is told of each request that a plugin has failed to answer, and what it did."""
         self.table = RouteTable.empty()
         """The current route table."""
         super().__init__(router=cast(CompiledRouter, NoRouter()), request_type=LiveRequest)

@@ -16,6 +16,7 @@ from app.database.repository import Repository
 from app.errors import (
     ArtifactError,
     CrashedLoadError,
+    DatabaseError,
     DatabaseRefusedError,
     DatabaseUnavailableError,
     LoadError,
@@ -24,13 +25,15 @@ from app.errors import (
 from app.loading.callers import Surroundings
 from app.loading.context import MakeContext
 from app.loading.load_process import LOAD_THREAD
-from app.loading.loader import LoadedPlugin, load
+from app.loading.loader import Kept, LoadedPlugin, load
 from app.loading.process_changes import ProcessChanges
 from app.package.store import read_archive, write_archive
 from app.package.version_folders import VersionFolders
-from app.records import Artifact, ServedRow, artifact_digest, artifact_name
+from app.records import FRESH, Artifact, Reload, ServedRow, artifact_digest, artifact_name
 from app.serving.crashes import Crash, CrashedLoads, LoadMarker
+from app.serving.failed_loads import FailedLoads
 from app.serving.host_files import ARCHIVES, FOLDERS, HostFiles
+from app.serving.load_once import LoadedOnce
 from app.threads import start_thread
 
 log = logging.getLogger(__name__)
@@ -95,6 +98,12 @@ class LoadQueue:
         self._folders = VersionFolders(artifacts_dir, self._tell_of_folders, keep=KEPT_VERSIONS)
         self._on_late = on_late
         self._discard = discard
+        self.replaceable = False
+        """Whether fresh processes can be had for what fails beside an earlier generation."""
+        self._once = LoadedOnce()
+        self._failed = FailedLoads(artifacts_dir)
+        self._kept: dict[str, tuple[ServedRow, Kept]] = {}
+        """What was imported and is to be initialized again; for the thread that loads."""
         self._late: dict[str, _Job] = {}
         """What was not done in time, by the plugin's name."""
         self._jobs: queue.SimpleQueue[_Job | None] | None = None
@@ -114,6 +123,21 @@ class LoadQueue:
         """Tell whether a row's load takes long, and is not done yet."""
         job = self._late.get(row.name)
         return job is not None and job.row == row and not job.done.done()
+
+    def may_load(self, row: ServedRow) -> bool:
+        """Tell whether this process may load a row's generation, or fresh ones have to.
+
+        One of which it is known that it cannot be loaded may: the load says so without importing.
+        """
+        return self._once.may_load(row) or self.is_known_to_fail(row)
+
+    def is_known_to_fail(self, row: ServedRow) -> bool:
+        """Tell whether a row's generation has failed in a process of this host that was fresh."""
+        return self._failed.find(row) is not None or self._crashed.find(row) is not None
+
+    def why_fresh(self, row: ServedRow) -> str:
+        """Return why a row's generation is to be loaded by fresh processes."""
+        return self._once.why(row)
 
     def load(self, row: ServedRow, timeout: float) -> LoadResult | None:
         """Load a row's generation.
@@ -177,13 +201,20 @@ class LoadQueue:
     def _attempt(self, row: ServedRow) -> LoadResult:
         began = time.perf_counter()
         plugin: LoadedPlugin | None = None
+        kept: Kept | None = None
+        imported = False
         error: PluginError | None = None
         try:
             crash = self._crashed.find(row)
             if crash is not None:
                 raise _crashed_error(row, crash)
+            if (known := self._failed.find(row)) is not None:
+                raise known
             artifact = self._artifact(row)
+            kept = self._kept_of(row)
             with self._marker.loading(row), self._changes.loading(row.name):
+                self._once.begin(row)
+                imported = True
                 plugin = load(
                     artifact,
                     self._make_context,
@@ -192,6 +223,7 @@ class LoadQueue:
                     surroundings=self._surroundings,
                     tried=True,
                     folders=self._folders,
+                    kept=kept,
                 )
             plugin = replace(plugin, on_disposed=partial(self._changes.disposed, row.name))
         except PluginError as fault:
@@ -206,6 +238,8 @@ class LoadQueue:
             log.exception("%s: loading failed", row.name)
             error = LoadError(row.name, f"{type(fault).__name__}: {fault}")
         milliseconds = (time.perf_counter() - began) * 1000
+        if error is not None and imported:
+            self._judge(row, error, kept)
         return LoadResult(row, milliseconds, plugin, error)
 
     def _tell_of_folders(self, error: OSError | None) -> None:
@@ -213,6 +247,38 @@ class LoadQueue:
             self._files.has(FOLDERS)
         else:
             self._files.lacks(FOLDERS, error)
+
+    def _kept_of(self, row: ServedRow) -> Kept | None:
+        """Return what is kept of a row's load for its retry; None where each load imports anew."""
+        before, kept = self._kept.pop(row.name, (row, Kept()))
+        if before != row:
+            kept.forget()
+            kept = Kept()
+        if row.reload != FRESH:
+            return None
+        self._kept[row.name] = (row, kept)
+        return kept
+
+    def _judge(self, row: ServedRow, error: PluginError, kept: Kept | None) -> None:
+        """Note what follows from a load that failed after its import had begun."""
+        retried = kept is not None and kept.importer is not None
+        if error.passes and (retried or row.reload != FRESH):
+            return
+        failure = self._once.fail(row, str(error), may_blame=self.replaceable)
+        if failure.blames_earlier:
+            self._record_reload(row, Reload(FRESH, failure.blames_earlier))
+        elif row.reload == FRESH and failure.alone and not error.passes:
+            self._failed.note(row, error)
+
+    def _record_reload(self, row: ServedRow, found: Reload) -> None:
+        digest = artifact_digest(row.name, row.binary_path or "")
+        log.warning("%s: %s", row.name, found)
+        if digest is None:
+            return
+        try:
+            self._repository.record_reload(row.name, digest, found)
+        except DatabaseError as error:
+            log.warning("%s: that is not kept with the version: %s", row.name, error)
 
     def _artifact(self, row: ServedRow) -> Artifact:
         """Return a row's archive from this host's folder, else from the database."""

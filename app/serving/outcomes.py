@@ -9,6 +9,7 @@ from app.records import ACTIVE, ServedRow
 from app.serving.last_known_good import LastKnownGood
 from app.serving.load_queue import LoadResult
 from app.serving.recorder import Recorder
+from app.serving.regressions import Regressions
 from app.serving.shortfalls import Shortfalls
 from app.worker_records import PASSES, LoadRecord
 
@@ -22,11 +23,16 @@ class Outcomes:
     """
 
     def __init__(
-        self, shortfalls: Shortfalls, recorder: Recorder, last_known_good: LastKnownGood
+        self,
+        shortfalls: Shortfalls,
+        recorder: Recorder,
+        last_known_good: LastKnownGood,
+        regressions: Regressions,
     ) -> None:
         self._shortfalls = shortfalls
         self._recorder = recorder
         self._last_known_good = last_known_good
+        self._regressions = regressions
 
     def loading(self, row: ServedRow, serving: LoadedPlugin | None, seconds: float) -> None:
         """Tell that a load takes longer than `seconds`."""
@@ -40,6 +46,27 @@ class Outcomes:
         self._shortfalls.hold(row, reason, serving.generation if serving else None)
         self._record(row, "loading", serving)
 
+    def waiting(
+        self, row: ServedRow, serving: LoadedPlugin | None, why: str, *, asked: bool
+    ) -> None:
+        """Tell that a generation waits for fresh processes; the log has it once.
+
+        Args:
+            row: what is to be served.
+            serving: what is served of the plugin, None if nothing is.
+            why: why this process cannot load it.
+            asked: whether there is a master that starts others.
+        """
+        self._shortfalls.forget(row.name)
+        said = (
+            "fresh workers" if asked else "a restart, because no master of Benana's starts others"
+        )
+        reason = f"generation {row.generation} waits for {said}{': ' if why else ''}{why}"
+        if self._shortfalls.hold(row, reason, serving.generation if serving else None):
+            log.info("%s: %s", row.name, reason)
+            self._regressions.leaves(row)
+        self._record(row, "loading", serving)
+
     def served(self, plugin: LoadedPlugin, result: LoadResult) -> None:
         """Tell that a generation is served."""
         self._shortfalls.end(plugin.name)
@@ -51,6 +78,7 @@ class Outcomes:
             result.milliseconds,
         )
         self._record(result.row, "serving", plugin)
+        self._regressions.served(plugin, result.row)
         self._last_known_good.remember(result.row)
 
     def failed(self, row: ServedRow, error: PluginError, serving: LoadedPlugin | None) -> None:
@@ -63,6 +91,7 @@ class Outcomes:
 
     def unwanted(self, name: str, row: ServedRow | None) -> None:
         """Tell that nothing is to be served of a plugin: its row says so, or is gone."""
+        self._regressions.forget(name)
         if row is not None and row.status == ACTIVE and row.unpublished:
             self._shortfalls.forget(name)
             reason = "it is active, and its source was never published"

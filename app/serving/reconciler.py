@@ -16,11 +16,13 @@ from app.errors import (
 )
 from app.loading.loader import LoadedPlugin
 from app.records import ACTIVE, ServedRow
+from app.serving.fresh_processes import FreshProcesses
 from app.serving.last_known_good import LastKnownGood
 from app.serving.live_plugins import LivePlugins
 from app.serving.load_queue import TIMEOUT_SECONDS, LoadQueue, LoadResult
 from app.serving.outcomes import Outcomes
 from app.serving.recorder import Recorder
+from app.serving.regressions import Regressions
 from app.serving.shortfalls import Shortfalls
 from app.serving.unstamped import UnstampedRows
 from app.threads import OwnThread
@@ -47,6 +49,7 @@ class Reconciler(OwnThread):
         recorder: Recorder,
         last_known_good: LastKnownGood,
         upkeep: Upkeep,
+        regressions: Regressions,
         conditions: Conditions | None = None,
     ) -> None:
         super().__init__("benana-reconciler")
@@ -58,7 +61,8 @@ class Reconciler(OwnThread):
         self._live = live
         self._shortfalls = Shortfalls(self._conditions)
         self._unstamped = UnstampedRows(repository, self._conditions)
-        self._outcomes = Outcomes(self._shortfalls, recorder, last_known_good)
+        self._outcomes = Outcomes(self._shortfalls, recorder, last_known_good, regressions)
+        self.fresh = FreshProcesses(loading, live, self._outcomes)
         self._wanted: set[str] = set()
         """The names of the active rows, as they were read last."""
         self._dirty: set[str] = set()
@@ -73,6 +77,8 @@ class Reconciler(OwnThread):
         """Whether it started with what this host served last, for want of a database."""
         self.start_is_over = threading.Event()
         """Set once nothing is missing at the start that may still come."""
+        self.settled = threading.Event()
+        """Set once no load goes on and none waits to be tried again, after a pass."""
 
     @property
     def registered(self) -> int | None:
@@ -83,6 +89,11 @@ class Reconciler(OwnThread):
     def served(self) -> int:
         """How many plugins are served, in whatever generation."""
         return len(self._live)
+
+    @property
+    def missing(self) -> set[str]:
+        """The plugins of which nothing is served, and that are to be."""
+        return self._wanted - self._live.names()
 
     def mark(self, names: Iterable[str] | None) -> None:
         """Look at plugins again, at all with None; returns at once."""
@@ -130,6 +141,8 @@ class Reconciler(OwnThread):
                     self.complete.set()
                 if not self._shortfalls.may_pass():
                     self.start_is_over.set()
+                    if not self._loading.names():
+                        self.settled.set()
                 if (look_at := self._upkeep.look_at) is not None and look_at <= time.monotonic():
                     self._upkeep.give_back_endpoints()
             except DatabaseUnavailableError as error:
@@ -193,6 +206,7 @@ class Reconciler(OwnThread):
             names |= rows.keys()
         leaving: list[LoadedPlugin] = []
         wanted: list[ServedRow] = []
+        waiting: list[ServedRow] = []
         for name in [*rows, *(name for name in names if name not in rows)]:
             row = rows.get(name)
             self._unstamped.mend(name, row, self._live.find(name))
@@ -206,8 +220,10 @@ class Reconciler(OwnThread):
                 if row.load_error:
                     self._forget_load_error(row)
             elif self._shortfalls.may_try(row):
-                wanted.append(row)
+                (wanted if self._loading.may_load(row) else waiting).append(row)
         self._apply(leaving, wanted)
+        for row in waiting:
+            self.fresh.leave(row)
         self._wanted.difference_update(names)
         self._wanted.update(
             row.name
@@ -221,13 +237,10 @@ class Reconciler(OwnThread):
         results = [self._load(row) for row in wanted]
         arrived: dict[str, LoadResult] = {}
         failed: list[tuple[ServedRow, PluginError]] = []
-        for result in results:
-            if result is None:
-                continue
+        for result in filter(None, results):
             if result.error is not None:
                 failed.append((result.row, result.error))
-                before = self._load_before(result.row)
-                if before is not None:
+                if (before := self._load_before(result.row)) is not None:
                     arrived[before.row.name] = before
             elif result.plugin is not None:
                 arrived[result.row.name] = result
@@ -238,14 +251,20 @@ class Reconciler(OwnThread):
             leaving.clear()
             arrived.clear()
         for row, error in failed:
-            self._fail(row, error)
+            if self._loading.may_load(row):
+                self._fail(row, error)
+            else:
+                self.fresh.leave(row)
 
     def _load_before(self, row: ServedRow) -> LoadResult | None:
         """Load what this host served before a generation that failed, where nothing is served."""
         before = self._last_known_good.find(row.name)
-        if row.name in self._live or before is None:
+        if row.name in self._live or before is None or before.id != row.id:
             return None
-        if before.id != row.id or before.generation >= row.generation:
+        if before.generation >= row.generation:
+            return None
+        if not self._loading.may_load(before):
+            self.fresh.spoil(row)
             return None
         result = self._loading.load(before, TIMEOUT_SECONDS)
         self._loading.abandon(row.name)

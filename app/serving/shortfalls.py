@@ -39,24 +39,30 @@ class Shortfalls:
     def __init__(self, conditions: Conditions) -> None:
         self._conditions = conditions
         self._failed: dict[str, Failure] = {}
-        self._held: set[str] = set()
-        """The plugins of which a condition is held."""
+        self._held: dict[str, str] = {}
+        """What is held of plugins, by name."""
 
     def names(self) -> set[str]:
         """Return the plugins of which a generation could not be loaded."""
         return set(self._failed)
 
-    def hold(self, row: ServedRow, reason: str, generation: int | None) -> None:
+    def hold(self, row: ServedRow, reason: str, generation: int | None) -> bool:
         """Hold that what a row says is not served.
 
         Args:
             row: what is to be served.
             reason: why it is not.
             generation: what is served instead, None if nothing is.
+
+        Returns:
+            Whether that was not held before.
         """
         served = "nothing of it" if generation is None else f"generation {generation}"
-        self._conditions.hold(f"load:{row.name}", f"{reason}; {served} is served", row.name)
-        self._held.add(row.name)
+        what = f"{reason}; {served} is served"
+        is_new = self._held.get(row.name) != what
+        self._conditions.hold(f"load:{row.name}", what, row.name)
+        self._held[row.name] = what
+        return is_new
 
     def fail(self, row: ServedRow, error: PluginError, generation: int | None) -> bool:
         """Note that a row's generation could not be loaded.
@@ -87,7 +93,7 @@ class Shortfalls:
         """Note that what a plugin's row says is served, or that there is nothing to serve."""
         self.forget(name)
         if name in self._held:
-            self._held.discard(name)
+            del self._held[name]
             self._conditions.clear(f"load:{name}")
 
     def forget(self, name: str) -> None:

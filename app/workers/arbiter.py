@@ -5,7 +5,9 @@ server. A plugin can end its worker with any code; so that counts only as long a
 yet.
 """
 
+import math
 import os
+import signal
 import time
 from collections.abc import Callable
 from typing import Any
@@ -15,8 +17,12 @@ from gunicorn.errors import HaltServer
 
 from app.descendants import GRACE_SECONDS, KILL_SECONDS
 from app.serving.crashes import UNKNOWN_END, CrashedLoads, ProcessEnd, end_of
+from app.workers.bell import Bell
+from app.workers.drains import Drains
 from app.workers.identity import as_user
 from app.workers.orphans import Orphans
+from app.workers.rounds import Member, Plan, Rounds
+from app.workers.worker import Worker
 
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 15.0
 """Before a worker is started in place of one that ended before it served: from the second time on,
@@ -27,7 +33,8 @@ TOGETHER_SECONDS = 1.0
 
 
 class Arbiter(GunicornArbiter):  # type: ignore[misc]
-    """A master that says what its workers were doing when they ended, and ends what they leave.
+    """A master that says what its workers were doing when they ended, lets them be replaced, and
+    ends what they leave.
 
     gunicorn has no setting for the master's class: `look_after` makes one of a running master.
     """
@@ -39,6 +46,10 @@ class Arbiter(GunicornArbiter):  # type: ignore[misc]
     _never_served: int
     _last_end: float
     _start_at: float
+    _bell: Bell
+    _rounds: Rounds
+    _drains: Drains
+    _all_anew: bool
 
     @classmethod
     def look_after(
@@ -47,15 +58,21 @@ class Arbiter(GunicornArbiter):  # type: ignore[misc]
         crashed: CrashedLoads,
         orphans: Orphans,
         supervisor: Callable[[], int | None] = lambda: None,
+        *,
+        drain_seconds: float = 900.0,
+        max_draining: int | None = None,
     ) -> None:
         """Turn gunicorn's master into this one, before it has started a worker.
 
         Args:
             master: gunicorn's.
-            crashed: keeps loads that ended a worker.
+            crashed: keeps which loads have ended a worker.
             orphans: ends what a worker has left behind.
             supervisor: gives the process id of the embedded PostgreSQL's supervisor, None if there
                 is none.
+            drain_seconds: how long the last requests of a worker may take that a fresh one
+                replaces.
+            max_draining: as of `Rounds`.
         """
         master.__class__ = cls
         master._crashed = crashed
@@ -64,10 +81,38 @@ class Arbiter(GunicornArbiter):  # type: ignore[misc]
         master._served = False
         master._never_served = 0
         master._last_end = master._start_at = 0.0
+        master._bell = Worker.bell = Bell()
+        master._rounds = Rounds(max_draining)
+        master._drains = Drains(drain_seconds)
+        master._all_anew = False
         with as_user(master.cfg.uid, master.cfg.gid):
             sentences = crashed.collect()
         for sentence in sentences:
             master.log.error("%s", sentence)
+
+    # --- what wakes it -----------------------------------------------------------------------
+
+    def signal(self, sig: int, frame: Any) -> None:
+        """Queue a signal, and wake the loop for it."""
+        super().signal(sig, frame)
+        self._bell.ring()
+
+    def signal_chld(self, sig: int, frame: Any) -> None:
+        """Queue that a child has ended, and wake the loop for it."""
+        super().signal_chld(sig, frame)
+        self._bell.ring()
+
+    def wakeup(self) -> None:
+        """Wake the loop."""
+        super().wakeup()
+        self._bell.ring()
+
+    def wait_for_signals(self, timeout: float = 1.0) -> Any:
+        """Wait for signals, or until a worker has something to say."""
+        self._bell.wait(timeout)
+        return super().wait_for_signals(timeout=0)
+
+    # --- workers that end ----------------------------------------------------------------------
 
     def reap_workers(self) -> None:
         """Reap workers, and look at what they leave."""
@@ -98,18 +143,6 @@ class Arbiter(GunicornArbiter):  # type: ignore[misc]
                 if not worker.tmp._tmp.closed:
                     worker.tmp.close()
                     self.cfg.child_exit(self, worker)
-
-    def spawn_workers(self) -> None:
-        """Start the workers that are missing, unless they end again and again."""
-        if time.monotonic() >= self._start_at:
-            super().spawn_workers()
-
-    def manage_workers(self) -> None:
-        """Keep up the number of workers, and tell each of them that number."""
-        super().manage_workers()
-        for worker in filter(_shares, self.WORKERS.values()):
-            worker.activity.crew = self.num_workers
-        self._look_for_orphans()
 
     def stop(self, graceful: bool = True) -> None:
         """Stop the workers, and what those have left behind that had to be killed."""
@@ -161,6 +194,76 @@ class Arbiter(GunicornArbiter):  # type: ignore[misc]
                     self._never_served,
                     pause,
                 )
+
+    # --- how many there are --------------------------------------------------------------------
+
+    def manage_workers(self) -> None:
+        """Have as many workers accept as there should be, and replace those that ask for it."""
+        if self._all_anew:
+            active = sorted((m for m in self._members() if not m.drains), key=lambda m: m.age)
+            for member in active[: max(0, len(active) - self.num_workers)]:
+                self.kill_worker(member.pid, signal.SIGTERM)
+        else:
+            while self._follow_plan():
+                pass  # in the place of one that has stopped accepting the next one boots at once
+        self._drains.look(self)
+        for worker in filter(_shares, self.WORKERS.values()):
+            worker.activity.crew = self.num_workers
+
+    def reload(self) -> None:
+        """Follow the configuration anew; all workers of the old one are told to end at once.
+
+        gunicorn waits here for all that were there before, and does nothing else meanwhile.
+        """
+        self._all_anew = True
+        try:
+            super().reload()
+        finally:
+            self._all_anew = False
+
+    def kill_worker(self, pid: int, sig: int) -> None:
+        """Send a worker a signal; one that is to end counts no more from then on."""
+        worker = self.WORKERS.get(pid)
+        if worker is not None and sig == signal.SIGTERM:
+            self._drains.begin(worker, self.cfg.graceful_timeout)
+            worker.age = math.inf  # HUP does not wait for it
+        super().kill_worker(pid, sig)
+
+    def _follow_plan(self) -> bool:
+        """Do what is planned; return whether that lets more be planned."""
+        now = time.monotonic()
+        plan = self._rounds.plan(
+            self._members(), self.num_workers, now, may_start=now >= self._start_at
+        )
+        for member in plan.retire:
+            if member.asks:
+                self._drains.lengthen(self.WORKERS[member.pid])
+            self.kill_worker(member.pid, signal.SIGTERM)
+        if plan.start and now >= self._start_at:
+            self._start(plan)
+        return bool(plan.retire)
+
+    def _start(self, plan: Plan) -> None:
+        """Start workers; one that is to take another's place learns that from its class."""
+        Worker.relieves = plan.relief
+        try:
+            for _ in range(plan.start):
+                self.spawn_worker()
+        finally:
+            Worker.relieves = False
+
+    def _members(self) -> list[Member]:
+        return [self._member(pid, worker) for pid, worker in self.WORKERS.items()]
+
+    def _member(self, pid: int, worker: Any) -> Member:
+        shares = _shares(worker)
+        return Member(
+            pid,
+            worker.age,
+            serving=not shares or worker.activity.serving,
+            asks=shares and worker.activity.asks,
+            drains=self._drains.began(worker),
+        )
 
 
 def _shares(worker: Any) -> bool:

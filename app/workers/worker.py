@@ -12,6 +12,7 @@ from gunicorn.workers.gthread import ThreadWorker
 
 from app.activity import Activity
 from app.processes import PR_SET_PDEATHSIG, process_option
+from app.workers.bell import Bell
 
 LOOK_SECONDS = 1.0
 """How often a worker that takes connections looks at itself; as long may its loop wait."""
@@ -23,6 +24,12 @@ class Worker(ThreadWorker):  # type: ignore[misc]
     gunicorn's own keeps the listening sockets open until its last request has ended: a killed
     master's port stays taken meanwhile, and connections go to who does not accept any more.
     """
+
+    bell: Bell | None = None
+    """What wakes the master; the master's own, as the children have it from the fork."""
+
+    relieves = False
+    """Whether the next worker that is made is to take the place of one that serves."""
 
     def __init__(self, *arguments: Any) -> None:
         """Make it: in the master, before the fork."""
@@ -36,6 +43,31 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         self._look_at = 0.0
         self.connections: WeakSet[Any] = WeakSet()
         """The accepted connections, gunicorn's `TConn`."""
+        self.on_quiet: Callable[[], None] = lambda: None
+        """Called when, after that, no connection is left on which another request may come."""
+        self.relieves = self.relieves  # of the class: it is another one at the next start
+        self._usual_seconds = self.cfg.graceful_timeout
+        self.nr_conns: int = 0
+        self._quiet = False
+        self._ends_at: float | None = None
+
+    # --- what it tells its master -------------------------------------------------------------
+
+    def begin_serving(self) -> None:
+        """Tell the master that this worker serves."""
+        self.activity.begin_serving()
+        self._ring()
+
+    def ask_to_be_replaced(self) -> None:
+        """Ask the master for a fresh worker in the place of this one; it serves on until then."""
+        self.activity.ask_to_be_replaced()
+        self._ring()
+
+    def _ring(self) -> None:
+        if self.bell is not None:
+            self.bell.ring()
+
+    # --- its end ------------------------------------------------------------------------------
 
     def init_signals(self) -> None:
         """Handle signals as gunicorn does, and ask for SIGTERM when the master ends.
@@ -50,7 +82,13 @@ class Worker(ThreadWorker):  # type: ignore[misc]
                 sys.exit(0)
 
     def handle_exit(self, sig: int, frame: Any) -> None:
-        """Begin to stop; at once, where there is neither a master nor a request yet."""
+        """Begin to stop; at once, where there is neither a master nor a request yet.
+
+        One that drains in a round, and is told so again, has no more time than any other: the
+        server stops.
+        """
+        if not self.alive and self._ends_at is None:
+            self._ends_at = time.monotonic() + self._usual_seconds
         super().handle_exit(sig, frame)
         if self._is_orphan() and not self.booted:
             sys.exit(0)
@@ -59,6 +97,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         """Take connections or not; without a master, close the listening sockets."""
         super().set_accept_enabled(enabled)
         if not (enabled or self.alive):
+            if self.activity.drain_seconds:
+                self.cfg.set("graceful_timeout", self.activity.drain_seconds)
             self.on_drain()
         if not enabled and self._is_orphan():
             for listener in self.sockets:
@@ -77,6 +117,29 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             self._look_at = now + LOOK_SECONDS
             self.on_look()
         return bool(super().is_parent_alive())
+
+    def wait_for_and_dispatch_events(self, timeout: float) -> None:
+        """Wait for events; at its end, see how far that is."""
+        if not self.alive:
+            self._look_at_drain()
+        super().wait_for_and_dispatch_events(timeout)
+
+    def _cap_keepalive(self, deadline: float) -> None:
+        """Close idle connections by a deadline, also those on which nothing has come yet."""
+        super()._cap_keepalive(deadline)
+        for connection in self.pending_conns:
+            connection.timeout = min(connection.timeout, deadline)
+
+    def _look_at_drain(self) -> None:
+        idle = self.keepalived_conns or self.pending_conns
+        # A connection that is in no request, nor idle, has a thread that waits for one.
+        if not self._quiet and not idle and self.nr_conns <= self.activity.busy:
+            self._quiet = True
+            self.on_quiet()
+        if self._ends_at is None and self._is_orphan():
+            self._ends_at = time.monotonic() + self._usual_seconds
+        if self._ends_at is not None and time.monotonic() >= self._ends_at:
+            self.nr_conns = 0  # which ends gunicorn's loop
 
     def _is_orphan(self) -> bool:
         return bool(os.getppid() != self.ppid)

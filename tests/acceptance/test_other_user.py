@@ -180,3 +180,16 @@ def _lives(pid: str) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+def test_workers_that_may_not_signal_their_master_are_replaced(server: Server) -> None:
+    server.start()
+    server.write("one", "reload: fresh\n", "plugin.yaml")
+    server.write("one", source("one", "first"))
+    server.wait_says("one", "first", 20.0)
+    before = server.workers()
+    server.write("one", source("one", "second"))
+    wait_until(
+        lambda: {server.get("/one").says for _ in range(12)} == {"second"}, "it is served", 20.0
+    )
+    wait_until(lambda: not server.workers() & before and len(server.workers()) == 2, "two fresh")

@@ -75,7 +75,7 @@ def check(server: Server, places: list[str], *, local: bool) -> None:
         (["127.0.0.1:{port}", "[::1]:{other}"], True),
     ],
 )
-@pytest.mark.parametrize("way", ["systemd", "bind", "reuse_port"])
+@pytest.mark.parametrize("way", ["systemd", "bind"])
 def test_who_may_write_follows_the_sockets(
     make_server: MakeServer, way: str, binds: list[str], local: bool
 ) -> None:
@@ -86,10 +86,6 @@ def test_who_may_write_follows_the_sockets(
         server.program = [sys.executable, "-c", ACTIVATE, ",".join(places)]
     else:
         server.arguments = [part for place in places for part in ("--bind", place)]
-        if way == "reuse_port":
-            if any(place.startswith("unix:") for place in places):
-                pytest.skip("a unix socket has one opener")
-            server.arguments.append("--reuse-port")
     check(server, places, local=local)
 
 

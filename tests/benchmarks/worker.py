@@ -30,6 +30,7 @@ from app.serving.load_queue import LoadQueue
 from app.serving.reclaimer import Reclaimer
 from app.serving.reconciler import Reconciler
 from app.serving.recorder import Recorder
+from app.serving.regressions import Regressions
 from app.worker_records import WorkerReport
 from tests.support.checkout import CHECKOUT
 
@@ -64,6 +65,7 @@ class Worker:
             self._recorder,
             last_known_good,
             Upkeep(database, Conditions(), lambda: self._reconciler.mark(None)),
+            Regressions(repository, last_known_good, 20),
             Conditions(),
         )
         self._admin = psycopg2.connect(url)

@@ -32,7 +32,7 @@ from tests.support.waiting import wait_until
 PROBLEM = "application/problem+json"
 GO_KEYS = ["id", "name", "description", "version", "author", "type", "status"]
 GO_KEYS += ["source_path", "binary_path"]
-MORE_KEYS = ["created_at", "updated_at", "generation", "error", "endpoints"]
+MORE_KEYS = ["created_at", "updated_at", "generation", "error", "reload", "endpoints"]
 
 HELLO = """
 from app.plugin import PluginInterface, PluginMetadata

@@ -25,7 +25,7 @@ from app.errors import (
     PluginError,
 )
 from app.plugin import PluginMetadata
-from app.records import ACTIVE, artifact_name
+from app.records import ACTIVE, AUTO, FRESH, HOT, Reload, artifact_name
 from tests.support.clusters import NewPostgres
 from tests.support.databases import Session, session
 from tests.support.publications import MESSAGES, artifact, digest, publish, report
@@ -314,6 +314,32 @@ def test_a_version_that_a_row_was_set_back_to_is_kept(
     assert digest(1) not in dropped
     assert digest(2) in dropped
     assert repository.find_artifact("one", digest(1)) is not None
+
+
+def test_how_a_version_goes_live_is_kept_with_it(repository: Repository, sql: Session) -> None:
+    publish(repository, "one", "/a", number=1)
+    publish(repository, "one", "/a", number=2)
+    found = Reload(FRESH, "marshmallow keeps Tag", "register it once")
+    repository.record_reload("one", digest(2), found)
+    repository.record_reload("one", digest(2), Reload(HOT, "found out later"))
+    assert repository.find_reload("one", digest(1)) is None
+    row = repository.find_row("one")
+    assert row is not None
+    assert repository.find_reload("one", digest(2)) == row.reload == found
+    (served,) = repository.served_rows(["one"])
+    assert (served.reload, served.reload_why) == (FRESH, found.why)
+    sql("UPDATE plugins SET binary_path = %s", f"/b/{artifact_name('one', digest(1))}")
+    (served,) = repository.served_rows()
+    assert (served.reload, served.reload_why) == (AUTO, "")
+
+
+def test_what_a_manifest_says_of_reloads_is_kept_with_the_version(repository: Repository) -> None:
+    said = Reload(FRESH, "plugin.yaml says reload: fresh")
+    with repository.publishing() as publication:
+        publication.keep_version(artifact("one", 1), report("one"), said)
+        publication.keep_version(artifact("one", 1), report("one"))
+    repository.record_reload("one", digest(1), Reload(HOT, "tried"))
+    assert repository.find_reload("one", digest(1)) == said
 
 
 def test_the_first_archive_of_a_digest_stands(repository: Repository) -> None:

@@ -10,7 +10,7 @@ from app.database.repository import Repository
 from app.database.rows import fetch_record, fetch_records
 from app.database.statements import statement
 from app.database.workers import WorkerRepository
-from app.records import ServedRow
+from app.records import AUTO, ServedRow
 from app.worker_records import LoadRecord
 from tests.support.databases import Session
 from tests.support.publications import artifact, digest, publish
@@ -37,7 +37,7 @@ def test_each_field_of_a_plugins_row_is_the_column_of_its_name(
     sql('UPDATE plugins SET error = \'{"message": "no"}\'')
     row = repository.find_row("one")
     assert row is not None
-    assert values(row) == columns(sql, "plugins", row, endpoints=row.endpoints)
+    assert values(row) == columns(sql, "plugins", row, endpoints=row.endpoints, reload=None)
     assert repository.list_rows() == [row]
     assert [values(endpoint) for endpoint in row.endpoints] == [
         {"method": "GET", "path": path, "handler": "Plugin.get"} for path in ("/a", "/b")
@@ -53,7 +53,12 @@ def test_each_field_that_decides_what_is_served_is_the_column_of_its_name(
     (row,) = repository.served_rows(names)
     sha256 = artifact("one", 1).sha256
     assert values(row) == columns(
-        sql, "plugins", row, archive_sha256=sha256, unpublished=False, load_error=True
+        *(sql, "plugins", row),
+        archive_sha256=sha256,
+        unpublished=False,
+        load_error=True,
+        reload=AUTO,
+        reload_why="",
     )
     assert digest(1) in str(row.binary_path)
 
@@ -85,7 +90,8 @@ def test_the_places_of_columns_do_not_matter(database: Database, sql: Session) -
     with statement(database) as cursor:
         cursor.execute(
             "SELECT NULL AS more, true AS load_error, 'sha' AS archive_sha256, 'p' AS binary_path,"
-            " 7 AS generation, 'one' AS name, 'active' AS status, 'id' AS id, false AS unpublished"
+            " 7 AS generation, 'one' AS name, 'active' AS status, 'id' AS id, false AS unpublished,"
+            " 'auto' AS reload, '' AS reload_why"
         )
         assert fetch_records(cursor, ServedRow) == [
             ServedRow("id", "one", 7, "active", "p", "sha", unpublished=False, load_error=True)

@@ -84,6 +84,9 @@ class InstantTrial:
     def close(self) -> None:
         """Nothing runs."""
 
+    def rehearser(self, *_: Path) -> None:
+        """Nothing is rehearsed: the thread that would is not started."""
+
 
 def publisher_on(
     tmp_path: Path, repository: Repository, **reports: TrialReport | PluginError

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import time
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +15,8 @@ from app.activity import Activity, Name
 from app.serving.crashes import CrashedLoads, end_of
 from app.workers import arbiter
 from app.workers.arbiter import Arbiter
+from app.workers.drains import LEAVE_SECONDS
+from app.workers.worker import Worker
 
 
 class Temporary:
@@ -26,11 +29,11 @@ class Temporary:
         self._tmp.closed = True
 
 
-def worker(*, serving):
+def worker(*, serving, age=1):
     activity = Activity(1)
     if serving:
         activity.begin_serving()
-    return SimpleNamespace(activity=activity, tmp=Temporary())
+    return SimpleNamespace(activity=activity, tmp=Temporary(), age=age)
 
 
 @pytest.fixture
@@ -38,19 +41,23 @@ def master(tmp_path, monkeypatch):
     """A master without a process: its workers are records, its clock is `master.now`."""
     made = object.__new__(GunicornArbiter)
     made.log = logging.getLogger("test")
-    made.exited, made.started, made.now = [], [], 1000.0
+    made.exited, made.started, made.signalled, made.now = [], [], [], 1000.0
+    made._num_workers = 2
     made.cfg = SimpleNamespace(
         child_exit=lambda _master, gone: made.exited.append(gone),
         uid=os.geteuid(),
         gid=os.getegid(),
+        graceful_timeout=30,
     )
     monkeypatch.setattr(time, "monotonic", lambda: made.now)
     monkeypatch.setattr(arbiter, "_end_of_child", lambda pid: end_of(3))
+    monkeypatch.setattr(GunicornArbiter, "spawn_worker", lambda self: self.started.append(self.now))
     monkeypatch.setattr(
-        GunicornArbiter, "spawn_workers", lambda self: self.started.append(self.now)
+        GunicornArbiter, "kill_worker", lambda self, pid, sig: self.signalled.append((pid, sig))
     )
     made.reexec_pid = made.dirty_arbiter_pid = 0
     nothing: Any = SimpleNamespace(look=lambda _workers, _own: False)
+    monkeypatch.setattr(Worker, "bell", None)
     Arbiter.look_after(made, CrashedLoads(tmp_path), nothing)
     made.WORKERS = {}
     return made
@@ -102,7 +109,7 @@ def test_workers_that_never_serve_are_started_in_rising_intervals(master, monkey
         ended = master.now
         master.started.clear()
         while not master.started:
-            master.spawn_workers()
+            master.manage_workers()
             master.now += 0.125
         waits.append(master.started[0] - ended)
         master.now += 2.0
@@ -110,5 +117,63 @@ def test_workers_that_never_serve_are_started_in_rising_intervals(master, monkey
     master.WORKERS = {1: worker(serving=True)}
     end_with_code_3(master, monkeypatch, 1)
     master.started.clear()
-    master.spawn_workers()
+    master.manage_workers()
     assert master.started, "one that had served is replaced at once"
+
+
+def test_a_worker_that_asks_drains_longer_than_usual_once_a_fresh_one_serves(master):
+    master.WORKERS = {1: worker(serving=True), 2: worker(serving=True, age=2)}
+    master.WORKERS[1].activity.ask_to_be_replaced()
+    master.manage_workers()
+    assert len(master.started) == 1
+    master.WORKERS[3] = worker(serving=False, age=3)
+    master.manage_workers()
+    assert (len(master.started), master.signalled) == (1, [])
+    master.WORKERS[3].activity.begin_serving()
+    master.manage_workers()
+    assert master.signalled == [(1, signal.SIGTERM)]
+    assert master.WORKERS[1].activity.drain_seconds == 900
+    master.manage_workers()
+    assert (len(master.started), len(master.signalled)) == (1, 1), "it counts no more"
+
+
+def test_when_one_has_stopped_accepting_the_next_one_boots_at_once(master):
+    master.WORKERS = {n: worker(serving=True, age=n) for n in (1, 2)}
+    for old in master.WORKERS.values():
+        old.activity.ask_to_be_replaced()
+    master.manage_workers()
+    master.WORKERS[3] = worker(serving=True, age=3)
+    master.manage_workers()
+    assert (len(master.signalled), len(master.started)) == (1, 2)
+
+
+def test_who_drains_too_long_is_cut_off_and_it_is_said_what_that_cost(master, caplog):
+    master.WORKERS = {1: worker(serving=True), 2: worker(serving=True, age=2)}
+    master.WORKERS[1].activity.cell()[0] = master.WORKERS[1].activity.number(Name("one g1 /one"))
+    master._num_workers = 1
+    master.manage_workers()
+    master.now += 29.0
+    master.manage_workers()
+    assert not caplog.text
+    master.now += 2.0
+    for _ in range(2):
+        master.manage_workers()
+    assert caplog.text.count("is cut off: after 31 s it still answers: one g1 /one") == 1
+    assert master.signalled == [(1, signal.SIGTERM)]
+    master.now += LEAVE_SECONDS
+    master.manage_workers()
+    assert master.signalled[1:] == [(1, signal.SIGKILL)]
+
+
+def test_a_hup_ends_all_workers_of_the_old_configuration_in_a_round_too(master, monkeypatch):
+    master.WORKERS = {n: worker(serving=True, age=n) for n in (1, 2)}
+    master.WORKERS[2].activity.ask_to_be_replaced()
+
+    def reload(self):
+        self.WORKERS |= {n: worker(serving=False, age=n) for n in (3, 4)}
+        self.manage_workers()
+
+    monkeypatch.setattr(GunicornArbiter, "reload", reload)
+    master.reload()
+    assert sorted(master.signalled) == [(1, signal.SIGTERM), (2, signal.SIGTERM)]
+    assert min(worker.age for worker in master.WORKERS.values()) == 3, "and HUP waits for nobody"

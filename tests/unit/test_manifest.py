@@ -34,7 +34,7 @@ def test_an_empty_manifest_gives_the_defaults(raw):
 def test_every_key_is_read():
     found = parse(
         "name: sample\ndescription: Does it\nversion: 1.2.3\nauthor: Ann\n"
-        "entry: pkg.mod:make\nenabled: false\norigins: same\nhosts: [a.example]\n"
+        "entry: pkg.mod:make\nenabled: false\norigins: same\nhosts: [a.example]\nreload: fresh\n"
         "config:\n  a: [1, 2.5, x, true, null]\n  b: {c: d}\n"
     )
     assert found == Manifest(
@@ -46,6 +46,7 @@ def test_every_key_is_read():
         enabled=False,
         origins=(),
         hosts=("a.example",),
+        reload="fresh",
         config={"a": [1, 2.5, "x", True, None], "b": {"c": "d"}},
     )
 
@@ -476,3 +477,10 @@ def test_no_manifest_within_the_limit_takes_long_or_escapes_the_error(raw):
     began = time.perf_counter()
     refusal(raw)
     assert time.perf_counter() - began < 5
+
+
+def test_a_way_to_reload_that_there_is_not_is_refused():
+    for wrong in ("never", "true", "[hot]"):
+        error = refusal(f"version: 1.0.0\nreload: {wrong}\n")
+        assert "expected auto (Benana tries it), hot (" in error.message
+        assert error.line == 2

@@ -278,7 +278,7 @@ def test_the_end_of_the_server_is_the_end_of_all(runner: TrialRunner, tmp_path: 
     thread = threading.Thread(target=run)
     thread.start()
     wait_until(file.exists, "the trial runs")
-    helper = psutil.Process(runner._process.pid)
+    helper = psutil.Process(runner._process._process.pid)
     (tried,) = helper.children()
     runner.stop()
     thread.join(10.0)
@@ -297,9 +297,9 @@ def test_a_trial_whose_server_is_killed_ends(runner: TrialRunner, tmp_path: Path
     thread = threading.Thread(target=run)
     thread.start()
     wait_until(file.exists, "the trial runs")
-    helper = psutil.Process(runner._process.pid)
+    helper = psutil.Process(runner._process._process.pid)
     (tried,) = helper.children()
-    runner._stopped = True  # else it would be tried once more
+    runner._process._stopped = True  # else it would be tried once more
     helper.kill()
     wait_until(lambda: not tried.is_running() or tried.status() == psutil.STATUS_ZOMBIE)
     thread.join(10.0)

@@ -31,7 +31,7 @@ def runner() -> Iterator[TrialRunner]:
 def spare_of(runner: TrialRunner) -> int:
     """Wait for the process that waits for a trial, and return it."""
     assert runner._process is not None
-    server = psutil.Process(runner._process.pid)
+    server = psutil.Process(runner._process._process.pid)
     (spare,) = wait_until(lambda: server.children(), "a process waits for the next trial")
     return spare.pid
 

@@ -1,0 +1,253 @@
+"""The rehearsal: how a version takes being loaded beside an older one, in a process of its own.
+
+A worker loads a new generation while the old one serves, and cleans the old one up. Libraries keep
+registries that nobody wrote for that. So a version is loaded beside itself, the older generation is
+cleaned up, and then it is looked at what libraries keep of it, what grows with each load, and what
+they say. What a library does once, as a cache that is filled, is no sign: where there is doubt the
+version is loaded a third time, and only what repeats itself counts.
+"""
+
+import gc
+import sys
+import typing
+import weakref
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from app.errors import PluginError
+from app.loading.loader import LoadedPlugin
+from app.publishing.growth import (
+    Belongings,
+    Objects,
+    have_new_entries,
+)
+from app.publishing.holders import describe_place, find_paths, kept_by_place, plugin_of
+from app.publishing.said_lines import SaidLines
+from app.records import FRESH, HOT, Reload
+
+Load = Callable[[int], LoadedPlugin]
+"""Loads the version as the generation of that number; raises BenanaError."""
+
+LOOK = "look"
+"""What is reached after a load; a load itself is reached by `loader.Steps`."""
+
+OWN_REGISTRY = (
+    "Register in an object of the plugin's own instead of the library's global one, or give the "
+    "library an adapter (docs/writing-plugins.md)"
+)
+TAKE_BACK = "Take it back in cleanup; then edits go live without new workers"
+
+
+@dataclass(frozen=True, slots=True)
+class Rehearsal:
+    """What came of it: how the version's successor goes live, and what each load leaves behind."""
+
+    reload: Reload
+    left: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class _State:
+    """What there was after a load, when the generation before it was cleaned up."""
+
+    said: dict[str, str]
+    objects: Objects
+    belongings: Belongings
+    traces: "list[weakref.ref[Any]]" = field(default_factory=list)
+    """Of the generation that was cleaned up last."""
+    reached: dict[type, int] = field(default_factory=dict)
+    """How many objects libraries refer to, of the classes of which there are more each time."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Signs:
+    """What may come of loading twice: places in libraries, and phrases."""
+
+    keepers: dict[str, str]
+    """What is kept of the first generation, by place."""
+    growing: dict[str, int]
+    """Containers that have grown, by place; by how many."""
+    names: dict[str, str]
+    said: dict[str, str]
+    gained: list[str]
+
+    def __bool__(self) -> bool:
+        return any((self.keepers, self.growing, self.names, self.said, self.gained))
+
+
+def rehearse(load: Load, generation: int, reached: Callable[[str], None]) -> Rehearsal:
+    """Load a version beside itself, and tell how it takes that.
+
+    Args:
+        load: loads it.
+        generation: the number of the first generation; those after it have the next ones.
+        reached: is told `LOOK` after each load but the first.
+
+    Raises:
+        BenanaError: the first load failed, or one for a reason that passes: that says nothing.
+    """
+    with SaidLines() as lines:
+        first = load(generation)
+        states = [_State(lines.take(), Objects.now(), Belongings.now())]
+        package = first.key
+        current = first
+        del first
+        for number in (generation + 1, generation + 2):
+            try:
+                newer = load(number)
+            except PluginError as error:
+                if _says_nothing(error):
+                    raise
+                return Rehearsal(_raised(error))
+            reached(LOOK)
+            traces = current.traces()
+            current.dispose()
+            current = newer
+            del newer
+            _collect()
+            states.append(_State(lines.take(), Objects.now(), Belongings.now(), traces))
+            signs = _signs(package, states)
+            if not signs:
+                break
+    return Rehearsal(_judge(signs, generation), tuple(signs.gained))
+
+
+def rehearse_pair(load_older: Load, load_newer: Load, generation: int) -> Rehearsal:
+    """Load a version beside the one before it, which may have registered the same otherwise.
+
+    Args:
+        load_older: loads the version before.
+        load_newer: loads the version.
+        generation: the older one's number.
+
+    Raises:
+        BenanaError: the older one cannot be loaded any more, or the newer one for a reason that
+            passes: that says nothing.
+    """
+    older = load_older(generation)
+    try:
+        load_newer(generation + 1)
+    except PluginError as error:
+        if _says_nothing(error):
+            raise
+        return Rehearsal(_raised(error))
+    older.dispose()
+    return Rehearsal(Reload(HOT, ""))
+
+
+def _says_nothing(error: PluginError) -> bool:
+    """Tell whether a load failed for a reason that has nothing to do with the one before it."""
+    return error.transient or error.of_host
+
+
+def _collect() -> None:
+    """Free what nobody refers to, and what only the caches of `typing` do."""
+    for clear in getattr(typing, "_cleanups", ()):
+        clear()
+    gc.collect()
+
+
+def _raised(error: PluginError) -> Reload:
+    place = f" ({error.place})" if error.place else ""
+    why = f"loaded beside its older version, {error.phase} fails: {error.message}{place}"
+    return Reload(FRESH, why, OWN_REGISTRY)
+
+
+def _signs(package: str, states: list[_State]) -> _Signs:
+    """Return what is as it should not be after the last load; what came before counts if again."""
+    latest, before = states[-1], states[-2]
+    alive = any(trace() is not None for trace in states[1].traces)
+    paths = find_paths(lambda item: plugin_of(item) == package) if alive else []
+    growing = _growing(states)
+    said = latest.said.keys() - states[0].said.keys()
+    gained = latest.belongings.gained_since(before.belongings)
+    if len(states) > 2:
+        said &= before.said.keys()
+        gained = [phrase for phrase in gained if phrase in _gained_first(states)]
+    return _Signs(
+        dict(kept_by_place(paths)),
+        growing,
+        {} if alive else _find_names(package),
+        {latest.said[key]: key for key in said},
+        gained,
+    )
+
+
+def _growing(states: list[_State]) -> dict[str, int]:
+    """Return which places in libraries have more in them with each load, and by how many."""
+    latest, before = states[-1].objects, states[-2].objects
+    ids = latest.longer_than(before) - {id(states)}
+    kinds = latest.more_than(before)
+    if len(states) > 2:
+        first = states[-3].objects
+        ids &= before.longer_than(first)
+        kinds &= before.more_than(first)
+    ids = have_new_entries(ids, before.sizes)
+    if not ids and not kinds:
+        return {}
+    paths = find_paths(lambda item: id(item) in ids or type(item) in kinds)
+    growing = {
+        describe_place(path): latest.sizes[id(path[-1])] - before.sizes[id(path[-1])]
+        for path in paths
+        if id(path[-1]) in ids
+    }
+    reached = states[-1].reached = Counter(type(path[-1]) for path in paths)
+    more = {kind for kind in kinds if reached[kind] > states[-2].reached.get(kind, 0)}
+    for path in paths:
+        kind = type(path[-1])
+        if kind in more and id(path[-1]) not in ids:
+            growing.setdefault(describe_place(path), latest.kinds[kind] - before.kinds[kind])
+    return growing
+
+
+def _gained_first(states: list[_State]) -> list[str]:
+    return states[1].belongings.gained_since(states[0].belongings)
+
+
+def _find_names(package: str) -> dict[str, str]:
+    """Return which places in libraries still name a module of a generation that has gone."""
+    holders = {
+        id(item)
+        for item in gc.get_objects()
+        if not issubclass(type(item), (list, tuple, set)) and _names(item, package)
+    }
+    paths = find_paths(lambda item: id(item) in holders) if holders else []
+    return {describe_place(path): package for path in paths if not _is_logger(path[-1])}
+
+
+def _names(item: Any, package: str) -> bool:
+    for value in _values(item):
+        inner = _values(value) if type(value) is dict and not gc.is_tracked(value) else [value]
+        if any(type(text) is str and text.startswith(f"{package}.") for text in inner):
+            return True
+    return False
+
+
+def _values(item: Any) -> list[Any]:
+    is_dict = issubclass(type(item), dict)
+    return list(dict.values(item)) if is_dict else gc.get_referents(item)
+
+
+def _is_logger(item: Any) -> bool:
+    logging = sys.modules["logging"]
+    return issubclass(type(item), (logging.Logger, logging.PlaceHolder))
+
+
+def _judge(signs: _Signs, generation: int) -> Reload:
+    reasons = [
+        f"{place} keeps {what} of generation {generation}" for place, what in signs.keepers.items()
+    ]
+    reasons += [
+        f"{place} grows by {count} with each load"
+        for place, count in signs.growing.items()
+        if place not in signs.keepers
+    ]
+    reasons += [f"{place} still names a module of generation {generation}" for place in signs.names]
+    reasons += [f"at a second load it is said: {line}" for line in signs.said]
+    if not reasons:
+        return Reload(HOT, "")
+    return Reload(
+        FRESH, "; ".join(reasons[:3]), TAKE_BACK if signs.keepers or signs.growing else OWN_REGISTRY
+    )

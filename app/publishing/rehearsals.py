@@ -1,0 +1,138 @@
+"""Versions are rehearsed after their commit: an edit does not wait for what the next one needs."""
+
+import logging
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from app.database.repository import Repository
+from app.errors import DatabaseError, RehearsalError, SupersededError
+from app.publishing.rehearser import Rehearser
+from app.records import FRESH, Artifact, PluginRow, Reload, artifact_digest
+from app.threads import OwnThread
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Job:
+    """A version that is to be rehearsed, and what was found."""
+
+    plugin: str
+    digest: str
+    generation: int
+    artifact: Artifact | None = None
+    """The version, None if it is to be fetched."""
+    before: str | None = None
+    """The digest of the version before it, None if there is none or it is not asked for."""
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    done: bool = False
+    finding: Reload | None = None
+
+
+class Rehearsals(OwnThread):
+    """The thread `benana-rehearsal`: finds out, version by version, how the next edit can go live.
+
+    What is found is kept with the version in the database. Until it is started it finds
+    nothing out, and every edit is hot.
+    """
+
+    def __init__(self, rehearser: Rehearser, repository: Repository) -> None:
+        super().__init__("benana-rehearsal")
+        self._rehearser = rehearser
+        self._repository = repository
+        self._waiting: dict[str, _Job] = {}
+        """The newest version of each plugin that was not rehearsed yet."""
+        self._known: dict[str, _Job] = {}
+        """The last one of each plugin that was begun."""
+
+    def begin(self, artifact: Artifact, generation: int, before: str | None) -> None:
+        """Rehearse a version that was just saved; returns at once.
+
+        Args:
+            artifact: the version.
+            generation: its number.
+            before: the digest of the version before it, None if there is none.
+        """
+        # Where many wait, they are fetched when it is their turn.
+        kept = None if self._waiting else artifact
+        self._add(_Job(artifact.plugin, artifact.digest, generation, kept, before))
+
+    def catch_up(self, rows: Iterable[PluginRow]) -> None:
+        """Rehearse the versions that nobody has yet, as those from before an upgrade."""
+        for row in rows:
+            if row.finding is not None or row.binary_path is None:
+                continue
+            known = self._known.get(row.name)
+            digest = artifact_digest(row.name, row.binary_path)
+            if digest is not None and (known is None or known.digest != digest):
+                self._add(_Job(row.name, digest, row.generation))
+
+    def before_edit(self, row: PluginRow | None) -> Reload | None:
+        """Return how the successor of a row's version goes live, if not hot; wait if need be.
+
+        Where it cannot be found out, the successor is hot: if that fails in a worker, it is seen
+        there.
+        """
+        digest = artifact_digest(row.name, row.binary_path) if row and row.binary_path else None
+        if row is None or digest is None or self._thread is None:
+            return None
+        finding = row.finding
+        if finding is None:
+            job = self._known.get(row.name)
+            if job is None or job.digest != digest:
+                job = _Job(row.name, digest, row.generation)
+                job.finding = self._repository.find_finding(row.name, digest)
+                job.done = job.finding is not None
+            self._finish(job)
+            finding = job.finding
+        return finding if finding is not None and finding.how == FRESH else None
+
+    def _add(self, job: _Job) -> None:
+        if self._thread is None:
+            return  # who follows the folders catches up
+        with self._wake:
+            self._waiting[job.plugin] = self._known[job.plugin] = job
+            self._wake.notify_all()
+
+    def _run(self) -> None:
+        while True:
+            with self._wake:
+                self._wake.wait_for(lambda: self._stopped or self._waiting)
+                if self._stopped:
+                    return
+                job = self._waiting.pop(next(iter(self._waiting)))
+            try:
+                self._finish(job)
+            except Exception:
+                # A fault of ours costs this finding, and not those of the other plugins.
+                log.exception("%s: its rehearsal failed", job.plugin)
+
+    def _finish(self, job: _Job) -> None:
+        """Rehearse a version, or wait until another thread has."""
+        with job.lock:
+            if not job.done:
+                self._rehearse(job)
+            job.done, job.artifact = True, None
+
+    def _rehearse(self, job: _Job) -> None:
+        try:
+            newer = job.artifact or self._repository.find_artifact(job.plugin, job.digest)
+            older = None
+            if job.before not in {None, job.digest}:
+                older = self._repository.find_artifact(job.plugin, str(job.before))
+            if newer is None:
+                return  # it is no longer kept
+            found = self._rehearser.rehearse(older, newer, job.generation)
+            job.finding = found.reload
+            self._repository.record_finding(job.plugin, job.digest, found.reload)
+        except RehearsalError as error:
+            log.info("%s; its next edit goes live as if nothing kept it", error)
+            return
+        except (DatabaseError, SupersededError) as error:
+            log.debug("%s: not rehearsed, or not recorded: %s", job.plugin, error)
+            return
+        if found.reload.how == FRESH:
+            log.info("%s: from its next edit on %s", job.plugin, found.reload)
+        if found.left:
+            log.warning("%s: each load of it leaves behind: %s", job.plugin, ", ".join(found.left))

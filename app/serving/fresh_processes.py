@@ -1,0 +1,45 @@
+"""What a process leaves to fresh ones, because it has loaded another generation of it."""
+
+from collections.abc import Callable
+
+from app.records import ServedRow
+from app.serving.live_plugins import LivePlugins
+from app.serving.load_queue import LoadQueue
+from app.serving.outcomes import Outcomes
+
+
+class FreshProcesses:
+    """Asks for fresh processes, and notes what a process cannot serve that should take over.
+
+    Where a master can be asked for one, tell it how with `ask_by`.
+    """
+
+    def __init__(self, loading: LoadQueue, live: LivePlugins, outcomes: Outcomes) -> None:
+        self._loading = loading
+        self._live = live
+        self._outcomes = outcomes
+        self._replace: Callable[[], None] | None = None
+        self.spoiled_by = ""
+        """The plugin whose failed load keeps this process from serving the version before."""
+
+    def ask_by(self, replace: Callable[[], None]) -> None:
+        """Ask by this for another process in the place of this one, which serves on until then."""
+        self._replace = replace
+        self._loading.replaceable = True
+
+    def leave(self, row: ServedRow) -> None:
+        """Leave a generation to fresh processes, and ask for one."""
+        self._loading.abandon(row.name)
+        why = self._loading.why_fresh(row)
+        served = self._live.find(row.name)
+        self._outcomes.waiting(row, served, why, asked=self._replace is not None)
+        if self._replace is not None:
+            self._replace()
+
+    def spoil(self, row: ServedRow) -> None:
+        """Note that a row's failed load keeps this process from serving the version before.
+
+        Only where the failure is noted on the host: the next process does not try it then.
+        """
+        if not self.spoiled_by and self._loading.is_known_to_fail(row):
+            self.spoiled_by = row.name

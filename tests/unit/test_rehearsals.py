@@ -1,0 +1,145 @@
+"""What a rehearsal finds of a library's registries, and what it takes for harmless."""
+
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from app.errors import RehearsalError
+from app.publishing.rehearsal import Rehearsal
+from app.publishing.rehearser import Rehearser
+from app.publishing.trial import TrialRunner
+from app.records import FRESH, HOT
+from tests.support.plugins import artifact_of, plugin_text
+
+LIBRARIES = Path(__file__).parent.parent / "support" / "libraries"
+
+
+@pytest.fixture(scope="module")
+def rehearser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rehearser]:
+    root = tmp_path_factory.mktemp("rehearsals")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(LIBRARIES))
+        patch.setattr(sys, "path", [str(LIBRARIES), *sys.path])
+        runner = TrialRunner(None, plugins_dir=root / "plugins")
+        runner.prepare()
+    yield runner.rehearser(root / "plugins", root / "artifacts")
+    runner.stop()
+
+
+@pytest.fixture
+def rehearse(rehearser: Rehearser):
+    def rehearse(at_import: str, before: str | None = None, cleanup: str = "pass") -> Rehearsal:
+        older = None if before is None else artifact_of({"main.py": plugin(before, cleanup)})
+        return rehearser.rehearse(older, artifact_of({"main.py": plugin(at_import, cleanup)}), 4)
+
+    return rehearse
+
+
+def plugin(at_import: str, cleanup: str = "pass") -> str:
+    return f"import fake_library\n{at_import}\n" + plugin_text(cleanup=cleanup)
+
+
+@pytest.mark.parametrize(
+    ("at_import", "why"),
+    [
+        (
+            "fake_library.refuse_twice('clicks')",
+            r"loaded beside its older version, import fails: ValueError: clicks is already "
+            r"registered \(main\.py:2\)",
+        ),
+        (
+            "@fake_library.keep_class\nclass Tag: pass\n@fake_library.keep_class\nclass Book: pass",
+            r"fake_library\.classes keeps Tag and Book of generation 4",
+        ),
+        (
+            "@fake_library.keep_class\nclass Bare:\n    def f(self): pass",
+            r"fake_library\.classes keeps Bare of generation 4",
+        ),
+        (
+            "def add(): pass\nadd = fake_library.keep_first('add', add)",
+            r"fake_library\.names keeps add of generation 4",
+        ),
+        (
+            "class Task:\n    def run(self): pass\nfake_library.keep_first('task', Task())",
+            r"fake_library\.names keeps an instance of Task of generation 4",
+        ),
+        ("fake_library.add_job()", r"fake_library\.jobs grows by 1 with each load"),
+        ("fake_library.handlers.add()", r"fake_library\.handlers grows by 1 with each load"),
+        (
+            "fake_library.set_provider(object())",
+            r"at a second load it is said: fake_library: Overriding the provider is not allowed",
+        ),
+        (
+            "fake_library.warn_twice('table')",
+            r"at a second load it is said: UserWarning: table is defined again",
+        ),
+        ("fake_library.configure(__name__)", r"fake_library still names a module of generation 4"),
+        (
+            "import logging\nlogging.getLogger('shop').addHandler(logging.NullHandler())",
+            r"the logger 'shop' grows by 1 with each load",
+        ),
+        (
+            "import os, sys\nif hasattr(fake_library, 'x'): os.abort()\nfake_library.x = 1",
+            r"loaded beside its older version, it ends its process with SIGABRT",
+        ),
+    ],
+)
+def test_what_a_library_keeps_is_found(rehearse, at_import: str, why: str) -> None:
+    found = rehearse(at_import)
+    assert found.reload.how == FRESH
+
+    assert re.fullmatch(why, found.reload.why), found.reload.why
+    assert found.reload.advice
+
+
+@pytest.mark.parametrize(
+    "at_import",
+    [
+        "",
+        "import dataclasses\n@dataclasses.dataclass\nclass Item:\n    number: int = 0",
+        "import typing\nclass Item: pass\nWanted = typing.Optional[Item]\nMany = list[Item]",
+        "import enum\nclass Colour(enum.Enum):\n    RED = 1",
+        "import abc\nclass Base(abc.ABC): pass\nclass Real(Base): pass\nisinstance(1, Base)",
+        "import re\nre.compile('a+' + __name__)",
+        "import logging\nlog = logging.getLogger(__name__)\nlog.warning('loading')",
+        "@fake_library.convert\nclass Item: pass",
+        "class Item: pass\nfake_library.describe(Item)",
+        "@fake_library.keep_latest\nclass Item: pass",
+        "fake_library.fill()",
+        "from functools import singledispatch\n@singledispatch\ndef show(x): pass\n"
+        "class Item: pass\n@show.register\ndef show_item(x: Item): pass",
+        "class Lazy:\n    @property\n    def __class__(self): raise RuntimeError('not now')\n"
+        "LAZY = Lazy()",
+    ],
+)
+def test_what_harms_nobody_stays_hot(rehearse, at_import: str) -> None:
+    found = rehearse(at_import)
+    assert (found.reload.how, found.reload.why, found.left) == (HOT, "", ())
+
+
+def test_what_cleanup_takes_back_is_not_found(rehearse) -> None:
+    assert rehearse("fake_library.add_job()", cleanup="fake_library.jobs.pop(0)").reload.how == HOT
+
+
+def test_what_each_load_leaves_behind_is_told_and_is_hot(rehearse) -> None:
+    found = rehearse("fake_library.start_thread()")
+    assert (found.reload.how, found.left) == (HOT, ("the thread 'exporter'",))
+
+
+def test_the_version_before_may_have_registered_the_same(rehearse) -> None:
+    define = "if fake_library.names.setdefault('m', {0}) != {0}: raise ValueError('m differs')"
+    assert rehearse(define.format(1), define.format(1)).reload.how == HOT
+    found = rehearse(define.format(2), define.format(1))
+    assert found.reload.how == FRESH
+    assert "import fails: ValueError: m differs (main.py:2)" in found.reload.why
+
+
+@pytest.mark.parametrize(
+    "at_import", ["1 / 0", "import os; os._exit(3)", "import nothing_of_this_name"]
+)
+def test_a_version_that_cannot_be_loaded_at_all_tells_nothing(rehearse, at_import: str) -> None:
+    with pytest.raises(RehearsalError):
+        rehearse(at_import)
