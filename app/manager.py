@@ -207,7 +207,7 @@ class PluginManager:
         self._reclaimer.start()
         self._recorder.start()
         self._reconciler.start()
-        gc.disable()  # a start makes little garbage, and each collection would look at everything
+        gc.disable()  # there is little garbage, and each collection would look at everything
         try:
             ready = come_to_serve(self._reconciler, self._workers, still_alive, relieves=relieves)
         finally:
@@ -224,8 +224,9 @@ class PluginManager:
         return True
 
     def drained(self) -> None:
-        """Note that no more requests come: this process is not counted among those that serve."""
+        """Note that no more requests come: what rows say from now on is for others to serve."""
         self._health.draining = True
+        self._reconciler.end()
         self._recorder.beat()
 
     def drain(self) -> None:

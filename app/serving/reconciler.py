@@ -246,7 +246,7 @@ class Reconciler(OwnThread):
         if leaving or arrived:
             self._swap(leaving, arrived)
         for row, error in failed:
-            if self._loading.may_load(row):
+            if error.passes or self._loading.may_load(row):
                 self._fail(row, error)
             else:
                 self.fresh.leave(row)
