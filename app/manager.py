@@ -14,7 +14,7 @@ from app.database.timeouts import Timeouts
 from app.database.upkeep import Upkeep
 from app.database.workers import WorkerRepository
 from app.errors import DatabaseError, UnknownPluginError
-from app.fleet import Fleet
+from app.fleet import ADMIN_SHARE_SECONDS, Fleet
 from app.health import Health, HealthReport
 from app.loading.callers import Surroundings
 from app.loading.context import make_context_factory
@@ -43,10 +43,6 @@ log = logging.getLogger(__name__)
 
 STOP_SECONDS = 20.0
 """How long an ending worker waits for its last requests and cleanups; gunicorn kills it at 30 s."""
-
-ADMIN_SHARE_SECONDS = 0.25
-"""How long an admin call waits while none of the others gets on with the database: those that
-wait hold threads that plugins need."""
 
 
 def database_url_of(settings: Settings) -> str:
