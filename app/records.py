@@ -193,8 +193,9 @@ class ServedRow:
     `archive_sha256` is the hash of the archive that `binary_path` names, None if that version is
     not known or was not asked for. What follows is said of the row, and decides nothing:
     `unpublished` whether it names a source of which there is no version at all, `load_error`
-    whether its `error` says that this generation cannot be loaded, `reload` and `reload_why` how
-    the version goes live and why: HOT if the author says so, FRESH, else AUTO, which is hot unless
+    whether its `error` says that this generation cannot be loaded, `unstamped` whether it says of
+    its version what no trigger and no publish would have written, `reload` and `reload_why` how the
+    version goes live and why: HOT if the author says so, FRESH, else AUTO, which is hot unless
     that fails.
     """
 
@@ -206,6 +207,7 @@ class ServedRow:
     archive_sha256: str | None = None
     unpublished: bool = field(default=False, compare=False)
     load_error: bool = field(default=False, compare=False)
+    unstamped: bool = field(default=False, compare=False)
     reload: str = field(default=AUTO, compare=False)
     reload_why: str = field(default="", compare=False)
 

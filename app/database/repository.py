@@ -23,7 +23,9 @@ _SERVED_COLUMNS = """p.id, p.name, p.generation, p.status, p.binary_path, v.arch
     p.binary_path IS NULL AND p.source_path IS NOT NULL AS unpublished,
     coalesce(p.error ? 'generation', false) AS load_error,
     CASE WHEN (v.reload->>'forced')::boolean OR v.reload->>'how' = 'fresh' THEN v.reload->>'how'
-        ELSE 'auto' END AS reload, coalesce(v.reload->>'why', '') AS reload_why"""
+        ELSE 'auto' END AS reload, coalesce(v.reload->>'why', '') AS reload_why,
+    coalesce(p.source_digest <> left(right(p.binary_path, 36), 32), false)
+        OR coalesce(p.version = '' AND v.metadata->>'version' <> '', false) AS unstamped"""
 _SERVED_TABLES = """plugins p LEFT JOIN plugin_versions v
     ON v.plugin_name = p.name AND v.source_digest = left(right(p.binary_path, 36), 32)"""
 _SERVED = f"""
@@ -217,6 +219,37 @@ class Repository:
                 " WHERE id = %s AND generation = %s AND error ? 'generation'",
                 (row.id, row.generation),
             )
+
+    def stamp(self, row: ServedRow) -> int | None:
+        """Have our triggers do for a row what they did not do when its `binary_path` was set.
+
+        So its generation grows, and it says what it serves.
+
+        Returns:
+            The new generation, None if the row is another one by now.
+
+        Raises:
+            DatabaseRefusedError: the row cannot be what it says, as a trigger would have said, or
+                none fires in sessions of ours either.
+        """
+        with transaction(self._database, pace="brief") as cursor:
+            cursor.execute(
+                "SELECT 1 FROM plugins WHERE id = %s AND generation = %s AND binary_path = %s"
+                " FOR UPDATE",
+                (row.id, row.generation, row.binary_path),
+            )
+            if cursor.fetchone() is None:
+                return None
+            # They look at what changes.
+            cursor.execute("UPDATE plugins SET binary_path = NULL WHERE id = %s", (row.id,))
+            cursor.execute(
+                "UPDATE plugins SET binary_path = %s WHERE id = %s RETURNING generation",
+                (row.binary_path, row.id),
+            )
+            generation = int(cursor.fetchone()[0])
+            if generation <= row.generation:
+                raise stands_still(cursor, row.name, generation)
+            return generation
 
     def unregister(self, name: str, source_path: str) -> bool:
         """Delete the row of a plugin whose source folder is gone; return whether there was one."""

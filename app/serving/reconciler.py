@@ -24,6 +24,7 @@ from app.serving.outcomes import Outcomes
 from app.serving.recorder import Recorder
 from app.serving.regressions import Regressions
 from app.serving.shortfalls import Shortfalls
+from app.serving.unstamped import UnstampedRows
 from app.threads import OwnThread
 
 log = logging.getLogger(__name__)
@@ -59,6 +60,7 @@ class Reconciler(OwnThread):
         self._upkeep = upkeep
         self._live = live
         self._shortfalls = Shortfalls(self._conditions)
+        self._unstamped = UnstampedRows(repository, self._conditions)
         self._outcomes = Outcomes(self._shortfalls, recorder, last_known_good, regressions)
         self.fresh = FreshProcesses(loading, live, self._outcomes)
         self._wanted: set[str] = set()
@@ -207,6 +209,7 @@ class Reconciler(OwnThread):
         waiting: list[ServedRow] = []
         for name in [*rows, *(name for name in names if name not in rows)]:
             row = rows.get(name)
+            self._unstamped.mend(name, row, self._live.find(name))
             if row is None or row.status != ACTIVE or row.binary_path is None:
                 self._loading.abandon(name)
                 if (served := self._live.find(name)) is not None:
