@@ -13,6 +13,10 @@ from app.worker_records import Convergence, Crew, WorkerLoad, WorkerRow, converg
 
 LOOK_SECONDS = 0.02
 
+ADMIN_SHARE_SECONDS = 0.25
+"""How long an admin call waits while none of the others gets on with the database: those that
+wait hold threads that plugins need."""
+
 _NOT_RECORDED = (
     "what this process runs is not recorded yet; its health check says whether it cannot be"
 )

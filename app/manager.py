@@ -14,7 +14,7 @@ from app.database.repository import Repository
 from app.database.upkeep import Upkeep
 from app.database.workers import WorkerRepository
 from app.errors import BenanaError, DatabaseError, UnknownPluginError
-from app.fleet import Fleet
+from app.fleet import ADMIN_SHARE_SECONDS, Fleet
 from app.health import Health, HealthReport
 from app.loading.callers import Surroundings
 from app.loading.context import make_context_factory
@@ -44,10 +44,6 @@ log = logging.getLogger(__name__)
 
 STOP_SECONDS = 20.0
 """How long an ending worker waits for its last requests and cleanups; gunicorn kills it at 30 s."""
-
-ADMIN_SHARE_SECONDS = 0.25
-"""How long an admin call waits while none of the others gets on with the database: those that
-wait hold threads that plugins need."""
 
 
 def database_url_of(settings: Settings) -> str:
@@ -228,7 +224,7 @@ class PluginManager:
         self._reclaimer.start()
         self._recorder.start()
         self._reconciler.start()
-        gc.disable()  # a start makes little garbage, and each collection would look at everything
+        gc.disable()  # there is little garbage, and each collection would look at everything
         try:
             ready = come_to_serve(self._reconciler, self._workers, look, relieves=relieves)
         finally:
@@ -246,8 +242,9 @@ class PluginManager:
         return True
 
     def drained(self) -> None:
-        """Note that no more requests come: this process is not counted among those that serve."""
+        """Note that no more requests come: what rows say from now on is for others to serve."""
         self._health.draining = True
+        self._reconciler.end()
         self._recorder.beat()
 
     def drain(self) -> None:

@@ -251,7 +251,7 @@ class Reconciler(OwnThread):
             leaving.clear()
             arrived.clear()
         for row, error in failed:
-            if self._loading.may_load(row):
+            if error.passes or self._loading.may_load(row):
                 self._fail(row, error)
             else:
                 self.fresh.leave(row)

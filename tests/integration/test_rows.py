@@ -57,6 +57,7 @@ def test_each_field_that_decides_what_is_served_is_the_column_of_its_name(
         archive_sha256=sha256,
         unpublished=False,
         load_error=True,
+        unstamped=False,
         reload=AUTO,
         reload_why="",
     )
@@ -91,7 +92,7 @@ def test_the_places_of_columns_do_not_matter(database: Database, sql: Session) -
         cursor.execute(
             "SELECT NULL AS more, true AS load_error, 'sha' AS archive_sha256, 'p' AS binary_path,"
             " 7 AS generation, 'one' AS name, 'active' AS status, 'id' AS id, false AS unpublished,"
-            " 'auto' AS reload, '' AS reload_why"
+            " false AS unstamped, 'auto' AS reload, '' AS reload_why"
         )
         assert fetch_records(cursor, ServedRow) == [
             ServedRow("id", "one", 7, "active", "p", "sha", unpublished=False, load_error=True)

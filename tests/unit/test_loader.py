@@ -3,6 +3,7 @@
 import contextlib
 import gc
 import importlib.util
+import logging
 import sys
 import threading
 import traceback
@@ -19,7 +20,7 @@ from app.errors import (
 )
 from app.loading.context import make_context_factory
 from app.loading.contract import contract_faults
-from app.loading.loader import load
+from app.loading.loader import Kept, load
 from app.plugin import PluginInterface, PluginMetadata
 from app.records import ACTIVE, Artifact, ServedRow
 from app.routing.table import RouteTable
@@ -787,3 +788,45 @@ def test_an_archive_that_the_database_does_not_give_is_told_with_its_words(
     assert result.error.message == str(error)
     assert result.error.transient is passing
     assert not caplog.records, "it is no fault of ours"
+
+
+IMPORTED = """
+import logging
+logging._imports = vars(logging).get("_imports", 0) + 1
+"""
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+def test_an_initialize_that_is_tried_again_is_not_imported_again(tmp_path, monkeypatch, keeps):
+    monkeypatch.setattr("logging._imports", 0, raising=False)
+    text = IMPORTED + PLUGIN.replace(
+        "def initialize(self, context):\n",
+        "def initialize(self, context):\n        context.database().__enter__()\n",
+    )
+    kept = Kept() if keeps else None
+    artifact = artifact_of({"main.py": text})
+    away = make_context_factory(tmp_path, lambda _: no_database)
+    with pytest.raises(DatabaseUnavailableError):
+        load(artifact, away, generation=1, kept=kept)
+    back = make_context_factory(tmp_path, lambda _: contextlib.nullcontext)
+    loaded = load(artifact, back, generation=1, kept=kept)
+    assert vars(logging)["_imports"] == (1 if keeps else 2)
+    loaded.dispose()
+    assert not [name for name in sys.modules if name.startswith("_plugins.sample.g")]
+
+
+def test_what_is_kept_for_a_retry_is_forgotten_where_there_is_none(tmp_path):
+    text = PLUGIN.replace(
+        "def initialize(self, context):\n",
+        "def initialize(self, context):\n        raise OSError(28, 'no space left')\n",
+    )
+    kept = Kept()
+    with pytest.raises(LoadError):
+        load(
+            artifact_of({"main.py": text}),
+            make_context_factory(tmp_path, lambda _: no_database),
+            kept=kept,
+        )
+    assert kept.importer is not None
+    kept.forget()
+    assert not [name for name in sys.modules if name.startswith("_plugins.sample.g")]

@@ -133,8 +133,15 @@ def test_an_edit_in_the_middle_of_a_round_does_not_leave_it_half_done():
     crew.ask()  # also the one that is fresh: another edit has come
     crew.settle()
     left = {m.pid for m in crew.active()}
-    assert not left & {1, 2, 3}
-    assert len(left) == 3
+    assert left == {4, 5, 6}, "the fresh one belongs to the next round, which waits for the drains"
+    assert crew.rounds.waits_for == 3
+
+
+def test_who_asks_is_replaced_and_not_the_oldest():
+    crew = Crew(3)
+    crew.ask(2)
+    crew.settle()
+    assert {m.pid for m in crew.active()} == {1, 3, 4}
 
 
 def test_more_may_drain_where_that_is_set():
