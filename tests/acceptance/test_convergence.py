@@ -169,6 +169,7 @@ def test_a_worker_that_cannot_load_is_named(four: Server, tmp_path: Path) -> Non
         f"if open({str(file)!r}).read() == str(os.getpid()):\n"
         '    raise RuntimeError("not in this worker")'
     )
+    four.write("picky", "reload: hot\n", "plugin.yaml")  # else a fresh worker takes its place
     publish(four, "picky", prelude=prelude)
     one = min(four.workers())
     file.write_text(str(one))
@@ -194,6 +195,22 @@ def test_a_worker_that_cannot_load_is_named(four: Server, tmp_path: Path) -> Non
     healed = four.post("/plugins/picky/reload?wait=10")
     assert healed.status == 200
     assert healed.json["workers"]["behind"] == []
+
+
+def test_a_worker_that_alone_cannot_load_is_replaced(four: Server, tmp_path: Path) -> None:
+    file = tmp_path / "the one"
+    file.touch()
+    prelude = (
+        f"if open({str(file)!r}).read() == str(os.getpid()):\n"
+        '    raise RuntimeError("not in this worker")'
+    )
+    publish(four, "choosy", prelude=prelude)
+    one = min(four.workers())
+    file.write_text(str(one))
+    answer = four.post("/plugins/choosy/reload?wait=20")
+    assert answer.status == 200
+    assert answer.json["workers"]["behind"] == []
+    wait_until(lambda: one not in four.workers() and len(four.workers()) == WORKERS, "replaced")
 
 
 def test_the_workers_are_listed_and_a_killed_one_disappears(make_server: MakeServer) -> None:
