@@ -1,6 +1,5 @@
 """The plugin manager builds the two halves, starts and stops them, and answers the admin side."""
 
-import gc
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +15,7 @@ from app.database.workers import WorkerRepository
 from app.errors import BenanaError, DatabaseError, UnknownPluginError
 from app.fleet import ADMIN_SHARE_SECONDS, Fleet
 from app.health import Health, HealthReport
+from app.loading import garbage
 from app.loading.callers import Surroundings
 from app.loading.context import make_context_factory
 from app.package.finder import generations_alive
@@ -224,11 +224,11 @@ class PluginManager:
         self._reclaimer.start()
         self._recorder.start()
         self._reconciler.start()
-        gc.disable()  # there is little garbage, and each collection would look at everything
+        garbage.pause("start")  # there is little, and each collection would look at everything
         try:
             ready = come_to_serve(self._reconciler, self._workers, look, relieves=relieves)
         finally:
-            gc.enable()
+            garbage.resume("start")
         if not ready:
             return False
         self._marker.started()

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from app.loading import garbage
 from app.loading.aspect import ABSENT, Aspect, Judge, always, never, where_it_was_there
 from app.loading.environment import environment, put_variable
 from app.loading.logging_state import (
@@ -193,7 +194,7 @@ ASPECTS: tuple[Aspect, ...] = (
         lambda value: locale.setlocale(locale.LC_ALL, value),
     ),
     _one("the sockets' default timeout", socket.getdefaulttimeout, socket.setdefaulttimeout),
-    _one("gc.isenabled()", gc.isenabled, lambda on: gc.enable() if on else gc.disable()),
+    _one("gc.isenabled()", garbage.is_on, garbage.switch),
     _one("the threshold of gc", gc.get_threshold, lambda value: gc.set_threshold(*value)),
     _one("the debugging of gc", gc.get_debug, gc.set_debug),
     _one("sys.getswitchinterval()", sys.getswitchinterval, sys.setswitchinterval),

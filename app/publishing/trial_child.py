@@ -244,7 +244,8 @@ def _try(
         steps.reached("cleanup")
         loaded.clean_up()
         refuse_green_threads(artifact.plugin, "cleanup")
-    except PluginError as error:
+    except PluginError as fault:
+        error = _patch_behind(fault)
         record = error.as_record()
         short = shortage(error.message, request["memory_bytes"])
         return {
@@ -266,3 +267,12 @@ def _try(
         "endpoints": endpoints,
         "places": places,
     }
+
+
+def _patch_behind(error: PluginError) -> PluginError:
+    """Return what an error comes from: a thread that loads cannot be patched to its end."""
+    try:
+        refuse_green_threads(error.plugin, error.phase)
+    except PluginError as patched:
+        return patched
+    return error

@@ -9,7 +9,10 @@ comes back to memory only with a thorough collection, and those are rationed.
 import gc
 import time
 
+from app.loading import garbage
 from app.package.finder import generations_alive
+
+_PAUSE = "after a cleanup"
 
 FREEZE_SECONDS = 0.005
 """After a collection that took longer, what it looked at is frozen."""
@@ -48,9 +51,9 @@ class Collector:
         another plugin. By any thread.
         """
         self._garbage_at = time.monotonic()
-        if gc.isenabled():
+        if not self.taken_over and garbage.is_on():
             self._taken_over_at = self._garbage_at
-            gc.disable()
+            garbage.pause(_PAUSE)
 
     @property
     def taken_over(self) -> bool:
@@ -72,7 +75,7 @@ class Collector:
         """Let Python collect by itself again, now."""
         if self.taken_over:
             self._taken_over_at = 0.0
-            gc.enable()
+            garbage.resume(_PAUSE)
 
     def freeze(self) -> None:
         """Keep everything that is here now out of the collections to come."""

@@ -286,6 +286,7 @@ def test_a_leak_is_reported_once_and_counted(
     make_server: MakeServer, prelude: str, named: str
 ) -> None:
     server = make_server().start()
+    server.write("leaking", "reload: hot\n", "plugin.yaml")  # a rehearsal finds it, too
     server.write("leaking", counting("leaking", 1, prelude=prelude))
     wait_number(server, "leaking", 1, 10.0)
     server.write("leaking", counting("leaking", 2))
@@ -306,6 +307,7 @@ def test_a_leak_is_reported_once_and_counted(
 
 def test_a_worker_that_leaks_too_much_is_replaced(make_server: MakeServer) -> None:
     server = make_server(BENANA_MAX_LEAKED_GENERATIONS="1").start()
+    server.write("leaking", "reload: hot\n", "plugin.yaml")  # a rehearsal finds it, too
     server.write("leaking", counting("leaking", 1, prelude=STORED))
     wait_number(server, "leaking", 1, 10.0)
     old = server.workers()

@@ -70,11 +70,11 @@ def test_the_servers_log_goes_on_others_behave_as_before_and_nothing_is_left(
     before = looks(running)
     add_case(running, name)
     wait_for_edit(running, name, 0)
-    assert looks(running) == before
+    wait_until(lambda: looks(running) == before, "all is as before")  # gc pauses after a cleanup
     for number in range(1, 4):
         edit_case(running, name, number)
         wait_for_edit(running, name, number)
-    assert looks(running) == before
+    wait_until(lambda: looks(running) == before, "all is as before")
     lines = [line for line in running.log().splitlines() if f"{name}: its load changed" in line]
     assert len(lines) == int(running.environment["WEB_CONCURRENCY"]), "each says it once"
     assert all(TAKERS[name] in line and "[WARNING]" in line for line in lines)
@@ -86,7 +86,7 @@ def test_the_servers_log_goes_on_others_behave_as_before_and_nothing_is_left(
     assert re.search(r"\[INFO\] looks: serving generation 2", log), "our own lines go on"
     shutil.rmtree(running.plugins / name)
     running.wait_gone(name)
-    assert looks(running) == before
+    wait_until(lambda: looks(running) == before, "all is as before")
 
 
 def test_green_threads_are_refused_at_the_trial_with_the_reason(running: Server) -> None:

@@ -323,6 +323,7 @@ def test_a_generation_that_leaves_no_room_is_refused(server: Server) -> None:
 
 def test_every_worker_tells_the_same_error_and_the_same_start(server: Server) -> None:
     """Each knew of its own loads: `benana list` showed the error of whoever answered."""
+    server.write("picky", "reload: hot\n", "plugin.yaml")  # else a fresh worker takes its place
     published(server, "picky", "one")
     watching = int((server.artifacts / ".watch.lock").read_text())
     server.write(

@@ -1,0 +1,53 @@
+"""Whether Python collects garbage by itself: the server pauses that now and then, for a moment.
+
+Who asks Python alone (`gc.isenabled`) takes such a pause for something that a plugin has switched.
+"""
+
+import gc
+import threading
+
+_lock = threading.Lock()
+_paused_by: set[str] = set()
+_was_on = True
+"""What is to be again after the last pause."""
+
+
+def pause(by: str) -> None:
+    """Keep Python from collecting by itself until `resume`.
+
+    Args:
+        by: whose pause it is; pauses of several may overlap.
+    """
+    global _was_on
+    with _lock:
+        if not _paused_by:
+            _was_on = gc.isenabled()
+            gc.disable()
+        _paused_by.add(by)
+
+
+def resume(by: str) -> None:
+    """Let Python collect by itself again, if it did before and nobody else keeps it from that."""
+    with _lock:
+        was_paused = by in _paused_by
+        _paused_by.discard(by)
+        if was_paused and not _paused_by and _was_on:
+            gc.enable()
+
+
+def is_on() -> bool:
+    """Tell whether Python collects by itself, or will after a pause."""
+    with _lock:
+        return _was_on if _paused_by else gc.isenabled()
+
+
+def switch(on: bool) -> None:
+    """Have Python collect by itself or not, after a pause if there is one."""
+    global _was_on
+    with _lock:
+        if _paused_by:
+            _was_on = on
+        elif on:
+            gc.enable()
+        else:
+            gc.disable()
