@@ -83,6 +83,15 @@ class VersionFolders:
         self._gone: deque[str] = deque()
         """Generations that have ended; noted with the next one, because this may be a finalizer."""
 
+    def begin(self) -> None:
+        """Enter this process among the users, which a first `take` does by itself.
+
+        It sets a variable and an entry of `sys.path`, for the processes that a plugin spawns: who
+        watches what a load changes calls it before.
+        """
+        with suppress(OSError), self._lock, using(self.root):
+            self._current_journal()
+
     def take(self, name: str, content: Archive) -> Path | None:
         """Return the folder of a generation's version, which stays until it is given back.
 

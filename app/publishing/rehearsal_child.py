@@ -50,6 +50,7 @@ def rehearse_archives(
         Path(request["folder"]) / "data", lambda _: lend, trial=True
     )
     folders = VersionFolders(Path(request["artifacts_dir"]))
+    folders.begin()
     changes = ProcessChanges()
 
     def loader_of(file: int, digest: str, sha256: str) -> Load:

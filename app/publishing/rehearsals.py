@@ -45,6 +45,10 @@ class Rehearsals(OwnThread):
         """The newest version of each plugin that was not rehearsed yet."""
         self._known: dict[str, _Job] = {}
         """The last one of each plugin that was begun."""
+        self._unknown: set[str] = set()
+        """The plugins whose last rehearsal found nothing out, as for lack of time."""
+        self._left: dict[str, tuple[str, ...]] = {}
+        """What was said last that each load of a plugin leaves behind."""
 
     def begin(self, artifact: Artifact, generation: int, before: str | None) -> None:
         """Rehearse a version that was just saved; returns at once.
@@ -72,7 +76,7 @@ class Rehearsals(OwnThread):
         """Return how the successor of a row's version goes live, if not hot; wait if need be.
 
         Where it cannot be found out, the successor is hot: if that fails in a worker, it is seen
-        there.
+        there. So it is while it cannot be found out again and again: edits do not wait for that.
         """
         digest = artifact_digest(row.name, row.binary_path) if row and row.binary_path else None
         if row is None or digest is None or self._thread is None:
@@ -84,6 +88,8 @@ class Rehearsals(OwnThread):
                 job = _Job(row.name, digest, row.generation)
                 job.finding = self._repository.find_finding(row.name, digest)
                 job.done = job.finding is not None
+            if not job.done and row.name in self._unknown:
+                return None
             self._finish(job)
             finding = job.finding
         return finding if finding is not None and finding.how == FRESH else None
@@ -125,14 +131,17 @@ class Rehearsals(OwnThread):
                 return  # it is no longer kept
             found = self._rehearser.rehearse(older, newer, job.generation)
             job.finding = found.reload
+            self._unknown.discard(job.plugin)
             self._repository.record_finding(job.plugin, job.digest, found.reload)
         except RehearsalError as error:
             log.info("%s; its next edit goes live as if nothing kept it", error)
+            self._unknown.add(job.plugin)
             return
         except (DatabaseError, SupersededError) as error:
             log.debug("%s: not rehearsed, or not recorded: %s", job.plugin, error)
             return
         if found.reload.how == FRESH:
             log.info("%s: from its next edit on %s", job.plugin, found.reload)
-        if found.left:
+        if found.left and found.left != self._left.get(job.plugin):
             log.warning("%s: each load of it leaves behind: %s", job.plugin, ", ".join(found.left))
+        self._left[job.plugin] = found.left

@@ -212,6 +212,7 @@ class LoadQueue:
                 raise known
             artifact = self._artifact(row)
             kept = self._kept_of(row)
+            self._folders.begin()
             with self._marker.loading(row), self._changes.loading(row.name):
                 self._once.begin(row)
                 imported = True

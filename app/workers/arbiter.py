@@ -209,6 +209,7 @@ class Arbiter(GunicornArbiter):  # type: ignore[misc]
         self._drains.look(self)
         for worker in filter(_shares, self.WORKERS.values()):
             worker.activity.crew = self.num_workers
+        self._look_for_orphans()
 
     def reload(self) -> None:
         """Follow the configuration anew; all workers of the old one are told to end at once.

@@ -38,18 +38,18 @@ def add(server: Server, name: str) -> None:
     wait_edit(server, name, 0)
 
 
-def edit(server: Server, name: str, number: int) -> None:
+def edit(server: Server, name: str, number: int, seconds: float = 10.0) -> None:
     """Edit a case, and wait until all workers serve the edit."""
     path = server.plugins / name / "main.py"
     path.write_text(re.sub(r"(?m)^EDIT = \d+$", f"EDIT = {number}", path.read_text()))
-    wait_edit(server, name, number)
+    wait_edit(server, name, number, seconds)
 
 
-def wait_edit(server: Server, name: str, number: int) -> None:
+def wait_edit(server: Server, name: str, number: int, seconds: float = 10.0) -> None:
     def is_served(answer: Answer) -> bool:
         return answer.status == 200 and bool(answer.json["edit"] == number)
 
-    server.wait_everywhere(f"/{name}", is_served, 10.0)
+    server.wait_everywhere(f"/{name}", is_served, seconds)
 
 
 def lines(server: Server, *parts: str) -> list[str]:
@@ -113,7 +113,10 @@ def test_threads_that_a_plugin_leaves_are_said_once_and_counted(server: Server) 
     found = lines(server, "leaves_thread: ", "'exporter'", "after its end")
     print(found[0])
     assert len(found) == workers, "each worker says it"
-    assert len(lines(server, "exporter")) == workers, "once"
+    assert len(lines(server, "exporter", "go")) == workers, "once"
+    assert len(lines(server, "each load of it leaves behind", "exporter")) == 1, (
+        "its rehearsal, too"
+    )
     assert server.get("/health/ready").json["status"] == "ready"
 
 
@@ -134,7 +137,7 @@ def test_a_finalizer_that_takes_long_holds_up_no_other_cleanup_and_its_worker_is
     wait_number(server, "beside", 0)
     add(server, "slow_finalizer")
     old = server.workers()
-    edit(server, "slow_finalizer", 1)
+    edit(server, "slow_finalizer", 1, 60.0)  # the first one waits for a rehearsal that never ends
     for number in range(1, 4):
         note_cleanups(server, "beside", number, file)
         wait_number(server, "beside", number)
@@ -161,7 +164,7 @@ def test_a_finalizer_that_takes_long_holds_up_no_other_cleanup_and_its_worker_is
     requester.assert_flawless()
 
 
-def test_a_finalizer_that_takes_long_at_the_end_of_a_worker_holds_it_up_for_seconds(
+def test_a_finalizer_that_takes_long_holds_up_the_end_of_a_worker_for_seconds_at_most(
     make_server: MakeServer,
 ) -> None:
     server = make_server().start()
@@ -171,5 +174,3 @@ def test_a_finalizer_that_takes_long_at_the_end_of_a_worker_holds_it_up_for_seco
     took = time.monotonic() - began
     print(f"\nstopped in {took:.1f} s")
     assert took < 15.0, "and not only when the master has lost its patience, after 30 s"
-    assert "Timeout (0:00:05)!" in server.log()
-    assert re.search(r"main\.py\", line 11 in __del__", server.log())

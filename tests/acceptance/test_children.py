@@ -161,7 +161,8 @@ def test_what_a_plugin_starts_ends_with_its_worker(
     wait_until(lambda: server.get(f"/{name}").status == 200, "it is served", 20.0)
     server.ask_all(f"/{name}")
     expected = 8 if name == "starts_others" else 2
-    pids = wait_until(lambda: len(p := started(file)) >= expected and p, "all have started")
+    wait_until(lambda: len(started(file)) >= expected, "all have started")
+    pids = all_started(server, file)
     assert living(pids) == pids
     # One worker is ended, one is killed.
     first, second = sorted(server.workers())
