@@ -83,6 +83,7 @@ def test_a_killed_worker_is_counted_as_missing_at_once(ready: Server) -> None:
 
 
 def test_what_no_worker_can_load_is_said_by_everything_that_says_anything(ready: Server) -> None:
+    ready.write("unloved", "reload: hot\n", "plugin.yaml")  # else fresh workers try it, too
     ready.write("unloved", source("unloved"))
     ready.wait_says("unloved", "one")
     ready.write("unloved", in_a_worker("unloved", "raise RuntimeError('not here')"))

@@ -102,7 +102,7 @@ import gc
 import os
 import sys
 
-from app.package.importer import generations_alive
+from app.package.finder import generations_alive
 
 
 class Plugin:
