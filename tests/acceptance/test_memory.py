@@ -233,7 +233,7 @@ def test_resident_memory_stays(
             f"after {reloads} more, {per_thousand:+.0f} KB per 1,000, "
             f"{grown[pid]:+d} blocks; alive {found[pid]}"
         )
-        assert whole < 3 << 10, steps  # one generation that stays is 0.1 MB or more
+        assert whole < 5 << 10, steps  # one generation that stays is 0.1 MB or more, each time
         if most_per_thousand is not None:
             # One object left by each reload would be as many blocks as reloads; a generation that
             # just waits for its cleanup is 800.
