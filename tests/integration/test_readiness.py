@@ -144,11 +144,18 @@ def test_a_row_set_back_to_what_is_served_leaves_no_reason(live: Live) -> None:
     """Without the trigger, as a restored backup sets it."""
     write(live, "back", source("back"))
     live.serves("back")
+    (archive, digest), *_ = live.sql(
+        "SELECT binary_path, source_digest FROM plugins WHERE name = 'back'"
+    )
     write(live, "back", failing("back"))
     wait_until(lambda: [p for p, _ in reasons(live)] == ["back"], "it is named")
     with session(live.settings.database_url or "") as restore:
         restore("SET session_replication_role = replica")
-        restore("UPDATE plugins SET generation = 1, error = NULL WHERE name = 'back'")
+        restore(
+            "UPDATE plugins SET generation = 1, error = NULL, binary_path = %s, source_digest = %s"
+            " WHERE name = 'back'",
+            *(archive, digest),
+        )
     live.app.manager._changed(frozenset(["back"]))
     ready(live)
 
