@@ -33,7 +33,7 @@ def test_every_figure_is_measured(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tests.benchmarks", "--quick", "--json", str(out)]
     command += ["--plots", str(tmp_path / "plots")]
     ended = subprocess.run(
-        command, cwd=CHECKOUT, timeout=400, capture_output=True, text=True, check=False
+        command, cwd=CHECKOUT, timeout=900, capture_output=True, text=True, check=False
     )
     assert ended.returncode == 0, ended.stderr
     assert "goals held" in ended.stdout
