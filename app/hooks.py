@@ -5,12 +5,10 @@ One line of gunicorn's configuration file, whichever it is, brings them in: `fro
 this module: HUP runs the configuration file again, and not the module.
 """
 
-import errno
 import gc
 import logging
 import os
 import signal
-import socket
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,12 +18,13 @@ from app import logs
 from app.database.urls import parse_url
 from app.descendants import end_descendants
 from app.errors import BenanaError, SettingsError
-from app.listeners import address_of, address_text, url_of
+from app.listeners import address_of, url_of
 from app.loading.load_process import prepare_process
 from app.postgres.server import EmbeddedPostgres
 from app.server import create_app
 from app.serving.crashes import CrashedLoads
 from app.settings import Settings
+from app.workers.addresses import refuse_busy_port, refuse_own_queues
 from app.workers.arbiter import Arbiter
 from app.workers.bounded_end import bound_the_end
 from app.workers.children import become_parent
@@ -96,8 +95,8 @@ def on_starting(server: Any) -> None:
     """Start the database, publish what changed; the port opens afterwards."""
     logs.follow_gunicorn(server.cfg)
     try:
-        _refuse_own_queues(server.cfg)
-        _refuse_busy_port(server.cfg)
+        refuse_own_queues(server.cfg)
+        refuse_busy_port(server.cfg)
         _begin(server)
     except BenanaError as error:
         _end(server.cfg, str(error))
@@ -276,45 +275,3 @@ def _end(configuration: Any, reason: str) -> Never:
     if configuration.errorlog != "-":  # a daemon has no standard error
         log.critical("%s", reason)
     sys.exit(f"benana: {reason}")
-
-
-def _refuse_own_queues(configuration: Any) -> None:
-    """Refuse `reuse_port`, with which each worker has a queue of its own.
-
-    Raises:
-        SettingsError: it is set.
-    """
-    if configuration.reuse_port:
-        raise SettingsError(
-            "--reuse-port (reuse_port) gives each worker a queue of its own, and the connections "
-            "that wait in it are lost when that worker is replaced: leave it out."
-        )
-
-
-def _refuse_busy_port(configuration: Any) -> None:
-    """Look whether the addresses are free: gunicorn would try for 5 s, and after the publishing.
-
-    Raises:
-        SettingsError: one is not.
-    """
-    activated = os.environ.get("LISTEN_PID") == str(os.getpid())  # systemd's sockets are there
-    if activated or os.environ.get("GUNICORN_FD"):
-        return
-    for address in configuration.address:
-        if isinstance(address, tuple):
-            _refuse_busy(*address)
-
-
-def _refuse_busy(host: str, port: int) -> None:
-    try:
-        resolved = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        family, kind, protocol, _, address = resolved[0]
-        with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            reason = "is in use: stop the other server"
-        else:
-            reason = f"cannot be bound ({error.strerror}): choose another address"
-        raise SettingsError(f"{address_text((host, port))} {reason}, or set BENANA_BIND.") from None

@@ -25,7 +25,7 @@ from app.publishing.refusals import Refusals
 from app.publishing.trial import TrialRunner
 from app.publishing.watcher import SourceWatcher
 from app.records import ServedRow
-from app.reload import Reload, reload_plugin
+from app.reload import ReloadResult, reload_plugin
 from app.routing.application import LiveApp
 from app.serving.crashes import LoadMarker
 from app.serving.host_files import HostFiles
@@ -291,7 +291,7 @@ class PluginManager:
 
     # --- what the admin side calls -----------------------------------------------------------
 
-    def reload(self, name: str) -> Reload:
+    def reload(self, name: str) -> ReloadResult:
         """Compile, try and publish a plugin again; without its folder, load its archive again.
 
         Raises:

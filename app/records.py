@@ -194,6 +194,11 @@ class PluginRow:
         return ServedRow(self.id, self.name, self.generation, self.status, self.binary_path)
 
     @property
+    def digest(self) -> str | None:
+        """The digest of the source that is served, None if `binary_path` names no archive."""
+        return artifact_digest(self.name, self.binary_path or "")
+
+    @property
     def unpublished(self) -> bool:
         """Whether the row names a source that is not published yet."""
         return self.source_digest is None and self.source_path is not None
@@ -223,6 +228,11 @@ class ServedRow:
     unstamped: bool = field(default=False, compare=False)
     reload: str = field(default=AUTO, compare=False)
     reload_why: str = field(default="", compare=False)
+
+    @property
+    def digest(self) -> str | None:
+        """The digest of the source that is served, None if `binary_path` names no archive."""
+        return artifact_digest(self.name, self.binary_path or "")
 
 
 @dataclass(frozen=True, slots=True)

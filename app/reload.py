@@ -11,7 +11,7 @@ from app.records import PluginRow, ServedRow
 
 
 @dataclass(frozen=True, slots=True)
-class Reload:
+class ReloadResult:
     """What a reload has come to.
 
     `row` is what is to be served now; `note` is what else is to be said, empty after a publish.
@@ -21,7 +21,7 @@ class Reload:
     note: str = ""
 
 
-def reload_plugin(name: str, root: Path, publisher: Publisher, rows: Repository) -> Reload:
+def reload_plugin(name: str, root: Path, publisher: Publisher, rows: Repository) -> ReloadResult:
     """Compile, try and publish a plugin again, also if its source did not change.
 
     On a host without the plugin's folder, every process loads the registered archive again.
@@ -46,7 +46,7 @@ def reload_plugin(name: str, root: Path, publisher: Publisher, rows: Repository)
         served = rows.raise_generation(name)
     if served is None:
         raise UnknownPluginError(name)
-    return Reload(served, note)
+    return ReloadResult(served, note)
 
 
 def _without_folder(name: str, root: Path, row: PluginRow | None) -> str:

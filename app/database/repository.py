@@ -2,7 +2,6 @@
 
 import contextlib
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import asdict
 from typing import Any
 
 from app.database.failures import FailureRepository
@@ -10,13 +9,14 @@ from app.database.foreign_triggers import stands_still, undone
 from app.database.plugin_rows import PLUGIN_ROWS, read_plugin_row
 from app.database.publication import BY_PUBLISH, KEPT_VERSIONS, Publication
 from app.database.regressions import RegressionRepository
+from app.database.reloads import ReloadRepository
 from app.database.rows import each_row, fetch_records, fetch_row
 from app.database.schema import LOCK_TIMEOUT, apply_schema
 from app.database.statements import Lender, statement, transaction
 from app.database.tables import FIRES, NOTIFIERS, silence_of
 from app.database.texts import as_json, encoding_of, storable
 from app.errors import DatabaseRefusedError
-from app.records import Artifact, PluginRow, Reload, ServedRow
+from app.records import Artifact, PluginRow, ServedRow
 
 # The digest that a path ends with, as `records.artifact_digest` reads it: `…-<32 digits>.pyz`.
 _SERVED_COLUMNS = """p.id, p.name, p.generation, p.status, p.binary_path, v.archive_sha256,
@@ -48,7 +48,7 @@ class Repository:
     """Reads and writes what is registered; every method is one transaction.
 
     `failures` are the folders that never were valid plugins, `regressions` the versions that are
-    worse than the ones before; `publishing` opens a publish.
+    worse than the ones before; `reloads` are how versions go live; `publishing` opens a publish.
 
     All methods raise DatabaseUnavailableError while the database is away, DatabaseBusyError while
     somebody keeps a lock or all connections, and DatabaseRefusedError where it refuses.
@@ -65,6 +65,7 @@ class Repository:
         self._kept_versions = kept_versions
         self.failures = FailureRepository(database)
         self.regressions = RegressionRepository(database)
+        self.reloads = ReloadRepository(database)
 
     def apply_schema(self, lock_timeout: str = LOCK_TIMEOUT) -> bool:
         """Bring the database to the schema; return whether anything was applied.
@@ -162,49 +163,6 @@ class Repository:
             if row is None:
                 return None
             return Artifact(plugin, digest, row["archive_sha256"], bytes(row["archive"]))
-
-    def find_reload(self, plugin: str, digest: str) -> Reload | None:
-        """Return how a version goes live, None if that is not known or the version is not kept."""
-        with statement(self._database) as cursor:
-            cursor.execute(
-                "SELECT reload FROM plugin_versions WHERE plugin_name = %s AND source_digest = %s",
-                (plugin, digest),
-            )
-            row = cursor.fetchone()
-            return Reload.read(row[0]) if row else None
-
-    def record_reload(self, plugin: str, digest: str, reload: Reload) -> None:
-        """Keep with a version how it goes live.
-
-        What its author says stays, and so does that it needs fresh workers.
-        """
-        with statement(self._database) as cursor:
-            cursor.execute(
-                "UPDATE plugin_versions SET reload = %s"
-                " WHERE plugin_name = %s AND source_digest = %s AND (reload IS NULL OR"
-                " (reload->>'how' <> 'fresh'"
-                " AND NOT coalesce((reload->>'forced')::boolean, false)))",
-                (as_json(asdict(reload), encoding_of(cursor)), plugin, digest),
-            )
-
-    def find_finding(self, plugin: str, digest: str) -> Reload | None:
-        """Return what a version's rehearsal found, None if there was none."""
-        with statement(self._database) as cursor:
-            cursor.execute(
-                "SELECT finding FROM plugin_versions WHERE plugin_name = %s AND source_digest = %s",
-                (plugin, digest),
-            )
-            row = cursor.fetchone()
-            return Reload.read(row[0]) if row else None
-
-    def record_finding(self, plugin: str, digest: str, finding: Reload) -> None:
-        """Keep with a version what its rehearsal found, for all hosts."""
-        with statement(self._database) as cursor:
-            cursor.execute(
-                "UPDATE plugin_versions SET finding = %s"
-                " WHERE plugin_name = %s AND source_digest = %s",
-                (as_json(asdict(finding), encoding_of(cursor)), plugin, digest),
-            )
 
     # --- publishing ------------------------------------------------------------------------
 

@@ -20,9 +20,6 @@ from typing import Protocol
 from app.libraries import PACKAGES
 from app.package.archive import Archive
 
-ROOT = PACKAGES
-"""The package of all plugins' packages."""
-
 
 class Importer(Protocol):
     """Imports one generation; see `GenerationImporter`."""
@@ -115,10 +112,10 @@ class Finder(importlib.abc.MetaPathFinder):
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
         """Return the spec of a plugin's module, None for all others."""
-        if not fullname.startswith(ROOT):
+        if not fullname.startswith(PACKAGES):
             return None
         parts = fullname.split(".")
-        if parts[0] != ROOT:
+        if parts[0] != PACKAGES:
             return None
         if len(parts) < 3:
             spec = importlib.machinery.ModuleSpec(fullname, None, is_package=True)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from types import FrameType
 
-from app.package.finder import ROOT
+from app.libraries import generation_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,15 +27,13 @@ def plugin_frame(frame: FrameType) -> PluginFrame | None:
     """
     names = frame.f_globals
     module = names.get("__name__") if type(names) is dict else None
-    if type(module) is not str or not module.startswith(f"{ROOT}."):
-        return None
-    _, plugin, *rest = module.split(".")
-    if not rest:
+    generation = generation_of(module)
+    if generation is None:
         return None
     path = frame.f_code.co_filename.split("/")
-    depth = len(rest) - 1 + (path[-1] == "__init__.py")
+    depth = str(module).count(".") - generation.count(".") + (path[-1] == "__init__.py")
     file = "/".join(path[-max(1, depth) :])
-    return PluginFrame(plugin, f"{ROOT}.{plugin}.{rest[0]}", f"{file}:{frame.f_lineno}")
+    return PluginFrame(generation.split(".")[1], generation, f"{file}:{frame.f_lineno}")
 
 
 def innermost_plugin_frame(

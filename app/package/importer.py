@@ -20,8 +20,9 @@ from typing import Any
 
 from app.errors import ArtifactError
 from app.inspection import is_class, is_module, module_of, namespace_of
+from app.libraries import PACKAGES
 from app.package.archive import Archive
-from app.package.finder import ROOT, finder, forget_attribute
+from app.package.finder import finder, forget_attribute
 from app.package.version_folders import VersionFolders
 
 
@@ -57,7 +58,7 @@ class GenerationImporter(importlib.abc.InspectLoader, zipimport.zipimporter):  #
         self.root = content.label
         self._imported: list[str] = []
         if isinstance(generation, int):
-            generation = f"{ROOT}.{content.plugin}.g{generation}"
+            generation = f"{PACKAGES}.{content.plugin}.g{generation}"
         self.name = finder.claim(generation, self)
         self.folder = None
         if folders is not None:

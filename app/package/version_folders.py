@@ -89,6 +89,8 @@ class VersionFolders:
         It sets a variable and an entry of `sys.path`, for the processes that a plugin spawns: who
         watches what a load changes calls it before.
         """
+        if self._own_journal() is not None:
+            return
         with suppress(OSError), self._lock, using(self.root):
             self._current_journal()
 
@@ -178,19 +180,26 @@ class VersionFolders:
             if journal is not None:
                 journal.close()
 
+    def _own_journal(self) -> UseJournal | None:
+        """Return this process's journal; None without one: a fork has its parent's."""
+        journal = self._journal
+        return journal if journal is not None and journal.pid == os.getpid() else None
+
     def _current_journal(self) -> UseJournal:
-        if self._journal is None or self._journal.pid != os.getpid():
-            self._journal = UseJournal(self.root)
+        journal = self._own_journal()
+        if journal is None:
+            journal = UseJournal(self.root)
             self._gone.clear()
-            os.environ[VARIABLE] = str(self._journal.path)
+            os.environ[VARIABLE] = str(journal.path)
             if spawned.PATH not in sys.path:
                 sys.path.append(spawned.PATH)
+            self._journal = journal
         self._note_gone()
-        return self._journal
+        return journal
 
     def _note_gone(self) -> None:
-        while self._gone and self._journal is not None and self._journal.pid == os.getpid():
-            self._journal.remove(self._gone.popleft())
+        while self._gone and (journal := self._own_journal()) is not None:
+            journal.remove(self._gone.popleft())
 
     def _make(self, content: Archive, *, thorough: bool) -> Path:
         folder = self.root / content.plugin / content.digest

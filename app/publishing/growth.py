@@ -15,6 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from app.descendants import own_children
 from app.publishing.holders import is_identity, is_of_library
 
 _CONTAINERS = (dict, list, set, deque)
@@ -96,9 +97,8 @@ class Belongings:
         """Return what this process has now."""
         if sys.platform != "linux":
             return cls(_thread_names(), 0, 0)
-        tasks = Path("/proc/self/task").glob("*/children")
-        children = sum(len(_read(path).split()) for path in tasks)
-        return cls(_thread_names(), children, sum(1 for _ in Path("/proc/self/fd").iterdir()))
+        descriptors = sum(1 for _ in Path("/proc/self/fd").iterdir())
+        return cls(_thread_names(), len(own_children()), descriptors)
 
     def gained_since(self, before: "Belongings") -> list[str]:
         """Return a phrase for each kind of which there is more than before."""
@@ -113,10 +113,3 @@ class Belongings:
 
 def _thread_names() -> tuple[str, ...]:
     return tuple(thread.name for thread in threading.enumerate())
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text()
-    except OSError:
-        return ""  # the thread has ended

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from types import CodeType, FrameType, FunctionType, ModuleType
 from typing import Any
 
+from app.inspection import is_class, name_of
 from app.libraries import PACKAGES, generation_of, owner_of
 
 Path = list[Any]
@@ -137,11 +138,9 @@ def describe_item(item: object) -> str:
     """Return what a plugin's object is called, running none of its code."""
     if type(item) is ModuleType:
         return f"the module {str(item.__dict__.get('__name__')).split('.', 3)[-1]}"
-    if type(item) is FunctionType:
-        return item.__qualname__
-    if issubclass(type(item), type):
-        return str(type.__dict__["__qualname__"].__get__(item))
-    return f"an instance of {type.__dict__['__qualname__'].__get__(type(item))}"
+    if type(item) is FunctionType or is_class(item):
+        return name_of(item)
+    return f"an instance of {name_of(item)}"
 
 
 def enumerate_names(names: Iterable[str]) -> str:

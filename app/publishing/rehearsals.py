@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from app.database.repository import Repository
 from app.errors import DatabaseError, RehearsalError, SupersededError
 from app.publishing.rehearser import Rehearser
-from app.records import FRESH, Artifact, PluginRow, Reload, artifact_digest
+from app.records import FRESH, Artifact, PluginRow, Reload
 from app.threads import OwnThread
 
 log = logging.getLogger(__name__)
@@ -65,12 +65,11 @@ class Rehearsals(OwnThread):
     def catch_up(self, rows: Iterable[PluginRow]) -> None:
         """Rehearse the versions that nobody has yet, as those from before an upgrade."""
         for row in rows:
-            if row.finding is not None or row.binary_path is None:
+            if row.finding is not None or row.digest is None:
                 continue
             known = self._known.get(row.name)
-            digest = artifact_digest(row.name, row.binary_path)
-            if digest is not None and (known is None or known.digest != digest):
-                self._add(_Job(row.name, digest, row.generation))
+            if known is None or known.digest != row.digest:
+                self._add(_Job(row.name, row.digest, row.generation))
 
     def before_edit(self, row: PluginRow | None) -> Reload | None:
         """Return how the successor of a row's version goes live, if not hot; wait if need be.
@@ -78,15 +77,14 @@ class Rehearsals(OwnThread):
         Where it cannot be found out, the successor is hot: if that fails in a worker, it is seen
         there. So it is while it cannot be found out again and again: edits do not wait for that.
         """
-        digest = artifact_digest(row.name, row.binary_path) if row and row.binary_path else None
-        if row is None or digest is None or self._thread is None:
+        if row is None or row.digest is None or self._thread is None:
             return None
         finding = row.finding
         if finding is None:
             job = self._known.get(row.name)
-            if job is None or job.digest != digest:
-                job = _Job(row.name, digest, row.generation)
-                job.finding = self._repository.find_finding(row.name, digest)
+            if job is None or job.digest != row.digest:
+                job = _Job(row.name, row.digest, row.generation)
+                job.finding = self._repository.reloads.find_finding(row.name, row.digest)
                 job.done = job.finding is not None
             if not job.done and row.name in self._unknown:
                 return None
@@ -132,7 +130,7 @@ class Rehearsals(OwnThread):
             found = self._rehearser.rehearse(older, newer, job.generation)
             job.finding = found.reload
             self._unknown.discard(job.plugin)
-            self._repository.record_finding(job.plugin, job.digest, found.reload)
+            self._repository.reloads.record_finding(job.plugin, job.digest, found.reload)
         except RehearsalError as error:
             log.info("%s; its next edit goes live as if nothing kept it", error)
             self._unknown.add(job.plugin)

@@ -23,7 +23,7 @@ from app.publishing.refusals import Refusals
 from app.publishing.rehearsals import Rehearsals
 from app.publishing.saving import Saver
 from app.publishing.trial import TrialRunner
-from app.records import PluginRow, PluginSource, artifact_digest
+from app.records import PluginRow, PluginSource
 
 log = logging.getLogger(__name__)
 
@@ -186,8 +186,7 @@ class SourcePublisher:
         named = Path(os.path.abspath(row.source_path))  # noqa: PTH100 - symlinks are kept
         if inside(self._root, named) and named != self._root:
             return named
-        served = row.binary_path is not None and artifact_digest(name, row.binary_path) is not None
-        if row.unpublished and (served or not default.is_dir()):
+        if row.unpublished and (row.digest is not None or not default.is_dir()):
             raise DiscoveryError(
                 name,
                 f"source_path is {row.source_path!r}, expected a folder inside of {self._root}",

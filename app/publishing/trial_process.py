@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import IO, Any, NamedTuple
 
 from app.errors import SupersededError
+from app.publishing.trial_spare import MESSAGES
 
 START_SECONDS = 20.0
 """How much later than its own deadline a trial's server may answer, before it counts as lost."""
@@ -141,9 +142,7 @@ class TrialProcess:
         raise AssertionError("the second attempt returns or raises")
 
     def _start(self) -> None:
-        # macOS has no SEQPACKET; there a message ends where its file descriptors do.
-        kind = socket.SOCK_SEQPACKET if sys.platform == "linux" else socket.SOCK_STREAM
-        ours, theirs = socket.socketpair(socket.AF_UNIX, kind)
+        ours, theirs = socket.socketpair(socket.AF_UNIX, MESSAGES)
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "app.publishing.trial_server"],

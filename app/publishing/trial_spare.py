@@ -8,6 +8,7 @@ small plugin itself. It is made while no trial runs, so nobody waits for it.
 import json
 import os
 import socket
+import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -17,6 +18,10 @@ SPARE_SECONDS = 0.1
 """How long no trial has run before one is made: the last one's version is being loaded by now."""
 
 MAX_REQUEST_BYTES = 64 * 1024
+
+# macOS has no SEQPACKET; there a message ends where its file descriptors do.
+MESSAGES = socket.SOCK_SEQPACKET if sys.platform == "linux" else socket.SOCK_STREAM
+"""The kind of the sockets that requests come over."""
 
 
 class Spare:
@@ -52,7 +57,7 @@ class Spare:
         if self.due_in() != 0.0:
             return
         self._due = None  # one that ends by itself is not made again and again
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours, theirs = socket.socketpair(socket.AF_UNIX, MESSAGES)
         with theirs:
             try:
                 self.pid = os.fork()

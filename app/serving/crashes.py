@@ -24,7 +24,7 @@ from typing import Any
 
 from app.files import write_whole
 from app.package.archive import path_within
-from app.records import ServedRow, artifact_digest, is_plugin_name
+from app.records import ServedRow, is_plugin_name
 from app.serving.host_files import MARKERS, HostFiles
 
 ROUND_SECONDS = 2.0
@@ -290,10 +290,9 @@ class CrashedLoads:
 
 def _place_in(trace: str, row: ServedRow) -> tuple[str | None, int | None]:
     """Return the plugin's innermost file and line in what faulthandler wrote."""
-    digest = artifact_digest(row.name, row.binary_path or "")
-    if digest is not None:
+    if row.digest is not None:
         for match in _FRAME.finditer(trace):
-            path = path_within(row.name, digest, match["file"])
+            path = path_within(row.name, row.digest, match["file"])
             if path is not None:
                 return path, int(match["line"])
     return None, None

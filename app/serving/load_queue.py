@@ -14,7 +14,6 @@ from typing import NamedTuple
 from app.database.publication import KEPT_VERSIONS
 from app.database.repository import Repository
 from app.errors import (
-    ArtifactError,
     CrashedLoadError,
     DatabaseError,
     DatabaseRefusedError,
@@ -27,12 +26,12 @@ from app.loading.context import MakeContext
 from app.loading.load_process import LOAD_THREAD
 from app.loading.loader import Kept, LoadedPlugin, load
 from app.loading.process_changes import ProcessChanges
-from app.package.store import read_archive, write_archive
 from app.package.version_folders import VersionFolders
-from app.records import FRESH, Artifact, Reload, ServedRow, artifact_digest, artifact_name
+from app.records import FRESH, Reload, ServedRow
+from app.serving.archives import fetch_artifact
 from app.serving.crashes import Crash, CrashedLoads, LoadMarker
 from app.serving.failed_loads import FailedLoads
-from app.serving.host_files import ARCHIVES, FOLDERS, HostFiles
+from app.serving.host_files import FOLDERS, HostFiles
 from app.serving.load_once import LoadedOnce
 from app.threads import start_thread
 
@@ -210,7 +209,7 @@ class LoadQueue:
                 raise _crashed_error(row, crash)
             if (known := self._failed.find(row)) is not None:
                 raise known
-            artifact = self._artifact(row)
+            artifact = fetch_artifact(row, self._artifacts_dir, self._repository, self._files)
             kept = self._kept_of(row)
             self._folders.begin()
             with self._marker.loading(row), self._changes.loading(row.name):
@@ -272,46 +271,13 @@ class LoadQueue:
             self._failed.note(row, error)
 
     def _record_reload(self, row: ServedRow, found: Reload) -> None:
-        digest = artifact_digest(row.name, row.binary_path or "")
         log.warning("%s: %s", row.name, found)
-        if digest is None:
+        if row.digest is None:
             return
         try:
-            self._repository.record_reload(row.name, digest, found)
+            self._repository.reloads.record(row.name, row.digest, found)
         except DatabaseError as error:
             log.warning("%s: that is not kept with the version: %s", row.name, error)
-
-    def _artifact(self, row: ServedRow) -> Artifact:
-        """Return a row's archive from this host's folder, else from the database."""
-        digest = artifact_digest(row.name, row.binary_path or "")
-        if digest is None:
-            raise ArtifactError(
-                row.name,
-                f"binary_path is {row.binary_path!r}, expected the path of a published archive, "
-                f"{artifact_name(row.name, '<digest>')}",
-            )
-        if row.archive_sha256 is None:
-            raise ArtifactError(
-                row.name,
-                f"{artifact_name(row.name, digest)} was never published, or its version is no "
-                "longer kept; reload the plugin",
-            )
-        raw = read_archive(self._artifacts_dir, artifact_name(row.name, digest))
-        if raw is not None:
-            artifact = Artifact(row.name, digest, row.archive_sha256, raw)
-            if artifact.is_intact():
-                return artifact
-            log.warning("%s: %s is damaged, fetching it anew", row.name, artifact.file_name)
-        kept = self._repository.find_artifact(row.name, digest)
-        if kept is None:
-            raise ArtifactError(row.name, f"the version {digest[:12]} is no longer kept")
-        try:
-            write_archive(kept, self._artifacts_dir)
-        except OSError as error:
-            self._files.lacks(ARCHIVES, error)  # it is served from memory all the same
-        else:
-            self._files.has(ARCHIVES)
-        return kept
 
 
 def _crashed_error(row: ServedRow, crash: Crash) -> CrashedLoadError:

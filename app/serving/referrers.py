@@ -2,6 +2,10 @@
 
 All of it looks at a plugin's objects, and at everybody else's. It runs none of their code: it asks
 types, and compares by identity.
+
+It asks `gc` for what refers to something, never for all objects: `gc.get_objects` shows tuples that
+other threads are still making, and who holds one makes their `tuple(...)` a SystemError (CPython
+issue 15108). A request of another plugin would fail.
 """
 
 import gc
@@ -43,7 +47,8 @@ def describe_referrers(survivors: list[object], generation: str) -> str:
         generation: the name of its package.
     """
     gc.unfreeze()  # what is frozen is no referrer to `gc`, and that is the whole server
-    globals_of = [item for item in gc.get_objects() if _is_globals(item, generation)]
+    # The importer is in all modules' globals, as their loader.
+    globals_of = [item for item in gc.get_referrers(*survivors) if _is_globals(item, generation)]
     inside = _inside(globals_of, [item for item in survivors if is_class(item)])
     threads = _threads(globals_of)
     types = _referrers(inside, [inside, survivors, globals_of, *globals_of])

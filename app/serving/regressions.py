@@ -14,7 +14,7 @@ from app.database.repository import Repository
 from app.errors import DatabaseError
 from app.loading.loader import LoadedPlugin
 from app.loading.routes import Route
-from app.records import FRESH, HOT, Reload, ServedRow, artifact_digest
+from app.records import FRESH, HOT, Reload, ServedRow
 from app.serving.last_known_good import LastKnownGood
 from app.threads import start_thread
 
@@ -90,11 +90,10 @@ class Regressions:
         """Note for fresh processes, which are to load a row, what has answered in this one."""
         answered = self._answered(row.name)
         before = self._last_known_good.find(row.name)
-        digest = artifact_digest(row.name, row.binary_path or "")
-        if not answered or before is None or before.binary_path is None or digest is None:
+        if not answered or before is None or before.binary_path is None or row.digest is None:
             return
         try:
-            self._repository.regressions.record(row.name, digest, answered, before.binary_path)
+            self._repository.regressions.record(row.name, row.digest, answered, before.binary_path)
         except DatabaseError as error:
             log.debug("%s: what has answered is not noted: %s", row.name, error)
 
@@ -159,11 +158,10 @@ class Regressions:
 
     def _recall(self, plugin: LoadedPlugin, row: ServedRow) -> None:
         """Watch a generation by what answered in the processes that this one has replaced."""
-        digest = artifact_digest(row.name, row.binary_path or "")
-        if digest is None:
+        if row.digest is None:
             return
         try:
-            found = self._repository.regressions.find(row.name, digest)
+            found = self._repository.regressions.find(row.name, row.digest)
         except DatabaseError as error:
             log.debug("%s: what has answered is not known: %s", row.name, error)
             return
@@ -176,7 +174,7 @@ class Regressions:
             f"{watched.failed} requests failed that were answered in the version before, the last "
             f"one on {template}: the plugin {what}"
         )
-        digest = artifact_digest(row.name, row.binary_path or "")
+        digest = row.digest
         if digest is None:
             return
         try:
@@ -191,7 +189,7 @@ class Regressions:
                 return
             found = Reload(FRESH, said)
             log.error("%s: %s", row.name, found)
-            self._repository.record_reload(row.name, digest, found)
+            self._repository.reloads.record(row.name, digest, found)
             self._repository.regressions.record(row.name, digest, watched.templates, watched.before)
         except DatabaseError as error:
             log.error("%s: nothing follows from it that %s: %s", row.name, said, error)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from app.conditions import Conditions
 from app.errors import PluginError
-from app.records import ServedRow, artifact_digest
+from app.records import ServedRow
 
 FAILED_RETRY_SECONDS = 60.0
 """How long a generation that could not be loaded is left alone: its fault may pass."""
@@ -81,7 +81,7 @@ class Shortfalls:
         if error.passes:
             first, longest = TRANSIENT_RETRY_SECONDS if error.transient else OUTSIDE_RETRY_SECONDS
             wait = min(first * 2.0**attempts, longest) * random.uniform(0.5, 1.0)  # noqa: S311
-        elif row.archive_sha256 is None and artifact_digest(row.name, row.binary_path or ""):
+        elif row.archive_sha256 is None and row.digest:
             wait = VERSION_RETRY_SECONDS
         self._failed[row.name] = Failure(row, error, time.monotonic() + wait, attempts)
         place = f" ({error.place})" if error.place else ""

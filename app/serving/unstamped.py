@@ -73,4 +73,4 @@ def _serves_another(row: ServedRow, serving: LoadedPlugin | None) -> bool:
         return False
     if (serving.row_id, serving.generation) != (row.id, row.generation):
         return False
-    return not row.binary_path.endswith(f"-{serving.importer.content.digest}.pyz")
+    return row.digest != serving.importer.content.digest

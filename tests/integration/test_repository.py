@@ -316,16 +316,22 @@ def test_a_version_that_a_row_was_set_back_to_is_kept(
     assert repository.find_artifact("one", digest(1)) is not None
 
 
+def kept_reload(sql: Session, number: int) -> Reload | None:
+    """Return how a version of the plugin `one` goes live, as it is kept with it."""
+    ((kept,),) = sql("SELECT reload FROM plugin_versions WHERE source_digest = %s", digest(number))
+    return Reload.read(kept)
+
+
 def test_how_a_version_goes_live_is_kept_with_it(repository: Repository, sql: Session) -> None:
     publish(repository, "one", "/a", number=1)
     publish(repository, "one", "/a", number=2)
     found = Reload(FRESH, "marshmallow keeps Tag", "register it once")
-    repository.record_reload("one", digest(2), found)
-    repository.record_reload("one", digest(2), Reload(HOT, "found out later"))
-    assert repository.find_reload("one", digest(1)) is None
+    repository.reloads.record("one", digest(2), found)
+    repository.reloads.record("one", digest(2), Reload(HOT, "found out later"))
+    assert kept_reload(sql, 1) is None
     row = repository.find_row("one")
     assert row is not None
-    assert repository.find_reload("one", digest(2)) == row.reload == found
+    assert kept_reload(sql, 2) == row.reload == found
     (served,) = repository.served_rows(["one"])
     assert (served.reload, served.reload_why) == (FRESH, found.why)
     sql("UPDATE plugins SET binary_path = %s", f"/b/{artifact_name('one', digest(1))}")
@@ -333,13 +339,15 @@ def test_how_a_version_goes_live_is_kept_with_it(repository: Repository, sql: Se
     assert (served.reload, served.reload_why) == (AUTO, "")
 
 
-def test_what_a_manifest_says_of_reloads_is_kept_with_the_version(repository: Repository) -> None:
+def test_what_a_manifest_says_of_reloads_is_kept_with_the_version(
+    repository: Repository, sql: Session
+) -> None:
     said = Reload(FRESH, "plugin.yaml says reload: fresh")
     with repository.publishing() as publication:
         publication.keep_version(artifact("one", 1), report("one"), said)
         publication.keep_version(artifact("one", 1), report("one"))
-    repository.record_reload("one", digest(1), Reload(HOT, "tried"))
-    assert repository.find_reload("one", digest(1)) == said
+    repository.reloads.record("one", digest(1), Reload(HOT, "tried"))
+    assert kept_reload(sql, 1) == said
 
 
 def test_the_first_archive_of_a_digest_stands(repository: Repository) -> None:

@@ -15,9 +15,10 @@ from click.testing import CliRunner, Result
 
 from app.admin import problems
 from app.cli.commands import main
+from app.libraries import PACKAGES
 from app.loading.context import make_context_factory
 from app.loading.loader import LoadedPlugin, load
-from app.package.finder import ROOT, finder
+from app.package.finder import finder
 from app.publishing.discovery import read_source
 from app.records import Artifact, PluginSource
 from app.routing.application import LiveApp
@@ -103,7 +104,7 @@ def no_generation_left_behind() -> Iterator[None]:
     yield
     finder._importers.clear()
     finder._places.clear()
-    for name in [name for name in sys.modules if name.partition(".")[0] == ROOT]:
+    for name in [name for name in sys.modules if name.partition(".")[0] == PACKAGES]:
         del sys.modules[name]
 
 

@@ -43,8 +43,10 @@ become_parent(worker, lambda: let_go.append(os.getpid()))
 
 def run(code: str) -> str:
     """Run a worker's code in a process of its own, and return what it prints."""
+    code = textwrap.dedent(code)
     done = subprocess.run(
-        [sys.executable, "-c", CHILD + textwrap.dedent(code)],
+        # Python 3.12 warns of a fork among threads, which is what a plugin may do.
+        [sys.executable, "-W", "ignore:.*fork:DeprecationWarning", "-c", CHILD + code],
         check=True,
         capture_output=True,
         text=True,

@@ -127,6 +127,36 @@ def test_a_leak_of_hostile_objects_is_described_without_asking_them(load_plugin,
     assert asked() == []
 
 
+def test_a_leak_is_described_while_others_make_tuples(load_plugin, quiet):
+    """A look at all objects holds tuples that are being made: SystemError where they are made."""
+    plugin = load_plugin({"main.py": plugin_text()}, keep=False)
+    survivors = [item for trace in plugin.traces() if (item := trace()) is not None]
+    done, failed = threading.Event(), []
+
+    def make_tuples():
+        while not done.is_set():
+            try:
+                tuple((n, n) for n in range(30))
+            except SystemError as error:
+                failed.append(error)
+
+    threads = [threading.Thread(target=make_tuples) for _ in range(2)]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        for thread in threads:
+            thread.start()
+        for _ in range(5):
+            assert describe_referrers(survivors, plugin.key)
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()
+        sys.setswitchinterval(interval)
+        plugin.importer.forget()
+    assert failed == []
+
+
 def test_a_hostile_plugin_is_cleaned_up_and_so_are_the_others(load_plugin, make_reclaimer, quiet):
     reclaimer = make_reclaimer()
     references = []

@@ -38,6 +38,7 @@ class Rows:
         self.said = []
         self.known = None
         self.regressions = self
+        self.reloads = SimpleNamespace(record=self.record_reload)
         self.done = threading.Event()
 
     def record_reload(self, name, digest, found):
