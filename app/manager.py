@@ -9,6 +9,7 @@ from app.database.events import ChangeListener
 from app.database.pool import Database
 from app.database.pool_shares import Share
 from app.database.repository import Repository
+from app.database.session_lock import SessionLock
 from app.database.sessions import SHARED_SETTINGS
 from app.database.timeouts import Timeouts, plugin_bounds
 from app.database.upkeep import Upkeep
@@ -26,7 +27,9 @@ from app.publishing.trial import TrialRunner
 from app.publishing.watcher import SourceWatcher
 from app.records import ServedRow
 from app.routing.application import LiveApp
+from app.serving.cluster_lock import ClusterLock
 from app.serving.crashes import LoadMarker
+from app.serving.exclusive import ExclusivePlugins
 from app.serving.host_files import HostFiles
 from app.serving.last_known_good import LastKnownGood
 from app.serving.live_plugins import LivePlugins
@@ -114,6 +117,7 @@ class PluginManager:
             self._host_conditions,
             lambda: self._running.crew,
         )
+        self._lock_url = settings.listen_database_url or url
         self._reclaimer = Reclaimer(app.running, settings.drain_seconds)
         live = LivePlugins(app, self._reclaimer)
         self._files = HostFiles(settings.artifacts_dir, needed=settings.watch)
@@ -123,15 +127,25 @@ class PluginManager:
             self._workers, last_known_good, self._report, self._conditions, self._upkeep.seen
         )
         self._marker = LoadMarker(settings.artifacts_dir, self._files)
+        self._exclusive = ExclusivePlugins(
+            settings.artifacts_dir,
+            app,
+            last_known_good,
+            settings.handover_seconds,
+            self._cluster_lock,
+            self._conditions,
+            lambda name: self._reconciler.mark_again(name),
+        )
         self._loading = LoadQueue(
             self._repository,
             make_context_factory(settings.data_dir, self._share_of),
             settings.artifacts_dir,
             lambda name: self._reconciler.mark([name]),
-            lambda plugin: live.retire([plugin]),
+            lambda plugin: self._exclusive.gave_up(plugin) or live.retire([plugin]),
             self._marker,
             Surroundings(settings.known_hosts, settings.trusted_proxies),
             self._files,
+            self._exclusive.load,
         )
         self.fleet = Fleet(
             WorkerRepository(admin),
@@ -146,6 +160,7 @@ class PluginManager:
             self._recorder,
             last_known_good,
             self._upkeep,
+            self._exclusive,
             self._conditions,
         )
         self._listener = ChangeListener(
@@ -223,6 +238,7 @@ class PluginManager:
 
     def drain(self) -> None:
         """Leave the publishing to another process of the host: this one only ends its requests."""
+        self._exclusive.stop_candidacies()
         self._watcher.end()
 
     def stop(self) -> None:
@@ -231,9 +247,11 @@ class PluginManager:
         self._watcher.stop()
         self._trial.stop()  # a publish that goes on waiting for one gives up
         self._listener.stop()
+        self._exclusive.end_all()
         self._reconciler.stop()
         self._reconciler.unload_all()
         self._reclaimer.stop(min(STOP_SECONDS, self._settings.drain_seconds))
+        self._exclusive.close()  # once they have stopped: another process starts them now
         self._recorder.stop()
         self._marker.close()
         self._plugin_database.close()
@@ -247,6 +265,10 @@ class PluginManager:
             advice="end a with block of context.database() sooner, or set "
             "BENANA_PLUGIN_CONNECTIONS to more",
         )
+
+    def _cluster_lock(self, plugin: str) -> ClusterLock:
+        """Return the lock of the plugin that one process of all hosts runs."""
+        return ClusterLock(plugin, SessionLock(self._lock_url, plugin), self._workers)
 
     def _changed(self, names: frozenset[str] | None) -> None:
         self._reconciler.mark(names)

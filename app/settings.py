@@ -162,6 +162,7 @@ class Settings:
     watch: bool = _variable("BENANA_WATCH", True, _read_switch)
     heartbeat_seconds: int = _variable("BENANA_HEARTBEAT_SECONDS", 5, _read_count)
     drain_seconds: int = _variable("BENANA_DRAIN_SECONDS", 30, _read_count)
+    handover_seconds: int = _variable("BENANA_HANDOVER_SECONDS", 5, _read_count)
     max_leaked: int = _variable("BENANA_MAX_LEAKED_GENERATIONS", 100, _read_count)
     lock_seconds: int = _variable("BENANA_LOCK_SECONDS", 2, _read_count)
     statement_seconds: int = _variable("BENANA_STATEMENT_SECONDS", 30, _read_count)

@@ -42,9 +42,18 @@ def show_plugin(
 
 def show_convergence(convergence: Convergence) -> dict[str, Any]:
     """Return how many processes run what a row says, and who does not."""
+    owners = [
+        {
+            "host": worker.host,
+            "pid": worker.pid,
+            "generation": worker.load.generation if worker.load else None,
+        }
+        for worker in convergence.owners
+    ]
     return {
         "total": convergence.total,
         "current": convergence.current,
+        **({"owners": owners} if owners else {}),
         "behind": [
             {
                 "host": worker.host,

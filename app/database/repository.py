@@ -19,7 +19,9 @@ from app.records import Artifact, PluginRow, ServedRow
 # The digest that a path ends with, as `records.artifact_digest` reads it: `…-<32 digits>.pyz`.
 _SERVED_COLUMNS = """p.id, p.name, p.generation, p.status, p.binary_path, v.archive_sha256,
     p.binary_path IS NULL AND p.source_path IS NOT NULL AS unpublished,
-    coalesce(p.error ? 'generation', false) AS load_error"""
+    coalesce(p.error ? 'generation', false) AS load_error,
+    v.metadata->>'exclusive' AS exclusive,
+    CASE WHEN v.metadata ? 'exclusive' THEN v.metadata->'endpoints' END AS endpoints"""
 _SERVED_TABLES = """plugins p LEFT JOIN plugin_versions v
     ON v.plugin_name = p.name AND v.source_digest = left(right(p.binary_path, 36), 32)"""
 _SERVED = f"""

@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 from app.database.sqlstates import comes_from_outside, is_transient
 from app.errors import DatabaseUnavailableError, LoadError, PluginError
+from app.loading.in_use import find_holder, is_in_use
 from app.package.importer import GenerationImporter
 
 T = TypeVar("T")
@@ -56,6 +57,12 @@ def _as_load_error(
             text += f"; write 'from . import {error.name}': a plugin's own modules are relative"
         elif not error.name.startswith("_plugins."):
             text += "; install it into the server's environment"
+    in_use, holder = is_in_use(error), None
+    if in_use:
+        holder = find_holder(
+            error, lambda frame: importer.place_of(frame.f_code.co_filename, 1) is not None
+        )
+        text += f"; {holder}" if holder else ""
     return LoadError(
         plugin,
         text,
@@ -64,7 +71,9 @@ def _as_load_error(
         line=place[1] if place else None,
         trace="".join(traceback.format_exception(error)),
         transient=is_transient(error),
-        outside=comes_from_outside(error),
+        outside=comes_from_outside(error) or in_use,
+        in_use=in_use,
+        holder=holder.pid if holder else None,
     )
 
 

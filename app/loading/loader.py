@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from types import FrameType
 from typing import Any
 
-from app.errors import BenanaError
+from app.errors import BenanaError, LoadError
 from app.loading.callers import Surroundings, check_of
 from app.loading.context import MakeContext
 from app.loading.contract import create_instance, read_metadata
@@ -50,6 +50,10 @@ class LoadedPlugin:
         """The `Route.generation` of its routes; unique in the process."""
         return self.importer.name
 
+    def cancel(self) -> None:
+        """Tell the plugin that this generation is to stop."""
+        self.context.cancelled.set()
+
     def traces(self) -> "list[weakref.ref[Any]]":
         """Return weak references that stay alive as long as anything of the generation does."""
         return self.importer.traces()
@@ -70,6 +74,10 @@ class Steps:
 
     def reached(self, phase: str) -> None:
         """Note that a phase begins."""
+
+    def goes_on(self, error: LoadError) -> bool:
+        """Tell whether a load goes on though `initialize` has failed; a worker's never does."""
+        return False
 
 
 def load(
@@ -139,7 +147,11 @@ def _load(
         metadata = read_metadata(name, importer, instance, versioned=versioned)
         context = make_context(name, dict(importer.content.config))
         steps.reached("initialize")
-        guarded(name, "initialize", importer, instance.initialize, context)
+        try:
+            guarded(name, "initialize", importer, instance.initialize, context)
+        except LoadError as error:
+            if not steps.goes_on(error):
+                raise
     except BenanaError:
         importer.forget()
         raise

@@ -11,7 +11,7 @@ from app.errors import DiscoveryError
 from app.loading.callers import parse_host, parse_origin
 from app.plugin import PluginMetadata
 from app.publishing.ignore import MANIFEST_NAME, read_patterns
-from app.records import Manifest, PluginSource
+from app.records import CLUSTER, HOST, Manifest, PluginSource
 
 FILE_NAME = MANIFEST_NAME
 MAX_BYTES = 64 * 1024
@@ -19,7 +19,7 @@ MAX_DEPTH = 32
 
 _TEXTS = {"entry": 200, "name": 63, "description": 65536, "version": 100, "author": 255}
 _LISTS = ("origins", "hosts")
-_KEYS = (*_TEXTS, "enabled", *_LISTS, "config", "ignore")
+_KEYS = (*_TEXTS, "enabled", *_LISTS, "config", "ignore", "exclusive")
 MAX_NAMES = 200
 MAX_PATTERN = 200
 _ENTRY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
@@ -193,6 +193,8 @@ def _value(key: str, node: yaml.Node) -> Any:
     if key == "ignore":
         return _patterns(node)
     value = _construct(node)
+    if key == "exclusive":
+        return _scope(value)
     if key == "enabled" and node.tag != _BOOL_TAG:
         raise ValueError(f"{value!r}, expected true or false")
     if key == "config":
@@ -203,6 +205,22 @@ def _value(key: str, node: yaml.Node) -> Any:
         except (TypeError, ValueError) as error:
             raise ValueError(f"not JSON ({error}), expected JSON's types") from None
     return value
+
+
+def _scope(value: Any) -> str | None:
+    """Return among whose processes one alone may run the plugin, None where all may.
+
+    Raises:
+        ValueError: with what was found.
+    """
+    if value is True or value == HOST:
+        return HOST
+    if value is False or value == CLUSTER:
+        return CLUSTER if value else None
+    raise ValueError(
+        f"{value!r}, expected {HOST} or true (one process of each host runs it), or {CLUSTER} (one "
+        "of all hosts)"
+    )
 
 
 _EXPECTED_NAMES = {

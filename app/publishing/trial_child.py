@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from app.database.trial_session import TrialSession
-from app.errors import CompileError, DatabaseUnavailableError, PluginError
+from app.errors import CompileError, DatabaseUnavailableError, LoadError, PluginError
 from app.loading.context import make_context_factory
 from app.loading.guarded_calls import guarded
 from app.loading.loader import Steps, load
@@ -86,9 +86,19 @@ def warm_up() -> None:
 class _ReportedSteps(Steps):
     def __init__(self, report: int) -> None:
         self._report = report
+        self.exclusive = False
+        """Whether one process alone runs the plugin, so that it may hold what is wanted here."""
+        self.held: LoadError | None = None
+        """What could not be had in `initialize`."""
 
     def reached(self, phase: str) -> None:
         os.write(self._report, f"@{phase}\n".encode())
+
+    def goes_on(self, error: LoadError) -> bool:
+        """Note what is in use, and go on: the version that is served may hold it."""
+        if self.exclusive and error.in_use:
+            self.held = error
+        return self.held is not None
 
     def compiles(self, path: str) -> None:
         """Note which file is compiled now."""
@@ -139,11 +149,18 @@ def _compile_and_try(
         return {"error": CompileError(source.name, text).as_record()}
     ImportGuard(Path(request["plugins_dir"]), source.folder).install()
     versioned = source.manifest.version is not None
+    steps.exclusive = source.manifest.exclusive is not None
     del source
     os.write(compiled, b"!")
     os.close(compiled)
     _limit_cpu(request["seconds"])
-    return _try(artifact, request, steps, versioned)
+    answer = _try(artifact, request, steps, versioned)
+    held = steps.held
+    if held is not None:  # an error after it is of what was only half made
+        answer["in_use"] = {**held.as_record(), "holder": held.holder}
+    elif steps.exclusive and answer.get("is_in_use"):
+        answer["in_use"] = {**answer["error"], "holder": answer["holder"]}
+    return {**answer, "sha256": artifact.sha256}
 
 
 def _limit(seconds: float) -> None:
@@ -195,6 +212,8 @@ def _try(
             "trace": error.trace,
             "transient": error.transient,
             "outside": error.outside,
+            "is_in_use": error.in_use,
+            "holder": error.holder,
         }
     except DatabaseUnavailableError as error:
         return {"unavailable": str(error)}

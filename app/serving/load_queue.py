@@ -20,11 +20,13 @@ from app.errors import (
 )
 from app.loading.callers import Surroundings
 from app.loading.context import MakeContext
+from app.loading.in_use import advise
 from app.loading.loader import LoadedPlugin, load
 from app.package.store import read_archive, write_archive
 from app.records import Artifact, ServedRow, artifact_digest, artifact_name
 from app.serving.crashes import Crash, CrashedLoads, LoadMarker
 from app.serving.host_files import ARCHIVES, HostFiles
+from app.serving.live_plugins import Served
 from app.threads import start_thread
 
 log = logging.getLogger(__name__)
@@ -39,8 +41,12 @@ class LoadResult:
 
     row: ServedRow
     milliseconds: float
-    plugin: LoadedPlugin | None = None
+    plugin: Served | None = None
     error: PluginError | None = None
+
+
+LoadExclusive = Callable[[ServedRow, Callable[[ServedRow], LoadedPlugin]], Served]
+"""Loads a row by the function it is given, or returns what stands for it in this process."""
 
 
 class _Job(NamedTuple):
@@ -61,10 +67,11 @@ class LoadQueue:
         make_context: MakeContext,
         artifacts_dir: Path,
         on_late: Callable[[str], None],
-        discard: Callable[[LoadedPlugin], None],
+        discard: Callable[[Served], object],
         marker: LoadMarker | None = None,
         surroundings: Surroundings | None = None,
         files: HostFiles | None = None,
+        exclusive: LoadExclusive | None = None,
     ) -> None:
         """Make it.
 
@@ -77,7 +84,10 @@ class LoadQueue:
             marker: where others see what is being loaded; None for one of its own.
             surroundings: what plugins that have their callers checked go by.
             files: is told whether archives can be kept; None for one of its own.
+            exclusive: loads the rows of plugins that one process alone runs; None where each
+                process runs them.
         """
+        self._exclusive = exclusive
         self._files = files or HostFiles(artifacts_dir)
         self._surroundings = surroundings
         self._repository = repository
@@ -156,24 +166,17 @@ class LoadQueue:
 
     def _attempt(self, row: ServedRow) -> LoadResult:
         began = time.perf_counter()
-        plugin: LoadedPlugin | None = None
+        plugin: Served | None = None
         error: PluginError | None = None
         try:
-            crash = self._crashed.find(row)
-            if crash is not None:
-                raise _crashed_error(row, crash)
-            artifact = self._artifact(row)
-            with self._marker.loading(row):
-                plugin = load(
-                    artifact,
-                    self._make_context,
-                    row_id=row.id,
-                    generation=row.generation,
-                    surroundings=self._surroundings,
-                    tried=True,
-                )
+            if row.exclusive is None or self._exclusive is None:
+                plugin = self._load(row)
+            else:
+                plugin = self._exclusive(row, self._load)
         except PluginError as fault:
             error = fault.with_traceback(None)
+            if row.exclusive is None:
+                advise(error)
         except DatabaseUnavailableError as outage:
             error = LoadError(row.name, str(outage), transient=True)
         except DatabaseRefusedError as refusal:
@@ -184,6 +187,21 @@ class LoadQueue:
             error = LoadError(row.name, f"{type(fault).__name__}: {fault}")
         milliseconds = (time.perf_counter() - began) * 1000
         return LoadResult(row, milliseconds, plugin, error)
+
+    def _load(self, row: ServedRow) -> LoadedPlugin:
+        crash = self._crashed.find(row)
+        if crash is not None:
+            raise _crashed_error(row, crash)
+        artifact = self._artifact(row)
+        with self._marker.loading(row):
+            return load(
+                artifact,
+                self._make_context,
+                row_id=row.id,
+                generation=row.generation,
+                surroundings=self._surroundings,
+                tried=True,
+            )
 
     def _artifact(self, row: ServedRow) -> Artifact:
         """Return a row's archive from this host's folder, else from the database."""

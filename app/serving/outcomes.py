@@ -3,10 +3,11 @@
 import logging
 from typing import Any
 
-from app.errors import PluginError
+from app.errors import LoadError, PluginError
 from app.loading.loader import LoadedPlugin
 from app.records import ACTIVE, ServedRow
 from app.serving.last_known_good import LastKnownGood
+from app.serving.live_plugins import Served
 from app.serving.load_queue import LoadResult
 from app.serving.recorder import Recorder
 from app.serving.shortfalls import Shortfalls
@@ -18,7 +19,7 @@ log = logging.getLogger(__name__)
 class Outcomes:
     """Tells what this process serves of a row, and why not what the row says.
 
-    `serving` is what is served of the plugin, None if nothing is.
+    `serving` is the generation that is served of the plugin, None if nothing is.
     """
 
     def __init__(
@@ -28,7 +29,7 @@ class Outcomes:
         self._recorder = recorder
         self._last_known_good = last_known_good
 
-    def loading(self, row: ServedRow, serving: LoadedPlugin | None, seconds: float) -> None:
+    def loading(self, row: ServedRow, serving: int | None, seconds: float) -> None:
         """Tell that a load takes longer than `seconds`."""
         log.warning(
             "%s: generation %d is still loading after %g s; the others go ahead",
@@ -37,26 +38,47 @@ class Outcomes:
             seconds,
         )
         reason = f"generation {row.generation} is still loading"
-        self._shortfalls.hold(row, reason, serving.generation if serving else None)
-        self._record(row, "loading", serving)
+        if row.exclusive is not None:
+            reason += ", or waits for the process that runs it"
+        self._shortfalls.hold(row, reason, serving)
+        waits = LoadError(row.name, f"{reason}, after {seconds:g} s", transient=True)
+        self._record(row, "loading", serving, error=waits)
 
-    def served(self, plugin: LoadedPlugin, result: LoadResult) -> None:
-        """Tell that a generation is served."""
+    def served(self, plugin: Served, result: LoadResult, *, owner: bool = False) -> None:
+        """Tell that a generation is served.
+
+        Args:
+            plugin: what is in the table.
+            result: what came of its load.
+            owner: whether this process alone runs it.
+        """
         self._shortfalls.end(plugin.name)
         log.info(
-            "%s: serving generation %d, %d routes, loaded in %.0f ms",
+            "%s: %s generation %d, %d routes, loaded in %.0f ms",
             plugin.name,
+            "serving" if isinstance(plugin, LoadedPlugin) else "passing on to",
             plugin.generation,
             len(plugin.routes),
             result.milliseconds,
         )
-        self._record(result.row, "serving", plugin)
+        self._record(result.row, "serving", plugin.generation, owner=owner)
         self._last_known_good.remember(result.row)
 
-    def failed(self, row: ServedRow, error: PluginError, serving: LoadedPlugin | None) -> None:
+    def went_back(self, plugin: Served, result: LoadResult, *, owner: bool) -> None:
+        """Tell that the generation before one that failed is served again, and stays.
+
+        The failed one is not tried again by itself: each try would stop what serves now.
+        """
+        log.warning("%s: generation %d serves again", plugin.name, plugin.generation)
+        failure = self._shortfalls.settle(plugin.name, plugin.generation)
+        if failure is None:
+            self._record(result.row, "serving", plugin.generation, owner=owner)
+            return
+        self._record(failure.row, "failed", plugin.generation, error=failure.error, owner=owner)
+
+    def failed(self, row: ServedRow, error: PluginError, serving: int | None) -> None:
         """Tell that a generation is not served; the log has it once."""
-        generation = serving.generation if serving else None
-        is_new = self._shortfalls.fail(row, error, generation)
+        is_new = self._shortfalls.fail(row, error, serving)
         self._record(row, "failed", serving, error=error)
         if is_new:
             log.error("%s; generation %d is not served", error, row.generation)
@@ -78,17 +100,19 @@ class Outcomes:
         self,
         row: ServedRow,
         state: str,
-        serving: LoadedPlugin | None,
+        serving: int | None,
         *,
         error: PluginError | None = None,
+        owner: bool = False,
     ) -> None:
         record = LoadRecord(
             row.name,
             row.id,
-            serving.generation if serving else None,
+            serving,
             row.generation,
             state,
             _error_of_load(error, row.generation) if error else None,
+            owner,
         )
         self._recorder.note([record])
 

@@ -48,6 +48,7 @@ class _Retired:
     successor: int
     """The number of the first table without this generation."""
     deadline: float
+    drain_seconds: float
     traces: "list[weakref.ref[Any]]" = field(default_factory=list)
     thread: threading.Thread | None = None
     done: threading.Event = field(default_factory=threading.Event)
@@ -75,17 +76,26 @@ class Reclaimer(OwnThread):
         """Call `replace` once more than `max_leaked` generations stay in memory."""
         self._leaks.replace_process(replace, max_leaked)
 
-    def retire(self, generation: Disposable, successor: int) -> None:
+    def retire(
+        self, generation: Disposable, successor: int, drain_seconds: float | None = None
+    ) -> threading.Event:
         """Clean a generation up once no request runs in it or can come to.
 
         Args:
             generation: what no table holds from `successor` on.
             successor: the number of the first table without it.
+            drain_seconds: how long its requests may hold up its cleanup, where that is not what is
+                usual.
+
+        Returns:
+            What is set when its cleanup has returned.
         """
-        deadline = time.monotonic() + self._drain_seconds
+        seconds = self._drain_seconds if drain_seconds is None else drain_seconds
+        item = _Retired(generation, successor, time.monotonic() + seconds, seconds)
         with self._wake:
-            self._retired.append(_Retired(generation, successor, deadline))
+            self._retired.append(item)
             self._wake.notify_all()
+        return item.done
 
     def stop(self, timeout: float = DRAIN_SECONDS) -> None:
         """Wait for what is retired, `timeout` seconds at most, and end the thread."""
@@ -145,7 +155,7 @@ class Reclaimer(OwnThread):
                 log.warning(
                     "%s: a request still runs in it after %g s; cleaning it up anyway",
                     item.generation.label,
-                    self._drain_seconds,
+                    item.drain_seconds,
                 )
             left = 0.5 if self._stopped else self._drain_seconds
             item.deadline = max(item.deadline, now + left) if self._stopped else now + left

@@ -14,10 +14,10 @@ from app.errors import (
     DatabaseUnavailableError,
     PluginError,
 )
-from app.loading.loader import LoadedPlugin
 from app.records import ACTIVE, ServedRow
+from app.serving.exclusive import ExclusivePlugins
 from app.serving.last_known_good import LastKnownGood
-from app.serving.live_plugins import LivePlugins
+from app.serving.live_plugins import LivePlugins, Served
 from app.serving.load_queue import TIMEOUT_SECONDS, LoadQueue, LoadResult
 from app.serving.outcomes import Outcomes
 from app.serving.recorder import Recorder
@@ -46,6 +46,7 @@ class Reconciler(OwnThread):
         recorder: Recorder,
         last_known_good: LastKnownGood,
         upkeep: Upkeep,
+        exclusive: ExclusivePlugins,
         conditions: Conditions | None = None,
     ) -> None:
         super().__init__("benana-reconciler")
@@ -55,12 +56,15 @@ class Reconciler(OwnThread):
         self._last_known_good = last_known_good
         self._upkeep = upkeep
         self._live = live
+        self._exclusive = exclusive
         self._shortfalls = Shortfalls(self._conditions)
         self._outcomes = Outcomes(self._shortfalls, recorder, last_known_good)
         self._wanted: set[str] = set()
         """The names of the active rows, as they were read last."""
         self._dirty: set[str] = set()
         self._all_dirty = True
+        self._again: set[str] = set()
+        """What may be tried again, though it has failed."""
         self._complaint = ""
         """What the database said last when it refused."""
         self.attempted = threading.Event()
@@ -91,6 +95,13 @@ class Reconciler(OwnThread):
                 self._dirty.update(names)
             self._wake.notify_all()
 
+    def mark_again(self, name: str) -> None:
+        """Look at a plugin again, also if it has just failed; returns at once."""
+        with self._wake:
+            self._again.add(name)
+            self._dirty.add(name)
+            self._wake.notify_all()
+
     def unload_all(self) -> None:
         """Take all plugins out of the table and retire them; for the end of the process."""
         self._live.unload_all()
@@ -109,6 +120,9 @@ class Reconciler(OwnThread):
                 )
                 if self._stopped:
                     return
+                for name in self._again:
+                    self._shortfalls.retry(name)
+                self._again.clear()
                 self._dirty |= self._shortfalls.due()
                 everything = self._all_dirty or len(self._dirty) > MANY_NAMES
                 everything |= self._upkeep.broken  # where it is seen whether rows can be trusted
@@ -116,6 +130,7 @@ class Reconciler(OwnThread):
                 self._all_dirty = False
                 self._dirty.clear()
             try:
+                self._load_whatever_rows_say()
                 if not self.complete.is_set():
                     self._repository.apply_schema()
                 elif names is None:
@@ -146,6 +161,15 @@ class Reconciler(OwnThread):
                 self._cannot_compare(f"{type(error).__name__}: {error}")
                 self._try_later(None)
             self.attempted.set()
+
+    def _load_whatever_rows_say(self) -> None:
+        """Load exclusive plugins that came to this process, or stop those that left it.
+
+        That does not wait for the database: nobody else runs them.
+        """
+        rows = self._exclusive.to_load(self._live, self._shortfalls.may_try)
+        if rows:
+            self._apply([], rows)
 
     def _cannot_compare(self, reason: str) -> None:
         self._conditions.hold(
@@ -189,7 +213,7 @@ class Reconciler(OwnThread):
             self._shortfalls.retry_transient()
             names = self._live.names() | self._shortfalls.names() | self._loading.names()
             names |= rows.keys()
-        leaving: list[LoadedPlugin] = []
+        leaving: list[Served] = []
         wanted: list[ServedRow] = []
         for name in [*rows, *(name for name in names if name not in rows)]:
             row = rows.get(name)
@@ -197,8 +221,10 @@ class Reconciler(OwnThread):
                 self._loading.abandon(name)
                 if (served := self._live.find(name)) is not None:
                     leaving.append(served)
+                else:
+                    self._exclusive.unwanted([name])
                 self._outcomes.unwanted(name, row)
-            elif self._live.serves(row):
+            elif self._is_served(row):
                 self._loading.abandon(name)
                 self._shortfalls.end(name)
                 if row.load_error:
@@ -213,7 +239,13 @@ class Reconciler(OwnThread):
             if row.status == ACTIVE and (row.binary_path is not None or row.unpublished)
         )
 
-    def _apply(self, leaving: list[LoadedPlugin], wanted: list[ServedRow]) -> None:
+    def _is_served(self, row: ServedRow) -> bool:
+        """Tell whether what a row says is served, in the process where it is to be."""
+        live = self._live
+        return live.serves(row) and self._exclusive.is_settled(row, live.find(row.name))
+
+    def _apply(self, leaving: list[Served], wanted: list[ServedRow]) -> None:
+        self._exclusive.suspend(wanted, self._live)
         if any(row.name not in self._live for row in wanted):
             self._upkeep.rows_arrived()
         results = [self._load(row) for row in wanted]
@@ -229,6 +261,7 @@ class Reconciler(OwnThread):
                     arrived[before.row.name] = before
             elif result.plugin is not None:
                 arrived[result.row.name] = result
+                self._exclusive.claim(result.plugin)
         del results
         if leaving or arrived:
             self._swap(leaving, arrived)
@@ -238,10 +271,11 @@ class Reconciler(OwnThread):
     def _load_before(self, row: ServedRow) -> LoadResult | None:
         """Load what this host served before a generation that failed, where nothing is served."""
         before = self._last_known_good.find(row.name)
-        if row.name in self._live or before is None:
+        if row.name in self._live or before is None or row.exclusive is not None:
             return None
         if before.id != row.id or before.generation >= row.generation:
             return None
+        self._exclusive.suspend([before], self._live)
         result = self._loading.load(before, TIMEOUT_SECONDS)
         self._loading.abandon(row.name)
         return result if result is not None and result.plugin is not None else None
@@ -253,7 +287,7 @@ class Reconciler(OwnThread):
         timeout = TIMEOUT_SECONDS if self.attempted.is_set() else FIRST_TIMEOUT_SECONDS
         result = self._loading.load(row, timeout)
         if result is None:
-            self._outcomes.loading(row, self._live.find(row.name), timeout)
+            self._outcomes.loading(row, self._serving(row.name), timeout)
         return result
 
     def _forget_load_error(self, row: ServedRow) -> None:
@@ -264,16 +298,27 @@ class Reconciler(OwnThread):
             log.debug("%s: its error stays until the next comparison: %s", row.name, error)
 
     def _fail(self, row: ServedRow, error: PluginError) -> None:
-        self._outcomes.failed(row, error, self._live.find(row.name))
+        if not self._exclusive.failed(row, error, self._live.find(row.name)):
+            self._outcomes.failed(row, error, self._serving(row.name))
 
-    def _swap(self, leaving: list[LoadedPlugin], arrived: dict[str, LoadResult]) -> None:
+    def _serving(self, name: str) -> int | None:
+        """Return the generation that a request for a plugin finds, None if there is none."""
+        return self._exclusive.served_generation(name, self._live.find(name))
+
+    def _swap(self, leaving: list[Served], arrived: dict[str, LoadResult]) -> None:
         plugins = [result.plugin for result in arrived.values() if result.plugin is not None]
         swap = self._live.swap(leaving, plugins)
+        self._exclusive.retired(swap.ends)
+        self._exclusive.unwanted(plugin.name for plugin in leaving)
         for plugin in leaving:
             self._last_known_good.forget(plugin.name)
         for plugin in swap.accepted:
             result = arrived[plugin.name]
-            self._outcomes.served(plugin, result)
+            went_back = self._exclusive.served(plugin, result.row)
+            tell = self._outcomes.went_back if went_back else self._outcomes.served
+            tell(plugin, result, owner=self._exclusive.runs(plugin.name))
+            if went_back:
+                continue
             if result.row.load_error:
                 self._forget_load_error(result.row)
         for plugin, error in swap.refused:

@@ -19,11 +19,14 @@ from app.conditions import Conditions
 from app.database.events import ChangeListener
 from app.database.pool import Database
 from app.database.repository import Repository
+from app.database.session_lock import SessionLock
 from app.database.upkeep import Upkeep
 from app.database.workers import WorkerRepository
 from app.loading.context import make_context_factory
 from app.package.importer import generations_alive
 from app.routing.application import LiveApp
+from app.serving.cluster_lock import ClusterLock
+from app.serving.exclusive import ExclusivePlugins
 from app.serving.last_known_good import LastKnownGood
 from app.serving.live_plugins import LivePlugins
 from app.serving.load_queue import LoadQueue
@@ -64,6 +67,15 @@ class Worker:
             self._recorder,
             last_known_good,
             Upkeep(database, Conditions(), lambda: self._reconciler.mark(None)),
+            ExclusivePlugins(
+                artifacts,
+                self._app,
+                last_known_good,
+                5.0,
+                lambda name: ClusterLock(name, SessionLock(url, name), WorkerRepository(database)),
+                Conditions(),
+                lambda name: self._reconciler.mark_again(name),
+            ),
             Conditions(),
         )
         self._admin = psycopg2.connect(url)
