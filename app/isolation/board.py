@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,8 @@ class Word:
 
     `host` and `pid` are of the process that runs it; `here` says whether that is of this host.
     `generation` is what it serves of the row `id`, None if nothing is served, with `endpoints`.
-    `failed` is the generation that could not be loaded last, with its `error`.
+    `failed` is the generation that could not be loaded last, with its `error`; `goes_back` that the
+    one before it is loaded again just now.
     """
 
     host: str
@@ -30,7 +31,8 @@ class Word:
     generation: int | None = None
     endpoints: tuple[Endpoint, ...] = ()
     failed: int | None = None
-    error: Mapping[str, Any] | None = field(default=None)
+    error: Mapping[str, Any] | None = None
+    goes_back: bool = False
 
     def serves(self, row: ServedRow) -> bool:
         """Tell whether what a row says is served there, or something newer."""

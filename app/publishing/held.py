@@ -1,5 +1,6 @@
 """Trials that found in use what the served version of the same plugin holds."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from app.isolation.board import Board, Word
 from app.isolation.runtime_folder import RuntimeFolder
 from app.plugin import PluginMetadata
 from app.publishing.manifest import complete_metadata
-from app.records import PluginRow, PluginSource, TrialReport
+from app.records import ACTIVE, PluginRow, PluginSource, TrialReport
 
 
 def accept_in_use(
@@ -28,8 +29,7 @@ def accept_in_use(
     """
     error: dict[str, Any] = dict(report.in_use or {})
     holder = error.pop("holder", None)
-    word = running_version(artifacts_dir, source.name)
-    if word is None or (holder is not None and holder not in _family(word.pid)):
+    if not _is_held_by_served_version(artifacts_dir, source.name, row, holder):
         raise LoadError(source.name, outside=True, in_use=True, holder=holder, **error)
     if not report.partial:
         return report
@@ -39,6 +39,17 @@ def accept_in_use(
     endpoints = () if row is None else row.endpoints
     metadata = complete_metadata(known, source)
     return replace(report, metadata=metadata, endpoints=endpoints, partial=False)
+
+
+def _is_held_by_served_version(
+    artifacts_dir: Path, plugin: str, row: PluginRow | None, holder: int | None
+) -> bool:
+    word = running_version(artifacts_dir, plugin)
+    if word is not None:
+        return holder is None or holder in _family(word.pid)
+    # It may be served and not be exclusive yet: then one of this server's processes has it.
+    served = row is not None and row.status == ACTIVE and row.binary_path is not None
+    return served and holder is not None and holder in _family(os.getppid())
 
 
 def running_version(artifacts_dir: Path, plugin: str) -> Word | None:

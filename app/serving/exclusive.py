@@ -13,9 +13,10 @@ from app.loading.loader import LoadedPlugin
 from app.records import CLUSTER, ServedRow
 from app.routing.application import LiveApp
 from app.serving.cluster_lock import ClusterLock
+from app.serving.hand_over import DRAIN_SHARE
 from app.serving.last_known_good import LastKnownGood
 from app.serving.live_plugins import LivePlugins, Served
-from app.serving.seat import DRAIN_SHARE, Seat
+from app.serving.seat import Seat
 from app.threads import OwnThread
 
 log = logging.getLogger(__name__)
@@ -105,6 +106,11 @@ class ExclusivePlugins(OwnThread):
         if isinstance(live, LoadedPlugin):
             return seat.owns
         return not seat.owns and seat.hears(row)
+
+    def is_going_back_from(self, row: ServedRow) -> bool:
+        """Tell whether the generation before a row's is being loaded, because that failed."""
+        failed = self._failed.get(row.name)
+        return row.name in self._back and failed is not None and failed[0] == row.generation
 
     def to_load(self, live: LivePlugins, may_try: Callable[[ServedRow], bool]) -> list[ServedRow]:
         """Return what this process has to load, or to stop, whatever the database says.
@@ -313,7 +319,7 @@ class ExclusivePlugins(OwnThread):
                 )
 
     def _say_where(self, name: str, seat: Seat) -> None:
-        word = seat.elsewhere if seat.wanted is not None else None
+        word = seat.elsewhere
         if word is None:
             self._conditions.clear(f"exclusive:{name}")
         else:

@@ -229,7 +229,7 @@ class Reconciler(OwnThread):
                 self._shortfalls.end(name)
                 if row.load_error:
                     self._forget_load_error(row)
-            elif self._shortfalls.may_try(row):
+            elif self._shortfalls.may_try(row) and not self._exclusive.is_going_back_from(row):
                 wanted.append(row)
         self._apply(leaving, wanted)
         self._wanted.difference_update(names)
