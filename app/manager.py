@@ -6,12 +6,10 @@ from collections.abc import Callable
 
 from app.conditions import Conditions
 from app.database.events import ChangeListener
+from app.database.plugin_pool import plugin_pool, share_of
 from app.database.pool import Database
-from app.database.pool_shares import Share
 from app.database.repository import Repository
-from app.database.session_lock import SessionLock
-from app.database.sessions import SHARED_SETTINGS
-from app.database.timeouts import Timeouts, plugin_bounds
+from app.database.timeouts import Timeouts
 from app.database.upkeep import Upkeep
 from app.database.workers import WorkerRepository
 from app.errors import DatabaseError, UnknownPluginError
@@ -58,18 +56,6 @@ def database_url_of(settings: Settings) -> str:
     return settings.database_url or EmbeddedPostgres(settings.data_dir).uri
 
 
-def _plugin_pool(url: str, settings: Settings) -> Database:
-    """Return the pool that plugins borrow from; no single plugin gets all of it."""
-    seconds = settings.plugin_statement_seconds
-    return Database(
-        url,
-        max_connections=max(settings.threads + 4, 2 * settings.plugin_connections),
-        reset=True,
-        settings={**SHARED_SETTINGS, **({} if seconds is None else plugin_bounds(seconds))},
-        name="the plugins",
-    )
-
-
 class PluginManager:
     """One process's publishing and serving halves."""
 
@@ -92,7 +78,7 @@ class PluginManager:
             timeouts=Timeouts(settings.lock_seconds, settings.statement_seconds),
             name="the server",
         )
-        self._plugin_database = _plugin_pool(url, settings)
+        self._plugin_database = plugin_pool(url, settings)
         self._repository = Repository(self._database)
         self._workers = WorkerRepository(self._database)
         admin = self._database.share(
@@ -117,7 +103,7 @@ class PluginManager:
             self._host_conditions,
             lambda: self._running.crew,
         )
-        self._lock_url = settings.listen_database_url or url
+        lock_url = settings.listen_database_url or url
         self._reclaimer = Reclaimer(app.running, settings.drain_seconds)
         live = LivePlugins(app, self._reclaimer)
         self._files = HostFiles(settings.artifacts_dir, needed=settings.watch)
@@ -132,13 +118,15 @@ class PluginManager:
             app,
             last_known_good,
             settings.handover_seconds,
-            self._cluster_lock,
+            lambda name: ClusterLock(name, lock_url, self._workers),
             self._conditions,
-            lambda name: self._reconciler.mark_again(name),
+            lambda name: self._reconciler.mark([name], again=True),
         )
         self._loading = LoadQueue(
             self._repository,
-            make_context_factory(settings.data_dir, self._share_of),
+            make_context_factory(
+                settings.data_dir, lambda name: share_of(self._plugin_database, name, settings)
+            ),
             settings.artifacts_dir,
             lambda name: self._reconciler.mark([name]),
             lambda plugin: self._exclusive.gave_up(plugin) or live.retire([plugin]),
@@ -256,19 +244,6 @@ class PluginManager:
         self._marker.close()
         self._plugin_database.close()
         self._database.close()
-
-    def _share_of(self, plugin: str) -> Share:
-        """Return the part of the plugins' pool that one plugin may have."""
-        return self._plugin_database.share(
-            plugin,
-            self._settings.plugin_connections,
-            advice="end a with block of context.database() sooner, or set "
-            "BENANA_PLUGIN_CONNECTIONS to more",
-        )
-
-    def _cluster_lock(self, plugin: str) -> ClusterLock:
-        """Return the lock of the plugin that one process of all hosts runs."""
-        return ClusterLock(plugin, SessionLock(self._lock_url, plugin), self._workers)
 
     def _changed(self, names: frozenset[str] | None) -> None:
         self._reconciler.mark(names)

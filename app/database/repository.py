@@ -1,7 +1,8 @@
 """All SQL on plugins' rows; failures and publishes have files of their own."""
 
 import contextlib
-from collections.abc import Collection, Iterator, Mapping
+import json
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from app.database.failures import FailureRepository
@@ -14,7 +15,7 @@ from app.database.statements import Lender, statement, transaction
 from app.database.tables import FIRES, NOTIFIERS, silence_of
 from app.database.texts import as_json, encoding_of, storable
 from app.errors import DatabaseRefusedError
-from app.records import Artifact, PluginRow, ServedRow
+from app.records import Artifact, Endpoint, PluginRow, ServedRow
 
 # The digest that a path ends with, as `records.artifact_digest` reads it: `…-<32 digits>.pyz`.
 _SERVED_COLUMNS = """p.id, p.name, p.generation, p.status, p.binary_path, v.archive_sha256,
@@ -187,6 +188,35 @@ class Repository:
                 "UPDATE plugins SET error = NULL"
                 " WHERE id = %s AND generation = %s AND error ? 'generation'",
                 (row.id, row.generation),
+            )
+
+    def record_endpoints(self, row: ServedRow, digest: str, endpoints: Sequence[Endpoint]) -> None:
+        """Note what a served version has registered, where its trial could not tell.
+
+        Args:
+            row: the row that is served; nothing is noted if it has changed meanwhile.
+            digest: the source digest of its version.
+            endpoints: what it has registered.
+        """
+        with transaction(self._database, pace="brief") as cursor:
+            cursor.execute(
+                "SELECT 1 FROM plugins WHERE id = %s AND generation = %s FOR UPDATE",
+                (row.id, row.generation),
+            )
+            if cursor.fetchone() is None:
+                return
+            parts = [[e.method, storable(e.path), storable(e.handler)] for e in endpoints]
+            cursor.execute(
+                "UPDATE plugin_versions"
+                " SET metadata = jsonb_set(metadata, '{endpoints}', %s::jsonb)"
+                " WHERE plugin_name = %s AND source_digest = %s;"
+                " DELETE FROM plugin_endpoints WHERE plugin_id = %s",
+                (json.dumps(parts), row.name, digest, row.id),
+            )
+            cursor.execute(
+                "INSERT INTO plugin_endpoints (plugin_id, method, path, handler)"
+                " SELECT %s, * FROM unnest(%s::text[], %s::text[], %s::text[])",
+                (row.id, *([part[column] for part in parts] for column in range(3))),
             )
 
     def unregister(self, name: str, source_path: str) -> bool:

@@ -208,19 +208,12 @@ def _value(key: str, node: yaml.Node) -> Any:
 
 
 def _scope(value: Any) -> str | None:
-    """Return among whose processes one alone may run the plugin, None where all may.
-
-    Raises:
-        ValueError: with what was found.
-    """
+    """Return among whose processes one alone may run the plugin; ValueError for another word."""
     if value is True or value == HOST:
         return HOST
     if value is False or value == CLUSTER:
         return CLUSTER if value else None
-    raise ValueError(
-        f"{value!r}, expected {HOST} or true (one process of each host runs it), or {CLUSTER} (one "
-        "of all hosts)"
-    )
+    raise ValueError(f"{value!r}, expected {HOST}, true (the same), {CLUSTER} or false")
 
 
 _EXPECTED_NAMES = {

@@ -25,9 +25,16 @@ class ClusterLock:
     list of processes, or says that it does not run the plugin any more, `SETTLE_SECONDS` at most.
     """
 
-    def __init__(self, plugin: str, lock: SessionLock, workers: WorkerRepository) -> None:
+    def __init__(self, plugin: str, url: str, workers: WorkerRepository) -> None:
+        """Make it; nothing is connected.
+
+        Args:
+            plugin: what one process runs.
+            url: the database, directly: a pooler gives sessions to others.
+            workers: knows which process runs it.
+        """
         self._plugin = plugin
-        self._lock = lock
+        self._lock = SessionLock(url, plugin)
         self._workers = workers
         self._taken_at: float | None = None
 

@@ -2,7 +2,6 @@
 
 import logging
 import threading
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -16,23 +15,16 @@ from app.serving.cluster_lock import ClusterLock
 from app.serving.hand_over import DRAIN_SHARE
 from app.serving.last_known_good import LastKnownGood
 from app.serving.live_plugins import LivePlugins, Served
+from app.serving.lock_watch import LockWatch
 from app.serving.seat import Seat
-from app.threads import OwnThread
 
 log = logging.getLogger(__name__)
 
-LOOK_SECONDS = 0.5
-"""How often it is looked whether a lock is free, or lost; a request that finds nobody looks too."""
 
-PAUSE_SECONDS = 0.02
-"""The least time between two looks."""
+class ExclusivePlugins:
+    """The exclusive plugins of this process.
 
-
-class ExclusivePlugins(OwnThread):
-    """The exclusive plugins of this process, and the thread `benana-exclusive` that looks at them.
-
-    For the reconciler, which asks what is to be loaded and says what came of it. Without such a
-    plugin there is no thread.
+    For the reconciler, which asks what is to be loaded and says what came of it.
 
     An edit is a hand-over: `suspend` takes the old generation out of the table and has it cleaned
     up, requests wait in its stand-in, and only then the new one is loaded. If that fails, the one
@@ -60,22 +52,19 @@ class ExclusivePlugins(OwnThread):
             conditions: where it is held that a plugin runs on another host.
             again: has the reconciler look at a plugin anew, also if it failed; returns at once.
         """
-        super().__init__("benana-exclusive")
         self._folder = RuntimeFolder(artifacts_dir)
         self._app = app
         self._last_known_good = last_known_good
         self._wait_seconds = wait_seconds
         self._make_cluster_lock = make_cluster_lock
-        self._conditions = conditions
         self._again = again
         self._seats: dict[str, Seat] = {}
         self._back: dict[str, ServedRow] = {}
         """What is loaded again, because the newer one failed."""
-        self._failed: dict[str, tuple[int, PluginError]] = {}
-        """The generation that failed last, and why."""
+        self._failed: dict[str, tuple[ServedRow, PluginError]] = {}
+        """What failed last, and why."""
         self._ending = False
-        self._looking = False
-        self._look_now = False
+        self._watch = LockWatch(lambda: list(self._seats.values()), conditions, again)
 
     # --- what the reconciler asks --------------------------------------------------------------
 
@@ -110,7 +99,7 @@ class ExclusivePlugins(OwnThread):
     def is_going_back_from(self, row: ServedRow) -> bool:
         """Tell whether the generation before a row's is being loaded, because that failed."""
         failed = self._failed.get(row.name)
-        return row.name in self._back and failed is not None and failed[0] == row.generation
+        return row.name in self._back and failed is not None and failed[0] == row
 
     def to_load(self, live: LivePlugins, may_try: Callable[[ServedRow], bool]) -> list[ServedRow]:
         """Return what this process has to load, or to stop, whatever the database says.
@@ -166,12 +155,12 @@ class ExclusivePlugins(OwnThread):
         """Note that something that was loaded is the reconciler's from now on."""
         seat = self._seats.get(plugin.name)
         if seat is not None:
-            seat.claim(plugin)
+            seat.hand_over.claim(plugin)
 
     def gave_up(self, plugin: Served) -> bool:
         """Tell whether something that was loaded, and is not wanted, needs no more cleanup."""
         seat = self._seats.get(plugin.name)
-        return seat is not None and seat.give_up(plugin)
+        return seat is not None and seat.hand_over.give_up(plugin)
 
     def served(self, plugin: Served, row: ServedRow) -> bool:
         """Note that the table holds a plugin; return whether it is the one before a failed one."""
@@ -197,15 +186,14 @@ class ExclusivePlugins(OwnThread):
         for name, end in ends.items():
             seat = self._seats.get(name)
             if seat is not None:
-                seat.leave([end])
+                seat.hand_over.leave([end])
 
-    def failed(self, row: ServedRow, error: PluginError, live: Served | None) -> bool:
+    def failed(self, row: ServedRow, error: PluginError) -> bool:
         """Note that a row could not be loaded; what ran before it is loaded again.
 
         Args:
             row: what was to be loaded.
             error: why it could not.
-            live: what is in the table.
 
         Returns:
             Whether it was itself the one before, and everything is said.
@@ -215,22 +203,18 @@ class ExclusivePlugins(OwnThread):
         was_back = self._back.get(name) == row
         if seat is None or (row.exclusive is None and not was_back):
             return False
-        runs = isinstance(live, LoadedPlugin)
         if was_back:
             del self._back[name]
             log.error("%s; nor can generation %d be loaded again", error, row.generation)
-            wanted = seat.wanted or row
-            seat.failed(wanted, self._failed.get(name, (0, error))[1], runs=runs, goes_back=False)
+            seat.failed(*self._failed.get(name, (row, error)), goes_back=False)
             return True
-        before = self._last_known_good.find(name)
-        if before is not None and (before.id != row.id or before.generation >= row.generation):
-            before = None
-        goes_back = before is not None and not runs and (seat.owns or before.exclusive is None)
-        self._failed[name] = (row.generation, error)
+        before = self._last_known_good.find_before(row)
+        self._failed[name] = (row, error)
+        goes_back = before is not None and (seat.owns or before.exclusive is None)
+        seat.failed(row, error, goes_back=goes_back)
         if goes_back and before is not None:
             self._back[name] = before
             self._again(name)
-        seat.failed(row, error, runs=runs, goes_back=goes_back)
         return False
 
     def unwanted(self, names: Iterable[str]) -> None:
@@ -257,17 +241,10 @@ class ExclusivePlugins(OwnThread):
 
     def close(self) -> None:
         """Give everything away; once nothing of it runs."""
-        self.stop()
+        self._watch.stop()
         for seat in list(self._seats.values()):
             seat.close()
         self._seats.clear()
-
-    def look_soon(self) -> None:
-        """Have the thread look; returns at once."""
-        if not self._look_now:
-            with self._wake:
-                self._look_now = True
-                self._wake.notify_all()
 
     def _seat(self, row: ServedRow) -> Seat:
         seat = self._seats.get(row.name)
@@ -282,7 +259,7 @@ class ExclusivePlugins(OwnThread):
                 self._app,
                 self._app.answer_again,
                 self._wait_seconds,
-                self.look_soon,
+                self._watch.look_soon,
             )
             if self._ending:
                 seat.stop_candidacy()
@@ -292,40 +269,5 @@ class ExclusivePlugins(OwnThread):
         elif not cluster and seat.cluster_lock is not None:
             lock, seat.cluster_lock = seat.cluster_lock, None
             lock.release()
-        if not self._looking:
-            self._looking = True
-            self.start()
+        self._watch.start_once()
         return seat
-
-    def _run(self) -> None:
-        while not self._stopped:
-            self._look_now = False
-            for name, seat in list(self._seats.items()):
-                try:
-                    if seat.look():
-                        self._again(name)
-                except PluginError as error:
-                    self._conditions.hold(f"exclusive:{name}", error.message, name)
-                except Exception:
-                    # A fault of ours must not end the thread: nothing would be taken over.
-                    log.exception("%s: looking who runs it failed", name)
-                else:
-                    self._say_where(name, seat)
-            until = time.monotonic() + LOOK_SECONDS
-            with self._wake:
-                self._wake.wait_for(lambda: self._stopped, PAUSE_SECONDS)
-                self._wake.wait_for(
-                    lambda: self._stopped or self._look_now, max(0.0, until - time.monotonic())
-                )
-
-    def _say_where(self, name: str, seat: Seat) -> None:
-        word = seat.elsewhere
-        if word is None:
-            self._conditions.clear(f"exclusive:{name}")
-        else:
-            self._conditions.hold(
-                f"exclusive:{name}",
-                f"it runs on the host {word.host} (pid {word.pid}), and on no other: requests for "
-                "it that come to this host are answered with 503",
-                name,
-            )

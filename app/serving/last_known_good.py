@@ -94,6 +94,12 @@ class LastKnownGood:
             return []
         return [row for row in map(self.find, names) if row is not None]
 
+    def find_before(self, row: ServedRow) -> ServedRow | None:
+        """Return what was served last of a row that is newer, None if nothing is known."""
+        before = self.find(row.name)
+        older = before is not None and before.id == row.id and before.generation < row.generation
+        return before if older else None
+
     def find(self, name: str) -> ServedRow | None:
         """Return what was served last of a plugin, None if nothing is known."""
         path = self._folder / name

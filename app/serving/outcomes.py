@@ -3,9 +3,10 @@
 import logging
 from typing import Any
 
-from app.errors import LoadError, PluginError
+from app.database.repository import Repository
+from app.errors import DatabaseError, LoadError, PluginError
 from app.loading.loader import LoadedPlugin
-from app.records import ACTIVE, ServedRow
+from app.records import ACTIVE, Endpoint, ServedRow, artifact_digest
 from app.serving.last_known_good import LastKnownGood
 from app.serving.live_plugins import Served
 from app.serving.load_queue import LoadResult
@@ -23,11 +24,25 @@ class Outcomes:
     """
 
     def __init__(
-        self, shortfalls: Shortfalls, recorder: Recorder, last_known_good: LastKnownGood
+        self,
+        repository: Repository,
+        shortfalls: Shortfalls,
+        recorder: Recorder,
+        last_known_good: LastKnownGood,
     ) -> None:
+        self._repository = repository
         self._shortfalls = shortfalls
         self._recorder = recorder
         self._last_known_good = last_known_good
+
+    def as_wanted(self, row: ServedRow) -> None:
+        """Tell that what a row says is served; the row then says no more that it cannot be."""
+        self._shortfalls.end(row.name)
+        if row.load_error:
+            try:
+                self._repository.forget_load_error(row)
+            except DatabaseError as error:
+                log.debug("%s: its error stays until the next comparison: %s", row.name, error)
 
     def loading(self, row: ServedRow, serving: int | None, seconds: float) -> None:
         """Tell that a load takes longer than `seconds`."""
@@ -52,7 +67,9 @@ class Outcomes:
             result: what came of its load.
             owner: whether this process alone runs it.
         """
-        self._shortfalls.end(plugin.name)
+        self.as_wanted(result.row)
+        if owner and isinstance(plugin, LoadedPlugin):
+            self._record_endpoints(result.row, plugin)
         log.info(
             "%s: %s generation %d, %d routes, loaded in %.0f ms",
             plugin.name,
@@ -95,6 +112,18 @@ class Outcomes:
             self._record(row, "unloaded", None)
         else:
             self._recorder.forget(name)
+
+    def _record_endpoints(self, row: ServedRow, plugin: LoadedPlugin) -> None:
+        """Have the row say what was registered, where its trial could not come so far."""
+        known = [Endpoint(*parts) for parts in row.endpoints or ()]
+        found = [endpoint for route in plugin.routes for endpoint in route.endpoints]
+        digest = artifact_digest(row.name, row.binary_path or "")
+        if set(known) == set(found) or digest is None:
+            return
+        try:
+            self._repository.record_endpoints(row, digest, found)
+        except DatabaseError as error:
+            log.warning("%s: its routes are not recorded: %s", row.name, error)
 
     def _record(
         self,

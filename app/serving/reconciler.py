@@ -9,7 +9,6 @@ from app.conditions import Conditions
 from app.database.repository import Repository
 from app.database.upkeep import Upkeep
 from app.errors import (
-    DatabaseError,
     DatabaseRefusedError,
     DatabaseUnavailableError,
     PluginError,
@@ -58,7 +57,7 @@ class Reconciler(OwnThread):
         self._live = live
         self._exclusive = exclusive
         self._shortfalls = Shortfalls(self._conditions)
-        self._outcomes = Outcomes(self._shortfalls, recorder, last_known_good)
+        self._outcomes = Outcomes(repository, self._shortfalls, recorder, last_known_good)
         self._wanted: set[str] = set()
         """The names of the active rows, as they were read last."""
         self._dirty: set[str] = set()
@@ -86,20 +85,15 @@ class Reconciler(OwnThread):
         """How many plugins are served, in whatever generation."""
         return len(self._live)
 
-    def mark(self, names: Iterable[str] | None) -> None:
-        """Look at plugins again, at all with None; returns at once."""
+    def mark(self, names: Iterable[str] | None, *, again: bool = False) -> None:
+        """Look at plugins, at all with None; `again` also where they failed; returns at once."""
         with self._wake:
+            if again and names is not None:
+                self._again.update(names)
             if names is None:
                 self._all_dirty = True
             else:
                 self._dirty.update(names)
-            self._wake.notify_all()
-
-    def mark_again(self, name: str) -> None:
-        """Look at a plugin again, also if it has just failed; returns at once."""
-        with self._wake:
-            self._again.add(name)
-            self._dirty.add(name)
             self._wake.notify_all()
 
     def unload_all(self) -> None:
@@ -163,10 +157,7 @@ class Reconciler(OwnThread):
             self.attempted.set()
 
     def _load_whatever_rows_say(self) -> None:
-        """Load exclusive plugins that came to this process, or stop those that left it.
-
-        That does not wait for the database: nobody else runs them.
-        """
+        """Load exclusive plugins that came to this process, stop those that left it."""
         rows = self._exclusive.to_load(self._live, self._shortfalls.may_try)
         if rows:
             self._apply([], rows)
@@ -226,9 +217,7 @@ class Reconciler(OwnThread):
                 self._outcomes.unwanted(name, row)
             elif self._is_served(row):
                 self._loading.abandon(name)
-                self._shortfalls.end(name)
-                if row.load_error:
-                    self._forget_load_error(row)
+                self._outcomes.as_wanted(row)
             elif self._shortfalls.may_try(row) and not self._exclusive.is_going_back_from(row):
                 wanted.append(row)
         self._apply(leaving, wanted)
@@ -270,10 +259,8 @@ class Reconciler(OwnThread):
 
     def _load_before(self, row: ServedRow) -> LoadResult | None:
         """Load what this host served before a generation that failed, where nothing is served."""
-        before = self._last_known_good.find(row.name)
+        before = self._last_known_good.find_before(row)
         if row.name in self._live or before is None or row.exclusive is not None:
-            return None
-        if before.id != row.id or before.generation >= row.generation:
             return None
         self._exclusive.suspend([before], self._live)
         result = self._loading.load(before, TIMEOUT_SECONDS)
@@ -290,15 +277,8 @@ class Reconciler(OwnThread):
             self._outcomes.loading(row, self._serving(row.name), timeout)
         return result
 
-    def _forget_load_error(self, row: ServedRow) -> None:
-        """Have the row say no more that its generation cannot be loaded: it is served here."""
-        try:
-            self._repository.forget_load_error(row)
-        except DatabaseError as error:
-            log.debug("%s: its error stays until the next comparison: %s", row.name, error)
-
     def _fail(self, row: ServedRow, error: PluginError) -> None:
-        if not self._exclusive.failed(row, error, self._live.find(row.name)):
+        if not self._exclusive.failed(row, error):
             self._outcomes.failed(row, error, self._serving(row.name))
 
     def _serving(self, name: str) -> int | None:
@@ -317,9 +297,5 @@ class Reconciler(OwnThread):
             went_back = self._exclusive.served(plugin, result.row)
             tell = self._outcomes.went_back if went_back else self._outcomes.served
             tell(plugin, result, owner=self._exclusive.runs(plugin.name))
-            if went_back:
-                continue
-            if result.row.load_error:
-                self._forget_load_error(result.row)
         for plugin, error in swap.refused:
             self._fail(arrived[plugin.name].row, error)

@@ -1,23 +1,21 @@
 """One exclusive plugin as one process has it: whether it runs here, and who runs it else."""
 
 import logging
-import os
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from app.errors import LoadError, PluginError
-from app.isolation.answering import Application, ForwardServer
+from app.isolation.answering import Application
 from app.isolation.board import Board, Word
 from app.isolation.forwarding import Forwarder
 from app.isolation.host_lock import HostLock
 from app.isolation.runtime_folder import RuntimeFolder
 from app.isolation.stand_in import StandIn, stand_in_for
 from app.loading.loader import LoadedPlugin
-from app.presence import own_presence
 from app.records import Endpoint, ServedRow
+from app.serving.announcer import Announcer
 from app.serving.cluster_lock import ClusterLock
 from app.serving.door import LOOK_SECONDS, Door
 from app.serving.hand_over import HandOver
@@ -53,22 +51,19 @@ class Seat:
             look_soon: has `look` called soon.
         """
         self.name = name
-        self._app = app
         self._look_soon = look_soon
         self._lock = HostLock(folder.lock(name))
         self.cluster_lock: ClusterLock | None = None
         """The lock of all hosts, taken after the host's; None for a plugin that each host runs."""
         self._board = Board(folder.board(name))
-        self._socket = folder.socket(name)
-        self._forwarder = Forwarder(name, self._socket)
+        self._forwarder = Forwarder(name, folder.socket(name))
         self._door = Door(name, self._forwarder, self._board, wait_seconds, answer_here, look_soon)
-        self._hand_over = HandOver(name, self._board, wait_seconds)
-        self._server: ForwardServer | None = None
+        self.hand_over = HandOver(name, self._board, wait_seconds)
+        """The loads of this process, and what still leaves."""
+        self._announcer = Announcer(name, folder.socket(name), self._board, app)
         self._taking = threading.Lock()
         """Held while the locks are taken, which may take as long as a database."""
         self._ending = False
-        self._word: Word | None = None
-        """What this process tells, or has heard last."""
 
     # --- what the reconciler asks and says -----------------------------------------------------
 
@@ -89,12 +84,12 @@ class Seat:
 
     def hears(self, row: ServedRow) -> bool:
         """Tell whether the process that runs the plugin has said that it serves a row."""
-        return self._word is not None and self._word.serves(row)
+        return self._announcer.word is not None and self._announcer.word.serves(row)
 
     @property
     def served_generation(self) -> int | None:
         """What is served of the plugin, here or elsewhere, as far as it is known."""
-        return None if self._word is None else self._word.generation
+        return None if self._announcer.word is None else self._announcer.word.generation
 
     @property
     def elsewhere(self) -> Word | None:
@@ -112,82 +107,30 @@ class Seat:
         """Let requests wait: the plugin is about to leave the table."""
         self._door.set(is_open=False)
 
-    def leave(self, ends: Iterable[threading.Event]) -> None:
-        """Note generations that ran here and are being cleaned up; each sets its event."""
-        self._hand_over.leave(ends)
-
-    def claim(self, plugin: object) -> None:
-        """Note that the reconciler has what was loaded: it retires it one day."""
-        self._hand_over.claim(plugin)
-
-    def give_up(self, plugin: object) -> bool:
-        """Clean up what was loaded and is not wanted; tell whether nothing is left to do for it."""
-        return self._hand_over.give_up(plugin)
-
     def stand_in(self, row_id: str, generation: int, endpoints: Iterable[Endpoint]) -> StandIn:
         """Return what stands in the table for the plugin where it does not run."""
         return stand_in_for(row_id, self.name, generation, tuple(endpoints), self._door.answer)
 
     def opened(
-        self, plugin: LoadedPlugin, went_back_from: tuple[int, PluginError] | None = None
+        self, plugin: LoadedPlugin, went_back_from: tuple[ServedRow, PluginError] | None = None
     ) -> PluginError | None:
-        """Note that the table holds a generation, and take the others' requests.
-
-        Args:
-            plugin: the generation.
-            went_back_from: the newer one that could not be loaded, and why.
-
-        Returns:
-            Why they cannot be taken, None if all is well.
-        """
-        failed, why = went_back_from or (None, None)
-        self._word = _own_word(
-            id=plugin.row_id,
-            generation=plugin.generation,
-            endpoints=tuple(endpoint for route in plugin.routes for endpoint in route.endpoints),
-            failed=failed,
-            error=why.as_record() if why is not None else None,
-        )
-        error = None
-        try:
-            if self._server is None:
-                server = ForwardServer(self.name, self._socket, self._app)
-                server.start()
-                self._server = server
-            self._board.write(self._word)
-        except OSError as fault:
-            error = LoadError(
-                self.name,
-                f"the other processes of this host cannot reach it: {self._socket}: "
-                f"{fault.strerror}",
-                outside=True,
-            )
+        """Note that the table holds a generation, and let requests in; see `Announcer.serves`."""
+        error = self._announcer.serves(plugin, went_back_from)
         self._door.set(is_open=True, idle_because="")
         return error
 
-    def failed(self, row: ServedRow, error: PluginError, *, runs: bool, goes_back: bool) -> None:
-        """Note that a generation could not be loaded, and tell the others.
+    def failed(self, row: ServedRow, error: PluginError, *, goes_back: bool) -> None:
+        """Note that a generation could not be loaded, so that nothing runs; tell the others.
 
         Args:
             row: what was to be loaded.
             error: why it could not.
-            runs: whether another generation runs here.
             goes_back: whether the one before it is loaded next.
         """
-        if not self.owns:
-            return
-        before = self._word if runs else None
-        self._word = _own_word(
-            id=row.id,
-            generation=before.generation if before else None,
-            endpoints=before.endpoints if before else (),
-            failed=row.generation,
-            error=error.as_record(),
-            goes_back=goes_back,
-        )
-        self._tell()
-        if not (runs or goes_back):
-            self._door.set(idle_because=str(error))
+        if self.owns:
+            self._announcer.failed(row, error, goes_back=goes_back)
+            if not goes_back:
+                self._door.set(idle_because=str(error))
 
     def unwanted(self) -> None:
         """Note that nothing of the plugin is to run exclusively any more."""
@@ -203,7 +146,7 @@ class Seat:
             PluginError: it cannot be known who runs the plugin.
         """
         if self.wanted is None:
-            if self.owns and self._hand_over.has_left():
+            if self.owns and self.hand_over.has_left():
                 self.release()
             return False
         if self.owns:
@@ -211,16 +154,16 @@ class Seat:
                 return False
             log.error("%s: its lock is lost; it stops, and runs where the lock is taken", self.name)
             self._door.set(owner=False)
-            self._close_server()
+            self._announcer.close()
             return True
-        if self.runs or not self._hand_over.has_left():
+        if self.runs or not self.hand_over.has_left():
             return self.runs  # it has to stop first
-        self._say_that_it_stopped()
+        self._announcer.say_that_it_stopped()
         if self._take():
             log.info("%s: it runs in this process from now on", self.name)
             return True
-        heard, self._word = self._word, self._board.read()
-        return self._word is not None and self._word != heard
+        heard, self._announcer.word = self._announcer.word, self._board.read()
+        return self._announcer.word is not None and self._announcer.word != heard
 
     def stop_candidacy(self) -> None:
         """Take the plugin over no more: this process only ends its requests."""
@@ -229,19 +172,19 @@ class Seat:
     def end(self) -> None:
         """Take nothing any more, and no requests: this process ends."""
         self._ending = True
-        self._close_server()
+        self._announcer.close()
 
     def release(self) -> None:
         """Give the plugin away to who takes it first; it does not run here any more."""
         was_owner = self.owns
         self._door.set(owner=False, is_open=False)
-        self._close_server()
+        self._announcer.close()
         if was_owner and self._lock.is_held():
             self._board.clear()
         if self.cluster_lock is not None:
             self.cluster_lock.release()
         self._lock.release()
-        self._word = None
+        self._announcer.word = None
 
     def close(self) -> None:
         """Give back all that it has; for the end of the process."""
@@ -250,12 +193,6 @@ class Seat:
 
     def _holds_locks(self) -> bool:
         return self._lock.is_held() and (self.cluster_lock is None or self.cluster_lock.is_held())
-
-    def _say_that_it_stopped(self) -> None:
-        """Tell the others that this process, which has lost the lock, has stopped."""
-        word = self._board.read()
-        if word is not None and word.here and word.pid == os.getpid():
-            self._board.clear()
 
     def _take(self) -> bool:
         """Become the owner if nobody is; return whether this process is it now."""
@@ -276,24 +213,11 @@ class Seat:
                 ) from None
             if self.cluster_lock is not None and not self.cluster_lock.take():
                 word = self.cluster_lock.owner()
-                if word is not None and word != self._word:
-                    self._word = word
-                    self._tell()
+                if word is not None and word != self._announcer.word:
+                    self._announcer.tell(word)
                 return False
             self._door.set(owner=True)
             return True
-
-    def _tell(self) -> None:
-        try:
-            if self._word is not None:
-                self._board.write(self._word)
-        except OSError as error:
-            log.warning("%s: the other processes do not hear of it: %s", self.name, error)
-
-    def _close_server(self) -> None:
-        server, self._server = self._server, None
-        if server is not None:
-            server.close()
 
     # --- the loader's thread -------------------------------------------------------------------
 
@@ -310,9 +234,9 @@ class Seat:
         Raises:
             PluginError: it cannot be loaded, here or in the process that is to run it.
         """
-        with self._hand_over.turn:
-            self._hand_over.drop_unclaimed()
-            return self._wait_for_owner(row) or self._hand_over.load(
+        with self.hand_over.turn:
+            self.hand_over.drop_unclaimed()
+            return self._wait_for_owner(row) or self.hand_over.load(
                 row, load, lambda: self.wanted == row
             )
 
@@ -323,22 +247,12 @@ class Seat:
                 return None
             word = self._board.read()
             if word is not None and word.serves(row):
-                self._word = word
+                self._announcer.word = word
                 known = [Endpoint(*parts) for parts in row.endpoints or ()]
                 return self.stand_in(row.id, row.generation, word.endpoints or known)
             error = None if word is None else word.failed_with(row)
             if error is not None:
-                self._word = word
+                self._announcer.word = word
                 raise LoadError(self.name, **error)
             time.sleep(LOOK_SECONDS)
         raise LoadError(self.name, "something else is to be loaded by now", transient=True)
-
-
-def _own_word(**what: Any) -> Word:
-    presence = own_presence()
-    who: dict[str, Any] = {
-        "host": socket.gethostname(),
-        "pid": presence.pid,
-        "machine": presence.machine,
-    }
-    return Word(**who, started=presence.started, **what)

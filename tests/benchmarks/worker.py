@@ -19,7 +19,6 @@ from app.conditions import Conditions
 from app.database.events import ChangeListener
 from app.database.pool import Database
 from app.database.repository import Repository
-from app.database.session_lock import SessionLock
 from app.database.upkeep import Upkeep
 from app.database.workers import WorkerRepository
 from app.loading.context import make_context_factory
@@ -72,9 +71,9 @@ class Worker:
                 self._app,
                 last_known_good,
                 5.0,
-                lambda name: ClusterLock(name, SessionLock(url, name), WorkerRepository(database)),
+                lambda name: ClusterLock(name, url, WorkerRepository(database)),
                 Conditions(),
-                lambda name: self._reconciler.mark_again(name),
+                lambda name: self._reconciler.mark([name], again=True),
             ),
             Conditions(),
         )
