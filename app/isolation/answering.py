@@ -43,14 +43,26 @@ Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 class Forwarded:
     """Says of a request that it was passed on; whoever does not run its plugin sets `refused`."""
 
-    def __init__(self, wait: float) -> None:
+    def __init__(self, wait: float, channel: Channel) -> None:
         """Make it.
 
         Args:
             wait: how many seconds it may wait.
+            channel: where it came from.
         """
         self.wait = wait
         self.refused = False
+        self._channel = channel
+
+    def hold(self) -> None:
+        """Tell that the plugin is not called yet."""
+        with suppress(ChannelClosedError):  # who sends the answer finds it closed
+            self._channel.send(Kind.HELD)
+
+    def begin(self) -> None:
+        """Tell that the plugin is called from now on."""
+        with suppress(ChannelClosedError):
+            self._channel.send(Kind.BEGUN)
 
 
 class ForwardServer:
@@ -60,14 +72,18 @@ class ForwardServer:
     have threads that answer requests.
     """
 
-    def __init__(self, plugin: str, path: Path, app: Application) -> None:
+    def __init__(
+        self, plugin: str, path: Path, app: Application, on_end: Callable[[], None] = lambda: None
+    ) -> None:
         """Make it; nobody is heard yet.
 
         Args:
             plugin: whose requests they are; for the names of threads, and the log.
             path: where the socket is to be. Only who holds the plugin's lock may make it.
             app: answers them; the request's route is looked up in its current table.
+            on_end: is called by each thread that has answered requests, at its end.
         """
+        self._on_end = on_end
         self._plugin = plugin
         self._path = path
         self._app = app
@@ -118,7 +134,7 @@ class ForwardServer:
                     time.sleep(ACCEPT_PAUSE_SECONDS)
                 continue
             try:
-                start_thread(f"benana-forwarded-{self._plugin}-", self._serve, connection)
+                start_thread(f"benana-forwarded-{self._plugin}", self._serve, connection)
             except RuntimeError as error:  # no more threads: the other process waits, or asks again
                 log.warning("%s: a request cannot be taken: %s", self._plugin, error)
                 connection.close()
@@ -151,6 +167,7 @@ class ForwardServer:
             with self._lock:
                 self._idle.discard(channel)
             channel.close()
+            self._on_end()
 
     def _may_wait(self, channel: Channel) -> bool:
         with self._lock:
@@ -166,7 +183,7 @@ class ForwardServer:
         def start_response(status: str, headers: list[tuple[str, str]], *_: Any) -> None:
             begun[:] = [status, headers]
 
-        channel.send(Kind.BEGUN)
+        forwarded.begin()
         body = self._app(env, start_response)
         try:
             if forwarded.refused:
@@ -267,7 +284,7 @@ def _environment(channel: Channel, payload: bytes) -> tuple[Forwarded, dict[str,
         raise MalformedFrameError("a request without an environment")
     if not {"REQUEST_METHOD", "PATH_INFO", "wsgi.url_scheme"} <= texts.keys():
         raise MalformedFrameError("a request without a method, a path and a scheme")
-    forwarded = Forwarded(float(wait))
+    forwarded = Forwarded(float(wait), channel)
     return forwarded, {
         **texts,
         "wsgi.version": (1, 0),

@@ -68,13 +68,13 @@ class Forwarder:
             try:
                 begun, used = False, False
                 try:
-                    kind, _ = channel.receive()
-                    begun = kind is not Kind.REFUSED
-                    if kind is Kind.BEGUN:
+                    kind, payload = channel.receive()
+                    while kind in {Kind.BEGUN, Kind.HELD}:
+                        begun = kind is Kind.BEGUN
                         kind, payload = self._await_answer(channel, req.env)
-                        if kind is Kind.ANSWER:
-                            used = self._take_answer(channel, req, resp, payload)
-                            return True
+                    if kind is Kind.ANSWER and begun:
+                        used = self._take_answer(channel, req, resp, payload)
+                        return True
                     if kind is not Kind.REFUSED:
                         raise MalformedFrameError(f"{kind.name} where an answer was due")
                     return False

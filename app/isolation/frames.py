@@ -2,7 +2,8 @@
 
 A frame is a byte for its kind, four bytes for its length (network order), and so many bytes. One
 connection carries one request after the other. Whoever forwards sends REQUEST; whoever runs the
-plugin answers with BEGUN, and then REFUSED, or ANSWER, PARTs and END. The body of a request is
+plugin answers with BEGUN, and then REFUSED, or ANSWER, PARTs and END; with HELD where the request
+has to wait after all, until the next BEGUN. The body of a request is
 pulled: WANT asks for so many bytes, BODY brings them, none at the end. So nothing piles up in
 either process, and nobody waits for a reader who waits for him.
 
@@ -39,6 +40,8 @@ class Kind(enum.IntEnum):
     """The request's body cannot be read to its end; the text says why."""
     BEGUN = 10
     """The plugin may have been called from now on."""
+    HELD = 17
+    """The plugin was not called yet: the request waits for it."""
     REFUSED = 11
     """The plugin does not run here, and was not called."""
     WANT = 12

@@ -3,6 +3,7 @@
 import logging
 import os
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,14 @@ class Announcer:
     `word` is what this process has told, or heard last.
     """
 
-    def __init__(self, name: str, path: Path, board: Board, app: Application) -> None:
+    def __init__(
+        self,
+        name: str,
+        path: Path,
+        board: Board,
+        app: Application,
+        on_end: Callable[[], None],
+    ) -> None:
         """Make it.
 
         Args:
@@ -30,7 +38,9 @@ class Announcer:
             path: the socket at which requests are taken.
             board: where is told.
             app: answers the requests.
+            on_end: is called by each thread that has answered requests, at its end.
         """
+        self._on_end = on_end
         self._name = name
         self._path = path
         self._board = board
@@ -60,7 +70,7 @@ class Announcer:
         )
         try:
             if self._server is None:
-                server = ForwardServer(self._name, self._path, self._app)
+                server = ForwardServer(self._name, self._path, self._app, self._on_end)
                 server.start()
                 self._server = server
             self._board.write(self.word)

@@ -73,11 +73,16 @@ class Door:
         wait = self.wait_seconds if forwarded is None else forwarded.wait
         deadline = time.monotonic() + wait
         while True:
+            held = forwarded if self._is_coming() else None
+            if held is not None:
+                held.hold()  # until then it may be sent to another process
             with self._changed:
                 if self._is_coming():
                     left = deadline - time.monotonic()
                     self._changed.wait_for(lambda: not self._is_coming(), max(0.0, left))
                 here, owner = self.is_open or self.wanted is None, self.owner
+            if held is not None:
+                held.begin()
             if here:
                 self._answer_here(req, resp)
                 return

@@ -257,7 +257,6 @@ class ExclusivePlugins:
                 row.name,
                 self._folder,
                 self._app,
-                self._app.answer_again,
                 self._wait_seconds,
                 self._watch.look_soon,
             )

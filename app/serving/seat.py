@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from app.errors import LoadError, PluginError
-from app.isolation.answering import Application
 from app.isolation.board import Board, Word
 from app.isolation.forwarding import Forwarder
 from app.isolation.host_lock import HostLock
@@ -15,6 +14,7 @@ from app.isolation.runtime_folder import RuntimeFolder
 from app.isolation.stand_in import StandIn, stand_in_for
 from app.loading.loader import LoadedPlugin
 from app.records import Endpoint, ServedRow
+from app.routing.application import LiveApp
 from app.serving.announcer import Announcer
 from app.serving.cluster_lock import ClusterLock
 from app.serving.door import LOOK_SECONDS, Door
@@ -35,8 +35,7 @@ class Seat:
         self,
         name: str,
         folder: RuntimeFolder,
-        app: Application,
-        answer_here: Callable[[Any, Any], None],
+        app: LiveApp,
         wait_seconds: float,
         look_soon: Callable[[], None],
     ) -> None:
@@ -45,8 +44,7 @@ class Seat:
         Args:
             name: the plugin.
             folder: where the processes of this host meet.
-            app: answers requests that other processes pass on.
-            answer_here: answers a request in the table that is current now.
+            app: answers requests, those that other processes pass on, too.
             wait_seconds: how long a request may wait for the plugin.
             look_soon: has `look` called soon.
         """
@@ -57,10 +55,12 @@ class Seat:
         """The lock of all hosts, taken after the host's; None for a plugin that each host runs."""
         self._board = Board(folder.board(name))
         self._forwarder = Forwarder(name, folder.socket(name))
-        self._door = Door(name, self._forwarder, self._board, wait_seconds, answer_here, look_soon)
+        self._door = Door(
+            name, self._forwarder, self._board, wait_seconds, app.answer_again, look_soon
+        )
         self.hand_over = HandOver(name, self._board, wait_seconds)
         """The loads of this process, and what still leaves."""
-        self._announcer = Announcer(name, folder.socket(name), self._board, app)
+        self._announcer = Announcer(name, folder.socket(name), self._board, app, app.running.leave)
         self._taking = threading.Lock()
         """Held while the locks are taken, which may take as long as a database."""
         self._ending = False

@@ -11,6 +11,9 @@ from gunicorn.workers.gthread import ThreadWorker
 from app.activity import Activity
 from app.processes import PR_SET_PDEATHSIG, process_option
 
+FORWARDED_THREADS = 128
+"""How many of the threads that answer what other workers pass on show what they do."""
+
 
 class Worker(ThreadWorker):  # type: ignore[misc]
     """A worker that shares with its master what it does, and ends with it.
@@ -22,7 +25,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
     def __init__(self, *arguments: Any) -> None:
         """Make it: in the master, before the fork."""
         super().__init__(*arguments)
-        self.activity = Activity(self.cfg.threads)
+        self.activity = Activity(self.cfg.threads + FORWARDED_THREADS)
         self.activity.crew = self.cfg.workers  # the master corrects it, after TTIN and TTOU
         self.on_drain: Callable[[], None] = lambda: None
         """Called when no more connections are taken, and the last requests run on."""

@@ -378,6 +378,8 @@ HEAD = pack_json({"status": "200 OK", "headers": [["x-a", "1"]], "length": 4})
         BEGUN + frame(Kind.WANT, b"?"),
         BEGUN + frame(Kind.PART, b"ab"),
         frame(Kind.ANSWER, HEAD),
+        BEGUN + frame(Kind.HELD) + frame(Kind.ANSWER, HEAD),
+        BEGUN + frame(Kind.HELD) + BEGUN,
         b"HTTP/1.1 200 OK\r\n\r\n",
     ],
 )
@@ -388,7 +390,17 @@ def test_half_an_answer_is_a_bad_gateway(path: Path, client: Any, sent: bytes) -
     assert "the request may have had its effect" in answer.json["detail"]
 
 
-@pytest.mark.parametrize("sent", [b"", BEGUN[:3], frame(Kind.REFUSED), BEGUN + frame(Kind.REFUSED)])
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"",
+        BEGUN[:3],
+        frame(Kind.REFUSED),
+        BEGUN + frame(Kind.REFUSED),
+        BEGUN + frame(Kind.HELD),
+        BEGUN + frame(Kind.HELD) + frame(Kind.REFUSED),
+    ],
+)
 def test_what_has_not_begun_may_be_asked_again(path: Path, client: Any, sent: bytes) -> None:
     with fake_server(path, sent):
         assert client.get("/echo", expect_errors=True).json["detail"] == "nobody"
