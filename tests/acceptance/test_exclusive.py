@@ -476,3 +476,84 @@ def test_an_owner_whose_database_session_ends_stops_before_another_starts(
     load.check()
     lines = record.read_text().split()
     assert all(one[0] == "+" and two == f"-{one[1:]}" for one, two in pairs(lines[:-1]))
+
+
+@pytest.mark.soak
+def test_while_a_load_waits_the_error_says_so(make_server: MakeServer) -> None:
+    server = start(make_server)
+    slow = CASE.replace("def start(context):", "def start(context):\n    context.trial or pause()")
+    slow = slow.replace("def answer", "def pause():\n    import time; time.sleep(2)\n\ndef answer")
+    with load_on(server, "/owns_port") as load:
+        server.write("owns_port", edition(1, text=slow))
+        shown = wait_until(lambda: server.get("/plugins/owns_port").json["error"], "it says so")
+        assert "generation 2 is still loading, or waits for the process that runs it" in str(shown)
+        assert shown["passes"] is True
+        server.wait_everywhere("/owns_port", says(1), 10.0)
+        wait_until(lambda: server.get("/plugins/owns_port").json["error"] is None, "it is over")
+    load.check()
+    assert 2.0 < load.slowest < 5.0
+
+
+@pytest.mark.soak
+def test_an_owner_that_dies_within_an_answer_is_a_bad_gateway(make_server: MakeServer) -> None:
+    text = CASE.replace(
+        'server.get("/owns_port"',
+        'server.get("/owns_port/end", lambda: os._exit(9))\n        server.get("/owns_port"',
+    )
+    server = start(make_server, 2, text)
+    owner = owner_of(server)
+    with server.each_worker() as connections:
+        (other,) = connections.keys() - {owner}
+        answer = ask(connections[other], "GET", "/owns_port/end")
+        assert answer.status == 502
+        assert "the request may have had its effect" in answer.json["detail"]
+        assert ask(connections[other], "GET", "/owns_port").status == 200
+    wait_until(
+        lambda: "while it answered: owns_port g1 /owns_port/end" in server.log(),
+        "the master says what ended its worker",
+    )
+
+
+AT_IMPORT = """
+import os, socket
+from app.plugin import PluginMetadata
+
+SOCKET = socket.socket()
+SOCKET.bind(("127.0.0.1", int(os.environ["CASE_PORT"])))
+SOCKET.listen()
+EDIT = 0
+
+class P:
+    def initialize(self, context): pass
+    def get_metadata(self): return PluginMetadata("owns_port", "1.0.0")
+    def register_routes(self, server):
+        server.get("/owns_port", lambda: {"edit": EDIT, "pid": os.getpid()})
+    def cleanup(self, context): SOCKET.close()
+
+new_plugin = P
+"""
+
+
+@pytest.mark.soak
+def test_routes_that_the_trial_could_not_see_are_recorded_once_it_is_served(
+    make_server: MakeServer,
+) -> None:
+    server = start(make_server, 2, AT_IMPORT)
+    more = edition(1, text=AT_IMPORT).replace(
+        'server.get("/owns_port"',
+        'server.get("/owns_port/more", lambda: {"edit": 1})\n        server.get("/owns_port"',
+    )
+    server.write("owns_port", more)
+    server.wait_everywhere("/owns_port/more", says(1), 10.0)
+    wait_until(
+        lambda: (
+            {"/owns_port", "/owns_port/more"}
+            == {e["path"] for e in server.get("/plugins/owns_port").json["endpoints"]}
+        ),
+        "the record says what is served",
+    )
+    versions = server.sql(
+        "SELECT jsonb_array_length(metadata->'endpoints') FROM plugin_versions"
+        " WHERE plugin_name = 'owns_port' ORDER BY created_at DESC LIMIT 1"
+    )
+    assert versions == [(2,)]
