@@ -17,6 +17,10 @@ SETTLE_SECONDS = 4.0
 """How long a process that has lost the lock is waited for: by then it has noticed, and stopped."""
 
 
+TRY_SECONDS = 0.5
+"""How often the database is asked at most: requests that wait would have it asked all the time."""
+
+
 class ClusterLock:
     """Held by one process of all hosts; for the process that has the lock of its host.
 
@@ -37,13 +41,19 @@ class ClusterLock:
         self._lock = SessionLock(url, plugin)
         self._workers = workers
         self._taken_at: float | None = None
+        self._next_try_at = 0.0
+        self._owner: Word | None = None
 
     def take(self) -> bool:
         """Take the lock if it is free; return whether this process may run the plugin now."""
+        now = time.monotonic()
+        if now < self._next_try_at:
+            return False
+        self._next_try_at = now + TRY_SECONDS
         if not self._lock.take():
             self._taken_at = None
+            self._owner = self._find_owner()
             return False
-        now = time.monotonic()
         if self._taken_at is None:
             self._taken_at = now
         if now - self._taken_at < SETTLE_SECONDS:
@@ -64,7 +74,10 @@ class ClusterLock:
         self._lock.release()
 
     def owner(self) -> Word | None:
-        """Return what is known of the other process that runs the plugin, None if nothing is."""
+        """Return what the last try has found of the other process that runs the plugin, if any."""
+        return self._owner
+
+    def _find_owner(self) -> Word | None:
         try:
             former = self._former()
         except DatabaseError as error:

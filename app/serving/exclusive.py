@@ -73,6 +73,11 @@ class ExclusivePlugins:
         seat = self._seats.get(name)
         return seat is not None and seat.runs
 
+    def is_leaving(self, name: str) -> bool:
+        """Tell whether an exclusive plugin ran here, and has not stopped yet."""
+        seat = self._seats.get(name)
+        return seat is not None and not seat.hand_over.has_left()
+
     def served_generation(self, name: str, live: Served | None) -> int | None:
         """Return what a request for a plugin finds, None for nothing.
 

@@ -59,8 +59,8 @@ class HandOver:
     def give_up(self, plugin: object) -> bool:
         """Clean up what was loaded and is not wanted; tell whether nothing is left to do for it."""
         with self._lock:
-            if self._unclaimed is not plugin:
-                return not isinstance(plugin, LoadedPlugin)
+            if self._unclaimed is not plugin:  # it is no plugin, or cleaned up by now, or served
+                return not isinstance(plugin, LoadedPlugin) or plugin.context.cancelled.is_set()
         self.drop_unclaimed()
         return True
 

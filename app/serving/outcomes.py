@@ -44,8 +44,10 @@ class Outcomes:
             except DatabaseError as error:
                 log.debug("%s: its error stays until the next comparison: %s", row.name, error)
 
-    def loading(self, row: ServedRow, serving: int | None, seconds: float) -> None:
-        """Tell that a load takes longer than `seconds`."""
+    def loading(
+        self, row: ServedRow, serving: int | None, seconds: float, *, owner: bool = False
+    ) -> None:
+        """Tell that a load takes longer than `seconds`; `owner` as of `served`."""
         log.warning(
             "%s: generation %d is still loading after %g s; the others go ahead",
             row.name,
@@ -57,7 +59,7 @@ class Outcomes:
             reason += ", or waits for the process that runs it"
         self._shortfalls.hold(row, reason, serving)
         waits = LoadError(row.name, f"{reason}, after {seconds:g} s", transient=True)
-        self._record(row, "loading", serving, error=waits)
+        self._record(row, "loading", serving, error=waits, owner=owner)
 
     def served(self, plugin: Served, result: LoadResult, *, owner: bool = False) -> None:
         """Tell that a generation is served.

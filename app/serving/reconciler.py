@@ -230,8 +230,8 @@ class Reconciler(OwnThread):
 
     def _is_served(self, row: ServedRow) -> bool:
         """Tell whether what a row says is served, in the process where it is to be."""
-        live = self._live
-        return live.serves(row) and self._exclusive.is_settled(row, live.find(row.name))
+        live = self._live.find(row.name)
+        return self._live.serves(row) and self._exclusive.is_settled(row, live)
 
     def _apply(self, leaving: list[Served], wanted: list[ServedRow]) -> None:
         self._exclusive.suspend(wanted, self._live)
@@ -274,7 +274,8 @@ class Reconciler(OwnThread):
         timeout = TIMEOUT_SECONDS if self.attempted.is_set() else FIRST_TIMEOUT_SECONDS
         result = self._loading.load(row, timeout)
         if result is None:
-            self._outcomes.loading(row, self._serving(row.name), timeout)
+            owner = self._exclusive.is_leaving(row.name)
+            self._outcomes.loading(row, self._serving(row.name), timeout, owner=owner)
         return result
 
     def _fail(self, row: ServedRow, error: PluginError) -> None:

@@ -212,12 +212,17 @@ class Seat:
                     outside=True,
                 ) from None
             if self.cluster_lock is not None and not self.cluster_lock.take():
-                word = self.cluster_lock.owner()
-                if word is not None and word != self._announcer.word:
-                    self._announcer.tell(word)
+                self._tell_of(self.cluster_lock.owner())
                 return False
             self._door.set(owner=True)
             return True
+
+    def _tell_of(self, word: Word | None) -> None:
+        """Tell this host's processes who runs the plugin on another one."""
+        if word is None:
+            self._board.clear()  # it may be of a former time
+        elif word != self._board.read():
+            self._announcer.tell(word)
 
     # --- the loader's thread -------------------------------------------------------------------
 
