@@ -4,6 +4,7 @@ import errno
 import fcntl
 import gc
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -83,23 +84,38 @@ def test_one_process_has_the_lock_until_it_ends(tmp_path: Path) -> None:
         assert said(another) == "True"
 
 
+FORK = """
+import os, pathlib, signal, sys
+from app.isolation.host_lock import HostLock
+lock = HostLock(pathlib.Path(sys.argv[1]))
+lock.take()
+if os.fork() == 0:
+    os.close(1)
+    signal.pause()
+print(os.getpid(), flush=True)
+signal.pause()
+"""
+
+
 def test_a_child_that_is_forked_does_not_keep_it(tmp_path: Path) -> None:
-    lock = HostLock(tmp_path / "lock")
-    assert lock.take()
-    read, write = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.close(write)
-        os.read(read, 1)
-        os._exit(0)
-    try:
-        lock.release()
-        with other_process(tmp_path / "lock") as other:
-            assert said(other) == "True"
-    finally:
-        os.close(write)
-        os.waitpid(child, 0)
-        os.close(read)
+    process = subprocess.Popen(
+        [sys.executable, "-c", FORK, str(tmp_path / "lock")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    with process:
+        assert said(process) == str(process.pid)
+        lock = HostLock(tmp_path / "lock")
+        assert not lock.take()
+        process.kill()
+        process.wait()
+        try:
+            assert lock.take()
+            lock.release()
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)  # the child
 
 
 def test_a_lock_whose_file_is_gone_is_lost(tmp_path: Path) -> None:
