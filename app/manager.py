@@ -120,7 +120,7 @@ class PluginManager:
             settings.handover_seconds,
             lambda name: ClusterLock(name, lock_url, self._workers),
             self._conditions,
-            lambda name: self._reconciler.mark([name], again=True),
+            lambda name, again: self._reconciler.mark([name], again=again),
         )
         self._loading = LoadQueue(
             self._repository,

@@ -1,6 +1,7 @@
 """A lock that one process of all hosts holds: of a session, which ends with its connection."""
 
 import select
+import threading
 import time
 from contextlib import suppress
 from typing import Any
@@ -19,7 +20,7 @@ _CLASS = 0x62656E61
 
 
 class SessionLock:
-    """PostgreSQL's advisory lock of a session, on a connection of its own; for one thread a time.
+    """PostgreSQL's advisory lock of a session, on a connection of its own.
 
     Losing the connection is losing the lock: `is_held` asks the database, and not the memory. It
     needs a direct connection: a pooler gives the session to others.
@@ -35,11 +36,16 @@ class SessionLock:
         options = connection_options(url, application_name=f"benana-lock-{name}"[:63])
         self._sessions = Sessions(options, OWN_SETTINGS)
         self._name = name
+        self._guard = threading.RLock()
         self._connection: Connection | None = None
         self._held = False
 
     def take(self) -> bool:
         """Take the lock if it is free; return whether it is held now, False without a database."""
+        with self._guard:
+            return self._take()
+
+    def _take(self) -> bool:
         if self._held:
             return self.is_held()
         try:
@@ -58,17 +64,19 @@ class SessionLock:
 
     def is_held(self) -> bool:
         """Return whether the lock is held, as the database's answer shows."""
-        if not self._held:
-            return False
-        try:
-            self._ask("SELECT 1", ())
-        except (psycopg2.Error, OSError):
-            self.release()
-        return self._held
+        with self._guard:
+            if not self._held:
+                return False
+            try:
+                self._ask("SELECT 1", ())
+            except (psycopg2.Error, OSError):
+                self.release()
+            return self._held
 
     def release(self) -> None:
         """Give the lock back, with its connection."""
-        connection, self._connection, self._held = self._connection, None, False
+        with self._guard:
+            connection, self._connection, self._held = self._connection, None, False
         if connection is not None:
             with suppress(psycopg2.Error):
                 connection.close()

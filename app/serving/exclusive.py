@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from app.conditions import Conditions
-from app.errors import PluginError, SettingsError
+from app.errors import PluginError
 from app.isolation.runtime_folder import RuntimeFolder
 from app.loading.loader import LoadedPlugin
 from app.records import CLUSTER, ServedRow
@@ -39,7 +39,7 @@ class ExclusivePlugins:
         wait_seconds: float,
         make_cluster_lock: Callable[[str], ClusterLock],
         conditions: Conditions,
-        again: Callable[[str], None],
+        mark: Callable[[str, bool], None],
     ) -> None:
         """Make it; nothing is taken.
 
@@ -50,21 +50,24 @@ class ExclusivePlugins:
             wait_seconds: how long a request may wait for such a plugin.
             make_cluster_lock: makes the lock of all hosts, for a plugin's name.
             conditions: where it is held that a plugin runs on another host.
-            again: has the reconciler look at a plugin anew, also if it failed; returns at once.
+            mark: has the reconciler look at a plugin, with True also if it has just failed;
+                returns at once.
         """
         self._folder = RuntimeFolder(artifacts_dir)
         self._app = app
         self._last_known_good = last_known_good
         self._wait_seconds = wait_seconds
         self._make_cluster_lock = make_cluster_lock
-        self._again = again
+        self._mark = mark
         self._seats: dict[str, Seat] = {}
         self._back: dict[str, ServedRow] = {}
         """What is loaded again, because the newer one failed."""
         self._failed: dict[str, tuple[ServedRow, PluginError]] = {}
         """What failed last, and why."""
         self._ending = False
-        self._watch = LockWatch(lambda: list(self._seats.values()), conditions, again)
+        self._watch = LockWatch(
+            lambda: list(self._seats.values()), conditions, lambda name: mark(name, True)
+        )
 
     # --- what the reconciler asks --------------------------------------------------------------
 
@@ -219,7 +222,7 @@ class ExclusivePlugins:
         seat.failed(row, error, goes_back=goes_back)
         if goes_back and before is not None:
             self._back[name] = before
-            self._again(name)
+            self._mark(name, False)
         return False
 
     def unwanted(self, names: Iterable[str]) -> None:
@@ -254,10 +257,6 @@ class ExclusivePlugins:
     def _seat(self, row: ServedRow) -> Seat:
         seat = self._seats.get(row.name)
         if seat is None:
-            try:
-                self._folder.make()
-            except SettingsError as error:
-                log.error("%s: %s", row.name, error)  # taking the lock fails, and says so
             seat = self._seats[row.name] = Seat(
                 row.name,
                 self._folder,

@@ -63,7 +63,6 @@ class Reconciler(OwnThread):
         self._dirty: set[str] = set()
         self._all_dirty = True
         self._again: set[str] = set()
-        """What may be tried again, though it has failed."""
         self._complaint = ""
         """What the database said last when it refused."""
         self.attempted = threading.Event()
@@ -158,8 +157,7 @@ class Reconciler(OwnThread):
 
     def _load_whatever_rows_say(self) -> None:
         """Load exclusive plugins that came to this process, stop those that left it."""
-        rows = self._exclusive.to_load(self._live, self._shortfalls.may_try)
-        if rows:
+        if rows := self._exclusive.to_load(self._live, self._shortfalls.may_try):
             self._apply([], rows)
 
     def _cannot_compare(self, reason: str) -> None:
@@ -230,8 +228,8 @@ class Reconciler(OwnThread):
 
     def _is_served(self, row: ServedRow) -> bool:
         """Tell whether what a row says is served, in the process where it is to be."""
-        live = self._live.find(row.name)
-        return self._live.serves(row) and self._exclusive.is_settled(row, live)
+        live = self._live
+        return live.serves(row) and self._exclusive.is_settled(row, live.find(row.name))
 
     def _apply(self, leaving: list[Served], wanted: list[ServedRow]) -> None:
         self._exclusive.suspend(wanted, self._live)

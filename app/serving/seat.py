@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from app.errors import LoadError, PluginError
+from app.errors import LoadError, PluginError, SettingsError
 from app.isolation.board import Board, Word
 from app.isolation.forwarding import Forwarder
 from app.isolation.host_lock import HostLock
@@ -50,6 +50,7 @@ class Seat:
         """
         self.name = name
         self._look_soon = look_soon
+        self._folder = folder
         self._lock = HostLock(folder.lock(name))
         self.cluster_lock: ClusterLock | None = None
         """The lock of all hosts, taken after the host's; None for a plugin that each host runs."""
@@ -146,7 +147,7 @@ class Seat:
             PluginError: it cannot be known who runs the plugin.
         """
         if self.wanted is None:
-            if self.owns and self.hand_over.has_left():
+            if (self.owns or self._lock.is_held()) and self.hand_over.has_left():
                 self.release()
             return False
         if self.owns:
@@ -176,10 +177,9 @@ class Seat:
 
     def release(self) -> None:
         """Give the plugin away to who takes it first; it does not run here any more."""
-        was_owner = self.owns
         self._door.set(owner=False, is_open=False)
         self._announcer.close()
-        if was_owner and self._lock.is_held():
+        if self._lock.is_held():
             self._board.clear()
         if self.cluster_lock is not None:
             self.cluster_lock.release()
@@ -197,19 +197,18 @@ class Seat:
     def _take(self) -> bool:
         """Become the owner if nobody is; return whether this process is it now."""
         with self._taking:
-            if self.owns:
+            if self.owns and self._holds_locks():
                 return True
+            self._door.set(owner=False)
             if self._ending or self.wanted is None:
                 return False
             try:
+                self._folder.make()
                 if not self._lock.take():
                     return False
-            except OSError as error:
+            except (OSError, SettingsError) as error:
                 raise LoadError(
-                    self.name,
-                    f"it cannot be known which process runs it: {error.filename}: "
-                    f"{error.strerror}; make room in that folder, or make it writable",
-                    outside=True,
+                    self.name, f"it cannot be known which process runs it: {error}", outside=True
                 ) from None
             if self.cluster_lock is not None and not self.cluster_lock.take():
                 self._tell_of(self.cluster_lock.owner())

@@ -73,7 +73,7 @@ class Worker:
                 5.0,
                 lambda name: ClusterLock(name, url, WorkerRepository(database)),
                 Conditions(),
-                lambda name: self._reconciler.mark([name], again=True),
+                lambda name, again: self._reconciler.mark([name], again=again),
             ),
             Conditions(),
         )
