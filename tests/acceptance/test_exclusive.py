@@ -557,3 +557,33 @@ def test_routes_that_the_trial_could_not_see_are_recorded_once_it_is_served(
         " WHERE plugin_name = 'owns_port' ORDER BY created_at DESC LIMIT 1"
     )
     assert versions == [(2,)]
+
+
+FLAGGED = CASE.replace(
+    "def start(context):",
+    "def start(context):\n"
+    "    if not context.trial and not os.path.exists(os.environ['CASE_FLAG']):\n"
+    "        raise ValueError('no flag')",
+)
+
+
+@pytest.mark.soak
+def test_where_neither_version_can_be_loaded_it_is_said_at_once_and_tried_with_pauses(
+    make_server: MakeServer, open_path: Path
+) -> None:
+    flag = open_path / "flag"
+    flag.touch()
+    server = start(make_server, 2, FLAGGED, CASE_FLAG=str(flag))
+    flag.unlink()
+    server.write("owns_port", edition(1, text=FLAGGED))
+    wait_until(lambda: "nor can generation 1 be loaded again" in server.log(), "it cannot go back")
+    began = time.monotonic()
+    for answer in server.ask_all("/owns_port").values():
+        assert answer.status == 503
+        assert "no flag" in answer.json["detail"]
+    assert time.monotonic() - began < 4.0
+    assert server.log().count("nor can generation") == 1
+    assert server.plugin("owns_port")["error"]["message"].endswith("no flag")
+    flag.touch()
+    server.write("owns_port", edition(2, text=FLAGGED))
+    server.wait_everywhere("/owns_port", says(2), 10.0)
