@@ -1,6 +1,7 @@
 """What is not as it should be, for as long as it lasts."""
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -31,6 +32,8 @@ class Conditions:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._held: dict[str, Condition] = {}
+        self._expected: dict[str, tuple[float, Condition]] = {}
+        """What is held from a moment on, in monotonic seconds."""
         self._changed: Callable[[], None] = lambda: None
 
     def watch(self, changed: Callable[[], None]) -> None:
@@ -50,16 +53,34 @@ class Conditions:
             plugin: whose trouble it is; None for the server's.
         """
         with self._lock:
-            held = self._held.get(key)
+            expected = self._expected.pop(key, None)
+            held = self._held.get(key) or _due(expected)
             since = datetime.now(UTC) if held is None else held.since
             self._held[key] = condition = Condition(key, what, plugin, since)
         if condition != held:
             self._changed()
 
+    def expect(self, key: str, what: str, seconds: float) -> None:
+        """Have a condition held from a moment on, unless it is cleared before; as for an answer.
+
+        What is held or expected already stays as it is. It comes without a call of what `watch` was
+        given, because nobody does anything at that moment.
+
+        Args:
+            key: which one.
+            what: a sentence that a person can act on, as of then.
+            seconds: how long it may still be cleared.
+        """
+        with self._lock:
+            if key not in self._held and key not in self._expected:
+                condition = Condition(key, what, None, datetime.now(UTC))
+                self._expected[key] = time.monotonic() + seconds, condition
+
     def clear(self, key: str) -> None:
         """Note that a condition has ended; one that is not held is no error."""
         with self._lock:
-            ended = self._held.pop(key, None)
+            expected = self._expected.pop(key, None)
+            ended = self._held.pop(key, None) or _due(expected)
         if ended is not None:
             self._changed()
 
@@ -67,9 +88,16 @@ class Conditions:
         """Forget all conditions: who holds them begins anew."""
         with self._lock:
             self._held.clear()
+            self._expected.clear()
         self._changed()
 
     def held(self) -> tuple[Condition, ...]:
         """Return what is not as it should be now, the longest lasting first."""
         with self._lock:
-            return tuple(sorted(self._held.values(), key=lambda held: held.since))
+            due = [condition for at in self._expected.values() if (condition := _due(at))]
+            return tuple(sorted((*self._held.values(), *due), key=lambda held: held.since))
+
+
+def _due(expected: tuple[float, Condition] | None) -> Condition | None:
+    """Return what was expected if its moment has come."""
+    return expected[1] if expected is not None and time.monotonic() >= expected[0] else None

@@ -3,6 +3,7 @@
 import gc
 import logging
 from collections.abc import Callable
+from pathlib import Path
 
 from app.conditions import Conditions
 from app.database.events import ChangeListener
@@ -24,6 +25,7 @@ from app.publishing.refusals import Refusals
 from app.publishing.trial import TrialRunner
 from app.publishing.watcher import SourceWatcher
 from app.records import ServedRow
+from app.reload import Reload, reload_plugin
 from app.routing.application import LiveApp
 from app.serving.cluster_lock import ClusterLock
 from app.serving.crashes import LoadMarker
@@ -251,26 +253,24 @@ class PluginManager:
 
     # --- what the admin side calls -----------------------------------------------------------
 
-    def reload(self, name: str) -> ServedRow:
-        """Compile, try and publish a plugin again, also if its source did not change.
-
-        On a host without the plugin's folder, every process loads the registered archive again.
-
-        Returns:
-            What is to be served now.
+    def reload(self, name: str) -> Reload:
+        """Compile, try and publish a plugin again; without its folder, load its archive again.
 
         Raises:
             UnknownPluginError: there is neither a row nor a folder.
-            PluginError: the source cannot be published; the old version serves on.
+            PluginError: the source cannot be published; the old version serves on. Or there is
+                neither a folder nor an archive.
         """
-        if self._publisher.has_folder(name):
-            self._publisher.publish(name)
-            row = next(iter(self.rows.served_rows([name])), None)
-        else:
-            row = self.rows.raise_generation(name)
-        if row is None:
-            raise UnknownPluginError(name)
-        return row
+        return reload_plugin(name, self._settings.plugins_dir, self._publisher, self.rows)
+
+    def folder_of(self, name: str) -> Path | None:
+        """Return the folder of the plugins' root that has a plugin's name, None if there is none.
+
+        Args:
+            name: a valid name.
+        """
+        folder = self._settings.plugins_dir / name
+        return folder if folder.is_dir() else None
 
     def toggle(self, name: str) -> ServedRow:
         """Turn a plugin off or on and return what is to be served now.

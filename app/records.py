@@ -165,7 +165,8 @@ class ServedRow:
     not known or was not asked for; `exclusive` is that version's `HOST` or `CLUSTER`, and
     `endpoints` its method, path and handler, each, where it is exclusive. What follows is said of
     the row, and decides nothing: `unpublished` whether it names a source of which there is no
-    version at all, `load_error` whether its `error` says that this generation cannot be loaded.
+    version at all, `load_error` whether its `error` says that this generation cannot be loaded,
+    `unstamped` whether it says of its version what no trigger and no publish would have written.
     """
 
     id: str
@@ -176,6 +177,7 @@ class ServedRow:
     archive_sha256: str | None = None
     unpublished: bool = field(default=False, compare=False)
     load_error: bool = field(default=False, compare=False)
+    unstamped: bool = field(default=False, compare=False)
     exclusive: str | None = field(default=None, compare=False)
     endpoints: Sequence[Sequence[str]] | None = field(default=None, compare=False)
 

@@ -2,10 +2,11 @@
 
 import datetime
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from app.conditions import Condition
+from app.health import DEGRADED, READY
 from app.records import ACTIVE, ServedRow
 
 NOT_THERE = (
@@ -64,6 +65,17 @@ class WorkerRow:
     status: str | None = None
     reasons: Sequence[Mapping[str, Any]] = ()
     owns: Sequence[str] = ()
+
+    def unheard(self, seconds: float) -> "WorkerRow":
+        """Return what is to be believed of it after so many seconds without a heartbeat."""
+        reason = {
+            "plugin": None,
+            "what": f"nothing was heard of it for {seconds:.1f} s: it hangs, has ended, or does "
+            "not reach the database",
+            "since": self.heartbeat_at.astimezone(datetime.UTC).isoformat(),
+        }
+        status = DEGRADED if self.status == READY else self.status
+        return replace(self, status=status, reasons=[*self.reasons, reason])
 
 
 @dataclass(frozen=True, slots=True)

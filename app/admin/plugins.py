@@ -46,7 +46,15 @@ class PluginsResource:
             return
         failure = self._manager.rows.failures.find(name)
         if failure is None:
-            raise UnknownPluginError(name)
+            folder = self._manager.folder_of(name)
+            if folder is None:
+                raise UnknownPluginError(name)
+            raise Problem(
+                404,
+                f"{name} is not registered. Its folder {folder} is on this host: "
+                f"POST /plugins/{name}/reload registers it.",
+                members={"plugin": name},
+            )
         raise Problem(
             404,
             f"{name} is not registered: its folder is no valid plugin. {failure.error['message']}",
@@ -66,7 +74,7 @@ class PluginsResource:
         """Compile, try and publish a plugin again; with `?wait=SECONDS`, see it served."""
         seconds = _wait_of(req)
         try:
-            row = self._manager.reload(_checked(name))
+            reload = self._manager.reload(_checked(name))
         except SupersededError as error:
             raise Problem(
                 503, f"Nothing was published: {error}.", headers={"Retry-After": "1"}
@@ -75,11 +83,12 @@ class PluginsResource:
             "message": "Plugin reload triggered successfully",
             "plugin": name,
             "status": "reloading",
+            **({"note": reload.note} if reload.note else {}),
         }
         if seconds is None:
             resp.status = falcon.HTTP_202
         else:
-            answer |= {"status": row.status, **self._await(row, seconds)}
+            answer |= {"status": reload.row.status, **self._await(reload.row, seconds)}
         answer_json(resp, answer)
 
     def on_post_toggle(self, req: falcon.Request, resp: falcon.Response, name: str) -> None:

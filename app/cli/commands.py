@@ -152,7 +152,11 @@ def list_plugins(as_json: bool, **server: Any) -> None:
         click.echo(show_json([*plugins, *failures]))
         return
     if not plugins and not failures:
-        click.echo("There is no plugin yet; write one with `benana new NAME`.")
+        click.echo(
+            "No plugin is registered. Write one with `benana new NAME`. A folder that is there "
+            "already is\nregistered when it changes, at the server's next start, or by "
+            "`benana reload NAME`."
+        )
     if plugins:
         header = ("NAME", "STATUS", "VERSION", "GENERATION", "ROUTES", "ERROR")
         rows = [
@@ -271,6 +275,8 @@ def _change(settings: Settings, name: str, action: str, *, as_json: bool) -> Non
         click.echo(show_json(answer))
     else:
         click.echo(f"{click.style(name, bold=True)} is {status_text(str(answer.get('status')))}")
+        if note := answer.get("note"):
+            click.echo(plain(str(note)))
 
 
 def _exec(

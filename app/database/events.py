@@ -4,7 +4,7 @@ A notification is a hint. After every connect everything is compared, because ea
 are lost, and again every 30 to 60 s, because one may get lost in other ways.
 """
 
-import json
+import contextlib
 import logging
 import os
 import random
@@ -13,7 +13,6 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 import psycopg2
@@ -22,12 +21,13 @@ import psycopg2.extensions
 
 from app.conditions import Conditions
 from app.database.connection import Connection, connection_options
+from app.database.payloads import read_payload
 from app.database.sessions import OWN_SETTINGS, Sessions
 from app.database.sqlstates import reason_of
 from app.database.timeouts import ListenerTimes
-from app.records import is_plugin_name
 from app.settings import Settings
 from app.threads import start_thread
+from app.turns import TURN_SECONDS
 
 log = logging.getLogger(__name__)
 
@@ -78,8 +78,6 @@ class ChangeListener:
         self._conditions = conditions or Conditions()
         self._schema = schema
         self._times = times or ListenerTimes()
-        self._deaf = False
-        """Whether a LISTEN over this connection was of no use when it was tried last."""
         self._on_silence = on_silence
         self._probe_seconds = probe_seconds
         options = connection_options(url, application_name="benana-listener")
@@ -88,7 +86,10 @@ class ChangeListener:
         self._stopped = threading.Event()
         self._wake_read = self._wake_write = -1  # made by `start`: a fork would share them
         self._thread: threading.Thread | None = None
-        self._outage = False
+        self._lost_at: float | None = None
+        """Since when it does not listen, in monotonic seconds; None while it does."""
+        self._lost = ""
+        """Why, as it was seen first."""
         self.connected = False
         """Whether changes are noticed at once now."""
 
@@ -131,17 +132,14 @@ class ChangeListener:
             except (_LostError, psycopg2.Error, OSError) as error:
                 failures = 1 if self.connected else failures + 1
                 if not self._stopped.is_set():
-                    self._report(error)
+                    self._lose(f"the database is away ({reason_of(error)})")
             except Exception as error:
                 log.exception("the listener failed; starting over")
-                self._outage = True
-                self._conditions.hold(
-                    "listening", f"changes are not noticed: {type(error).__name__}: {error}"
-                )
+                self._lose(f"{type(error).__name__}: {error}")
             finally:
                 self.connected = False
                 if connection is not None:
-                    with suppress(psycopg2.Error):
+                    with contextlib.suppress(psycopg2.Error):
                         connection.close()
             longest = min(self._times.max_backoff, 0.2 * 2 ** min(failures, 8))
             self._sleep(random.uniform(0, longest))  # noqa: S311
@@ -163,18 +161,20 @@ class ChangeListener:
         except (psycopg2.errors.ReadOnlySqlTransaction, psycopg2.errors.FeatureNotSupported):
             raise _NoListenError("the database is a standby, which refuses LISTEN") from None
         self.connected = True
-        if not self._deaf:
-            self._conditions.clear("listening")
-        if self._outage:
-            log.info("listening again on %s", CHANNEL)
-            self._outage = False
+        pooled = self._is_pooled(connection)
+        if pooled:
+            self._conditions.hold(
+                "listening",
+                "changes are not noticed at once: no notification has come through the pooler yet; "
+                "if none does, set BENANA_LISTEN_DATABASE_URL to a direct connection",
+            )
         self._on_change(None)
         now = time.monotonic()
         probe_at, compare_at, awaited = now, now + random.uniform(*FULL_COMPARISON_SECONDS), 0.0  # noqa: S311
         while not self._stopped.is_set():
             if self._drain(connection, own):
-                awaited, self._deaf = 0.0, False
-                self._conditions.clear("listening")
+                awaited = 0.0
+                self._hear_again()
                 probe_at = time.monotonic() + self._probe_seconds
             now = time.monotonic()
             if awaited and now >= awaited:
@@ -184,12 +184,32 @@ class ChangeListener:
             if not awaited and now >= probe_at:
                 # The notification may come with the answer: the deadline has to stand before.
                 awaited = now + self._probe_seconds
-                self._execute(connection, f'NOTIFY "{own}"')
+                self._notify(connection, own, elsewhere=pooled)
+                pooled = False  # it has been asked whether that matters
                 continue
             if now >= compare_at:
                 compare_at = now + random.uniform(*FULL_COMPARISON_SECONDS)  # noqa: S311
                 self._on_change(None)
             self._wait(connection, min(awaited or probe_at, compare_at) - now)
+
+    def _is_pooled(self, connection: Connection) -> bool:
+        """Tell whether there is a pooler in between, whose own number a client is told."""
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_backend_pid()")
+            self._complete(connection, self._probe_seconds)
+            return cursor.fetchone() != (connection.get_backend_pid(),)
+
+    def _notify(self, connection: Connection, own: str, *, elsewhere: bool) -> None:
+        """Notify ourselves; `elsewhere` over another connection.
+
+        A pooler that lends its connections for each transaction brings us our own word back with
+        the answer, and nobody else's.
+        """
+        if not elsewhere:
+            self._execute(connection, f'NOTIFY "{own}"')
+            return
+        with contextlib.closing(self._connect()) as other:
+            self._execute(other, f'NOTIFY "{own}"')
 
     def _drain(self, connection: Connection, own: str) -> bool:
         """Hand on all notifications that are here; return whether our own was among them."""
@@ -208,7 +228,7 @@ class ChangeListener:
             if notification.channel == own:
                 own_came = True
                 continue
-            name, schema = _read(notification.payload)
+            name, schema = read_payload(notification.payload)
             if schema is not None and (self._schema() or schema) != schema:
                 continue
             if name is None:
@@ -223,32 +243,29 @@ class ChangeListener:
 
     def _poll(self, reason: str) -> None:
         """Compare everything once a second for a while, where LISTEN cannot work."""
-        self._deaf = True
         self._conditions.hold(
             "listening",
             f"changes are noticed {self._times.poll:.0f} s late, because LISTEN does not work: "
             f"{reason}; set BENANA_LISTEN_DATABASE_URL to a direct connection to the primary",
         )
-        if not self._outage:
-            log.warning(
-                "cannot listen: %s; comparing all generations every %.0f s instead. Set "
-                "BENANA_LISTEN_DATABASE_URL to a direct connection to the primary",
-                reason,
-                self._times.poll,
-            )
-        self._outage = True
         for _ in range(self._times.poll_rounds):
             self._on_change(None)
             self._sleep(self._times.poll)
             if self._stopped.is_set():
                 return
 
-    def _report(self, error: Exception) -> None:
-        away = f"the database is away ({reason_of(error)})"
-        self._conditions.hold("listening", f"changes are not noticed: {away}")
-        if not self._outage:
-            log.warning("%s; serving what is loaded, trying again", away)
-        self._outage = True
+    def _lose(self, reason: str) -> None:
+        """Hold that changes are not noticed; the log has it as a turn, if it lasts."""
+        self._conditions.hold("listening", f"changes are not noticed: {reason}")
+        if self._lost_at is None:
+            self._lost_at, self._lost = time.monotonic(), reason
+
+    def _hear_again(self) -> None:
+        """Hold no more that changes are not noticed; what was too short for a turn is said here."""
+        self._conditions.clear("listening")
+        lost_at, self._lost_at = self._lost_at, None
+        if lost_at is not None and (lasted := time.monotonic() - lost_at) < TURN_SECONDS:
+            log.info("listening again after %.1f s: %s", lasted, self._lost)
 
     # --- an asynchronous connection, each step against a deadline ------------------------------
 
@@ -281,19 +298,3 @@ class ChangeListener:
 
     def _sleep(self, seconds: float) -> None:
         self._stopped.wait(seconds)
-
-
-def _read(payload: str) -> tuple[str | None, str | None]:
-    """Return the plugin and the schema that a payload names, whoever wrote it.
-
-    None where it names none: older triggers do not name the schema.
-    """
-    try:
-        change = json.loads(payload)
-        name, schema = change["name"], change.get("schema")
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        return None, None
-    return (
-        name if isinstance(name, str) and is_plugin_name(name) else None,
-        schema if isinstance(schema, str) else None,
-    )

@@ -1,10 +1,10 @@
 """All SQL on plugins' rows; failures and publishes have files of their own."""
 
 import contextlib
-import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
+from app.database.endpoints import EndpointRepository
 from app.database.failures import FailureRepository
 from app.database.foreign_triggers import stands_still, undone
 from app.database.plugin_rows import PLUGIN_ROWS, read_plugin_row
@@ -15,12 +15,14 @@ from app.database.statements import Lender, statement, transaction
 from app.database.tables import FIRES, NOTIFIERS, silence_of
 from app.database.texts import as_json, encoding_of, storable
 from app.errors import DatabaseRefusedError
-from app.records import Artifact, Endpoint, PluginRow, ServedRow
+from app.records import Artifact, PluginRow, ServedRow
 
 # The digest that a path ends with, as `records.artifact_digest` reads it: `…-<32 digits>.pyz`.
 _SERVED_COLUMNS = """p.id, p.name, p.generation, p.status, p.binary_path, v.archive_sha256,
     p.binary_path IS NULL AND p.source_path IS NOT NULL AS unpublished,
     coalesce(p.error ? 'generation', false) AS load_error,
+    coalesce(p.source_digest <> left(right(p.binary_path, 36), 32), false)
+        OR coalesce(p.version = '' AND v.metadata->>'version' <> '', false) AS unstamped,
     v.metadata->>'exclusive' AS exclusive,
     CASE WHEN v.metadata ? 'exclusive' THEN v.metadata->'endpoints' END AS endpoints"""
 _SERVED_TABLES = """plugins p LEFT JOIN plugin_versions v
@@ -43,7 +45,8 @@ _WHOLE = f"""
 class Repository:
     """Reads and writes what is registered; every method is one transaction.
 
-    `failures` are the folders that never were valid plugins; `publishing` opens a publish.
+    `failures` are the folders that never were valid plugins; `endpoints` corrects the record of
+    a version's routes; `publishing` opens a publish.
 
     All methods raise DatabaseUnavailableError while the database is away, DatabaseBusyError while
     somebody keeps a lock or all connections, and DatabaseRefusedError where it refuses.
@@ -59,6 +62,7 @@ class Repository:
         self._database = database
         self._kept_versions = kept_versions
         self.failures = FailureRepository(database)
+        self.endpoints = EndpointRepository(database)
 
     def apply_schema(self, lock_timeout: str = LOCK_TIMEOUT) -> bool:
         """Bring the database to the schema; return whether anything was applied.
@@ -190,34 +194,36 @@ class Repository:
                 (row.id, row.generation),
             )
 
-    def record_endpoints(self, row: ServedRow, digest: str, endpoints: Sequence[Endpoint]) -> None:
-        """Note what a served version has registered, where its trial could not tell.
+    def stamp(self, row: ServedRow) -> int | None:
+        """Have our triggers do for a row what they did not do when its `binary_path` was set.
 
-        Args:
-            row: the row that is served; nothing is noted if it has changed meanwhile.
-            digest: the source digest of its version.
-            endpoints: what it has registered.
+        So its generation grows, and it says what it serves.
+
+        Returns:
+            The new generation, None if the row is another one by now.
+
+        Raises:
+            DatabaseRefusedError: the row cannot be what it says, as a trigger would have said, or
+                none fires in sessions of ours either.
         """
         with transaction(self._database, pace="brief") as cursor:
             cursor.execute(
-                "SELECT 1 FROM plugins WHERE id = %s AND generation = %s FOR UPDATE",
-                (row.id, row.generation),
+                "SELECT 1 FROM plugins WHERE id = %s AND generation = %s AND binary_path = %s"
+                " FOR UPDATE",
+                (row.id, row.generation, row.binary_path),
             )
             if cursor.fetchone() is None:
-                return
-            parts = [[e.method, storable(e.path), storable(e.handler)] for e in endpoints]
+                return None
+            # They look at what changes.
+            cursor.execute("UPDATE plugins SET binary_path = NULL WHERE id = %s", (row.id,))
             cursor.execute(
-                "UPDATE plugin_versions"
-                " SET metadata = jsonb_set(metadata, '{endpoints}', %s::jsonb)"
-                " WHERE plugin_name = %s AND source_digest = %s;"
-                " DELETE FROM plugin_endpoints WHERE plugin_id = %s",
-                (json.dumps(parts), row.name, digest, row.id),
+                "UPDATE plugins SET binary_path = %s WHERE id = %s RETURNING generation",
+                (row.binary_path, row.id),
             )
-            cursor.execute(
-                "INSERT INTO plugin_endpoints (plugin_id, method, path, handler)"
-                " SELECT %s, * FROM unnest(%s::text[], %s::text[], %s::text[])",
-                (row.id, *([part[column] for part in parts] for column in range(3))),
-            )
+            generation = int(cursor.fetchone()[0])
+            if generation <= row.generation:
+                raise stands_still(cursor, row.name, generation)
+            return generation
 
     def unregister(self, name: str, source_path: str) -> bool:
         """Delete the row of a plugin whose source folder is gone; return whether there was one."""

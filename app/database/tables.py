@@ -26,7 +26,8 @@ FIRES = "tgenabled IN ('O', 'A')"
 """Whether a trigger fires in an ordinary session (`pg_trigger` in PostgreSQL's documentation)."""
 
 # A table that was dropped and created has another oid. A trigger that was disabled and enabled, as
-# `pg_restore --disable-triggers` does, has another xmin.
+# `pg_restore --disable-triggers` does, has another xmin. Whether this role may read all rows is
+# asked for, too: who hides them tells nobody.
 LOOK = f"""
     SELECT n.nspname AS schema, obj_description(c.oid, 'pg_class') AS mark,
         ARRAY(SELECT t FROM unnest(ARRAY[{", ".join(f"'{name}'" for name in TABLES)}]) t
@@ -36,7 +37,10 @@ LOOK = f"""
         concat_ws(' ', c.oid, to_regclass('plugin_versions')::oid,
             to_regclass('plugin_endpoints')::oid,
             (SELECT string_agg(concat_ws(' ', oid, xmin, tgenabled), ' ' ORDER BY oid)
-                FROM pg_trigger WHERE tgrelid = c.oid AND NOT tgisinternal)) AS trace
+                FROM pg_trigger WHERE tgrelid = c.oid AND NOT tgisinternal),
+            (SELECT string_agg(concat_ws(' ', has_table_privilege(read, 'SELECT'),
+                row_security_active(read)), ' ')
+                FROM unnest(ARRAY[c.oid, to_regclass('plugin_versions')::oid]) read)) AS trace
     FROM (SELECT to_regclass('plugins')::oid AS oid) c
     LEFT JOIN pg_class r ON r.oid = c.oid LEFT JOIN pg_namespace n ON n.oid = r.relnamespace
 """  # noqa: S608 - constants
@@ -55,7 +59,7 @@ class Tables:
     triggers: tuple[tuple[str, str], ...]
     """The triggers of `plugins`, each with its `tgenabled`."""
     trace: str
-    """Changes whenever a table is created again or a trigger is changed."""
+    """Changes whenever a table is created again, or a trigger or a right to read is changed."""
 
     @classmethod
     def read(cls, row: Mapping[str, Any]) -> "Tables":

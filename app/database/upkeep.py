@@ -28,16 +28,22 @@ _RESTORING = """
     EXISTS (SELECT 1 FROM pg_stat_activity
         WHERE datname = current_database() AND application_name = 'pg_restore')
 """
-# Where a subscription replicates the endpoints, they come through it.
+# Where a subscription replicates the endpoints, they come through it. Endpoints of no row stay
+# where it was deleted in a session in which foreign keys do not count.
+_REPLICATED = """
+    EXISTS (SELECT 1 FROM pg_subscription_rel WHERE srrelid = 'plugin_endpoints'::regclass)
+"""
+_ORPHANS = f"""
+    DELETE FROM plugin_endpoints e WHERE NOT {_RESTORING} AND NOT {_REPLICATED}
+        AND NOT EXISTS (SELECT 1 FROM plugins p WHERE p.id = e.plugin_id)
+"""  # noqa: S608 - constants
 _BARE = f"""
     SELECT array_agg(p.id ORDER BY p.id) FROM plugins p JOIN plugin_versions v
         ON v.plugin_name = p.name AND v.source_digest = plugin_digest(p.name, p.binary_path)
     WHERE NOT EXISTS (SELECT 1 FROM plugin_endpoints e WHERE e.plugin_id = p.id)
         AND jsonb_array_length(CASE jsonb_typeof(v.metadata->'endpoints')
             WHEN 'array' THEN v.metadata->'endpoints' ELSE '[]' END) > 0
-        AND NOT {_RESTORING}
-        AND NOT EXISTS (SELECT 1 FROM pg_subscription_rel
-            WHERE srrelid = 'plugin_endpoints'::regclass)
+        AND NOT {_RESTORING} AND NOT {_REPLICATED}
 """  # noqa: S608 - constants
 _GIVE_BACK = """
     INSERT INTO plugin_endpoints (plugin_id, method, path, handler)
@@ -181,7 +187,8 @@ class Upkeep:
     def give_back_endpoints(self) -> None:
         """Give rows the endpoints of their version, where they came back without any.
 
-        Those that were without them the last time, too: a restore brings the rows first.
+        Those that were without them the last time, too: a restore brings the rows first. Endpoints
+        without a row are dropped.
 
         Raises:
             DatabaseUnavailableError: the database is away.
@@ -190,6 +197,10 @@ class Upkeep:
         if self.broken:
             return
         try:
+            with statement(self._database, pace="brief") as cursor:
+                cursor.execute(_ORPHANS)
+                if cursor.rowcount:
+                    log.warning("%d endpoints dropped, whose rows are gone", cursor.rowcount)
             with statement(self._database) as cursor:
                 cursor.execute(_BARE)
                 bare = frozenset(cursor.fetchone()[0] or ())

@@ -17,6 +17,9 @@ from app.worker_records import Crew, LoadRecord, WorkerLoad, WorkerReport, Worke
 HEARTBEAT_SECONDS = 2.0
 """How often a process says that it lives."""
 
+OVERDUE_SECONDS = 1.0
+"""How late a heartbeat, or the database's answer to it, may be before that is said."""
+
 DEAD_AFTER_HEARTBEATS = 3
 
 _ALIVE = (
@@ -30,7 +33,8 @@ _PRESENCE = columns_of(Presence, of="w")
 _WORKERS = f"""
     SELECT w.machine, w.started, {columns_of(WorkerRow, of="w", without=("reasons", "owns"))},
         coalesce(w.reasons, '[]') AS reasons, ARRAY(SELECT l.plugin_name::text FROM plugin_loads l
-            WHERE l.worker_id = w.id AND l.owner ORDER BY 1) AS owns
+            WHERE l.worker_id = w.id AND l.owner ORDER BY 1) AS owns,
+        extract(epoch FROM clock_timestamp() - w.heartbeat_at)::float8 AS silent_seconds
     FROM plugin_workers w WHERE {_ALIVE} ORDER BY w.host, w.pid
 """  # noqa: S608 - constants
 _LOADS = f"""
@@ -214,8 +218,17 @@ class WorkerRepository:
             )
 
     def list_workers(self) -> list[WorkerRow]:
-        """Return the live processes, by host and process id."""
-        return [record_of(WorkerRow, row) for row in self._read_live(_WORKERS)]
+        """Return the live processes, by host and process id.
+
+        One whose heartbeat is overdue is not called ready: what it said last may not be so any
+        more.
+        """
+        longest = HEARTBEAT_SECONDS + OVERDUE_SECONDS
+        return [
+            worker if (silent := row["silent_seconds"]) <= longest else worker.unheard(silent)
+            for row in self._read_live(_WORKERS)
+            for worker in [record_of(WorkerRow, row)]
+        ]
 
     def load_errors(self, plugin: str | None = None) -> dict[tuple[str, int], Mapping[str, Any]]:
         """Return why live processes do not serve what the rows of plugins say, if they do not.

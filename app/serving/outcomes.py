@@ -123,7 +123,7 @@ class Outcomes:
         if set(known) == set(found) or digest is None:
             return
         try:
-            self._repository.record_endpoints(row, digest, found)
+            self._repository.endpoints.record(row, digest, found)
         except DatabaseError as error:
             log.warning("%s: its routes are not recorded: %s", row.name, error)
 

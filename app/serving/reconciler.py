@@ -21,6 +21,7 @@ from app.serving.load_queue import TIMEOUT_SECONDS, LoadQueue, LoadResult
 from app.serving.outcomes import Outcomes
 from app.serving.recorder import Recorder
 from app.serving.shortfalls import Shortfalls
+from app.serving.unstamped import UnstampedRows
 from app.threads import OwnThread
 
 log = logging.getLogger(__name__)
@@ -57,6 +58,7 @@ class Reconciler(OwnThread):
         self._live = live
         self._exclusive = exclusive
         self._shortfalls = Shortfalls(self._conditions)
+        self._unstamped = UnstampedRows(repository, self._conditions)
         self._outcomes = Outcomes(repository, self._shortfalls, recorder, last_known_good)
         self._wanted: set[str] = set()
         """The names of the active rows, as they were read last."""
@@ -206,6 +208,7 @@ class Reconciler(OwnThread):
         wanted: list[ServedRow] = []
         for name in [*rows, *(name for name in names if name not in rows)]:
             row = rows.get(name)
+            self._unstamped.mend(name, row, self._live.find(name))
             if row is None or row.status != ACTIVE or row.binary_path is None:
                 self._loading.abandon(name)
                 if (served := self._live.find(name)) is not None:

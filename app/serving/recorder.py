@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 
 from app.conditions import Conditions
 from app.database.tables import Tables
-from app.database.workers import HEARTBEAT_SECONDS, WorkerRepository
+from app.database.workers import HEARTBEAT_SECONDS, OVERDUE_SECONDS, WorkerRepository
 from app.errors import DatabaseBusyError, DatabaseError, DatabaseRefusedError
 from app.presence import own_presence
 from app.serving.last_known_good import LastKnownGood
@@ -18,6 +18,9 @@ from app.threads import OwnThread
 from app.worker_records import LoadRecord, WorkerReport
 
 log = logging.getLogger(__name__)
+
+REPORT = "report"
+"""The condition that nothing can be reported."""
 
 RETRY_SECONDS = 0.5
 GATHER_SECONDS = 0.01
@@ -103,10 +106,12 @@ class Recorder(OwnThread):
                 if self._beat_now or time.monotonic() >= beat_at:
                     beat_at = time.monotonic() + HEARTBEAT_SECONDS
                     self._last_good.write()
+                    self._expect_an_answer()
                     self._beat()
                     self._record_failures()
+                self._expect_an_answer()
                 self._report()
-                self._conditions.clear("report")
+                self._conditions.clear(REPORT)
                 self._wait(self._has_to_say, beat_at - time.monotonic())
                 if self._changed:
                     self._wait(lambda: self._stopped, GATHER_SECONDS)
@@ -127,8 +132,17 @@ class Recorder(OwnThread):
     def _has_to_say(self) -> bool:
         return bool(self._stopped or self._changed or self._gone or self._beat_now)
 
+    def _expect_an_answer(self) -> None:
+        """Have it held that the database is silent, from when its answer is overdue."""
+        self._conditions.expect(
+            REPORT,
+            "what this process runs is not recorded, and changes may not be noticed: the database "
+            f"has not answered for {OVERDUE_SECONDS:g} s; what is loaded is served",
+            OVERDUE_SECONDS,
+        )
+
     def _complain(self, error: DatabaseError) -> None:
-        self._conditions.hold("report", f"what this process runs is not recorded: {error}")
+        self._conditions.hold(REPORT, f"what this process runs is not recorded: {error}")
         said = str(error) if isinstance(error, DatabaseRefusedError) else ""
         if said and said != self._complaint:
             log.error("what this process runs is not recorded: %s; trying again", said)

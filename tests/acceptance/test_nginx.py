@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.checkout import CHECKOUT
+from tests.support.folders import open_folder
 from tests.support.server import Answer, Server, ask, free_port
 from tests.support.waiting import wait_until
 from tests.support.web import status_of
@@ -140,18 +141,17 @@ def server(
 
 
 @pytest.fixture(scope="module")
-def proxy(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
-    folder = tmp_path_factory.mktemp("nginx")
-    for parent in (folder, *folder.parents[:2]):
-        parent.chmod(0o755)  # nginx's workers are another user than root
-    running = Proxy(server, folder)
-    wait_until(
-        lambda: status_of(f"http://127.0.0.1:{running.port}/front") == 200,
-        f"nginx is up {running.log}",
-    )
-    yield running
-    running.process.terminate()
-    running.process.wait(10.0)
+def proxy(server: Server) -> Iterator[Proxy]:
+    # Nginx's workers are another user than root, and each run of pytest closes pytest's own folder.
+    with open_folder() as folder:
+        running = Proxy(server, folder)
+        wait_until(
+            lambda: status_of(f"http://127.0.0.1:{running.port}/front") == 200,
+            f"nginx is up {running.log}",
+        )
+        yield running
+        running.process.terminate()
+        running.process.wait(10.0)
 
 
 # --- what Benana sees ----------------------------------------------------------------------------

@@ -47,3 +47,22 @@ def test_every_figure_is_measured(tmp_path: Path) -> None:
         "numbers.svg",
         "peers.svg",
     }
+
+
+@pytest.mark.soak
+def test_two_revisions_are_measured_in_turns() -> None:
+    command = [sys.executable, "-m", "tests.benchmarks.against", "HEAD", "--only", "requests"]
+    ended = subprocess.run(
+        [*command, "--rounds", "2"],
+        cwd=CHECKOUT,
+        timeout=400,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "| request cost, 1 plugin |" in ended.stdout
+    trees = subprocess.run(
+        ["git", "worktree", "list"], cwd=CHECKOUT, capture_output=True, text=True, check=True
+    )
+    assert "benana-against-" not in trees.stdout, "the other checkout is gone"

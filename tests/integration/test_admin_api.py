@@ -526,9 +526,40 @@ def test_a_folder_that_is_on_disk_and_not_registered_is_registered_by_a_reload(
     live.add("deleted")
     live.sql("DELETE FROM plugins WHERE name = 'deleted'")
     wait_until(lambda: live.client.get("/deleted", status="*").status_code == 404, "it is gone")
-    check_problem(live.client.get("/plugins/deleted", status=404), 404)
+    body = check_problem(live.client.get("/plugins/deleted", status=404), 404)
+    folder = live.settings.plugins_dir / "deleted"
+    assert f"Its folder {folder} is on this host: POST /plugins/deleted/reload" in body["detail"]
     assert live.client.post("/plugins/deleted/reload", status=202).json["plugin"] == "deleted"
     live.serves("deleted")
+
+
+def test_a_reload_without_a_folder_says_that_nothing_was_compiled(live: Live) -> None:
+    """As on a host that only serves. It was 202 without a word."""
+    live.add("elsewhere")
+    live.sql("DELETE FROM plugins WHERE name = 'elsewhere'")
+    wait_until(lambda: live.client.get("/elsewhere", status="*").status_code == 404, "gone")
+    (live.settings.plugins_dir / "elsewhere").rename(live.settings.data_dir.with_name("moved"))
+    (digest,) = live.sql(
+        "SELECT source_digest FROM plugin_versions WHERE plugin_name = 'elsewhere'"
+    )[0]
+    live.sql(
+        "INSERT INTO plugins (name, binary_path) VALUES ('elsewhere', %s)",
+        f"/x/elsewhere-{digest}.pyz",
+    )
+    live.serves("elsewhere")
+    before = live.generation("elsewhere")
+    for path, status in (("reload", 202), ("reload?wait=5", 200)):
+        answer = live.client.post(f"/plugins/elsewhere/{path}", status=status).json
+        assert answer["note"].startswith(
+            f"Nothing was compiled: {live.settings.plugins_dir} of this host"
+        )
+        assert answer["note"].endswith("Its registered archive is loaded again.")
+    assert live.generation("elsewhere") == before + 2
+    live.sql("UPDATE plugins SET binary_path = NULL WHERE name = 'elsewhere'")
+    body = check_problem(live.client.post("/plugins/elsewhere/reload", status=422), 422)
+    assert "has no folder of it" in body["detail"]
+    assert "no archive of it is registered" in body["detail"]
+    live.sql("DELETE FROM plugins WHERE name = 'elsewhere'")
 
 
 def test_two_plugins_with_one_route_are_told_of_each_other(live: Live) -> None:

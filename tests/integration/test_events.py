@@ -19,6 +19,8 @@ from urllib.parse import urlsplit
 import psycopg2
 import pytest
 
+from app.conditions import Conditions
+from app.database import events
 from app.database.connection import Connection
 from app.database.events import ChangeListener
 from app.database.pool import Database
@@ -244,8 +246,9 @@ def test_a_terminated_backend_is_replaced_and_everything_compared(
         sql("INSERT INTO plugins (name) VALUES ('after')")
         wait_until(lambda: "after" in recorder.heard(), "it listens again")
     said = [record.message for record in caplog.records]
-    assert sum("the database is away" in message for message in said) == 3
-    assert sum("listening again" in message for message in said) == 3
+    assert len(said) == 3, "one line for each: it is too short for a turn"
+    assert all("listening again after 0." in message for message in said)
+    assert all("the database is away" in message for message in said)
 
 
 def test_what_changes_while_it_is_away_is_made_up_for(proxy: Proxy, sql: Session) -> None:
@@ -261,16 +264,34 @@ def test_what_changes_while_it_is_away_is_made_up_for(proxy: Proxy, sql: Session
     assert recorder.heard() == set()
 
 
-def test_one_outage_is_said_once(proxy: Proxy, caplog: pytest.LogCaptureFixture) -> None:
-    recorder = Recorder()
-    with listening(proxy.url, recorder, heartbeat=BEAT, times=SHORT) as listener:
+@pytest.mark.parametrize("lasts", [0.0, 0.3])
+def test_an_outage_is_a_condition_and_a_line_only_if_it_was_too_short_for_a_turn(
+    proxy: Proxy,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    lasts: float,
+) -> None:
+    caplog.set_level(logging.INFO, "app.database.events")
+    monkeypatch.setattr(events, "TURN_SECONDS", 0.3 if lasts else 60.0)
+    recorder, conditions = Recorder(), Conditions()
+    with listening(
+        proxy.url, recorder, heartbeat=BEAT, times=SHORT, conditions=conditions
+    ) as listener:
         proxy.open = False
         proxy.cut()
         tries = proxy.accepted
-        wait_until(lambda: proxy.accepted >= tries + 3, "it tries again")
+        began = time.monotonic()
+        wait_until(
+            lambda: proxy.accepted >= tries + 3 and time.monotonic() > began + lasts,
+            "it tries again",
+        )
         assert not listener.connected
-    said = [r.message for r in caplog.records if "the database is away" in r.message]
-    assert len(said) == 1
+        (held,) = conditions.held()
+        assert held.what.startswith("changes are not noticed: the database is away (")
+        assert caplog.records == []
+        proxy.open = True
+        wait_until(lambda: not conditions.held(), "it listens again")
+    assert len(caplog.records) == (0 if lasts else 1)
 
 
 def test_a_proxy_that_goes_silent_is_noticed(proxy: Proxy, sql: Session) -> None:
@@ -309,11 +330,15 @@ def test_a_pooler_that_drops_notifications_is_polled_around(
     proxy: Proxy, sql: Session, caplog: pytest.LogCaptureFixture
 ) -> None:
     proxy.drops_notifications = True
-    recorder = Recorder()
-    with listening(proxy.url, recorder, heartbeat=BEAT, times=SHORT) as listener:
+    recorder, conditions = Recorder(), Conditions()
+    with listening(
+        proxy.url, recorder, heartbeat=BEAT, times=SHORT, conditions=conditions
+    ) as listener:
         wait_until(lambda: recorder.everything() >= 5, "it polls")
-        said = [r.message for r in caplog.records if "BENANA_LISTEN_DATABASE_URL" in r.message]
-        assert len(said) == 1
+        (held,) = conditions.held()
+        assert "LISTEN does not work" in held.what
+        assert "set BENANA_LISTEN_DATABASE_URL" in held.what
+        assert caplog.records == [], "the turn says it"
         assert not listener.connected, "changes are not noticed at once now"
         stop_quickly(listener)
 
@@ -329,9 +354,11 @@ def test_polling_keeps_no_connection_that_nobody_reads(proxy: Proxy, sql: Sessio
 def test_after_a_while_of_polling_it_listens_again(proxy: Proxy, sql: Session) -> None:
     times = replace(SHORT, poll_rounds=4)
     proxy.drops_notifications = True
-    recorder = Recorder()
-    with listening(proxy.url, recorder, heartbeat=BEAT, times=times):
-        wait_until(lambda: recorder.everything() >= 3, "it polls")
+    recorder, conditions = Recorder(), Conditions()
+    with listening(proxy.url, recorder, heartbeat=BEAT, times=times, conditions=conditions):
+        tries = proxy.accepted
+        wait_until(lambda: proxy.accepted > tries + 1, "it polls, and tries LISTEN in between")
+        assert conditions.held()
         proxy.drops_notifications = False
         counter = itertools.count()
 
@@ -340,6 +367,7 @@ def test_after_a_while_of_polling_it_listens_again(proxy: Proxy, sql: Session) -
             return bool(recorder.heard())
 
         wait_until(heard, "it listens again")
+        wait_until(lambda: not conditions.held(), "and says so")
 
 
 @pytest.mark.parametrize("failing", [RuntimeError, ValueError, KeyError])

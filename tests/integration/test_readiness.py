@@ -11,11 +11,14 @@ from typing import Any
 
 import pytest
 
+from app.database.pool import Database
+from app.database.workers import WorkerRepository
 from app.publishing.publisher import Publisher
 from app.server import create_app
-from tests.support.databases import session
+from tests.support.databases import Session, session
 from tests.support.live import Live, client_of, running, settings_for
 from tests.support.plugins import source
+from tests.support.postgres_proxy import Proxy
 from tests.support.waiting import wait_until
 
 TOKEN = "s3cret"
@@ -373,3 +376,94 @@ def test_an_edit_under_way_is_no_turn(live: Live, caplog: pytest.LogCaptureFixtu
         )
         assert health(live)["status"] in {"ready"}
     assert [r.getMessage() for r in caplog.records if r.name == "app.health"] == []
+
+
+@pytest.fixture
+def behind_proxy(
+    new_database: Callable[[], str], tmp_path: Path
+) -> Iterator[tuple[Live, Proxy, Session]]:
+    """A server whose way to the database can be stopped, and a session beside it."""
+    url = new_database()
+    if "host=" not in url:
+        pytest.skip("the proxy goes to a unix socket")
+    proxy = Proxy(url)
+    settings = settings_for(tmp_path, proxy.url, watch=False)
+    publishing = settings_for(tmp_path, url)
+    (settings.plugins_dir / "one").mkdir(parents=True)
+    (settings.plugins_dir / "one" / "main.py").write_text(source("one"))
+    create_app(publishing).manager.publish_at_start()
+    try:
+        with running(settings) as live, session(url) as sql:
+            ready(live)
+            yield live, proxy, sql
+            proxy.open = True
+            proxy.flows.set()
+    finally:
+        proxy.close()
+
+
+def test_a_database_that_hangs_is_no_green(
+    behind_proxy: tuple[Live, Proxy, Session], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its packets are dropped: nothing fails, and nothing answers. It was ready for up to 10 s."""
+    live, proxy, sql = behind_proxy
+    caplog.set_level(logging.INFO, "app")
+    caplog.clear()
+    heard = (
+        "SELECT extract(epoch FROM clock_timestamp() - heartbeat_at)::float8 FROM plugin_workers"
+    )
+    wait_until(lambda: 0.2 < sql(heard)[0][0] < 1.0, "no heartbeat is under way")
+    proxy.open = False
+    proxy.flows.clear()
+    wait_until(lambda: health(live)["status"] == "degraded", "it is said", 5.0)
+    silent = sql(heard)[0][0]
+    # A heartbeat of 2 s and its answer, overdue by 1.
+    assert 2.5 < silent < 2.0 + 1.5, silent
+    assert "the database has not answered for 1 s" in str(reasons(live))
+    assert live.client.get("/one").json["says"] == "one"
+    wait_until(lambda: listed(sql) == ["degraded"], "the others say so, too", 1.0)
+    proxy.open = True
+    proxy.flows.set()
+    ready(live)
+    wait_until(lambda: listed(sql) == ["ready"], "and that it is back", 4.0)
+    lines = [record.getMessage() for record in caplog.records]
+    assert sum("over after" in line for line in lines) == sum("degraded since" in x for x in lines)
+
+
+def listed(sql: Session) -> list[str | None]:
+    """What another host's `/workers` says of the processes."""
+    database = Database(sql.connection.dsn)
+    try:
+        return [worker.status for worker in WorkerRepository(database).list_workers()]
+    finally:
+        database.close()
+
+
+@pytest.mark.parametrize("lasts", ["short", "long"])
+def test_an_outage_is_one_line_and_its_end_another(
+    behind_proxy: tuple[Live, Proxy, Session], caplog: pytest.LogCaptureFixture, lasts: str
+) -> None:
+    """It was two for each: the listener's, and the turn's."""
+    live, proxy, _ = behind_proxy
+    caplog.set_level(logging.INFO, "app")
+    caplog.clear()
+    proxy.open = False
+    proxy.cut()
+    wait_until(lambda: health(live)["status"] == "degraded", "it is noticed")
+    if lasts == "long":
+        wait_until(lambda: "degraded since" in caplog.text, "the turn is said")
+    proxy.open = True
+    proxy.cut()
+    ready(live)
+    if lasts == "long":
+        wait_until(lambda: "over after" in caplog.text, "its end is said")
+    lines = [record.getMessage() for record in caplog.records]
+    if lasts == "long":
+        first, last = lines
+        assert first.startswith("degraded since ")
+        assert "the database is away (" in first
+        assert last.startswith("over after ")
+    else:
+        (only,) = lines
+        assert only.startswith("listening again after ")
+        assert "the database is away (" in only

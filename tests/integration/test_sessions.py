@@ -14,13 +14,14 @@ import psycopg2
 import psycopg2.extras
 import pytest
 
+from app.conditions import Conditions
 from app.database import sessions
 from app.database.connection import Connection
 from app.database.pool import Database
 from app.database.repository import Repository
 from app.database.sessions import OWN_SETTINGS, SHARED_SETTINGS
 from app.database.statements import statement, transaction
-from app.database.timeouts import plugin_bounds
+from app.database.timeouts import ListenerTimes, plugin_bounds
 from app.database.trial_session import TrialSession
 from app.errors import DatabaseUnavailableError
 from tests.support.databases import session
@@ -298,3 +299,20 @@ def test_behind_a_pooler_settings_are_made_in_each_transaction_and_leak_to_nobod
         }
         other.close()
     assert "in each transaction" in caplog.text
+
+
+@pytest.mark.soak
+def test_listen_behind_a_pooler_that_lends_for_each_transaction_is_not_believed(
+    bouncer: str,
+) -> None:
+    """A session hears its own word there, with the answer, and nobody else's. It was ready."""
+    recorder, conditions = Recorder(), Conditions()
+    held: list[str] = []
+    conditions.watch(lambda: held.append(", ".join(c.what for c in conditions.held())))
+    times = ListenerTimes(poll=0.05, poll_rounds=4)
+    with listening(
+        bouncer, recorder, wait=False, heartbeat=0.5, times=times, conditions=conditions
+    ):
+        wait_until(lambda: recorder.everything() > 12, "LISTEN is tried again, and again in vain")
+        assert "LISTEN does not work" in held[-1]
+        assert "" not in held, "it was never as it should be"

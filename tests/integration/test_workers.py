@@ -55,6 +55,23 @@ def test_the_dead_are_not_listed(workers: WorkerRepository, sql: Session) -> Non
     assert len(workers.loads_of("any")) == 1
 
 
+@pytest.mark.parametrize("status", ["ready", "degraded", "unavailable", None])
+def test_who_is_overdue_is_not_called_ready(
+    workers: WorkerRepository, sql: Session, status: str | None
+) -> None:
+    registered(workers)
+    since = "UPDATE plugin_workers SET status = %s, heartbeat_at = clock_timestamp() - interval"
+    sql(f"{since} '2.5 s'", status)
+    (listed,) = workers.list_workers()
+    assert (listed.status, list(listed.reasons)) == (status, []), "a heartbeat may be late"
+    sql(f"{since} '3.2 s'", status)
+    (listed,) = workers.list_workers()
+    assert listed.status == ("degraded" if status == "ready" else status)
+    (reason,) = listed.reasons
+    assert reason["what"].startswith("nothing was heard of it for 3.")
+    assert reason["since"] == listed.heartbeat_at.astimezone(datetime.UTC).isoformat()
+
+
 def test_who_was_killed_here_is_not_counted_for_as_long_as_its_heartbeat_lasts(
     workers: WorkerRepository, sql: Session
 ) -> None:

@@ -4,6 +4,7 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterator
 
+from app.conditions import Conditions
 from app.database.events import ChangeListener
 from app.database.timeouts import ListenerTimes
 from app.settings import Settings
@@ -42,9 +43,17 @@ def listening(
     heartbeat: float = Settings.heartbeat_seconds,
     schema: Callable[[], str | None] = lambda: None,
     times: ListenerTimes | None = None,
+    conditions: Conditions | None = None,
 ) -> Iterator[ChangeListener]:
     """A started listener, which is stopped at the end unless the test did it."""
-    listener = ChangeListener(url, recorder, probe_seconds=heartbeat, schema=schema, times=times)
+    listener = ChangeListener(
+        url,
+        recorder,
+        probe_seconds=heartbeat,
+        conditions=conditions,
+        schema=schema,
+        times=times,
+    )
     listener.start()
     try:
         if wait:

@@ -516,7 +516,11 @@ def test_workers_of_an_older_server_have_no_reasons(run, api):
 
 
 def test_list_without_plugins_says_how_to_begin(run, api):
-    assert run("list").stdout == "There is no plugin yet; write one with `benana new NAME`.\n"
+    """Folders may be there all the same, whose rows were deleted."""
+    assert run("list").stdout == (
+        "No plugin is registered. Write one with `benana new NAME`. A folder that is there already "
+        "is\nregistered when it changes, at the server's next start, or by `benana reload NAME`.\n"
+    )
 
 
 def test_list_with_failures_alone_shows_them(run, api):
