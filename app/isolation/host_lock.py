@@ -24,8 +24,9 @@ class HostLock:
         Raises:
             OSError: the file cannot be opened.
         """
-        if self._file >= 0:
-            return self.is_held()
+        if self.is_held():
+            return True
+        self._drop()  # of a file that was removed: the lock of the new one counts
         file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         self._file = file
         try:

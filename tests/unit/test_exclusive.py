@@ -123,9 +123,11 @@ def test_a_lock_whose_file_is_gone_is_lost(tmp_path: Path) -> None:
     assert lock.take()
     (tmp_path / "lock").unlink()
     assert not lock.is_held()
-    assert not lock.take()
-    lock.release()
+    with other_process(tmp_path / "lock") as other:
+        assert said(other) == "True"
+        assert not lock.take()
     assert lock.take()
+    assert lock.is_held()
     lock.release()
 
 
