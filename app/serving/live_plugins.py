@@ -92,9 +92,18 @@ class LivePlugins:
     def retire(
         self, plugins: Iterable[Served], drain_seconds: float | None = None
     ) -> dict[str, threading.Event]:
-        """Have generations cleaned up that no table holds; return what is set when they are."""
-        number = self._app.table.number
-        return {p.name: self._reclaimer.retire(p, number, drain_seconds) for p in plugins}
+        """Have generations cleaned up that no table holds.
+
+        Returns:
+            What is set when they are, by the plugin's name; not of those that stood in for a
+            plugin, in which requests may wait for what comes after them.
+        """
+        ends = {}
+        for plugin in plugins:
+            end = self._reclaimer.retire(plugin, self._app.table.number, drain_seconds)
+            if isinstance(plugin, LoadedPlugin):
+                ends[plugin.name] = end
+        return ends
 
     def unload_all(self) -> None:
         """Take all plugins out of the table and retire them; for the end of the process."""

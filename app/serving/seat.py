@@ -1,6 +1,7 @@
 """One exclusive plugin as one process has it: whether it runs here, and who runs it else."""
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -156,6 +157,7 @@ class Seat:
             log.error("%s: its lock is lost; it stops, and runs where the lock is taken", self.name)
             self._door.set(owner=False)
             self._announcer.close()
+            self._announcer.word = None
             return True
         if self.runs or not self.hand_over.has_left():
             return self.runs  # it has to stop first
@@ -250,6 +252,8 @@ class Seat:
             if self._take():
                 return None
             word = self._board.read()
+            if word is not None and word.here and word.pid == os.getpid():
+                word = None  # its own, from before it lost the lock
             if word is not None and word.serves(row):
                 self._announcer.word = word
                 known = [Endpoint(*parts) for parts in row.endpoints or ()]

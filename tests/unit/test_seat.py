@@ -104,6 +104,7 @@ def test_a_lock_that_is_lost_stops_it_and_the_word_is_taken_back(
     folder.lock("sample").unlink()
     assert seat.look()
     assert not seat.owns
+    assert not seat.hears(ROW)  # what it has told itself is no other process's word
     assert not folder.socket("sample").exists()
     assert seat.look()  # it runs still: the reconciler has to stop it
     assert not seat.owns
