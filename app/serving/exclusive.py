@@ -109,6 +109,10 @@ class ExclusivePlugins:
         failed = self._failed.get(row.name)
         return row.name in self._back and failed is not None and failed[0] == row
 
+    def is_going_back_to(self, row: ServedRow) -> bool:
+        """Tell whether a row is what is loaded again, because the one after it failed."""
+        return self._back.get(row.name) == row
+
     def to_load(self, live: LivePlugins, may_try: Callable[[ServedRow], bool]) -> list[ServedRow]:
         """Return what this process has to load, or to stop, whatever the database says.
 

@@ -274,7 +274,7 @@ class Reconciler(OwnThread):
         self._last_known_good.write_one(row.name)
         timeout = TIMEOUT_SECONDS if self.attempted.is_set() else FIRST_TIMEOUT_SECONDS
         result = self._loading.load(row, timeout)
-        if result is None:
+        if result is None and not self._exclusive.is_going_back_to(row):  # of that, why is said
             owner = self._exclusive.is_leaving(row.name)
             self._outcomes.loading(row, self._serving(row.name), timeout, owner=owner)
         return result

@@ -583,7 +583,8 @@ def test_where_neither_version_can_be_loaded_it_is_said_at_once_and_tried_with_p
         assert "no flag" in answer.json["detail"]
     assert time.monotonic() - began < 4.0
     assert server.log().count("nor can generation") == 1
-    assert server.plugin("owns_port")["error"]["message"].endswith("no flag")
+    error = wait_until(lambda: server.plugin("owns_port")["error"], "the plugin says why")
+    assert error["message"].endswith("no flag")
     flag.touch()
     server.write("owns_port", edition(2, text=FLAGGED))
     server.wait_everywhere("/owns_port", says(2), 10.0)

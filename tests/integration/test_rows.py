@@ -52,7 +52,8 @@ def test_each_field_that_decides_what_is_served_is_the_column_of_its_name(
     sql("UPDATE plugins SET error = '{\"generation\": 1}'")
     (row,) = repository.served_rows(names)
     sha256 = artifact("one", 1).sha256
-    said = {"unpublished": False, "load_error": True, "exclusive": None, "endpoints": None}
+    said = {"unpublished": False, "load_error": True, "unstamped": False}
+    said |= {"exclusive": None, "endpoints": None}
     assert values(row) == columns(sql, "plugins", row, archive_sha256=sha256, **said)
     assert digest(1) in str(row.binary_path)
     sql('UPDATE plugin_versions SET metadata = metadata || \'{"exclusive": "host"}\'')
@@ -89,7 +90,7 @@ def test_the_places_of_columns_do_not_matter(database: Database, sql: Session) -
         cursor.execute(
             "SELECT NULL AS more, true AS load_error, 'sha' AS archive_sha256, 'p' AS binary_path,"
             " 7 AS generation, 'one' AS name, 'active' AS status, 'id' AS id, false AS unpublished,"
-            " 'host' AS exclusive, NULL AS endpoints"
+            " false AS unstamped, 'host' AS exclusive, NULL AS endpoints"
         )
         (row,) = fetch_records(cursor, ServedRow)
         wanted = ServedRow("id", "one", 7, "active", "p", "sha", load_error=True, exclusive="host")
