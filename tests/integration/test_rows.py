@@ -52,7 +52,7 @@ def test_each_field_that_decides_what_is_served_is_the_column_of_its_name(
     sql("UPDATE plugins SET error = '{\"generation\": 1}'")
     (row,) = repository.served_rows(names)
     sha256 = artifact("one", 1).sha256
-    said = {"unpublished": False, "load_error": True, "unstamped": False}
+    said: dict[str, Any] = {"unpublished": False, "load_error": True, "unstamped": False}
     said |= {"exclusive": None, "endpoints": None}
     assert values(row) == columns(sql, "plugins", row, archive_sha256=sha256, **said)
     assert digest(1) in str(row.binary_path)
