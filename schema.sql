@@ -147,6 +147,9 @@ CREATE UNLOGGED TABLE IF NOT EXISTS plugin_loads (
 -- because processes are deleted from there meanwhile.
 ALTER TABLE plugin_loads DROP CONSTRAINT IF EXISTS plugin_loads_worker_id_fkey;
 
+-- owner: this process alone runs the plugin, on its host or on all.
+ALTER TABLE plugin_loads ADD COLUMN IF NOT EXISTS owner BOOLEAN NOT NULL DEFAULT false;
+
 CREATE INDEX IF NOT EXISTS plugin_loads_plugin_name ON plugin_loads (plugin_name);
 
 -- An older Benana made these two tables as logged ones.

@@ -71,6 +71,12 @@ class Activity:
         with self._lock:
             return self._free.pop(0) if self._free else memoryview(bytearray(_WORD)).cast("Q")
 
+    def give_back(self, cell: memoryview) -> None:
+        """Take back the word of a thread that ends, for another one."""
+        if cell.obj is self._memory.obj:
+            with self._lock:
+                self._free.append(cell)
+
     def number(self, name: Name) -> int:
         """Enter a name into the table, and return its number."""
         with self._lock:

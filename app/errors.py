@@ -83,7 +83,9 @@ class PluginError(BenanaError):
     `file` is relative to the plugin's folder, `line` counts from 1; both are None where a fault
     has no place. `trace` is the traceback as text, for the log alone. `transient` says that the
     same may succeed in a moment, as where two processes create one table at once; `outside` that
-    its cause lies outside of the plugin, as a full disk does, and may go without an edit.
+    its cause lies outside of the plugin, as a full disk does, and may go without an edit; `in_use`
+    that it wants what only one can hold, as a port, and somebody holds it: the process `holder`,
+    where that is known.
     """
 
     phase = "plugin"
@@ -99,6 +101,8 @@ class PluginError(BenanaError):
         trace: str = "",
         transient: bool = False,
         outside: bool = False,
+        in_use: bool = False,
+        holder: int | None = None,
     ) -> None:
         super().__init__(message)
         self.plugin = plugin
@@ -109,6 +113,8 @@ class PluginError(BenanaError):
         self.trace = trace
         self.transient = transient
         self.outside = outside
+        self.in_use = in_use
+        self.holder = holder
 
     @property
     def of_host(self) -> bool:

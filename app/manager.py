@@ -7,14 +7,14 @@ from pathlib import Path
 from app.conditions import Conditions
 from app.database import inherited
 from app.database.events import ChangeListener
-from app.database.pool_shares import Share
-from app.database.pools import plugin_pool, server_pool
+from app.database.pools import plugin_pool, plugin_share, server_pool
 from app.database.repository import Repository
 from app.database.upkeep import Upkeep
 from app.database.workers import WorkerRepository
 from app.errors import BenanaError, DatabaseError, UnknownPluginError
 from app.fleet import ADMIN_SHARE_SECONDS, Fleet
 from app.health import Health, HealthReport
+from app.isolation import own_sockets
 from app.loading import garbage
 from app.loading.callers import Surroundings
 from app.loading.context import make_context_factory
@@ -27,7 +27,9 @@ from app.publishing.watcher import SourceWatcher
 from app.records import ServedRow
 from app.reload import ReloadResult, reload_plugin
 from app.routing.application import LiveApp
+from app.serving.cluster_lock import ClusterLock
 from app.serving.crashes import LoadMarker
+from app.serving.exclusive import ExclusivePlugins
 from app.serving.host_files import HostFiles
 from app.serving.last_known_good import LastKnownGood
 from app.serving.live_plugins import LivePlugins
@@ -97,6 +99,7 @@ class PluginManager:
             self._host_conditions,
             lambda: self._running.crew,
         )
+        lock_url = settings.listen_database_url or url
         self._reclaimer = Reclaimer(
             app.running,
             settings.drain_seconds,
@@ -115,15 +118,27 @@ class PluginManager:
         )
         app.on_failure = self._regressions.count
         self._marker = LoadMarker(settings.artifacts_dir, self._files)
+        self._exclusive = ExclusivePlugins(
+            settings.artifacts_dir,
+            app,
+            last_known_good,
+            settings.handover_seconds,
+            lambda name: ClusterLock(name, lock_url, self._workers),
+            self._conditions,
+            lambda name, again: self._reconciler.mark([name], again=again),
+        )
         self._loading = LoadQueue(
             self._repository,
-            make_context_factory(settings.data_dir, self._share_of),
+            make_context_factory(
+                settings.data_dir, lambda name: plugin_share(self._plugin_database, name, settings)
+            ),
             settings.artifacts_dir,
             lambda name: self._reconciler.mark([name]),
-            lambda plugin: live.retire([plugin]),
+            lambda plugin: self._exclusive.gave_up(plugin) or live.retire([plugin]),
             self._marker,
             Surroundings(settings.known_hosts, settings.trusted_proxies),
             self._files,
+            self._exclusive.load,
         )
         self.fleet = Fleet(
             WorkerRepository(admin),
@@ -139,6 +154,7 @@ class PluginManager:
             last_known_good,
             self._upkeep,
             self._regressions,
+            self._exclusive,
             self._conditions,
         )
         self._listener = ChangeListener(
@@ -249,6 +265,7 @@ class PluginManager:
 
     def drain(self) -> None:
         """Leave the publishing to another process of the host: this one only ends its requests."""
+        self._exclusive.stop_candidacies()
         self._watcher.end()
 
     def stop(self) -> None:
@@ -258,9 +275,11 @@ class PluginManager:
         self._trial.stop()  # a publish that goes on waiting for one gives up
         self._publisher.rehearsals.stop()
         self._listener.stop()
+        self._exclusive.end_all()
         self._reconciler.stop()
         self._reconciler.unload_all()
         self._reclaimer.stop(min(STOP_SECONDS, self._settings.drain_seconds))
+        self._exclusive.close()  # once they have stopped: another process starts them now
         self._recorder.stop()
         self._marker.close()
         self._plugin_database.close()
@@ -271,19 +290,11 @@ class PluginManager:
         return [name for part in self._own_threads if (name := part.ended_thread)]
 
     def let_go(self) -> None:
-        """Let go, in a forked child, of the sessions with the database: they are the parent's."""
+        """Let go, in a forked child, of sessions and sockets: they are the parent's."""
         inherited.let_go()
+        own_sockets.let_go()
         self._database.let_go()
         self._plugin_database.let_go()
-
-    def _share_of(self, plugin: str) -> Share:
-        """Return the part of the plugins' pool that one plugin may have."""
-        return self._plugin_database.share(
-            plugin,
-            self._settings.plugin_connections,
-            advice="end a with block of context.database() sooner, or set "
-            "BENANA_PLUGIN_CONNECTIONS to more",
-        )
 
     def _changed(self, names: frozenset[str] | None) -> None:
         self._reconciler.mark(names)

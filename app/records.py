@@ -3,7 +3,7 @@
 import datetime
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,9 @@ INACTIVE = "inactive"
 HOT = "hot"
 FRESH = "fresh"
 AUTO = "auto"
+HOST = "host"
+CLUSTER = "cluster"
+"""Among whose processes one alone runs an exclusive plugin: a host's, or those of all hosts."""
 
 
 def is_plugin_name(text: str) -> bool:
@@ -65,7 +68,8 @@ class Manifest:
     `origins` are those of the pages that may call the plugin beside its own, None if all may;
     `hosts` are the names under which it may be called beside the server's; `ignore` are patterns
     of gitignore's syntax, of what in the folder is no part of the plugin; `reload` is AUTO, HOT or
-    FRESH; `version_line` is where the version stands.
+    FRESH; `exclusive` is `HOST` or `CLUSTER` where one process alone may run it; `version_line` is
+    where the version stands.
     """
 
     entry: str = "main:new_plugin"
@@ -79,6 +83,7 @@ class Manifest:
     hosts: tuple[str, ...] | None = None
     ignore: tuple[str, ...] = ()
     reload: str = AUTO
+    exclusive: str | None = None
     version_line: int | None = field(default=None, compare=False)
 
 
@@ -157,11 +162,17 @@ class TrialReport:
     """What a trial found: the plugin's own metadata and the endpoints it registers.
 
     `places` are the file and line where each template is registered, where that is known.
+    `exclusive` is what the manifest says. Where what only one can hold was `in_use`, that is the
+    error, to be judged by who knows whether the version that is served has it; `partial` says that
+    the trial came to an end there, without metadata and endpoints.
     """
 
     metadata: PluginMetadata
     endpoints: tuple[Endpoint, ...]
     places: Mapping[str, tuple[str, int]] = field(default_factory=dict)
+    exclusive: str | None = None
+    in_use: Mapping[str, Any] | None = None
+    partial: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,12 +220,13 @@ class ServedRow:
     """The few columns of `plugins` that decide what a process serves.
 
     `archive_sha256` is the hash of the archive that `binary_path` names, None if that version is
-    not known or was not asked for. What follows is said of the row, and decides nothing:
-    `unpublished` whether it names a source of which there is no version at all, `load_error`
-    whether its `error` says that this generation cannot be loaded, `unstamped` whether it says of
-    its version what no trigger and no publish would have written, `reload` and `reload_why` how
-    the version goes live and why: HOT if the author says so, FRESH, else AUTO, which is hot unless
-    that fails.
+    not known or was not asked for; `exclusive` is that version's `HOST` or `CLUSTER`, and
+    `endpoints` its method, path and handler, each, where it is exclusive. What follows is said of
+    the row, and decides nothing: `unpublished` whether it names a source of which there is no
+    version at all, `load_error` whether its `error` says that this generation cannot be loaded,
+    `unstamped` whether it says of its version what no trigger and no publish would have written,
+    `reload` and `reload_why` how the version goes live and why: HOT if the author says so, FRESH,
+    else AUTO, which is hot unless that fails.
     """
 
     id: str
@@ -228,6 +240,8 @@ class ServedRow:
     unstamped: bool = field(default=False, compare=False)
     reload: str = field(default=AUTO, compare=False)
     reload_why: str = field(default="", compare=False)
+    exclusive: str | None = field(default=None, compare=False)
+    endpoints: Sequence[Sequence[str]] | None = field(default=None, compare=False)
 
     @property
     def digest(self) -> str | None:

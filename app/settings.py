@@ -176,6 +176,7 @@ class Settings:
     round_drain_seconds: int = _variable("BENANA_ROUND_DRAIN_SECONDS", 900, _read_count)
     round_draining: int | None = _variable("BENANA_ROUND_DRAINING", None, _read_count)
     max_new_failures: int = _variable("BENANA_MAX_NEW_FAILURES", 20, _read_count)
+    handover_seconds: int = _variable("BENANA_HANDOVER_SECONDS", 5, _read_count)
     max_leaked: int = _variable("BENANA_MAX_LEAKED_GENERATIONS", 100, _read_count)
     lock_seconds: int = _variable("BENANA_LOCK_SECONDS", 2, _read_count)
     statement_seconds: int = _variable("BENANA_STATEMENT_SECONDS", 30, _read_count)

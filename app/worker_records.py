@@ -20,7 +20,8 @@ class LoadRecord:
     """What one process runs of one plugin.
 
     `generation` is None if it runs nothing; `reconciled` is the generation of the row that the
-    process has acted on; `state` is serving, unloaded, loading or failed.
+    process has acted on; `state` is serving, unloaded, loading or failed; `owner` says that this
+    process alone runs it, on its host or on all.
     """
 
     plugin: str
@@ -29,6 +30,7 @@ class LoadRecord:
     reconciled: int
     state: str
     error: Mapping[str, Any] | None = None
+    owner: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,8 @@ class WorkerRow:
     """A process that serves, as it last reported itself.
 
     `status` and `reasons`, objects with plugin, what and since, are those of its health check;
-    None and empty of a process of an older version.
+    None and empty of a process of an older version. `owns` are the plugins that it alone runs, on
+    its host or on all.
     """
 
     id: str
@@ -61,6 +64,7 @@ class WorkerRow:
     heartbeat_at: datetime.datetime
     status: str | None = None
     reasons: Sequence[Mapping[str, Any]] = ()
+    owns: Sequence[str] = ()
 
     def unheard(self, seconds: float) -> "WorkerRow":
         """Return what is to be believed of it after so many seconds without a heartbeat."""
@@ -107,6 +111,8 @@ class Convergence:
     behind: tuple[WorkerLoad, ...]
     failed: bool = False
     """Whether all that are behind live, and cannot load it for a reason that is not transient."""
+    owners: tuple[WorkerLoad, ...] = ()
+    """The processes that alone run it, one on a host or one of all; none of a usual plugin."""
 
     @property
     def current(self) -> int:
@@ -127,7 +133,8 @@ def convergence_of(row: ServedRow, workers: Sequence[WorkerLoad]) -> Convergence
     behind = [worker for worker in workers if worker.absent or not _is_current(row, worker.load)]
     absent = _absent(workers)
     failed = bool(behind) and not absent and all(_has_failed(row, worker) for worker in behind)
-    return Convergence(len(workers) + len(absent), (*behind, *absent), failed)
+    owners = tuple(worker for worker in workers if worker.load is not None and worker.load.owner)
+    return Convergence(len(workers) + len(absent), (*behind, *absent), failed, owners)
 
 
 def _has_failed(row: ServedRow, worker: WorkerLoad) -> bool:

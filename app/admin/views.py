@@ -49,9 +49,18 @@ def _show_reload(reload: Reload | None) -> dict[str, Any]:
 
 def show_convergence(convergence: Convergence) -> dict[str, Any]:
     """Return how many processes run what a row says, and who does not."""
+    owners = [
+        {
+            "host": worker.host,
+            "pid": worker.pid,
+            "generation": worker.load.generation if worker.load else None,
+        }
+        for worker in convergence.owners
+    ]
     return {
         "total": convergence.total,
         "current": convergence.current,
+        **({"owners": owners} if owners else {}),
         "behind": [
             {
                 "host": worker.host,

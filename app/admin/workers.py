@@ -26,6 +26,7 @@ class WorkersResource:
                     "heartbeat_at": show_time(worker.heartbeat_at),
                     "status": worker.status,
                     "reasons": worker.reasons,
+                    "owns": worker.owns,
                 }
                 for worker in self._manager.fleet.workers()
             ],

@@ -10,6 +10,7 @@ from app.cli.local_database import running_database
 from app.cli.terminal import echo_failure, echo_table, fault_line, plain, status_text
 from app.errors import DatabaseUnavailableError, PluginError
 from app.publishing.discovery import list_left_out, read_source, rules_of
+from app.publishing.held import accept_in_use
 from app.publishing.trial import TrialRunner
 from app.settings import Settings
 
@@ -27,6 +28,8 @@ def check_folders(paths: Sequence[Path]) -> bool:
             try:
                 source = read_source(folder.parent, folder, folder.name, settings.max_source_mb)
                 _, report = runner.run(source)
+                if report.in_use is not None:
+                    report = accept_in_use(settings.artifacts_dir, source, report, None)
             except PluginError as error:
                 failed = True
                 echo_failure(folder.name, fault_line(error.as_record()))
@@ -41,6 +44,9 @@ def check_folders(paths: Sequence[Path]) -> bool:
                     for endpoint in report.endpoints
                 ]
                 echo_table(endpoints or [("no routes",)], indent="  ")
+                if report.in_use is not None:
+                    said = plain(report.in_use["message"])
+                    click.echo(f"  tried up to what its served version holds: {said}")
             _echo_left_out(list_left_out(folder, rules_of(folder)))
     finally:
         runner.close()

@@ -1,6 +1,7 @@
 """The two pools of a process: a plugin that keeps its connections holds up only plugins."""
 
 from app.database.pool import Database
+from app.database.pool_shares import Share
 from app.database.sessions import SHARED_SETTINGS
 from app.database.timeouts import Timeouts, plugin_bounds
 from app.settings import Settings
@@ -25,4 +26,14 @@ def plugin_pool(url: str, settings: Settings) -> Database:
         reset=True,
         settings={**SHARED_SETTINGS, **({} if seconds is None else plugin_bounds(seconds))},
         name="the plugins",
+    )
+
+
+def plugin_share(pool: Database, plugin: str, settings: Settings) -> Share:
+    """Return the part of the plugins' pool that one plugin may have."""
+    return pool.share(
+        plugin,
+        settings.plugin_connections,
+        advice="end a with block of context.database() sooner, or set "
+        "BENANA_PLUGIN_CONNECTIONS to more",
     )

@@ -221,7 +221,9 @@ class Publication:
 
 def _metadata(report: TrialReport) -> dict[str, Any]:
     metadata = report.metadata
+    exclusive = {} if report.exclusive is None else {"exclusive": report.exclusive}
     return {
+        **exclusive,
         "version": metadata.version,
         "description": metadata.description,
         "author": metadata.author,

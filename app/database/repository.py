@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
+from app.database.endpoints import EndpointRepository
 from app.database.failures import FailureRepository
 from app.database.foreign_triggers import stands_still, undone
 from app.database.plugin_rows import PLUGIN_ROWS, read_plugin_row
@@ -25,7 +26,9 @@ _SERVED_COLUMNS = """p.id, p.name, p.generation, p.status, p.binary_path, v.arch
      coalesce(p.source_digest <> left(right(p.binary_path, 36), 32), false)
         OR coalesce(p.version = '' AND v.metadata->>'version' <> '', false) AS unstamped,
      CASE WHEN (v.reload->>'forced')::boolean OR v.reload->>'how' = 'fresh' THEN v.reload->>'how'
-         ELSE 'auto' END AS reload, coalesce(v.reload->>'why', '') AS reload_why"""
+         ELSE 'auto' END AS reload, coalesce(v.reload->>'why', '') AS reload_why,
+     v.metadata->>'exclusive' AS exclusive,
+     CASE WHEN v.metadata ? 'exclusive' THEN v.metadata->'endpoints' END AS endpoints"""
 _SERVED_TABLES = """plugins p LEFT JOIN (SELECT plugin_name, source_digest, archive_sha256,
          metadata, coalesce(reload, finding) AS reload FROM plugin_versions) v
     ON v.plugin_name = p.name AND v.source_digest = left(right(p.binary_path, 36), 32)"""
@@ -48,7 +51,8 @@ class Repository:
     """Reads and writes what is registered; every method is one transaction.
 
     `failures` are the folders that never were valid plugins, `regressions` the versions that are
-    worse than the ones before; `reloads` are how versions go live; `publishing` opens a publish.
+    worse than the ones before; `reloads` are how versions go live; `endpoints` corrects the record
+    of a version's routes; `publishing` opens a publish.
 
     All methods raise DatabaseUnavailableError while the database is away, DatabaseBusyError while
     somebody keeps a lock or all connections, and DatabaseRefusedError where it refuses.
@@ -66,6 +70,7 @@ class Repository:
         self.failures = FailureRepository(database)
         self.regressions = RegressionRepository(database)
         self.reloads = ReloadRepository(database)
+        self.endpoints = EndpointRepository(database)
 
     def apply_schema(self, lock_timeout: str = LOCK_TIMEOUT) -> bool:
         """Bring the database to the schema; return whether anything was applied.

@@ -34,8 +34,9 @@ _ACCEPTS = "w.status IS DISTINCT FROM 'draining'"
 _PRESENCE = columns_of(Presence, of="w")
 
 _WORKERS = f"""
-    SELECT w.machine, w.started, {columns_of(WorkerRow, of="w", without=("reasons",))},
-        coalesce(w.reasons, '[]') AS reasons,
+    SELECT w.machine, w.started, {columns_of(WorkerRow, of="w", without=("reasons", "owns"))},
+        coalesce(w.reasons, '[]') AS reasons, ARRAY(SELECT l.plugin_name::text FROM plugin_loads l
+            WHERE l.worker_id = w.id AND l.owner ORDER BY 1) AS owns,
         extract(epoch FROM clock_timestamp() - w.heartbeat_at)::float8 AS silent_seconds
     FROM plugin_workers w WHERE {_ALIVE} ORDER BY w.host, w.pid
 """  # noqa: S608 - constants
@@ -133,15 +134,15 @@ class WorkerRepository:
             encoding = encoding_of(cursor)
             cursor.execute(
                 "INSERT INTO plugin_loads (worker_id, plugin_name, plugin_id, generation,"
-                " reconciled, state, error)"
+                " reconciled, state, error, owner)"
                 " SELECT w.id, l.*"
                 " FROM (SELECT id FROM plugin_workers WHERE id = %s FOR KEY SHARE) w,"
                 " unnest(%s::text[], %s::text[], %s::bigint[], %s::bigint[], %s::text[],"
-                " %s::jsonb[]) l"
+                " %s::jsonb[], %s::boolean[]) l"
                 " ON CONFLICT (worker_id, plugin_name) DO UPDATE SET"
                 " plugin_id = EXCLUDED.plugin_id, generation = EXCLUDED.generation,"
                 " reconciled = EXCLUDED.reconciled, state = EXCLUDED.state,"
-                " error = EXCLUDED.error",
+                " error = EXCLUDED.error, owner = EXCLUDED.owner",
                 (
                     worker,
                     [load.plugin for load in loads],
@@ -150,6 +151,7 @@ class WorkerRepository:
                     [load.reconciled for load in loads],
                     [load.state for load in loads],
                     [as_json(load.error, encoding) for load in loads],
+                    [load.owner for load in loads],
                 ),
             )
             return bool(cursor.rowcount)

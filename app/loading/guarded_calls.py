@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 from app.database.sqlstates import comes_from_outside, is_transient
 from app.errors import DatabaseUnavailableError, LoadError, PluginError
 from app.inspection import name_of
+from app.loading.in_use import find_holder, is_in_use
 from app.loading.started_threads import started_threads
 from app.package.importer import GenerationImporter
 
@@ -72,6 +73,12 @@ def _as_load_error(
     advice = _advice(said)
     if advice:
         text = f"{text.rstrip('.')}; {advice}"
+    in_use, holder = is_in_use(error), None
+    if in_use:
+        holder = find_holder(
+            error, lambda frame: importer.place_of(frame.f_code.co_filename, 1) is not None
+        )
+        text += f"; {holder}" if holder else ""
     return LoadError(
         plugin,
         text,
@@ -80,7 +87,9 @@ def _as_load_error(
         line=place[1] if place else None,
         trace="".join(traceback.format_exception(error)),
         transient=is_transient(error),
-        outside=comes_from_outside(error),
+        outside=comes_from_outside(error) or in_use,
+        in_use=in_use,
+        holder=holder.pid if holder else None,
     )
 
 

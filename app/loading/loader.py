@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from types import FrameType
 from typing import Any
 
-from app.errors import BenanaError, DatabaseUnavailableError, PluginError
+from app.errors import BenanaError, DatabaseUnavailableError, LoadError, PluginError
 from app.loading.callers import Surroundings, check_of
 from app.loading.context import MakeContext
 from app.loading.contract import create_instance, read_metadata
@@ -60,6 +60,10 @@ class LoadedPlugin:
         """The `Route.generation` of its routes; unique in the process."""
         return self.importer.name
 
+    def cancel(self) -> None:
+        """Tell the plugin that this generation is to stop."""
+        self.context.cancelled.set()
+
     def traces(self) -> "list[weakref.ref[Any]]":
         """Return weak references that stay alive as long as anything of the generation does."""
         return self.importer.traces()
@@ -90,6 +94,10 @@ class Steps:
 
     def reached(self, phase: str) -> None:
         """Note that a phase begins."""
+
+    def goes_on(self, error: LoadError) -> bool:
+        """Tell whether a load goes on though `initialize` has failed; a worker's never does."""
+        return False
 
 
 class Kept:
@@ -198,8 +206,12 @@ def _load(
         context = make_context(name, dict(importer.content.config))
         steps.reached("initialize")
         initializing = True
-        # Asked for inside: what an object has under a name may be its own code.
-        guarded(name, "initialize", importer, lambda: instance.initialize(context))
+        try:
+            # Asked for inside: what an object has under a name may be its own code.
+            guarded(name, "initialize", importer, lambda: instance.initialize(context))
+        except LoadError as error:
+            if not steps.goes_on(error):
+                raise
     except BenanaError as error:
         if kept is not None and initializing and _passes(error):
             kept.importer = importer

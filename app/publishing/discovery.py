@@ -13,10 +13,9 @@ from pathlib import Path
 
 from app.errors import DiscoveryError, TooLargeError
 from app.files import open_regular
-from app.publishing.ignore import DEFAULT, Rules, is_environment, is_part
-from app.publishing.manifest import FILE_NAME as MANIFEST_NAME
-from app.publishing.manifest import MAX_BYTES as MAX_MANIFEST_BYTES
+from app.publishing.ignore import DEFAULT, MANIFEST_NAME, Rules, is_environment, is_part
 from app.publishing.manifest import parse_manifest
+from app.publishing.plain_yaml import MAX_BYTES as MAX_MANIFEST_BYTES
 from app.publishing.requirements import FILE_NAME as REQUIREMENTS_NAME
 from app.publishing.requirements import check_requirements
 from app.records import Manifest, PluginSource, is_plugin_name

@@ -11,15 +11,12 @@ from app.errors import DiscoveryError
 from app.loading.callers import parse_host, parse_origin
 from app.plugin import PluginMetadata
 from app.publishing.ignore import MANIFEST_NAME, read_patterns
-from app.records import AUTO, FRESH, HOT, Manifest, PluginSource, Reload
-
-FILE_NAME = MANIFEST_NAME
-MAX_BYTES = 64 * 1024
-MAX_DEPTH = 32
+from app.publishing.plain_yaml import STR_TAG, compose, construct, fault
+from app.records import AUTO, CLUSTER, FRESH, HOST, HOT, Manifest, PluginSource, Reload
 
 _TEXTS = {"entry": 200, "name": 63, "description": 65536, "version": 100, "author": 255}
 _LISTS = ("origins", "hosts")
-_KEYS = (*_TEXTS, "enabled", *_LISTS, "config", "ignore", "reload")
+_KEYS = (*_TEXTS, "enabled", *_LISTS, "config", "ignore", "reload", "exclusive")
 _RELOADS = (AUTO, HOT, FRESH)
 MAX_NAMES = 200
 MAX_PATTERN = 200
@@ -27,33 +24,6 @@ _ENTRY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
 _MAP_TAG = "tag:yaml.org,2002:map"
 _NULL_TAG = "tag:yaml.org,2002:null"
 _BOOL_TAG = "tag:yaml.org,2002:bool"
-_STR_TAG = "tag:yaml.org,2002:str"
-
-
-_NUMBERS = {
-    # Without YAML 1.1's base 60, which makes 750 of 12:30.
-    "tag:yaml.org,2002:int": re.compile(
-        r"[-+]?(0b[01_]+|0x[0-9a-fA-F_]+|0o?[0-7_]*|[1-9][0-9_]*)$"
-    ),
-    "tag:yaml.org,2002:float": re.compile(
-        r"[-+]?([0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*)([eE][-+]?[0-9]+)?$|[-+]?\.(inf|Inf|INF)$"
-        r"|\.(nan|NaN|NAN)$"
-    ),
-}
-
-
-class _Loader(yaml.SafeLoader):
-    """Safe, and with JSON's types alone: a date stays the text that was written."""
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [
-        (_NUMBERS.get(tag, pattern) and tag, _NUMBERS.get(tag, pattern))
-        for tag, pattern in resolvers
-        if not tag.endswith((":timestamp", ":value"))
-    ]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
 
 
 def parse_manifest(plugin: str, raw: bytes, default_entry: str) -> Manifest:
@@ -68,11 +38,11 @@ def parse_manifest(plugin: str, raw: bytes, default_entry: str) -> Manifest:
         DiscoveryError: it is not YAML, holds an alias, a duplicate or unknown key, or a value of
             a wrong type; all faulty keys are named at once.
     """
-    node = _compose(plugin, raw)
+    node = compose(plugin, raw)
     if node is None or node.tag == _NULL_TAG:
         return Manifest(entry=default_entry)
     if node.tag != _MAP_TAG:
-        raise _fault(plugin, "it holds no mapping; expected lines like 'version: 1.0.0'", node)
+        raise fault(plugin, "it holds no mapping; expected lines like 'version: 1.0.0'", node)
     values: dict[str, Any] = {"entry": default_entry}
     faults: list[tuple[str, yaml.Node]] = []
     for key_node, value_node in cast(yaml.MappingNode, node).value:
@@ -95,7 +65,14 @@ def parse_manifest(plugin: str, raw: bytes, default_entry: str) -> Manifest:
     if values.get("name", plugin) != plugin:
         faults.append((f"name is {values['name']!r}, expected {plugin!r}, the folder's name", node))
     if faults:
-        raise _fault(plugin, "; ".join(message for message, _ in faults), faults[0][1])
+        raise fault(plugin, "; ".join(message for message, _ in faults), faults[0][1])
+    if values.get("exclusive") and values.get("reload") == FRESH:
+        raise fault(
+            plugin,
+            "reload is 'fresh', expected auto or hot with exclusive: such a plugin stops where it "
+            "runs before its next version starts, whichever worker that is",
+            node,
+        )
     return Manifest(**values)
 
 
@@ -109,9 +86,9 @@ def complete_metadata(metadata: PluginMetadata, source: PluginSource) -> PluginM
     if metadata.version and manifest.version and metadata.version != manifest.version:
         raise DiscoveryError(
             source.name,
-            f"{FILE_NAME}: version is {manifest.version!r}, but get_metadata() returns "
+            f"{MANIFEST_NAME}: version is {manifest.version!r}, but get_metadata() returns "
             f"{metadata.version!r}; make them the same, or leave one of them empty",
-            file=FILE_NAME,
+            file=MANIFEST_NAME,
             line=manifest.version_line,
         )
     return replace(
@@ -126,56 +103,7 @@ def reload_of(manifest: Manifest) -> Reload | None:
     """Return how a manifest says that its version goes live; None for AUTO."""
     if manifest.reload == AUTO:
         return None
-    return Reload(manifest.reload, f"{FILE_NAME} says reload: {manifest.reload}", forced=True)
-
-
-def _compose(plugin: str, raw: bytes) -> yaml.Node | None:
-    if len(raw) > MAX_BYTES:
-        raise _fault(plugin, f"it has {len(raw):,} bytes, expected {MAX_BYTES:,} at most")
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise _fault(plugin, f"it is not UTF-8 text (byte {error.start})") from None
-    try:
-        # The events come from a loop, the nodes from a recursion: check the former first.
-        depth = 0
-        for event in yaml.parse(text, Loader=_Loader):
-            if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-                raise _fault(plugin, "it holds an anchor or alias; expected plain values", event)
-            depth += isinstance(event, yaml.CollectionStartEvent)
-            depth -= isinstance(event, yaml.CollectionEndEvent)
-            if depth > MAX_DEPTH:
-                raise _fault(plugin, f"it is nested deeper than {MAX_DEPTH} levels", event)
-        node = yaml.compose(text, Loader=_Loader)
-    except yaml.MarkedYAMLError as error:
-        problem = error.problem or error.context or "it is not YAML"
-        line = error.problem_mark.line + 1 if error.problem_mark else None
-        raise DiscoveryError(
-            plugin, f"it is not YAML: {problem}", file=FILE_NAME, line=line
-        ) from None
-    except (yaml.YAMLError, ValueError) as error:
-        raise _fault(plugin, f"it is not YAML: {error}") from None
-    if node is not None:
-        _refuse_duplicates(plugin, node)
-    return node
-
-
-def _refuse_duplicates(plugin: str, node: yaml.Node, nested: bool = False) -> None:
-    if isinstance(node, yaml.MappingNode):
-        seen: set[str] = set()
-        for key, value in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                raise _fault(plugin, "a key is a collection, expected text", key)
-            if nested and key.tag != _STR_TAG:
-                # 1 and true are one key in Python, and 1 and "1" one in JSON.
-                raise _fault(plugin, f"the key {key.value!r} is no text; put it in quotes", key)
-            if key.value in seen:
-                raise _fault(plugin, f"the key {key.value!r} stands twice", key)
-            seen.add(key.value)
-            _refuse_duplicates(plugin, value, nested=True)
-    elif isinstance(node, yaml.SequenceNode):
-        for item in node.value:
-            _refuse_duplicates(plugin, item, nested=True)
+    return Reload(manifest.reload, f"{MANIFEST_NAME} says reload: {manifest.reload}", forced=True)
 
 
 def _value(key: str, node: yaml.Node) -> Any:
@@ -200,12 +128,14 @@ def _value(key: str, node: yaml.Node) -> Any:
         return _names(key, node)
     if key == "ignore":
         return _patterns(node)
-    value = _construct(node)
+    value = construct(node)
     if key == "reload" and value not in _RELOADS:
         raise ValueError(
             f"{value!r}, expected auto (Benana tries it), hot (loaded into the workers that run) "
             "or fresh (new workers take their place)"
         )
+    if key == "exclusive":
+        return _scope(value)
     if key == "enabled" and node.tag != _BOOL_TAG:
         raise ValueError(f"{value!r}, expected true or false")
     if key == "config":
@@ -216,6 +146,15 @@ def _value(key: str, node: yaml.Node) -> Any:
         except (TypeError, ValueError) as error:
             raise ValueError(f"not JSON ({error}), expected JSON's types") from None
     return value
+
+
+def _scope(value: Any) -> str | None:
+    """Return among whose processes one alone may run the plugin; ValueError for another word."""
+    if value is True or value == HOST:
+        return HOST
+    if value is False or value == CLUSTER:
+        return CLUSTER if value else None
+    raise ValueError(f"{value!r}, expected {HOST}, true (the same), {CLUSTER} or false")
 
 
 _EXPECTED_NAMES = {
@@ -240,7 +179,7 @@ def _names(key: str, node: yaml.Node) -> tuple[str, ...]:
         raise ValueError(f"a list of {len(node.value):,}, expected {MAX_NAMES} at most")
     read = _origin if key == "origins" else _host
     names = [
-        (item.value, read(item.value)) if item.tag == _STR_TAG else (_construct(item), None)
+        (item.value, read(item.value)) if item.tag == STR_TAG else (construct(item), None)
         for item in node.value
     ]
     wrong = [repr(written)[:80] for written, name in names if name is None]
@@ -286,17 +225,3 @@ def _origin(text: str) -> str | None:
 def _host(text: str) -> str | None:
     called = parse_host(text) if text.isascii() else None
     return None if called is None or called[1] is not None or "*" in text else called[0]
-
-
-def _construct(node: yaml.Node) -> Any:
-    loader = _Loader("")
-    try:
-        return loader.construct_document(node)
-    finally:
-        loader.dispose()
-
-
-def _fault(plugin: str, message: str, where: Any = None) -> DiscoveryError:
-    mark = getattr(where, "start_mark", None)
-    line = mark.line + 1 if mark is not None else None
-    return DiscoveryError(plugin, f"{FILE_NAME}: {message}", file=FILE_NAME, line=line)

@@ -89,7 +89,12 @@ def rehearse(load: Load, generation: int, reached: Callable[[str], None]) -> Reh
         BenanaError: the first load failed, or one for a reason that passes: that says nothing.
     """
     with SaidLines() as lines:
-        first = load(generation)
+        try:
+            first = load(generation)
+        except PluginError as error:
+            if not error.in_use:
+                raise
+            return _raised(error)
         states = [_State(lines.take(), Objects.now(), Belongings.now())]
         package = first.key
         current = first
@@ -100,7 +105,7 @@ def rehearse(load: Load, generation: int, reached: Callable[[str], None]) -> Reh
             except PluginError as error:
                 if _says_nothing(error):
                     raise
-                return Rehearsal(_raised(error))
+                return _raised(error)
             reached(LOOK)
             traces = current.traces()
             current.dispose()
@@ -132,7 +137,7 @@ def rehearse_pair(load_older: Load, load_newer: Load, generation: int) -> Rehear
     except PluginError as error:
         if _says_nothing(error):
             raise
-        return Rehearsal(_raised(error))
+        return _raised(error)
     older.dispose()
     return Rehearsal(Reload(HOT, ""))
 
@@ -149,10 +154,12 @@ def _collect() -> None:
     gc.collect()
 
 
-def _raised(error: PluginError) -> Reload:
+def _raised(error: PluginError) -> Rehearsal:
+    if error.in_use:  # what only one can hold is handed over: the two are never loaded at once
+        return Rehearsal(Reload(HOT, ""))
     place = f" ({error.place})" if error.place else ""
     why = f"loaded beside its older version, {error.phase} fails: {error.message}{place}"
-    return Reload(FRESH, why, OWN_REGISTRY)
+    return Rehearsal(Reload(FRESH, why, OWN_REGISTRY))
 
 
 def _signs(package: str, states: list[_State]) -> _Signs:

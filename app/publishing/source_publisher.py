@@ -17,13 +17,14 @@ from app.errors import (
 from app.publishing.attempt import PublishAttempt
 from app.publishing.discovery import inside, read_source
 from app.publishing.error_records import ErrorRecords
+from app.publishing.held import accept_in_use
 from app.publishing.host_state import HostState, Published, identity_of
 from app.publishing.manifest import reload_of
 from app.publishing.refusals import Refusals
 from app.publishing.rehearsals import Rehearsals
 from app.publishing.saving import Saver
 from app.publishing.trial import TrialRunner
-from app.records import PluginRow, PluginSource
+from app.records import PluginRow, PluginSource, TrialReport
 
 log = logging.getLogger(__name__)
 
@@ -107,6 +108,8 @@ class SourcePublisher:
                 return False  # it was tried and refused; events come in twos and threes
             self._refusals.begin(name, source.digest)
             artifact, report = self._trial.run(source, attempt.superseded)
+            if report.in_use is not None:
+                report = self._accept_in_use(source, report, row)
             reload = reload_of(source.manifest) or self._rehearsals.before_edit(row)
             saved = self._saver.save(source, artifact, report, attempt, reload, force=force)
             self._remember(source, attempt, root, last, Published(source.digest, *saved))
@@ -162,6 +165,22 @@ class SourcePublisher:
         elif isinstance(error, DatabaseRefusedError):
             error.plugin = name
         self._refusals.note(name, attempt, error, aloud=aloud)
+
+    def _accept_in_use(
+        self, source: PluginSource, report: TrialReport, row: PluginRow | None
+    ) -> TrialReport:
+        """Accept a trial that came as far as what the served version of its plugin holds.
+
+        Raises:
+            LoadError: it is somebody else who holds it, or nobody runs the plugin.
+        """
+        accepted = accept_in_use(self._artifacts_dir, source, report, row)
+        log.info(
+            "%s: what it wants is in use by its served version, so it was tried up to there: %s",
+            source.name,
+            (report.in_use or {}).get("message"),
+        )
+        return accepted
 
     def _read(self, folder: Path, name: str) -> PluginSource:
         return read_source(self._root, folder, name, self._max_module_mb)

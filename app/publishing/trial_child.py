@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from app.errors import ArtifactError, CompileError, DatabaseUnavailableError, PluginError
+from app.errors import ArtifactError, CompileError, DatabaseUnavailableError, LoadError, PluginError
 from app.loading.context import make_context_factory
 from app.loading.load_process import in_load_thread, prepare_process
 from app.loading.loader import Steps, load
@@ -110,12 +110,22 @@ class _ReportedSteps(Steps):
         self._phase = ""
         self.plugin = ""
         """Whose code runs; empty as long as none does."""
+        self.exclusive = False
+        """Whether one process alone runs the plugin, so that it may hold what is wanted here."""
+        self.held: LoadError | None = None
+        """What could not be had in `initialize`."""
 
     def reached(self, phase: str) -> None:
         if self.plugin:
             refuse_green_threads(self.plugin, self._phase)
         self._phase = phase
         os.write(self._report, f"@{phase}\n".encode())
+
+    def goes_on(self, error: LoadError) -> bool:
+        """Note what is in use, and go on: the version that is served may hold it."""
+        if self.exclusive and error.in_use:
+            self.held = error
+        return self.held is not None
 
     def compiles(self, path: str) -> None:
         """Note which file is compiled now."""
@@ -174,11 +184,18 @@ def _compile_and_try(
     ImportGuard(Path(request["plugins_dir"]), source.folder).install()
     steps.plugin = source.name
     versioned = source.manifest.version is not None
+    steps.exclusive = source.manifest.exclusive is not None
     del source
     os.write(compiled, b"!")
     os.close(compiled)
     _limit_cpu(request["seconds"])
-    return in_load_thread(lambda: _try(artifact, request, steps, versioned, sealed))
+    answer = in_load_thread(lambda: _try(artifact, request, steps, versioned, sealed))
+    held = steps.held
+    if held is not None:  # an error after it is of what was only half made
+        answer["in_use"] = {**held.as_record(), "holder": held.holder}
+    elif steps.exclusive and answer.get("is_in_use"):
+        answer["in_use"] = {**answer["error"], "holder": answer["holder"]}
+    return answer
 
 
 def _rehearse(
@@ -253,6 +270,8 @@ def _try(
             "trace": error.trace,
             "transient": error.transient,
             "outside": error.outside and not short,  # it is the plugin that takes so much
+            "is_in_use": error.in_use,
+            "holder": error.holder,
         }
     except DatabaseUnavailableError as error:
         return {"unavailable": str(error)}

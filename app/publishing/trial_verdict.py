@@ -6,6 +6,7 @@ import signal
 from typing import Any
 
 from app.errors import CompileError, DatabaseUnavailableError, LoadError
+from app.loading.in_use import advise
 from app.package.archive import path_within
 from app.plugin import PluginMetadata
 from app.publishing.manifest import complete_metadata
@@ -36,17 +37,28 @@ def judge(
     report = json.loads(answer)
     if "unavailable" in report:
         raise DatabaseUnavailableError(report["unavailable"])
-    if "error" in report:
+    in_use = report.get("in_use")
+    if "error" in report and in_use is None:
         kind = CompileError if report["error"]["phase"] == CompileError.phase else LoadError
         more = {key: report[key] for key in ("trace", "transient", "outside") if key in report}
-        raise kind(plugin, **more, **report["error"])
+        more["in_use"] = bool(report.get("is_in_use"))
+        error = kind(plugin, **more, **report["error"])
+        if source.manifest.exclusive is None:
+            advise(error)
+        raise error
     artifact = Artifact(plugin, source.digest, report["sha256"], archive)
     if not artifact.is_intact():
         raise LoadError(plugin, "its archive is not what was compiled; reload it", phase="compile")
+    exclusive = source.manifest.exclusive
+    if "metadata" not in report:  # it did not come so far
+        nothing = PluginMetadata(plugin)
+        return artifact, TrialReport(nothing, (), exclusive=exclusive, in_use=in_use, partial=True)
     return artifact, TrialReport(
         complete_metadata(PluginMetadata(*report["metadata"]), source),
         tuple(Endpoint(*parts) for parts in report["endpoints"]),
         {template: (file, line) for template, (file, line) in report["places"].items()},
+        exclusive,
+        in_use,
     )
 
 

@@ -82,6 +82,13 @@ class RunningRequests:
             slot = self._new_slot(self._activity.cell())
         return slot
 
+    def leave(self) -> None:
+        """Forget the calling thread, which answers no more requests."""
+        slot = getattr(self.threads, "slot", None)
+        if slot is not None:
+            del self.threads.slot
+            self._activity.give_back(slot.cell)
+
     def nest(self) -> Slot:
         """Give the calling thread another slot, for a request within its request.
 

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 
 from app.records import ServedRow
-from app.serving.live_plugins import LivePlugins
 from app.serving.load_queue import LoadQueue
 from app.serving.outcomes import Outcomes
 
@@ -14,9 +13,18 @@ class FreshProcesses:
     Where a master can be asked for one, tell it how with `ask_by`.
     """
 
-    def __init__(self, loading: LoadQueue, live: LivePlugins, outcomes: Outcomes) -> None:
+    def __init__(
+        self, loading: LoadQueue, serving: Callable[[str], int | None], outcomes: Outcomes
+    ) -> None:
+        """Make it.
+
+        Args:
+            loading: knows which generations this process has loaded.
+            serving: returns the generation that is served of a plugin, None if nothing is.
+            outcomes: are told what waits.
+        """
         self._loading = loading
-        self._live = live
+        self._serving = serving
         self._outcomes = outcomes
         self._replace: Callable[[], None] | None = None
         self.spoiled_by = ""
@@ -31,8 +39,8 @@ class FreshProcesses:
         """Leave a generation to fresh processes, and ask for one."""
         self._loading.abandon(row.name)
         why = self._loading.why_fresh(row)
-        served = self._live.find(row.name)
-        self._outcomes.waiting(row, served, why, asked=self._replace is not None)
+        serving = self._serving(row.name)
+        self._outcomes.waiting(row, serving, why, asked=self._replace is not None)
         if self._replace is not None:
             self._replace()
 

@@ -15,6 +15,9 @@ log = logging.getLogger(__name__)
 _KEPT = ("id", "name", "generation", "status", "binary_path", "archive_sha256")
 """What a file holds of a row, by name."""
 
+_KEPT_OF_EXCLUSIVE = (*_KEPT, "exclusive", "endpoints")
+"""The same, of a plugin that runs in one process. An older Benana cannot read it, nor run it."""
+
 _LISTED = ("id", "generation", "binary_path", "archive_sha256")
 """What a file of an older Benana lists. It is read, too, so that the first start of a new version
 needs no database either; the next swap replaces it. An older Benana refuses an object of six."""
@@ -76,7 +79,8 @@ class LastKnownGood:
         if row is None:
             path.unlink(missing_ok=True)
             return
-        text = json.dumps({name: getattr(row, name) for name in _KEPT}).encode()
+        kept = _KEPT if row.exclusive is None else _KEPT_OF_EXCLUSIVE
+        text = json.dumps({name: getattr(row, name) for name in kept}).encode()
         with suppress(OSError):
             if read_whole(path) == text:
                 return  # another worker was first
@@ -89,6 +93,12 @@ class LastKnownGood:
         except OSError:
             return []
         return [row for row in map(self.find, names) if row is not None]
+
+    def find_before(self, row: ServedRow) -> ServedRow | None:
+        """Return what was served last of a row that is newer, None if nothing is known."""
+        before = self.find(row.name)
+        older = before is not None and before.id == row.id and before.generation < row.generation
+        return before if older else None
 
     def find(self, name: str) -> ServedRow | None:
         """Return what was served last of a plugin, None if nothing is known."""

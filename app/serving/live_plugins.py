@@ -1,10 +1,12 @@
 """The plugins that a process serves now, and their one change: a new table, by one assignment."""
 
 import logging
+import threading
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from app.errors import ConflictError
+from app.isolation.stand_in import StandIn
 from app.loading.loader import LoadedPlugin
 from app.records import ServedRow
 from app.routing.application import LiveApp
@@ -13,13 +15,20 @@ from app.serving.reclaimer import Reclaimer
 
 log = logging.getLogger(__name__)
 
+Served = LoadedPlugin | StandIn
+"""What stands in the table for a plugin: itself, or who passes its requests on."""
+
 
 @dataclass(frozen=True, slots=True)
 class Swap:
-    """What came of a swap: who is served now, and whom the table refused, each with why."""
+    """What came of a swap: who is served now, and whom the table refused, each with why.
 
-    accepted: list[LoadedPlugin]
-    refused: list[tuple[LoadedPlugin, ConflictError]]
+    `ends` are set when what was retired by it has been cleaned up, by the plugin's name.
+    """
+
+    accepted: list[Served]
+    refused: list[tuple[Served, ConflictError]]
+    ends: dict[str, threading.Event] = field(default_factory=dict)
 
 
 class LivePlugins:
@@ -32,7 +41,7 @@ class LivePlugins:
     def __init__(self, app: LiveApp, reclaimer: Reclaimer) -> None:
         self._app = app
         self._reclaimer = reclaimer
-        self._plugins: dict[str, LoadedPlugin] = {}
+        self._plugins: dict[str, Served] = {}
 
     def __len__(self) -> int:
         """Return how many plugins are served, in whatever generation."""
@@ -46,7 +55,7 @@ class LivePlugins:
         """Return the names of the plugins that are served."""
         return set(self._plugins)
 
-    def find(self, name: str) -> LoadedPlugin | None:
+    def find(self, name: str) -> Served | None:
         """Return what is served of a plugin, None if nothing is."""
         return self._plugins.get(name)
 
@@ -55,31 +64,46 @@ class LivePlugins:
         plugin = self._plugins.get(row.name)
         return plugin is not None and (plugin.row_id, plugin.generation) == (row.id, row.generation)
 
-    def swap(self, leaving: list[LoadedPlugin], arrived: list[LoadedPlugin]) -> Swap:
+    def swap(
+        self, leaving: list[Served], arrived: list[Served], drain_seconds: float | None = None
+    ) -> Swap:
         """Put a new table in the place of the current one, and retire what it does not hold.
 
         Args:
             leaving: plugins to unload.
             arrived: generations to serve; one that conflicts with another plugin's routes is
                 retired instead, and leaves its plugin's old generation in place.
+            drain_seconds: how long requests may hold up the cleanup of what is retired, where that
+                is not what is usual.
         """
         builder = self._app.table.builder()
         for plugin in leaving:
             builder.remove(plugin.name)
         swap = Swap(*_fit(builder, arrived))
         replaced = [self._plugins[p.name] for p in swap.accepted if p.name in self._plugins]
-        self._publish(builder, [*leaving, *replaced])
+        swap.ends.update(self._publish(builder, [*leaving, *replaced], drain_seconds))
         for plugin in leaving:
             del self._plugins[plugin.name]
             log.info("%s: unloaded generation %d", plugin.name, plugin.generation)
         self._plugins.update((plugin.name, plugin) for plugin in swap.accepted)
-        self.retire(plugin for plugin, _ in swap.refused)
+        swap.ends.update(self.retire(plugin for plugin, _ in swap.refused))
         return swap
 
-    def retire(self, plugins: Iterable[LoadedPlugin]) -> None:
-        """Have generations cleaned up that no table holds."""
+    def retire(
+        self, plugins: Iterable[Served], drain_seconds: float | None = None
+    ) -> dict[str, threading.Event]:
+        """Have generations cleaned up that no table holds.
+
+        Returns:
+            What is set when they are, by the plugin's name; not of those that stood in for a
+            plugin, in which requests may wait for what comes after them.
+        """
+        ends = {}
         for plugin in plugins:
-            self._reclaimer.retire(plugin, self._app.table.number)
+            end = self._reclaimer.retire(plugin, self._app.table.number, drain_seconds)
+            if isinstance(plugin, LoadedPlugin):
+                ends[plugin.name] = end
+        return ends
 
     def unload_all(self) -> None:
         """Take all plugins out of the table and retire them; for the end of the process."""
@@ -89,22 +113,24 @@ class LivePlugins:
         self._publish(builder, list(self._plugins.values()))
         self._plugins.clear()
 
-    def _publish(self, builder: TableBuilder, old: list[LoadedPlugin]) -> None:
+    def _publish(
+        self, builder: TableBuilder, old: list[Served], drain_seconds: float | None = None
+    ) -> dict[str, threading.Event]:
         self._app.swap(builder.build())
         for plugin in old:
-            plugin.context.cancelled.set()
-        self.retire(old)
+            plugin.cancel()
+        return self.retire(old, drain_seconds)
 
 
 def _fit(
-    builder: TableBuilder, arrived: list[LoadedPlugin]
-) -> tuple[list[LoadedPlugin], list[tuple[LoadedPlugin, ConflictError]]]:
+    builder: TableBuilder, arrived: list[Served]
+) -> tuple[list[Served], list[tuple[Served, ConflictError]]]:
     """Put arrivals into a table; one that conflicts leaves its plugin's old routes in place.
 
     A route may move from one plugin to another within a batch, so what is refused is tried again
     as long as others still make room.
     """
-    accepted: list[LoadedPlugin] = []
+    accepted: list[Served] = []
     waiting = [(plugin, ConflictError(plugin.name, "")) for plugin in arrived]
     while waiting:
         refused = []

@@ -23,6 +23,7 @@ from app.errors import (
 )
 from app.loading.callers import Surroundings
 from app.loading.context import MakeContext
+from app.loading.in_use import advise
 from app.loading.load_process import LOAD_THREAD
 from app.loading.loader import Kept, LoadedPlugin, load
 from app.loading.process_changes import ProcessChanges
@@ -32,6 +33,7 @@ from app.serving.archives import fetch_artifact
 from app.serving.crashes import Crash, CrashedLoads, LoadMarker
 from app.serving.failed_loads import FailedLoads
 from app.serving.host_files import FOLDERS, HostFiles
+from app.serving.live_plugins import Served
 from app.serving.load_once import LoadedOnce
 from app.threads import start_thread
 
@@ -47,8 +49,12 @@ class LoadResult:
 
     row: ServedRow
     milliseconds: float
-    plugin: LoadedPlugin | None = None
+    plugin: Served | None = None
     error: PluginError | None = None
+
+
+LoadExclusive = Callable[[ServedRow, Callable[[ServedRow], LoadedPlugin]], Served]
+"""Loads a row by the function it is given, or returns what stands for it in this process."""
 
 
 class _Job(NamedTuple):
@@ -69,10 +75,11 @@ class LoadQueue:
         make_context: MakeContext,
         artifacts_dir: Path,
         on_late: Callable[[str], None],
-        discard: Callable[[LoadedPlugin], None],
+        discard: Callable[[Served], object],
         marker: LoadMarker | None = None,
         surroundings: Surroundings | None = None,
         files: HostFiles | None = None,
+        exclusive: LoadExclusive | None = None,
     ) -> None:
         """Make it.
 
@@ -85,7 +92,10 @@ class LoadQueue:
             marker: where others see what is being loaded; None for one of its own.
             surroundings: what plugins that have their callers checked go by.
             files: is told whether archives can be kept; None for one of its own.
+            exclusive: loads the rows of plugins that one process alone runs; None where each
+                process runs them.
         """
+        self._exclusive = exclusive
         self._files = files or HostFiles(artifacts_dir)
         self._surroundings = surroundings
         self._repository = repository
@@ -199,22 +209,31 @@ class LoadQueue:
 
     def _attempt(self, row: ServedRow) -> LoadResult:
         began = time.perf_counter()
-        plugin: LoadedPlugin | None = None
-        kept: Kept | None = None
-        imported = False
+        plugin: Served | None = None
         error: PluginError | None = None
         try:
-            crash = self._crashed.find(row)
-            if crash is not None:
-                raise _crashed_error(row, crash)
-            if (known := self._failed.find(row)) is not None:
-                raise known
-            artifact = fetch_artifact(row, self._artifacts_dir, self._repository, self._files)
-            kept = self._kept_of(row)
-            self._folders.begin()
+            if row.exclusive is None or self._exclusive is None:
+                plugin = self._load(row)
+            else:
+                plugin = self._exclusive(row, self._load)
+        except BaseException as fault:  # noqa: BLE001 - see _error_of
+            error = _error_of(row, fault)
+            if row.exclusive is None:
+                advise(error)
+        return LoadResult(row, (time.perf_counter() - began) * 1000, plugin, error)
+
+    def _load(self, row: ServedRow) -> LoadedPlugin:
+        crash = self._crashed.find(row)
+        if crash is not None:
+            raise _crashed_error(row, crash)
+        if (known := self._failed.find(row)) is not None:
+            raise known
+        artifact = fetch_artifact(row, self._artifacts_dir, self._repository, self._files)
+        kept = self._kept_of(row)
+        self._folders.begin()
+        try:
             with self._marker.loading(row), self._changes.loading(row.name):
                 self._once.begin(row)
-                imported = True
                 plugin = load(
                     artifact,
                     self._make_context,
@@ -225,22 +244,11 @@ class LoadQueue:
                     folders=self._folders,
                     kept=kept,
                 )
-            plugin = replace(plugin, on_disposed=partial(self._changes.disposed, row.name))
-        except PluginError as fault:
-            error = fault.with_traceback(None)
-        except DatabaseUnavailableError as outage:
-            error = LoadError(row.name, str(outage), transient=True)
-        except DatabaseRefusedError as refusal:
-            error = LoadError(row.name, str(refusal), outside=True)
-        except BaseException as fault:
-            # A fault of ours: it costs this plugin its newest generation, and the others nothing;
-            # not even where a plugin has found a way to raise SystemExit here.
-            log.exception("%s: loading failed", row.name)
-            error = LoadError(row.name, f"{type(fault).__name__}: {fault}")
-        milliseconds = (time.perf_counter() - began) * 1000
-        if error is not None and imported:
+        except BaseException as fault:  # noqa: BLE001 - see _error_of
+            error = _error_of(row, fault)
             self._judge(row, error, kept)
-        return LoadResult(row, milliseconds, plugin, error)
+            raise error from None
+        return replace(plugin, on_disposed=partial(self._changes.disposed, row.name))
 
     def _tell_of_folders(self, error: OSError | None) -> None:
         if error is None:
@@ -278,6 +286,20 @@ class LoadQueue:
             self._repository.reloads.record(row.name, row.digest, found)
         except DatabaseError as error:
             log.warning("%s: that is not kept with the version: %s", row.name, error)
+
+
+def _error_of(row: ServedRow, fault: BaseException) -> PluginError:
+    """Return what a load has failed of, as an error of its plugin."""
+    if isinstance(fault, PluginError):
+        return fault.with_traceback(None)
+    if isinstance(fault, DatabaseUnavailableError):
+        return LoadError(row.name, str(fault), transient=True)
+    if isinstance(fault, DatabaseRefusedError):
+        return LoadError(row.name, str(fault), outside=True)
+    # A fault of ours: it costs this plugin its newest generation, and the others nothing;
+    # not even where a plugin has found a way to raise SystemExit here.
+    log.error("%s: loading failed", row.name, exc_info=fault)
+    return LoadError(row.name, f"{type(fault).__name__}: {fault}")
 
 
 def _crashed_error(row: ServedRow, crash: Crash) -> CrashedLoadError:

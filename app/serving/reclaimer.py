@@ -65,6 +65,7 @@ class _Retired:
     successor: int
     """The number of the first table without this generation."""
     deadline: float
+    drain_seconds: float
     thread: threading.Thread | None = None
     done: threading.Event = field(default_factory=threading.Event)
 
@@ -122,20 +123,29 @@ class Reclaimer(OwnThread):
         self._leaks.replace_process(replace, max_leaked)
         self._watch.replace_process(replace)
 
-    def retire(self, generation: Disposable, successor: int) -> None:
+    def retire(
+        self, generation: Disposable, successor: int, drain_seconds: float | None = None
+    ) -> threading.Event:
         """Clean a generation up once no request runs in it or can come to.
 
         Args:
             generation: what no table holds from `successor` on.
             successor: the number of the first table without it.
+            drain_seconds: how long its requests may hold up its cleanup, where that is not what is
+                usual.
+
+        Returns:
+            What is set when its cleanup has returned.
         """
         label, key = generation.label, generation.key
         remains = Remains(generation.name, label, key, [], generation.loaded_at)
-        deadline = time.monotonic() + self._drain_seconds
-        item = _Retired(label, key, generation, remains, successor, deadline)
+        seconds = self._drain_seconds if drain_seconds is None else drain_seconds
+        deadline = time.monotonic() + seconds
+        item = _Retired(label, key, generation, remains, successor, deadline, seconds)
         with self._wake:
             self._retired.append(item)
             self._wake.notify_all()
+        return item.done
 
     def stop(self, timeout: float = DRAIN_SECONDS) -> None:
         """Wait for what is retired, `timeout` seconds at most, and end the threads."""
@@ -208,7 +218,7 @@ class Reclaimer(OwnThread):
                 log.warning(
                     "%s: a request still runs in it after %g s; cleaning it up anyway",
                     item.label,
-                    self._drain_seconds,
+                    item.drain_seconds,
                 )
             left = 0.5 if self._stopped else self._drain_seconds
             item.deadline = max(item.deadline, now + left) if self._stopped else now + left

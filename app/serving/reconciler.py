@@ -9,16 +9,15 @@ from app.conditions import Conditions
 from app.database.repository import Repository
 from app.database.upkeep import Upkeep
 from app.errors import (
-    DatabaseError,
     DatabaseRefusedError,
     DatabaseUnavailableError,
     PluginError,
 )
-from app.loading.loader import LoadedPlugin
 from app.records import ACTIVE, ServedRow
+from app.serving.exclusive import ExclusivePlugins
 from app.serving.fresh_processes import FreshProcesses
 from app.serving.last_known_good import LastKnownGood
-from app.serving.live_plugins import LivePlugins
+from app.serving.live_plugins import LivePlugins, Served
 from app.serving.load_queue import TIMEOUT_SECONDS, LoadQueue, LoadResult
 from app.serving.outcomes import Outcomes
 from app.serving.recorder import Recorder
@@ -50,6 +49,7 @@ class Reconciler(OwnThread):
         last_known_good: LastKnownGood,
         upkeep: Upkeep,
         regressions: Regressions,
+        exclusive: ExclusivePlugins,
         conditions: Conditions | None = None,
     ) -> None:
         super().__init__("benana-reconciler")
@@ -59,14 +59,18 @@ class Reconciler(OwnThread):
         self._last_known_good = last_known_good
         self._upkeep = upkeep
         self._live = live
+        self._exclusive = exclusive
         self._shortfalls = Shortfalls(self._conditions)
         self._unstamped = UnstampedRows(repository, self._conditions)
-        self._outcomes = Outcomes(self._shortfalls, recorder, last_known_good, regressions)
-        self.fresh = FreshProcesses(loading, live, self._outcomes)
+        self._outcomes = Outcomes(
+            repository, self._shortfalls, recorder, last_known_good, regressions
+        )
+        self.fresh = FreshProcesses(loading, self._serving, self._outcomes)
         self._wanted: set[str] = set()
         """The names of the active rows, as they were read last."""
         self._dirty: set[str] = set()
         self._all_dirty = True
+        self._again: set[str] = set()
         self._complaint = ""
         """What the database said last when it refused."""
         self.attempted = threading.Event()
@@ -95,9 +99,11 @@ class Reconciler(OwnThread):
         """The plugins of which nothing is served, and that are to be."""
         return self._wanted - self._live.names()
 
-    def mark(self, names: Iterable[str] | None) -> None:
-        """Look at plugins again, at all with None; returns at once."""
+    def mark(self, names: Iterable[str] | None, *, again: bool = False) -> None:
+        """Look at plugins, at all with None; `again` also where they failed; returns at once."""
         with self._wake:
+            if again and names is not None:
+                self._again.update(names)
             if names is None:
                 self._all_dirty = True
             else:
@@ -122,6 +128,9 @@ class Reconciler(OwnThread):
                 )
                 if self._stopped:
                     return
+                for name in self._again:
+                    self._shortfalls.retry(name)
+                self._again.clear()
                 self._dirty |= self._shortfalls.due()
                 everything = self._all_dirty or len(self._dirty) > MANY_NAMES
                 everything |= self._upkeep.broken  # where it is seen whether rows can be trusted
@@ -129,6 +138,7 @@ class Reconciler(OwnThread):
                 self._all_dirty = False
                 self._dirty.clear()
             try:
+                self._load_whatever_rows_say()
                 if not self.complete.is_set():
                     self._repository.apply_schema()
                 elif names is None:
@@ -161,6 +171,11 @@ class Reconciler(OwnThread):
                 self._cannot_compare(f"{type(error).__name__}: {error}")
                 self._try_later(None)
             self.attempted.set()
+
+    def _load_whatever_rows_say(self) -> None:
+        """Load exclusive plugins that came to this process, stop those that left it."""
+        if rows := self._exclusive.to_load(self._live, self._shortfalls.may_try):
+            self._apply([], rows)
 
     def _cannot_compare(self, reason: str) -> None:
         self._conditions.hold(
@@ -204,7 +219,7 @@ class Reconciler(OwnThread):
             self._shortfalls.retry_transient()
             names = self._live.names() | self._shortfalls.names() | self._loading.names()
             names |= rows.keys()
-        leaving: list[LoadedPlugin] = []
+        leaving: list[Served] = []
         wanted: list[ServedRow] = []
         waiting: list[ServedRow] = []
         for name in [*rows, *(name for name in names if name not in rows)]:
@@ -212,14 +227,15 @@ class Reconciler(OwnThread):
             self._unstamped.mend(name, row, self._live.find(name))
             if row is None or row.status != ACTIVE or row.binary_path is None:
                 self._loading.abandon(name)
-                leaving += filter(None, [self._live.find(name)])
+                if (served := self._live.find(name)) is not None:
+                    leaving.append(served)
+                else:
+                    self._exclusive.unwanted([name])
                 self._outcomes.unwanted(name, row)
-            elif self._live.serves(row):
+            elif self._is_served(row):
                 self._loading.abandon(name)
-                self._shortfalls.end(name)
-                if row.load_error:
-                    self._forget_load_error(row)
-            elif self._shortfalls.may_try(row):
+                self._outcomes.as_wanted(row)
+            elif self._shortfalls.may_try(row) and not self._exclusive.is_going_back_from(row):
                 (wanted if self._loading.may_load(row) else waiting).append(row)
         self._apply(leaving, wanted)
         for row in waiting:
@@ -231,7 +247,13 @@ class Reconciler(OwnThread):
             if row.status == ACTIVE and (row.binary_path is not None or row.unpublished)
         )
 
-    def _apply(self, leaving: list[LoadedPlugin], wanted: list[ServedRow]) -> None:
+    def _is_served(self, row: ServedRow) -> bool:
+        """Tell whether what a row says is served, in the process where it is to be."""
+        live = self._live
+        return live.serves(row) and self._exclusive.is_settled(row, live.find(row.name))
+
+    def _apply(self, leaving: list[Served], wanted: list[ServedRow]) -> None:
+        self._exclusive.suspend(wanted, self._live)
         if any(row.name not in self._live for row in wanted):
             self._upkeep.rows_arrived()
         results = [self._load(row) for row in wanted]
@@ -244,6 +266,7 @@ class Reconciler(OwnThread):
                     arrived[before.row.name] = before
             elif result.plugin is not None:
                 arrived[result.row.name] = result
+                self._exclusive.claim(result.plugin)
         del results
         if leaving or arrived:
             self._swap(leaving, arrived)
@@ -258,14 +281,13 @@ class Reconciler(OwnThread):
 
     def _load_before(self, row: ServedRow) -> LoadResult | None:
         """Load what this host served before a generation that failed, where nothing is served."""
-        before = self._last_known_good.find(row.name)
-        if row.name in self._live or before is None or before.id != row.id:
-            return None
-        if before.generation >= row.generation:
+        before = self._last_known_good.find_before(row)
+        if row.name in self._live or before is None or row.exclusive is not None:
             return None
         if not self._loading.may_load(before):
             self.fresh.spoil(row)
             return None
+        self._exclusive.suspend([before], self._live)
         result = self._loading.load(before, TIMEOUT_SECONDS)
         self._loading.abandon(row.name)
         return result if result is not None and result.plugin is not None else None
@@ -276,29 +298,30 @@ class Reconciler(OwnThread):
         self._last_known_good.write_one(row.name)
         timeout = TIMEOUT_SECONDS if self.attempted.is_set() else FIRST_TIMEOUT_SECONDS
         result = self._loading.load(row, timeout)
-        if result is None:
-            self._outcomes.loading(row, self._live.find(row.name), timeout)
+        if result is None and not self._exclusive.is_going_back_to(row):  # of that, why is said
+            owner = self._exclusive.is_leaving(row.name)
+            self._outcomes.loading(row, self._serving(row.name), timeout, owner=owner)
         return result
 
-    def _forget_load_error(self, row: ServedRow) -> None:
-        """Have the row say no more that its generation cannot be loaded: it is served here."""
-        try:
-            self._repository.forget_load_error(row)
-        except DatabaseError as error:
-            log.debug("%s: its error stays until the next comparison: %s", row.name, error)
-
     def _fail(self, row: ServedRow, error: PluginError) -> None:
-        self._outcomes.failed(row, error, self._live.find(row.name))
+        if not self._exclusive.failed(row, error):
+            self._outcomes.failed(row, error, self._serving(row.name))
 
-    def _swap(self, leaving: list[LoadedPlugin], arrived: dict[str, LoadResult]) -> None:
+    def _serving(self, name: str) -> int | None:
+        """Return the generation that a request for a plugin finds, None if there is none."""
+        return self._exclusive.served_generation(name, self._live.find(name))
+
+    def _swap(self, leaving: list[Served], arrived: dict[str, LoadResult]) -> None:
         plugins = [result.plugin for result in arrived.values() if result.plugin is not None]
         swap = self._live.swap(leaving, plugins)
+        self._exclusive.retired(swap.ends)
+        self._exclusive.unwanted(plugin.name for plugin in leaving)
         for plugin in leaving:
             self._last_known_good.forget(plugin.name)
         for plugin in swap.accepted:
             result = arrived[plugin.name]
-            self._outcomes.served(plugin, result)
-            if result.row.load_error:
-                self._forget_load_error(result.row)
+            went_back = self._exclusive.served(plugin, result.row)
+            tell = self._outcomes.went_back if went_back else self._outcomes.served
+            tell(plugin, result, owner=self._exclusive.runs(plugin.name))
         for plugin, error in swap.refused:
             self._fail(arrived[plugin.name].row, error)

@@ -1,5 +1,6 @@
 """What this process does not serve as the rows say: why, and when to try again."""
 
+import math
 import random
 import time
 from dataclasses import dataclass, replace
@@ -84,10 +85,13 @@ class Shortfalls:
         elif row.archive_sha256 is None and row.digest:
             wait = VERSION_RETRY_SECONDS
         self._failed[row.name] = Failure(row, error, time.monotonic() + wait, attempts)
+        self._hold_failure(row, error, generation)
+        return attempts == 1 or (known is not None and known.error.message != error.message)
+
+    def _hold_failure(self, row: ServedRow, error: PluginError, generation: int | None) -> None:
         place = f" ({error.place})" if error.place else ""
         said = f"{error.phase} failed: {error.message}{place}"
         self.hold(row, f"generation {row.generation} cannot be loaded: {said}", generation)
-        return attempts == 1 or (known is not None and known.error.message != error.message)
 
     def end(self, name: str) -> None:
         """Note that what a plugin's row says is served, or that there is nothing to serve."""
@@ -107,7 +111,8 @@ class Shortfalls:
 
     def retry_at(self) -> float | None:
         """Return when the next is to be tried again, in monotonic seconds; None for never."""
-        return min((failed.retry_at for failed in self._failed.values()), default=None)
+        times = [failed.retry_at for failed in self._failed.values() if failed.retry_at < math.inf]
+        return min(times, default=None)
 
     def due(self) -> set[str]:
         """Return the plugins that are to be tried again by now."""
@@ -117,9 +122,29 @@ class Shortfalls:
     def retry_transient(self) -> None:
         """Let what failed for a reason that passes be tried again at once."""
         self._failed = {
-            name: replace(failed, retry_at=0.0) if failed.error.transient else failed
+            name: replace(failed, retry_at=0.0)
+            if failed.error.transient and failed.retry_at < math.inf
+            else failed
             for name, failed in self._failed.items()
         }
+
+    def retry(self, name: str) -> None:
+        """Let a plugin be tried again at once, unless it is settled."""
+        failed = self._failed.get(name)
+        if failed is not None and failed.retry_at < math.inf:
+            self._failed[name] = replace(failed, retry_at=0.0)
+
+    def settle(self, name: str, generation: int) -> Failure | None:
+        """Note that what failed is not tried again: another generation serves in its place.
+
+        Returns:
+            What failed, None if nothing did.
+        """
+        failed = self._failed.get(name)
+        if failed is not None:
+            self._failed[name] = failed = replace(failed, retry_at=math.inf)
+            self._hold_failure(failed.row, failed.error, generation)
+        return failed
 
     def may_pass(self) -> bool:
         """Tell whether anything failed for a reason that passes."""

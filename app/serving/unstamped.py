@@ -7,6 +7,7 @@ from app.database.repository import Repository
 from app.errors import DatabaseError
 from app.loading.loader import LoadedPlugin
 from app.records import ServedRow
+from app.serving.live_plugins import Served
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +28,7 @@ class UnstampedRows:
         self._held: set[str] = set()
         """The plugins of which a condition is held."""
 
-    def mend(self, name: str, row: ServedRow | None, serving: LoadedPlugin | None) -> None:
+    def mend(self, name: str, row: ServedRow | None, serving: Served | None) -> None:
         """Have a row stamped that is not; a condition is held of one that cannot be.
 
         Args:
@@ -67,10 +68,10 @@ class UnstampedRows:
             self._conditions.clear(f"record:{name}")
 
 
-def _serves_another(row: ServedRow, serving: LoadedPlugin | None) -> bool:
+def _serves_another(row: ServedRow, serving: Served | None) -> bool:
     """Tell whether what is served of a row's generation is not the archive that the row names."""
-    if serving is None or row.binary_path is None:
-        return False
+    if not isinstance(serving, LoadedPlugin) or row.binary_path is None:
+        return False  # of what another process runs, that one tells
     if (serving.row_id, serving.generation) != (row.id, row.generation):
         return False
     return row.digest != serving.importer.content.digest

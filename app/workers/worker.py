@@ -17,6 +17,9 @@ from app.workers.bell import Bell
 LOOK_SECONDS = 1.0
 """How often a worker that takes connections looks at itself; as long may its loop wait."""
 
+FORWARDED_THREADS = 128
+"""How many of the threads that answer what other workers pass on show what they do."""
+
 
 class Worker(ThreadWorker):  # type: ignore[misc]
     """A worker that shares with its master what it does, and ends with it.
@@ -34,7 +37,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
     def __init__(self, *arguments: Any) -> None:
         """Make it: in the master, before the fork."""
         super().__init__(*arguments)
-        self.activity = Activity(self.cfg.threads)
+        self.activity = Activity(self.cfg.threads + FORWARDED_THREADS)
         self.activity.crew = self.cfg.workers  # the master corrects it, after TTIN and TTOU
         self.on_drain: Callable[[], None] = lambda: None
         """Called when no more connections are taken, and the last requests run on."""

@@ -24,6 +24,8 @@ from app.database.workers import WorkerRepository
 from app.loading.context import make_context_factory
 from app.package.finder import generations_alive
 from app.routing.application import LiveApp
+from app.serving.cluster_lock import ClusterLock
+from app.serving.exclusive import ExclusivePlugins
 from app.serving.last_known_good import LastKnownGood
 from app.serving.live_plugins import LivePlugins
 from app.serving.load_queue import LoadQueue
@@ -66,6 +68,15 @@ class Worker:
             last_known_good,
             Upkeep(database, Conditions(), lambda: self._reconciler.mark(None)),
             Regressions(repository, last_known_good, 20),
+            ExclusivePlugins(
+                artifacts,
+                self._app,
+                last_known_good,
+                5.0,
+                lambda name: ClusterLock(name, url, WorkerRepository(database)),
+                Conditions(),
+                lambda name, again: self._reconciler.mark([name], again=again),
+            ),
             Conditions(),
         )
         self._admin = psycopg2.connect(url)

@@ -54,16 +54,14 @@ def test_each_field_that_decides_what_is_served_is_the_column_of_its_name(
     sql("UPDATE plugins SET error = '{\"generation\": 1}'")
     (row,) = repository.served_rows(names)
     sha256 = artifact("one", 1).sha256
-    assert values(row) == columns(
-        *(sql, "plugins", row),
-        archive_sha256=sha256,
-        unpublished=False,
-        load_error=True,
-        unstamped=False,
-        reload=AUTO,
-        reload_why="",
-    )
+    said: dict[str, Any] = {"unpublished": False, "load_error": True, "unstamped": False}
+    said |= {"reload": AUTO, "reload_why": "", "exclusive": None, "endpoints": None}
+    assert values(row) == columns(sql, "plugins", row, archive_sha256=sha256, **said)
     assert digest(1) in str(row.binary_path)
+    sql('UPDATE plugin_versions SET metadata = metadata || \'{"exclusive": "host"}\'')
+    (row,) = repository.served_rows(names)
+    assert row.exclusive == "host"
+    assert row.endpoints == [["GET", "/a", "Plugin.get"]]
 
 
 def test_each_field_of_a_failure_is_the_column_of_its_name(
@@ -80,10 +78,10 @@ def test_each_field_of_a_process_and_its_load_is_the_column_of_its_name(
 ) -> None:
     workers = WorkerRepository(database)
     worker = registered(workers)
-    load = LoadRecord("one", "id-1", 3, 4, "failed", {"message": "no"})
+    load = LoadRecord("one", "id-1", 3, 4, "failed", {"message": "no"}, owner=True)
     assert workers.record(worker, [load])
     (row,) = workers.list_workers()
-    assert values(row) == columns(sql, "plugin_workers", row)
+    assert values(row) == columns(sql, "plugin_workers", row, owns=["one"])
     (found,) = workers.loads_of("one")
     assert found.load == load
     assert (found.id, found.host, found.pid) == (row.id, row.host, row.pid)
@@ -94,11 +92,12 @@ def test_the_places_of_columns_do_not_matter(database: Database, sql: Session) -
         cursor.execute(
             "SELECT NULL AS more, true AS load_error, 'sha' AS archive_sha256, 'p' AS binary_path,"
             " 7 AS generation, 'one' AS name, 'active' AS status, 'id' AS id, false AS unpublished,"
-            " false AS unstamped, 'auto' AS reload, '' AS reload_why"
+            " false AS unstamped, 'auto' AS reload, '' AS reload_why,"
+            " 'host' AS exclusive, NULL AS endpoints"
         )
-        assert fetch_records(cursor, ServedRow) == [
-            ServedRow("id", "one", 7, "active", "p", "sha", unpublished=False, load_error=True)
-        ]
+        (row,) = fetch_records(cursor, ServedRow)
+        wanted = ServedRow("id", "one", 7, "active", "p", "sha", load_error=True, exclusive="host")
+        assert values(row) == values(wanted)
 
 
 def test_a_column_that_a_record_needs_is_missed(database: Database, sql: Session) -> None:

@@ -5,7 +5,8 @@ import time
 import pytest
 
 from app.errors import DiscoveryError
-from app.publishing.manifest import MAX_BYTES, parse_manifest
+from app.publishing.manifest import parse_manifest
+from app.publishing.plain_yaml import MAX_BYTES
 from app.records import Manifest
 
 

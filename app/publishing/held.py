@@ -1,0 +1,74 @@
+"""Trials that found in use what the served version of the same plugin holds."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from app.errors import LoadError
+from app.isolation.board import Board, Word
+from app.isolation.runtime_folder import RuntimeFolder
+from app.plugin import PluginMetadata
+from app.publishing.manifest import complete_metadata
+from app.records import ACTIVE, PluginRow, PluginSource, TrialReport
+
+
+def accept_in_use(
+    artifacts_dir: Path, source: PluginSource, report: TrialReport, row: PluginRow | None
+) -> TrialReport:
+    """Return a trial's report, completed from the version before where the trial ended early.
+
+    Args:
+        artifacts_dir: what the processes of this host have in common.
+        source: what was tried.
+        report: what its trial found.
+        row: the plugin's row, None if it has none, or for a check without a database.
+
+    Raises:
+        LoadError: nobody runs the plugin on this host, or somebody else holds what it wants.
+    """
+    error: dict[str, Any] = dict(report.in_use or {})
+    holder = error.pop("holder", None)
+    if not _is_held_by_served_version(artifacts_dir, source.name, row, holder):
+        raise LoadError(source.name, outside=True, in_use=True, holder=holder, **error)
+    if not report.partial:
+        return report
+    known = PluginMetadata(source.name)
+    if source.manifest.version is None and row is not None:
+        known = PluginMetadata(source.name, row.version, row.description or "", row.author or "")
+    endpoints = () if row is None else row.endpoints
+    metadata = complete_metadata(known, source)
+    return replace(report, metadata=metadata, endpoints=endpoints, partial=False)
+
+
+def _is_held_by_served_version(
+    artifacts_dir: Path, plugin: str, row: PluginRow | None, holder: int | None
+) -> bool:
+    word = running_version(artifacts_dir, plugin)
+    if word is not None:
+        return holder is None or holder in _family(word.pid)
+    # It may be served and not be exclusive yet: then one of this server's processes has it.
+    served = row is not None and row.status == ACTIVE and row.binary_path is not None
+    return served and holder is not None and holder in _family(os.getppid())
+
+
+def running_version(artifacts_dir: Path, plugin: str) -> Word | None:
+    """Return what the process of this host tells that runs a plugin, None if there is none."""
+    word = Board(RuntimeFolder(artifacts_dir).board(plugin)).read()
+    return word if word is not None and word.here and word.generation is not None else None
+
+
+def _family(pid: int) -> set[int]:
+    """Return a process and all that descend from it, as far as the system tells."""
+    found, new = {pid}, {pid}
+    while new:
+        children: set[int] = set()
+        for parent in new:
+            for task in Path(f"/proc/{parent}/task").glob("*/children"):
+                try:
+                    children.update(map(int, task.read_text().split()))
+                except OSError:
+                    continue
+        new = children - found
+        found |= new
+    return found

@@ -1,0 +1,590 @@
+"""`exclusive:`: one process runs the plugin, and every worker answers for it."""
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.server import Answer, MakeServer, Server, ask, free_port
+from tests.support.waiting import wait_until
+
+CASE = (Path(__file__).parents[1] / "cases" / "owns_port" / "main.py").read_text()
+YAML = "exclusive: true\n"
+
+
+def edition(number: int, name: str = "owns_port", text: str = CASE) -> str:
+    """Return the case with another number, under another name, with a variable of its own."""
+    return text.replace("EDIT = 0", f"EDIT = {number}").replace("owns_port", name)
+
+
+@dataclass
+class Load:
+    """What became of the requests of some threads that ask again and again."""
+
+    answers: list[tuple[int, Any]] = field(default_factory=list)
+    failed: list[Any] = field(default_factory=list)
+    slowest: float = 0.0
+
+    def check(self) -> None:
+        assert not self.failed, (len(self.failed), self.failed[:5])
+        assert len(self.answers) > 10
+
+
+@contextlib.contextmanager
+def load_on(server: Server, path: str, threads: int = 4) -> Iterator[Load]:
+    """Ask for a path from several threads, each over its own connection, while the block runs.
+
+    A worker that ends closes connections between two requests, as it may: the request is then sent
+    again by any client, and so it is here, if nothing of an answer came.
+    """
+    load, over = Load(), threading.Event()
+
+    def work() -> None:
+        connection = server.connect()
+        while not over.is_set():
+            began = time.monotonic()
+            try:
+                answer = ask(connection, "GET", path)
+            except (ConnectionError, TimeoutError, OSError) as error:
+                connection.close()
+                connection = server.connect()
+                if not isinstance(error, ConnectionError):
+                    load.failed.append(repr(error))
+                continue
+            load.slowest = max(load.slowest, time.monotonic() - began)
+            if answer.status == 200:
+                load.answers.append((answer.json["edit"], answer.json["pid"]))
+            else:
+                load.failed.append((answer.status, answer.body))
+        connection.close()
+
+    workers = [threading.Thread(target=work) for _ in range(threads)]
+    for worker in workers:
+        worker.start()
+    try:
+        yield load
+    finally:
+        over.set()
+        for worker in workers:
+            worker.join()
+
+
+def says(number: int) -> Any:
+    def expected(answer: Answer) -> bool:
+        return answer.status == 200 and bool(answer.json["edit"] == number)
+
+    return expected
+
+
+def owner_of(server: Server, name: str = "owns_port") -> int:
+    """Return the process that answers for a plugin, in whichever worker it is asked."""
+    pids = {answer.json["pid"] for answer in server.ask_all(f"/{name}").values()}
+    assert len(pids) == 1, pids
+    return int(pids.pop())
+
+
+def owners_said(server: Server, name: str = "owns_port") -> list[int]:
+    workers = server.get(f"/plugins/{name}").json["workers"]
+    return [owner["pid"] for owner in workers.get("owners", [])]
+
+
+def start(make_server: MakeServer, workers: int = 2, text: str = CASE, **more: str) -> Server:
+    server = make_server(WEB_CONCURRENCY=str(workers), CASE_PORT=str(free_port()), **more)
+    server.write("owns_port", text)
+    server.write("owns_port", YAML, "plugin.yaml")
+    return server.start()
+
+
+@pytest.fixture(scope="module")
+def exclusive(tmp_path_factory: pytest.TempPathFactory, new_database: Any) -> Iterator[Server]:
+    home = tmp_path_factory.mktemp("exclusive")
+    server = Server(home, new_database(), CASE_PORT=str(free_port()))
+    server.write("owns_port", CASE)
+    server.write("owns_port", YAML, "plugin.yaml")
+    yield server.start()
+    server.stop()
+
+
+def test_one_process_runs_it_and_every_worker_answers(exclusive: Server) -> None:
+    owner = owner_of(exclusive)
+    assert owner in exclusive.workers()
+    wait_until(lambda: owners_said(exclusive) == [owner], "the admin API says who runs it")
+    said = {worker["pid"]: worker["owns"] for worker in exclusive.get("/workers").json}
+    assert said == {pid: ["owns_port"] if pid == owner else [] for pid in exclusive.workers()}
+    assert exclusive.get("/plugins/owns_port").json["error"] is None
+    wait_until(lambda: exclusive.get("/health/ready").json["status"] == "ready", "it is ready")
+
+
+def test_an_edit_hands_it_over_and_no_request_fails(exclusive: Server) -> None:
+    with load_on(exclusive, "/owns_port") as load:
+        exclusive.write("owns_port", edition(1))
+        exclusive.wait_everywhere("/owns_port", says(1))
+    load.check()
+    assert [edit for edit, _ in load.answers if edit not in {0, 1}] == []
+
+
+def test_an_edit_that_fails_goes_back(exclusive: Server) -> None:
+    """It passes its trial, up to the port that the served version has; the new one cannot start."""
+    exclusive.write("owns_port", edition(5))
+    exclusive.wait_everywhere("/owns_port", says(5))
+    broken = edition(6).replace("SOCKET.listen()", "SOCKET.listen(); raise ValueError('no')")
+    with load_on(exclusive, "/owns_port") as load:
+        exclusive.write("owns_port", broken)
+        wait_until(lambda: exclusive.get("/plugins/owns_port").json["error"], "it says what failed")
+        exclusive.wait_everywhere("/owns_port", says(5))
+    load.check()
+    assert {edit for edit, _ in load.answers} == {5}
+    shown = exclusive.get("/plugins/owns_port").json
+    assert "ValueError: no" in shown["error"]["message"]
+    assert shown["workers"]["current"] == 0
+    answer = exclusive.get("/health/ready").json
+    assert answer["status"] == "degraded"
+    assert any(
+        "ValueError: no" in reason["what"] and "is served" in reason["what"]
+        for reason in answer["reasons"]
+    )
+    exclusive.write("owns_port", edition(7))
+    exclusive.wait_everywhere("/owns_port", says(7))
+    wait_until(lambda: exclusive.get("/health/ready").json["status"] == "ready", "it is ready")
+
+
+def test_toggled_off_it_runs_nowhere_and_on_again_once(exclusive: Server) -> None:
+    port = exclusive.get("/owns_port").json["answer"]
+    assert exclusive.post("/plugins/owns_port/toggle?wait=5").status == 200
+    exclusive.wait_gone("owns_port")
+    wait_until(lambda: not listens(port), "its port is free")
+    assert exclusive.post("/plugins/owns_port/toggle?wait=10").status == 200
+    owner_of(exclusive)
+
+
+def listens(port: int) -> bool:
+    text = Path("/proc/net/tcp").read_text()
+    return any(f":{port:04X} 00000000:0000 0A" in line for line in text.splitlines())
+
+
+def test_the_owner_that_is_killed_is_followed_and_no_request_is_lost(
+    make_server: MakeServer,
+) -> None:
+    server = start(make_server)
+    owner = owner_of(server)
+    (other,) = server.workers() - {owner}
+    with server.each_worker() as connections:
+        os.kill(owner, signal.SIGKILL)
+        began = time.monotonic()
+        answer = ask(connections[other], "GET", "/owns_port")
+    assert answer.status == 200, answer
+    assert answer.json["pid"] != owner
+    assert time.monotonic() - began < 4.0
+    wait_until(lambda: len(server.workers()) == 2, "there are two workers again")
+    wait_until(lambda: owners_said(server) == [answer.json["pid"]], "it is said who runs it")
+
+
+WITHOUT = "exclusive: false\n"
+
+
+def test_without_the_switch_the_error_says_who_holds_it_and_names_the_switch(
+    make_server: MakeServer,
+) -> None:
+    server = make_server(CASE_PORT=str(free_port()))
+    server.write("owns_port", CASE)
+    server.start()
+    shown = wait_until(lambda: server.get("/plugins/owns_port").json.get("error"), "an error")
+    assert "Address already in use" in shown["message"]
+    assert "is held by pid" in shown["message"]
+    assert "exclusive: host" in shown["message"]
+    holder = int(shown["message"].partition("is held by pid ")[2].split()[0])
+    assert holder in server.workers()
+    server.write("owns_port", YAML, "plugin.yaml")
+    wait_until(lambda: len(owners_said(server)) == 1, "it is exclusive by that edit")
+    owner_of(server)
+
+
+def test_a_foreign_holder_refuses_the_edit_and_is_named(make_server: MakeServer) -> None:
+    import socket
+
+    server = make_server(CASE_PORT=str(free_port()))
+    server.start()
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", int(server.environment["CASE_PORT"])))
+        held.listen()
+        server.write("owns_port", YAML, "plugin.yaml")
+        server.write("owns_port", CASE)
+        answer = wait_until(
+            lambda: (
+                "in use" in (found := server.get("/plugins/owns_port")).json.get("detail", "")
+                and found
+            ),
+            "it is refused",
+        )
+        assert f"is held by pid {os.getpid()} " in answer.json["detail"]
+    server.wait_everywhere("/owns_port", says(0), 10.0)
+
+
+# --- soak -----------------------------------------------------------------------------------
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("workers", [2, 4])
+def test_ten_edits_under_load_lose_no_request(make_server: MakeServer, workers: int) -> None:
+    server = start(make_server, workers)
+    with load_on(server, "/owns_port", threads=6) as load:
+        for number in range(1, 11):
+            server.write("owns_port", edition(number))
+            server.wait_everywhere("/owns_port", says(number), 10.0)
+            owner_of(server)
+    load.check()
+    seen = [edit for edit, _ in load.answers]
+    assert set(seen) == set(range(11))
+    assert load.slowest < 5.0
+
+
+LOCK_FILE = '''
+"""Holds the lock of a file, and does so at import."""
+import fcntl, os
+from app.plugin import PluginMetadata
+
+FILE = open("{path}", "a")
+fcntl.flock(FILE, fcntl.LOCK_EX | fcntl.LOCK_NB)
+EDIT = 0
+
+class P:
+    def initialize(self, context): pass
+    def get_metadata(self): return PluginMetadata("owns_port", "1.0.0")
+    def register_routes(self, server):
+        server.get("/owns_port", lambda: {{"edit": EDIT, "pid": os.getpid()}})
+    def cleanup(self, context): FILE.close()
+
+new_plugin = P
+'''
+
+SINGLETON = '''
+"""One thread of the process, that no other process may have."""
+import os, threading
+from app.plugin import PluginMetadata
+
+EDIT = 0
+
+class P:
+    def initialize(self, context):
+        if context.trial:
+            return
+        if any(t.name == "only-one" for t in threading.enumerate()):
+            raise RuntimeError("there is one already")
+        self.over = threading.Event()
+        self.thread = threading.Thread(target=self.over.wait, name="only-one", daemon=True)
+        self.thread.start()
+        with open("{path}", "a") as log: log.write(f"+{{os.getpid()}}\\n")
+    def get_metadata(self): return PluginMetadata("owns_port", "1.0.0")
+    def register_routes(self, server):
+        server.get("/owns_port", lambda: {{"edit": EDIT, "pid": os.getpid()}})
+    def cleanup(self, context):
+        if context.trial:
+            return
+        self.over.set(); self.thread.join()
+        with open("{path}", "a") as log: log.write(f"-{{os.getpid()}}\\n")
+
+new_plugin = P
+'''
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("text", [LOCK_FILE, SINGLETON])
+def test_a_lock_file_and_a_singleton_are_handed_over(
+    make_server: MakeServer, open_path: Path, text: str
+) -> None:
+    record = open_path / "record"
+    text = text.format(path=record)
+    server = start(make_server, 2, text)
+    with load_on(server, "/owns_port") as load:
+        for number in range(1, 4):
+            server.write("owns_port", edition(number, text=text))
+            server.wait_everywhere("/owns_port", says(number), 10.0)
+    load.check()
+    if "only-one" in text:  # never two at once: each begin is followed by its end
+        lines = record.read_text().split()
+        assert all(one[0] == "+" and two == f"-{one[1:]}" for one, two in pairs(lines[:-1]))
+
+
+def pairs(lines: list[str]) -> Iterator[tuple[str, str]]:
+    return zip(lines[::2], lines[1::2], strict=False)
+
+
+@pytest.mark.soak
+def test_the_owners_worker_is_replaced_under_load(make_server: MakeServer) -> None:
+    server = start(make_server)
+    with load_on(server, "/owns_port") as load:
+        for _ in range(3):
+            owner = owner_of(server)
+            os.kill(owner, signal.SIGTERM)
+            wait_until(lambda gone=owner: gone not in server.workers(), "it has ended", 20.0)
+            wait_until(lambda: len(server.workers()) == 2, "another one serves")
+            wait_until(lambda gone=owner: owners_said(server) not in ([], [gone]), "it moved")
+    load.check()
+
+
+@pytest.mark.soak
+def test_made_exclusive_by_an_edit_and_back(make_server: MakeServer) -> None:
+    text = (
+        CASE.replace("SOCKET.bind", "int")
+        .replace("SOCKET.listen()", "pass")
+        .replace("SOCKET.getsockname()[1]", "0")
+        .replace('(("127.0.0.1", int(os.environ.get("CASE_PORT", "9797"))))', "(1)")
+    )
+    server = make_server()
+    server.write("owns_port", text)
+    server.start()
+    with load_on(server, "/owns_port") as load:
+        for number in range(1, 4):
+            server.write("owns_port", YAML, "plugin.yaml")
+            server.write("owns_port", edition(number, text=text))
+            server.wait_everywhere("/owns_port", says(number), 10.0)
+            wait_until(lambda: len(owners_said(server)) == 1, "one process runs it")
+            owner_of(server)
+            server.write("owns_port", WITHOUT, "plugin.yaml")
+            wait_until(lambda: owners_said(server) == [], "each process runs it")
+            server.wait_everywhere("/owns_port", lambda answer: answer.status == 200)
+    load.check()
+
+
+@pytest.mark.soak
+def test_removed_and_put_back_it_is_free_in_between(make_server: MakeServer) -> None:
+    server = start(make_server)
+    port = int(server.environment["CASE_PORT"])
+    for file in ("main.py", "plugin.yaml"):
+        (server.plugins / "owns_port" / file).unlink()
+    (server.plugins / "owns_port").rmdir()
+    server.wait_gone("owns_port")
+    wait_until(lambda: not listens(port), "its port is free")
+    server.write("owns_port", YAML, "plugin.yaml")
+    server.write("owns_port", edition(3))
+    server.wait_everywhere("/owns_port", says(3), 10.0)
+
+
+STREAM = CASE.replace(
+    "class P:",
+    "import time\n\ndef parts():\n    for n in range(30):\n        yield b'%d\\n' % EDIT\n"
+    "        time.sleep(0.05)\n\ndef stream(req, resp):\n    resp.stream = parts()\n\nclass P:",
+).replace(
+    'server.get("/owns_port"',
+    'server.get("/owns_port/stream", stream)\n        server.get("/owns_port"',
+)
+
+
+@pytest.mark.soak
+def test_a_stream_that_is_passed_on_ends_in_the_version_that_it_began_with(
+    make_server: MakeServer,
+) -> None:
+    server = start(make_server, 2, STREAM)
+    owner = owner_of(server)
+    with server.each_worker() as connections:
+        (other,) = connections.keys() - {owner}
+        connections[other].request("GET", "/owns_port/stream")
+        response = connections[other].getresponse()
+        assert response.read(2) == b"0\n"
+        server.write("owns_port", edition(1, text=STREAM))
+        assert response.read() == b"0\n" * 29
+    server.wait_everywhere("/owns_port", says(1), 10.0)
+
+
+@pytest.mark.soak
+def test_the_lock_file_that_is_removed_moves_it_and_it_never_runs_twice(
+    make_server: MakeServer, open_path: Path
+) -> None:
+    record = open_path / "record"
+    server = start(make_server, 2, SINGLETON.format(path=record))
+    folder = runtime_folder(server)
+    with load_on(server, "/owns_port") as load:
+        for lock in folder.glob("*.lock"):
+            lock.unlink()
+        wait_until(lambda: len(record.read_text().split()) >= 3, "it began anew")
+        owner_of(server)
+    load.check()
+    lines = record.read_text().split()
+    assert all(one[0] == "+" and two == f"-{one[1:]}" for one, two in pairs(lines[:-1]))
+
+
+def runtime_folder(server: Server) -> Path:
+    from app.isolation.runtime_folder import RuntimeFolder
+
+    return RuntimeFolder(server.artifacts).path
+
+
+@pytest.mark.soak
+def test_of_two_hosts_one_runs_a_cluster_plugin_and_the_other_names_it(
+    make_server: MakeServer,
+) -> None:
+    first = make_server(WEB_CONCURRENCY="1", CASE_PORT=str(free_port()))
+    first.write("owns_port", CASE)
+    first.write("owns_port", "exclusive: cluster\n", "plugin.yaml")
+    first.start()
+    second = make_server(
+        WEB_CONCURRENCY="2", CASE_PORT=str(free_port()), DATABASE_URL=first.database_url or ""
+    )
+    second.environment["BENANA_WATCH"] = "off"
+    second.write("whoami", "")
+    second.plugins.joinpath("whoami", "main.py").unlink()
+    second.plugins.joinpath("whoami").rmdir()
+    second.start()
+    owner = owner_of(first)
+    answer = wait_until(
+        lambda: (found := second.get("/owns_port")).status == 503 and found, "it is refused there"
+    )
+    assert f"(pid {owner})" in answer.json["detail"]
+    assert answer.headers["retry-after"]
+    health = wait_until(
+        lambda: (found := second.get("/health/ready").json)["status"] == "degraded" and found,
+        "the other host says so",
+    )
+    assert any(f"(pid {owner})" in reason["what"] for reason in health["reasons"])
+    first.write("owns_port", edition(1))
+    first.wait_everywhere("/owns_port", says(1), 10.0)
+    wait_until(
+        lambda: first.get("/plugins/owns_port").json["workers"]["behind"] == [],
+        "all follow, those of the other host too",
+    )
+    first.kill()
+    wait_until(lambda: second.get("/owns_port").status == 200, "the other host runs it", 15.0)
+    owner_of(second)
+    wait_until(
+        lambda: second.get("/health/ready").json["status"] == "ready", "the other host is ready"
+    )
+
+
+@pytest.mark.soak
+def test_an_owner_whose_database_session_ends_stops_before_another_starts(
+    make_server: MakeServer, open_path: Path
+) -> None:
+    record = open_path / "record"
+    server = make_server(WEB_CONCURRENCY="2")
+    server.write("owns_port", SINGLETON.format(path=record))
+    server.write("owns_port", "exclusive: cluster\n", "plugin.yaml")
+    server.start()
+    with load_on(server, "/owns_port") as load:
+        server.sql(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE application_name LIKE 'benana-lock-%%'"
+        )
+        wait_until(lambda: len(record.read_text().split()) >= 3, "it began anew", 15.0)
+        owner_of(server)
+    load.check()
+    lines = record.read_text().split()
+    assert all(one[0] == "+" and two == f"-{one[1:]}" for one, two in pairs(lines[:-1]))
+
+
+@pytest.mark.soak
+def test_while_a_load_waits_the_error_says_so(make_server: MakeServer) -> None:
+    server = start(make_server)
+    slow = CASE.replace("def start(context):", "def start(context):\n    context.trial or pause()")
+    slow = slow.replace("def answer", "def pause():\n    import time; time.sleep(2)\n\ndef answer")
+    with load_on(server, "/owns_port") as load:
+        server.write("owns_port", edition(1, text=slow))
+        shown = wait_until(lambda: server.get("/plugins/owns_port").json["error"], "it says so")
+        assert "generation 2 is still loading, or waits for the process that runs it" in str(shown)
+        assert shown["passes"] is True
+        server.wait_everywhere("/owns_port", says(1), 10.0)
+        wait_until(lambda: server.get("/plugins/owns_port").json["error"] is None, "it is over")
+    load.check()
+    assert 2.0 < load.slowest < 5.0
+
+
+@pytest.mark.soak
+def test_an_owner_that_dies_within_an_answer_is_a_bad_gateway(make_server: MakeServer) -> None:
+    text = CASE.replace(
+        'server.get("/owns_port"',
+        'server.get("/owns_port/end", lambda: os._exit(9))\n        server.get("/owns_port"',
+    )
+    server = start(make_server, 2, text)
+    owner = owner_of(server)
+    with server.each_worker() as connections:
+        (other,) = connections.keys() - {owner}
+        answer = ask(connections[other], "GET", "/owns_port/end")
+        assert answer.status == 502
+        assert "the request may have had its effect" in answer.json["detail"]
+        assert ask(connections[other], "GET", "/owns_port").status == 200
+    wait_until(
+        lambda: "while it answered: owns_port g1 /owns_port/end" in server.log(),
+        "the master says what ended its worker",
+    )
+
+
+AT_IMPORT = """
+import os, socket
+from app.plugin import PluginMetadata
+
+SOCKET = socket.socket()
+SOCKET.bind(("127.0.0.1", int(os.environ["CASE_PORT"])))
+SOCKET.listen()
+EDIT = 0
+
+class P:
+    def initialize(self, context): pass
+    def get_metadata(self): return PluginMetadata("owns_port", "1.0.0")
+    def register_routes(self, server):
+        server.get("/owns_port", lambda: {"edit": EDIT, "pid": os.getpid()})
+    def cleanup(self, context): SOCKET.close()
+
+new_plugin = P
+"""
+
+
+@pytest.mark.soak
+def test_routes_that_the_trial_could_not_see_are_recorded_once_it_is_served(
+    make_server: MakeServer,
+) -> None:
+    server = start(make_server, 2, AT_IMPORT)
+    more = edition(1, text=AT_IMPORT).replace(
+        'server.get("/owns_port"',
+        'server.get("/owns_port/more", lambda: {"edit": 1})\n        server.get("/owns_port"',
+    )
+    server.write("owns_port", more)
+    server.wait_everywhere("/owns_port/more", says(1), 10.0)
+    wait_until(
+        lambda: (
+            {"/owns_port", "/owns_port/more"}
+            == {e["path"] for e in server.get("/plugins/owns_port").json["endpoints"]}
+        ),
+        "the record says what is served",
+    )
+    versions = server.sql(
+        "SELECT jsonb_array_length(metadata->'endpoints') FROM plugin_versions"
+        " WHERE plugin_name = 'owns_port' ORDER BY created_at DESC LIMIT 1"
+    )
+    assert versions == [(2,)]
+
+
+FLAGGED = CASE.replace(
+    "def start(context):",
+    "def start(context):\n"
+    "    if not context.trial and not os.path.exists(os.environ['CASE_FLAG']):\n"
+    "        raise ValueError('no flag')",
+)
+
+
+@pytest.mark.soak
+def test_where_neither_version_can_be_loaded_it_is_said_at_once_and_tried_with_pauses(
+    make_server: MakeServer, open_path: Path
+) -> None:
+    flag = open_path / "flag"
+    flag.touch()
+    server = start(make_server, 2, FLAGGED, CASE_FLAG=str(flag))
+    flag.unlink()
+    server.write("owns_port", edition(1, text=FLAGGED))
+    wait_until(lambda: "nor can generation 1 be loaded again" in server.log(), "it cannot go back")
+    began = time.monotonic()
+    for answer in server.ask_all("/owns_port").values():
+        assert answer.status == 503
+        assert "no flag" in answer.json["detail"]
+    assert time.monotonic() - began < 4.0
+    assert server.log().count("nor can generation") == 1
+    error = wait_until(lambda: server.plugin("owns_port")["error"], "the plugin says why")
+    assert error["message"].endswith("no flag")
+    flag.touch()
+    server.write("owns_port", edition(2, text=FLAGGED))
+    server.wait_everywhere("/owns_port", says(2), 10.0)
