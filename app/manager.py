@@ -7,17 +7,13 @@ from pathlib import Path
 from app.conditions import Conditions
 from app.database import inherited
 from app.database.events import ChangeListener
-from app.database.pools import plugin_pool, plugin_share, server_pool
+from app.database.pools import plugin_pool, server_pool
 from app.database.repository import Repository
-from app.database.upkeep import Upkeep
 from app.database.workers import WorkerRepository
 from app.errors import BenanaError, DatabaseError, UnknownPluginError
 from app.fleet import ADMIN_SHARE_SECONDS, Fleet
 from app.health import Health, HealthReport
 from app.isolation import own_sockets
-from app.loading import garbage
-from app.loading.callers import Surroundings
-from app.loading.context import make_context_factory
 from app.package.finder import generations_alive
 from app.postgres.server import EmbeddedPostgres
 from app.publishing.publisher import Publisher
@@ -27,25 +23,11 @@ from app.publishing.watcher import SourceWatcher
 from app.records import ServedRow
 from app.reload import ReloadResult, reload_plugin
 from app.routing.application import LiveApp
-from app.serving.cluster_lock import ClusterLock
-from app.serving.crashes import LoadMarker
-from app.serving.exclusive import ExclusivePlugins
-from app.serving.host_files import HostFiles
-from app.serving.last_known_good import LastKnownGood
-from app.serving.live_plugins import LivePlugins
-from app.serving.load_queue import LoadQueue
-from app.serving.reclaimer import Reclaimer
-from app.serving.reconciler import Reconciler
-from app.serving.recorder import Recorder
-from app.serving.regressions import Regressions
-from app.serving.takeover import come_to_serve
+from app.serving.half import ServingHalf
 from app.settings import Settings
 from app.worker_records import WorkerReport
 
 log = logging.getLogger(__name__)
-
-STOP_SECONDS = 20.0
-"""How long an ending worker waits for its last requests and cleanups; gunicorn kills it at 30 s."""
 
 
 def database_url_of(settings: Settings) -> str:
@@ -71,7 +53,6 @@ class PluginManager:
         self._database = server_pool(url, settings)
         self._plugin_database = plugin_pool(url, settings)
         self._repository = Repository(self._database)
-        self._workers = WorkerRepository(self._database)
         admin = self._database.share(
             "the admin API", max(1, settings.threads // 2), timeout=ADMIN_SHARE_SECONDS
         )
@@ -99,83 +80,38 @@ class PluginManager:
             self._host_conditions,
             lambda: self._running.crew,
         )
-        lock_url = settings.listen_database_url or url
-        self._reclaimer = Reclaimer(
-            app.running,
-            settings.drain_seconds,
-            self._conditions,
-            lambda plugin: self._loading.tidy(plugin),
-        )
-        live = LivePlugins(app, self._reclaimer)
-        self._files = HostFiles(settings.artifacts_dir, needed=settings.watch)
-        last_known_good = LastKnownGood(settings.artifacts_dir, self._files)
-        self._upkeep = Upkeep(self._database, self._conditions, lambda: self._changed(None))
-        self._recorder = Recorder(
-            self._workers, last_known_good, self._report, self._conditions, self._upkeep.seen
-        )
-        self._regressions = Regressions(
-            self._repository, last_known_good, settings.max_new_failures
-        )
-        app.on_failure = self._regressions.count
-        self._marker = LoadMarker(settings.artifacts_dir, self._files)
-        self._exclusive = ExclusivePlugins(
-            settings.artifacts_dir,
+        self._serving = ServingHalf(
+            settings,
             app,
-            last_known_good,
-            settings.handover_seconds,
-            lambda name: ClusterLock(name, lock_url, self._workers),
+            self._database,
+            self._plugin_database,
+            settings.listen_database_url or url,
             self._conditions,
-            lambda name, again: self._reconciler.mark([name], again=again),
-        )
-        self._loading = LoadQueue(
-            self._repository,
-            make_context_factory(
-                settings.data_dir, lambda name: plugin_share(self._plugin_database, name, settings)
-            ),
-            settings.artifacts_dir,
-            lambda name: self._reconciler.mark([name]),
-            lambda plugin: self._exclusive.gave_up(plugin) or live.retire([plugin]),
-            self._marker,
-            Surroundings(settings.known_hosts, settings.trusted_proxies),
-            self._files,
-            self._exclusive.load,
+            self._report,
+            lambda: self._changed(None),
         )
         self.fleet = Fleet(
             WorkerRepository(admin),
-            lambda: self._recorder.id if self._health.takes_requests else None,
+            lambda: self._serving.recorder.id if self._health.takes_requests else None,
             lambda: self._running.crew,
         )
         """The processes of all hosts, as the admin side asks for them."""
-        self._reconciler = Reconciler(
-            self._repository,
-            live,
-            self._loading,
-            self._recorder,
-            last_known_good,
-            self._upkeep,
-            self._regressions,
-            self._exclusive,
-            self._conditions,
-        )
         self._listener = ChangeListener(
             settings.listen_database_url or url,
             self._changed,
             self._database.abort,
             settings.heartbeat_seconds,
             self._conditions,
-            lambda: self._upkeep.schema,
+            lambda: self._serving.upkeep.schema,
         )
         self._health = Health(
             self._conditions,
-            self._reconciler,
+            self._serving.reconciler,
             self._watcher.election if settings.watch else None,
-            self._recorder.beat,
+            self._serving.recorder.beat,
         )
         self._own_threads = (
-            self._reclaimer,
-            self._recorder,
-            self._reconciler,
-            self._loading,
+            *self._serving.threads,
             self._listener,
             self._watcher,
             self._health,
@@ -190,7 +126,7 @@ class PluginManager:
         here raises: with the database away or the folder gone, the workers serve what they can,
         and the one that watches makes up for it.
         """
-        self._files.say_what_is_gone_without(self._settings.data_dir)
+        self._serving.files.say_what_is_gone_without(self._settings.data_dir)
         try:
             if self._settings.watch:
                 self._publisher.scan(at_start=True)
@@ -232,23 +168,8 @@ class PluginManager:
                 raise BenanaError(f"{', '.join(ended)} ended while the plugins were loaded")
             still_alive()
 
-        if replace is not None:
-            self._reclaimer.replace_process(replace, self._settings.max_leaked)
-            self._reconciler.fresh.ask_by(replace)
-            self._regressions.replace = replace
-        self._marker.record_faults()
-        self._reclaimer.start()
-        self._recorder.start()
-        self._reconciler.start()
-        garbage.pause("start")  # there is little, and each collection would look at everything
-        try:
-            ready = come_to_serve(self._reconciler, self._workers, look, relieves=relieves)
-        finally:
-            garbage.resume("start")
-        if not ready:
+        if not self._serving.start(look, replace, relieves=relieves):
             return False
-        self._marker.started()
-        self._reclaimer.freeze()
         self._listener.start()
         self._publisher.rehearsals.start()
         if self._settings.watch:
@@ -260,12 +181,11 @@ class PluginManager:
     def drained(self) -> None:
         """Note that no more requests come: what rows say from now on is for others to serve."""
         self._health.draining = True
-        self._reconciler.end()
-        self._recorder.beat()
+        self._serving.drained()
 
     def drain(self) -> None:
         """Leave the publishing to another process of the host: this one only ends its requests."""
-        self._exclusive.stop_candidacies()
+        self._serving.drain()
         self._watcher.end()
 
     def stop(self) -> None:
@@ -275,13 +195,7 @@ class PluginManager:
         self._trial.stop()  # a publish that goes on waiting for one gives up
         self._publisher.rehearsals.stop()
         self._listener.stop()
-        self._exclusive.end_all()
-        self._reconciler.stop()
-        self._reconciler.unload_all()
-        self._reclaimer.stop(min(STOP_SECONDS, self._settings.drain_seconds))
-        self._exclusive.close()  # once they have stopped: another process starts them now
-        self._recorder.stop()
-        self._marker.close()
+        self._serving.stop()
         self._plugin_database.close()
         self._database.close()
 
@@ -297,7 +211,7 @@ class PluginManager:
         self._plugin_database.let_go()
 
     def _changed(self, names: frozenset[str] | None) -> None:
-        self._reconciler.mark(names)
+        self._serving.mark(names)
         self._watcher.rows_changed()
 
     # --- what the admin side calls -----------------------------------------------------------

@@ -13,38 +13,12 @@ from app.database.regressions import RegressionRepository
 from app.database.reloads import ReloadRepository
 from app.database.rows import each_row, fetch_records, fetch_row
 from app.database.schema import LOCK_TIMEOUT, apply_schema
+from app.database.served_rows import SERVED_ROWS, SERVED_ROWS_AND_SILENCE
 from app.database.statements import Lender, statement, transaction
-from app.database.tables import FIRES, NOTIFIERS, silence_of
+from app.database.tables import NOTIFIERS, silence_of
 from app.database.texts import as_json, encoding_of, storable
 from app.errors import DatabaseRefusedError
 from app.records import Artifact, PluginRow, ServedRow
-
-# The digest that a path ends with, as `records.artifact_digest` reads it: `…-<32 digits>.pyz`.
-_SERVED_COLUMNS = """p.id, p.name, p.generation, p.status, p.binary_path, v.archive_sha256,
-    p.binary_path IS NULL AND p.source_path IS NOT NULL AS unpublished,
-    coalesce(p.error ? 'generation', false) AS load_error,
-     coalesce(p.source_digest <> left(right(p.binary_path, 36), 32), false)
-        OR coalesce(p.version = '' AND v.metadata->>'version' <> '', false) AS unstamped,
-     CASE WHEN (v.reload->>'forced')::boolean OR v.reload->>'how' = 'fresh' THEN v.reload->>'how'
-         ELSE 'auto' END AS reload, coalesce(v.reload->>'why', '') AS reload_why,
-     v.metadata->>'exclusive' AS exclusive,
-     CASE WHEN v.metadata ? 'exclusive' THEN v.metadata->'endpoints' END AS endpoints"""
-_SERVED_TABLES = """plugins p LEFT JOIN (SELECT plugin_name, source_digest, archive_sha256,
-         metadata, coalesce(reload, finding) AS reload FROM plugin_versions) v
-    ON v.plugin_name = p.name AND v.source_digest = left(right(p.binary_path, 36), 32)"""
-_SERVED = f"""
-    SELECT {_SERVED_COLUMNS} FROM {_SERVED_TABLES}
-    WHERE p.name = ANY(%s) ORDER BY p.created_at, p.name
-"""  # noqa: S608 - constants
-# With it, in the same snapshot, what tells of changes and is missing: while a dump is restored, a
-# row that is not there may be one that is not there yet.
-_WHOLE = f"""
-    SELECT whole.silent, {_SERVED_COLUMNS} FROM (
-        SELECT ARRAY(SELECT unnest(%s::name[]) EXCEPT SELECT tgname FROM pg_trigger
-            WHERE tgrelid = 'plugins'::regclass AND {FIRES} ORDER BY 1) AS silent) whole
-    LEFT JOIN ({_SERVED_TABLES}) ON %s::text[] IS NULL OR p.name = ANY(%s)
-    ORDER BY p.created_at, p.name
-"""  # noqa: S608 - constants
 
 
 class Repository:
@@ -142,13 +116,13 @@ class Repository:
         if names is not None:
             wanted = set(names)
             with statement(self._database) as cursor:
-                cursor.execute(_SERVED, (list(wanted),))
+                cursor.execute(SERVED_ROWS, (list(wanted),))
                 served = fetch_records(cursor, ServedRow)
             if len(served) == len(wanted):
                 return served
         some = None if names is None else list(names)
         with statement(self._database) as cursor:
-            cursor.execute(_WHOLE, (list(NOTIFIERS), some, some))
+            cursor.execute(SERVED_ROWS_AND_SILENCE, (list(NOTIFIERS), some, some))
             first = fetch_row(cursor) or {}  # there is one without plugins, too, which names none
             cursor.scroll(0, mode="absolute")
             served = fetch_records(cursor, ServedRow)

@@ -14,11 +14,7 @@ from typing import NamedTuple
 from app.database.publication import KEPT_VERSIONS
 from app.database.repository import Repository
 from app.errors import (
-    CrashedLoadError,
     DatabaseError,
-    DatabaseRefusedError,
-    DatabaseUnavailableError,
-    LoadError,
     PluginError,
 )
 from app.loading.callers import Surroundings
@@ -30,10 +26,11 @@ from app.loading.process_changes import ProcessChanges
 from app.package.version_folders import VersionFolders
 from app.records import FRESH, Reload, ServedRow
 from app.serving.archives import fetch_artifact
-from app.serving.crashes import Crash, CrashedLoads, LoadMarker
+from app.serving.crashes import CrashedLoads, LoadMarker
 from app.serving.failed_loads import FailedLoads
 from app.serving.host_files import FOLDERS, HostFiles
 from app.serving.live_plugins import Served
+from app.serving.load_errors import crashed_error, error_of
 from app.serving.load_once import LoadedOnce
 from app.threads import start_thread
 
@@ -216,8 +213,8 @@ class LoadQueue:
                 plugin = self._load(row)
             else:
                 plugin = self._exclusive(row, self._load)
-        except BaseException as fault:  # noqa: BLE001 - see _error_of
-            error = _error_of(row, fault)
+        except BaseException as fault:  # noqa: BLE001 - see error_of
+            error = error_of(row, fault)
             if row.exclusive is None:
                 advise(error)
         return LoadResult(row, (time.perf_counter() - began) * 1000, plugin, error)
@@ -225,7 +222,7 @@ class LoadQueue:
     def _load(self, row: ServedRow) -> LoadedPlugin:
         crash = self._crashed.find(row)
         if crash is not None:
-            raise _crashed_error(row, crash)
+            raise crashed_error(row, crash)
         if (known := self._failed.find(row)) is not None:
             raise known
         artifact = fetch_artifact(row, self._artifacts_dir, self._repository, self._files)
@@ -244,8 +241,8 @@ class LoadQueue:
                     folders=self._folders,
                     kept=kept,
                 )
-        except BaseException as fault:  # noqa: BLE001 - see _error_of
-            error = _error_of(row, fault)
+        except BaseException as fault:  # noqa: BLE001 - see error_of
+            error = error_of(row, fault)
             self._judge(row, error, kept)
             raise error from None
         return replace(plugin, on_disposed=partial(self._changes.disposed, row.name))
@@ -286,29 +283,3 @@ class LoadQueue:
             self._repository.reloads.record(row.name, row.digest, found)
         except DatabaseError as error:
             log.warning("%s: that is not kept with the version: %s", row.name, error)
-
-
-def _error_of(row: ServedRow, fault: BaseException) -> PluginError:
-    """Return what a load has failed of, as an error of its plugin."""
-    if isinstance(fault, PluginError):
-        return fault.with_traceback(None)
-    if isinstance(fault, DatabaseUnavailableError):
-        return LoadError(row.name, str(fault), transient=True)
-    if isinstance(fault, DatabaseRefusedError):
-        return LoadError(row.name, str(fault), outside=True)
-    # A fault of ours: it costs this plugin its newest generation, and the others nothing;
-    # not even where a plugin has found a way to raise SystemExit here.
-    log.error("%s: loading failed", row.name, exc_info=fault)
-    return LoadError(row.name, f"{type(fault).__name__}: {fault}")
-
-
-def _crashed_error(row: ServedRow, crash: Crash) -> CrashedLoadError:
-    # Without a process id or a time: all workers say the same, and one of them writes it down.
-    return CrashedLoadError(
-        row.name,
-        f"loading generation {row.generation} ended the worker ({crash.how}), though its trial "
-        "passed: does it look at context.trial? It is not loaded again; mend it and save it, or "
-        "reload it to try once more",
-        file=crash.file,
-        line=crash.line,
-    )

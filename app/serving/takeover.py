@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from app.database.workers import WorkerRepository
 from app.errors import DatabaseError
 from app.presence import own_presence
+from app.serving.fresh_processes import FreshProcesses
 from app.serving.reconciler import Reconciler
 
 log = logging.getLogger(__name__)
@@ -21,6 +22,7 @@ TAKEOVER_SECONDS = 60.0
 
 def come_to_serve(
     reconciler: Reconciler,
+    fresh: FreshProcesses,
     workers: WorkerRepository,
     still_alive: Callable[[], None],
     *,
@@ -30,6 +32,7 @@ def come_to_serve(
 
     Args:
         reconciler: of this process.
+        fresh: what this process leaves to others.
         workers: what all processes run.
         still_alive: called about once a second while waiting.
         relieves: whether it is to take the place of a process that serves.
@@ -42,7 +45,7 @@ def come_to_serve(
             still_alive()
     else:
         reconciler.start_is_over.wait(START_SECONDS)
-    if spoiled_by := reconciler.fresh.spoiled_by:
+    if spoiled_by := fresh.spoiled_by:
         log.error(
             "%s: this worker cannot serve the version before either, because its libraries keep "
             "what has failed; another one is started for that",

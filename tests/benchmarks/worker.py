@@ -24,8 +24,9 @@ from app.database.workers import WorkerRepository
 from app.loading.context import make_context_factory
 from app.package.finder import generations_alive
 from app.routing.application import LiveApp
-from app.serving.cluster_lock import ClusterLock
-from app.serving.exclusive import ExclusivePlugins
+from app.serving.comparison import Comparison
+from app.serving.exclusive.cluster_lock import ClusterLock
+from app.serving.exclusive.plugins import ExclusivePlugins
 from app.serving.last_known_good import LastKnownGood
 from app.serving.live_plugins import LivePlugins
 from app.serving.load_queue import LoadQueue
@@ -60,13 +61,14 @@ class Worker:
             lambda name: self._reconciler.mark([name]),
             lambda plugin: live.retire([plugin]),
         )
-        self._reconciler = Reconciler(
+        upkeep = Upkeep(database, Conditions(), lambda: self._reconciler.mark(None))
+        self._comparison = Comparison(
             repository,
             live,
             self._loading,
             self._recorder,
             last_known_good,
-            Upkeep(database, Conditions(), lambda: self._reconciler.mark(None)),
+            upkeep,
             Regressions(repository, last_known_good, 20),
             ExclusivePlugins(
                 artifacts,
@@ -79,6 +81,7 @@ class Worker:
             ),
             Conditions(),
         )
+        self._reconciler = Reconciler(repository, self._comparison, upkeep, Conditions())
         self._admin = psycopg2.connect(url)
         self._admin.autocommit = True
         self._reclaimer.start()
@@ -87,7 +90,7 @@ class Worker:
     def load(self) -> dict[str, float]:
         """Load everything; return the milliseconds, and the resident set in KB."""
         began = time.perf_counter()
-        self._reconciler.reconcile(None)
+        self._comparison.follow(None)
         self._reclaimer.freeze()  # as the manager does after the first pass
         return {"ms": (time.perf_counter() - began) * 1000, **self.memory()}
 
@@ -97,7 +100,7 @@ class Worker:
         for _ in range(times):
             self.touch(name)
             began = time.perf_counter()
-            self._reconciler.reconcile({name})
+            self._comparison.follow({name})
             found.append((time.perf_counter() - began) * 1000)
         return found
 

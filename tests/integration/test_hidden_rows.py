@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from app import turns
 from app.database.pool import Database
 from app.database.repository import Repository
 from app.errors import DatabaseRefusedError
@@ -122,6 +123,7 @@ def test_what_is_served_is_served_on_while_its_rows_are_hidden(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """All plugins were unloaded, as if their rows had been deleted."""
+    monkeypatch.setattr(turns, "TURN_SECONDS", 0.1)
     monkeypatch.setattr(reconciler, "RETRY_SECONDS", 0.05)
     monkeypatch.setattr(watcher, "RETRY_SECONDS", 0.05)
     url = new_database()
@@ -144,7 +146,7 @@ def test_what_is_served_is_served_on_while_its_rows_are_hidden(
         assert live.client.get("/hello").json["says"] == "one"
         assert sentence in live.client.get("/plugins", status=500).json["detail"]
         told = [r.getMessage() for r in caplog.records if sentence in r.getMessage()]
-        assert sum("serving what is loaded, trying again" in text for text in told) == 1
+        assert sum("the rows cannot be read" in text for text in told) == 1
         sql("ALTER TABLE plugins DISABLE ROW LEVEL SECURITY")
         wait_until(lambda: live.client.get("/hello").json["says"] == "two", "the edit follows")
         wait_until(lambda: not live.app.manager.health.reasons, "all is well again")
@@ -154,6 +156,7 @@ def test_a_right_that_is_taken_away_is_noticed_by_the_next_heartbeat(
     new_database: Callable[[], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It was at the next read: up to a minute later."""
+    monkeypatch.setattr(turns, "TURN_SECONDS", 0.1)
     monkeypatch.setattr(reconciler, "RETRY_SECONDS", 0.05)
     url = new_database()
     owner = Database(url)

@@ -14,7 +14,7 @@ from app.isolation.board import Board, Word
 from app.isolation.forwarding import Forwarder
 from app.presence import own_presence
 from app.records import ServedRow
-from app.serving.door import Door
+from app.serving.exclusive.door import Door
 
 ROW = ServedRow("1", "x", 2, "active", None)
 ERROR = {"phase": "initialize", "message": "no", "file": None, "line": None}

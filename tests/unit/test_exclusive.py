@@ -24,7 +24,7 @@ from app.presence import own_presence
 from app.publishing.manifest import parse_manifest
 from app.publishing.trial import TrialRunner
 from app.records import CLUSTER, HOST, Endpoint, ServedRow
-from app.serving.hand_over import HandOver
+from app.serving.exclusive.hand_over import HandOver
 from tests.support.plugins import artifact_of, no_database, plugin_text, source_of
 
 

@@ -18,7 +18,7 @@ from app.loading.loader import LoadedPlugin, load
 from app.presence import own_presence
 from app.records import ServedRow
 from app.routing.application import LiveApp
-from app.serving.seat import Seat
+from app.serving.exclusive.seat import Seat
 from tests.support.plugins import artifact_of, no_database, plugin_text
 
 ROW = ServedRow("1", "sample", 1, "active", "x")

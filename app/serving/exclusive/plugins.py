@@ -11,12 +11,12 @@ from app.isolation.runtime_folder import RuntimeFolder
 from app.loading.loader import LoadedPlugin
 from app.records import CLUSTER, ServedRow
 from app.routing.application import LiveApp
-from app.serving.cluster_lock import ClusterLock
-from app.serving.hand_over import DRAIN_SHARE
+from app.serving.exclusive.cluster_lock import ClusterLock
+from app.serving.exclusive.hand_over import DRAIN_SHARE
+from app.serving.exclusive.lock_watch import LockWatch
+from app.serving.exclusive.seat import Seat
 from app.serving.last_known_good import LastKnownGood
 from app.serving.live_plugins import LivePlugins, Served
-from app.serving.lock_watch import LockWatch
-from app.serving.seat import Seat
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from app.conditions import Conditions
 from app.errors import PluginError
-from app.serving.seat import Seat
+from app.serving.exclusive.seat import Seat
 from app.threads import OwnThread
 
 log = logging.getLogger(__name__)

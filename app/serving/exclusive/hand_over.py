@@ -11,7 +11,7 @@ from app.errors import LoadError
 from app.isolation.board import Board
 from app.loading.loader import LoadedPlugin
 from app.records import ServedRow
-from app.serving.door import LOOK_SECONDS
+from app.serving.exclusive.door import LOOK_SECONDS
 
 log = logging.getLogger(__name__)
 

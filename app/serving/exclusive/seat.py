@@ -16,10 +16,10 @@ from app.isolation.stand_in import StandIn, stand_in_for
 from app.loading.loader import LoadedPlugin
 from app.records import Endpoint, ServedRow
 from app.routing.application import LiveApp
-from app.serving.announcer import Announcer
-from app.serving.cluster_lock import ClusterLock
-from app.serving.door import LOOK_SECONDS, Door
-from app.serving.hand_over import HandOver
+from app.serving.exclusive.announcer import Announcer
+from app.serving.exclusive.cluster_lock import ClusterLock
+from app.serving.exclusive.door import LOOK_SECONDS, Door
+from app.serving.exclusive.hand_over import HandOver
 
 log = logging.getLogger(__name__)
 
