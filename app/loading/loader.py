@@ -17,6 +17,7 @@ from app.loading.context import MakeContext
 from app.loading.contract import create_instance, read_metadata
 from app.loading.guarded_calls import guarded
 from app.loading.library_entries import library_entries
+from app.loading.logging_state import forget_loggers
 from app.loading.registration import RouteCollector
 from app.loading.routes import Route
 from app.loading.started_threads import started_threads
@@ -241,6 +242,7 @@ def _forget(importer: GenerationImporter) -> None:
     """Leave nothing of a generation behind, in the import system and in libraries."""
     library_entries.end(importer.content.plugin, importer.name)
     importer.forget()
+    forget_loggers(importer.name)
 
 
 def _frame_place(importer: GenerationImporter, frame: FrameType) -> tuple[str, int] | None:

@@ -91,3 +91,24 @@ def put_disabled(name: str, value: Any) -> None:
 def silences(_key: Any, before: Any, after: Any) -> bool:
     """Tell whether a logger was enabled, and is not any more."""
     return before is False and after is True
+
+
+def forget_loggers(generation: str) -> None:
+    """Drop the loggers that are named after a generation's modules; it is gone.
+
+    `logging` keeps each logger for ever, and so do the placeholders above it. Who still has one
+    can go on using it.
+
+    Args:
+        generation: the name of its package.
+    """
+    known, inside = logging.root.manager.loggerDict, f"{generation}."
+    with logging._lock:  # type: ignore[attr-defined]
+        names = [name for name in known if name == generation or name.startswith(inside)]
+        gone = {id(item): item for item in map(known.pop, names)}
+        while gone and generation:
+            generation = generation.rpartition(".")[0]
+            above = known.get(generation)
+            if isinstance(above, logging.PlaceHolder):
+                kept = above.loggerMap
+                above.loggerMap = {item: None for item in kept if id(item) not in gone}

@@ -9,6 +9,7 @@ import importlib.abc
 import importlib.machinery
 import inspect
 import itertools
+import re
 import sys
 import threading
 import weakref
@@ -17,8 +18,12 @@ from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Protocol
 
-from app.libraries import PACKAGES
+from app.libraries import PACKAGES, calling_generation
 from app.package.archive import Archive
+from app.package.former_modules import FormerLoader
+
+_GENERATION = re.compile(r"g[0-9]+(_[0-9]+)?")
+"""The last part of the name of a generation's package; a second one of a number gets `_2`."""
 
 
 class Importer(Protocol):
@@ -26,6 +31,7 @@ class Importer(Protocol):
 
     content: Archive
     root: str
+    imported: bool
 
     def find(self, fullname: str) -> importlib.machinery.ModuleSpec | None:
         """Return the spec of a module of this generation."""
@@ -49,6 +55,10 @@ class Finder(importlib.abc.MetaPathFinder):
 
     def __init__(self) -> None:
         self._importers: dict[str, Importer] = {}
+        self._of_plugin: dict[str, list[str]] = {}
+        """The names of each plugin's generations, in the order in which they were claimed."""
+        self._former: dict[str, set[str]] = {}
+        """The modules that stand for those of generations that are gone, by their generation."""
         self._places: dict[str, _Place] = {}
         self._roots: list[str] = []
         """Where the folders of all plugins are: the `__path__` of the package of packages."""
@@ -64,8 +74,10 @@ class Finder(importlib.abc.MetaPathFinder):
                 free = name if number == 1 else f"{name}_{number}"
                 if free not in self._importers:
                     self._importers[free] = importer
+                    self._of_plugin.setdefault(importer.content.plugin, []).append(free)
                     self._alive.add(importer)
                     break
+        self._drop_former(free)
         self.install()
         return free
 
@@ -92,6 +104,8 @@ class Finder(importlib.abc.MetaPathFinder):
         """Forget an importer, and tell whether no other one has its files' root."""
         with self._lock:
             importer = self._importers.pop(name, None)
+            if importer is not None:
+                self._leave(importer.content.plugin, name)
             place = self._places.get(importer.root) if importer is not None else None
             if importer is None or place is None:
                 return False
@@ -102,6 +116,21 @@ class Finder(importlib.abc.MetaPathFinder):
         for key in place.cached:
             sys.path_importer_cache.pop(key, None)
         return True
+
+    def _leave(self, plugin: str, name: str) -> None:
+        names = self._of_plugin[plugin]
+        names.remove(name)
+        if not names:
+            del self._of_plugin[plugin]
+            for former in [f for f in self._former if f.split(".")[1] == plugin]:
+                self._drop_former(former)
+
+    def _drop_former(self, generation: str) -> None:
+        """Take away what stands for a generation that was gone."""
+        if modules := self._former.pop(generation, None):
+            for module in modules:
+                sys.modules.pop(module, None)
+            forget_attribute(generation)
 
     def count_alive(self) -> int:
         """Return how many generations are in this process's memory, served or not."""
@@ -128,7 +157,49 @@ class Finder(importlib.abc.MetaPathFinder):
         if importer is None:
             self.find_elsewhere(name)
             importer = self._importers.get(name)
-        return None if importer is None else importer.find(fullname)
+        if importer is None:
+            return self._find_former(fullname, parts)
+        return importer.find(fullname)
+
+    def _find_former(
+        self, fullname: str, parts: list[str]
+    ) -> importlib.machinery.ModuleSpec | None:
+        """Return the spec of what stands for a module of a generation that is gone."""
+        plugin, generation, module = parts[1], ".".join(parts[:3]), ".".join(parts[3:])
+        present = self._present(plugin)
+        # Code of a generation that is gone finds nothing more; it would go on in another version.
+        if present is None or calling_generation() == generation:
+            return None
+        if not _GENERATION.fullmatch(parts[2]):
+            return None
+        if self._importers[present].content.module_path(module) is None:
+            return None
+
+        def find_present() -> str:
+            name = self._present(plugin)
+            if name is None:
+                raise ImportError(f"{fullname} is gone, and so is {plugin}", name=fullname)
+            return f"{name}.{module}" if module else name
+
+        loader = FormerLoader(find_present)
+        spec = importlib.machinery.ModuleSpec(fullname, loader, is_package=True)
+        with self._lock:
+            self._former.setdefault(generation, set()).add(fullname)
+        return spec
+
+    def _present(self, plugin: str) -> str | None:
+        """Return the generation that is the present one for who asks: his own, or the newest."""
+        names = tuple(self._of_plugin.get(plugin, ()))
+        caller = calling_generation()
+        if caller in names:
+            return caller
+        # One that is still being imported is the present one for its own code alone.
+        imported = [name for name in names if self._is_imported(name)]
+        return next(reversed(imported), None)
+
+    def _is_imported(self, name: str) -> bool:
+        importer = self._importers.get(name)
+        return importer is not None and importer.imported
 
     def _path_hook(self, path: str) -> "_PathEntry":
         """Return the finder of a folder of a generation, as an entry of `__path__`.

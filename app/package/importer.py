@@ -57,6 +57,8 @@ class GenerationImporter(importlib.abc.InspectLoader, zipimport.zipimporter):  #
         self.prefix = ""
         self.root = content.label
         self._imported: list[str] = []
+        self.imported = False
+        """Whether its entry is imported."""
         if isinstance(generation, int):
             generation = f"{PACKAGES}.{content.plugin}.g{generation}"
         self.name = finder.claim(generation, self)
@@ -77,7 +79,9 @@ class GenerationImporter(importlib.abc.InspectLoader, zipimport.zipimporter):  #
     def import_entry(self) -> ModuleType:
         """Import the module that the manifest's entry names."""
         module = self.content.entry.partition(":")[0]
-        return importlib.import_module(f"{self.name}.{module}")
+        entry = importlib.import_module(f"{self.name}.{module}")
+        self.imported = True
+        return entry
 
     def place_of(self, filename: str, line: int | None) -> tuple[str, int] | None:
         """Return the file within the plugin's folder and the line; None for code elsewhere."""

@@ -18,11 +18,8 @@ from typing import Any
 
 from app.errors import PluginError
 from app.loading.loader import LoadedPlugin
-from app.publishing.growth import (
-    Belongings,
-    Objects,
-    have_new_entries,
-)
+from app.loading.process_state import ProcessState, difference, snapshot
+from app.publishing.growth import Belongings, Objects, have_new_entries
 from app.publishing.holders import describe_place, find_paths, kept_by_place, plugin_of
 from app.publishing.said_lines import SaidLines
 from app.records import FRESH, HOT, Reload
@@ -55,6 +52,8 @@ class _State:
     said: dict[str, str]
     objects: Objects
     belongings: Belongings
+    changes: dict[tuple[str, Any], str] = field(default_factory=dict)
+    """What is another than before, by what it is; the texts are for people."""
     traces: "list[weakref.ref[Any]]" = field(default_factory=list)
     """Of the generation that was cleaned up last."""
     reached: dict[type, int] = field(default_factory=dict)
@@ -96,6 +95,7 @@ def rehearse(load: Load, generation: int, reached: Callable[[str], None]) -> Reh
                 raise
             return _raised(error)
         states = [_State(lines.take(), Objects.now(), Belongings.now())]
+        process = snapshot()
         package = first.key
         current = first
         del first
@@ -111,8 +111,11 @@ def rehearse(load: Load, generation: int, reached: Callable[[str], None]) -> Reh
             current.dispose()
             current = newer
             del newer
+            before, process = process, snapshot()
+            changes = _changes(before, process)
+            del before  # it may hold what is to go
             _collect()
-            states.append(_State(lines.take(), Objects.now(), Belongings.now(), traces))
+            states.append(_State(lines.take(), Objects.now(), Belongings.now(), changes, traces))
             signs = _signs(package, states)
             if not signs:
                 break
@@ -170,7 +173,9 @@ def _signs(package: str, states: list[_State]) -> _Signs:
     growing = _growing(states)
     said = latest.said.keys() - states[0].said.keys()
     gained = latest.belongings.gained_since(before.belongings)
+    changed = set(latest.changes)
     if len(states) > 2:
+        changed &= before.changes.keys()
         said &= before.said.keys()
         gained = [phrase for phrase in gained if phrase in _gained_first(states)]
     return _Signs(
@@ -178,8 +183,13 @@ def _signs(package: str, states: list[_State]) -> _Signs:
         growing,
         {} if alive else _find_names(package),
         {latest.said[key]: key for key in said},
-        gained,
+        gained + [latest.changes[key] for key in sorted(changed, key=str)],
     )
+
+
+def _changes(before: ProcessState, after: ProcessState) -> dict[tuple[str, Any], str]:
+    """Return what all of the process shares and is another than before."""
+    return {(c.aspect.name, c.key): str(c) for c in difference(before, after)}
 
 
 def _growing(states: list[_State]) -> dict[str, int]:

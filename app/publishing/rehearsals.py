@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -12,6 +13,12 @@ from app.records import FRESH, Artifact, PluginRow, Reload
 from app.threads import OwnThread
 
 log = logging.getLogger(__name__)
+
+REST_SECONDS = 0.5
+"""How long no version must have come before one is rehearsed: whoever loads it goes first."""
+
+MAX_REST_SECONDS = 5.0
+"""How long one waits at most while others come."""
 
 
 @dataclass(slots=True)
@@ -47,11 +54,14 @@ class Rehearsals(OwnThread):
         """The last one of each plugin that was begun."""
         self._unknown: set[str] = set()
         """The plugins whose last rehearsal found nothing out, as for lack of time."""
+        self._saved_at = self._looked_at = 0.0
+        """When the last version was saved, and when one was last taken, or came to an idle thread;
+        in monotonic seconds."""
         self._left: dict[str, tuple[str, ...]] = {}
         """What was said last that each load of a plugin leaves behind."""
 
     def begin(self, artifact: Artifact, generation: int, before: str | None) -> None:
-        """Rehearse a version that was just saved; returns at once.
+        """Rehearse a version that was just saved, soon; returns at once.
 
         Args:
             artifact: the version.
@@ -60,6 +70,7 @@ class Rehearsals(OwnThread):
         """
         # Where many wait, they are fetched when it is their turn.
         kept = None if self._waiting else artifact
+        self._saved_at = time.monotonic()
         self._add(_Job(artifact.plugin, artifact.digest, generation, kept, before))
 
     def catch_up(self, rows: Iterable[PluginRow]) -> None:
@@ -96,21 +107,30 @@ class Rehearsals(OwnThread):
         if self._thread is None:
             return  # who follows the folders catches up
         with self._wake:
+            if not self._waiting:
+                self._looked_at = time.monotonic()
             self._waiting[job.plugin] = self._known[job.plugin] = job
             self._wake.notify_all()
 
     def _run(self) -> None:
-        while True:
-            with self._wake:
-                self._wake.wait_for(lambda: self._stopped or self._waiting)
-                if self._stopped:
-                    return
-                job = self._waiting.pop(next(iter(self._waiting)))
+        while (job := self._take()) is not None:
             try:
                 self._finish(job)
             except Exception:
                 # A fault of ours costs this finding, and not those of the other plugins.
                 log.exception("%s: its rehearsal failed", job.plugin)
+
+    def _take(self) -> _Job | None:
+        """Wait until one is to be rehearsed, and take it; None to end."""
+        with self._wake:
+            while not self._stopped:
+                due_at = min(self._saved_at + REST_SECONDS, self._looked_at + MAX_REST_SECONDS)
+                now = time.monotonic()
+                if self._waiting and due_at <= now:
+                    self._looked_at = now
+                    return self._waiting.pop(next(iter(self._waiting)))
+                self._wake.wait(due_at - now if self._waiting else None)
+        return None
 
     def _finish(self, job: _Job) -> None:
         """Rehearse a version, or wait until another thread has."""

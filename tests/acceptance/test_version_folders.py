@@ -73,6 +73,22 @@ def ask(method):
         return pool.submit(square, 7).result(timeout=30)
 """
 
+PICKLES = """
+import pickle
+from pathlib import Path
+
+class Book: ...
+
+def answer():
+    path = Path("book.pickle")
+    if EDIT == 0:
+        mine = Path(f"book-{os.getpid()}.pickle")
+        mine.write_bytes(pickle.dumps(Book()))
+        mine.rename(path)
+    raw = path.read_bytes()
+    return [type(pickle.loads(raw)) is Book, (__name__.encode() in raw) == (EDIT == 0)]
+"""
+
 HELD = """
 import time
 from pathlib import Path
@@ -119,6 +135,7 @@ CASES: list[tuple[str, str, dict[str, str], object]] = [
     ),
     ("flasked", FLASK, {"templates/page.txt": "for {{ who }}"}, "for you"),
     ("parses", PARSES, {}, ["benana-loader", ""]),
+    ("pickles", PICKLES, {}, [True, True]),
     ("spawns", SPAWNS, {"arithmetic.py": "def square(n):\n    return n * n\n"}, [49, 49]),
 ]
 

@@ -15,6 +15,7 @@ import threading
 import traceback
 import typing
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jinja2
@@ -224,6 +225,94 @@ def test_invalid_names_are_not_found(package):
     for name in ("nothing", "main.x", "..", "main.py"):
         with pytest.raises(ImportError):
             importlib.import_module(f"{made.name}.{name}")
+
+
+# --- what was written down by a generation that is gone ------------------------------------
+
+BOOK = "import enum\nclass Kind(enum.Enum):\n    NOVEL = 1\nclass Book:\n    shelf = {}\n"
+
+
+def test_what_an_earlier_generation_has_pickled_is_of_the_present_one(package):
+    first = package({"main.py": "from .parts import books", "parts/books.py": BOOK.format(1)})
+    books = first.import_entry().books
+    book = books.Book()
+    book.title = "Emma"
+    written = pickle.dumps([book, books.Book, books.Kind.NOVEL])
+    first.forget()
+    for number in (2, 3):
+        made = package(
+            {"main.py": "from .parts import books", "parts/books.py": BOOK.format(number)},
+            generation=number,
+        )
+        present = made.import_entry().books
+        read, cls, kind = pickle.loads(written)
+        assert (type(read), read.title, read.shelf) == (present.Book, "Emma", number)
+        assert (cls, kind) == (present.Book, present.Kind.NOVEL)
+        made.forget()
+    assert names_left() == []
+    with pytest.raises(ModuleNotFoundError):
+        pickle.loads(written)
+
+
+def test_a_generation_that_was_gone_is_itself_again_once_it_is_loaded(package):
+    first = package({"main.py": BOOK.format(1)})
+    written = pickle.dumps(first.import_entry().Book())
+    first.forget()
+    package({"main.py": BOOK.format(2)}, generation=2).import_entry()
+    assert pickle.loads(written).shelf == 2
+    again = package({"main.py": BOOK.format(1)}, generation=1).import_entry()
+    assert again.__name__ == "_plugins.sample.g1.main"
+    assert type(pickle.loads(written)) is again.Book
+
+
+def test_each_generation_reads_as_its_own_and_nobody_gets_one_that_is_half_imported(package):
+    first = package({"main.py": BOOK.format(1)})
+    written = pickle.dumps(first.import_entry().Book())
+    first.forget()
+    text = BOOK + "import pickle\ndef read(raw):\n    return pickle.loads(raw).shelf\n"
+    second = package({"main.py": text.format(2)}, generation=2).import_entry()
+    half = "import tests.unit.test_importer as test\ntest.seen.append(test.read())\n"
+    globals()["seen"] = seen = []
+
+    def read_elsewhere():
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(lambda: pickle.loads(written).shelf).result()
+
+    globals()["read"] = read_elsewhere
+    try:
+        files = {"main.py": text.format(3) + f"SEEN = read({written!r})\n"}
+        third = package(files, generation=3).import_entry()
+        assert third.SEEN == 3
+        package({"main.py": half + text.format(4)}, generation=4).import_entry()
+    finally:
+        del globals()["read"], globals()["seen"]
+    assert second.read(written) == 2
+    assert third.read(written) == 3
+    assert seen == [3]
+
+
+def test_what_the_present_version_does_not_have_is_named(package):
+    first = package({"main.py": BOOK.format(1), "gone.py": BOOK.format(1)})
+    book = pickle.dumps(first.import_entry().Book())
+    elsewhere = pickle.dumps(importlib.import_module(f"{first.name}.gone").Book())
+    first.forget()
+    package({"main.py": "x = 1"}, generation=2).import_entry()
+    with pytest.raises(AttributeError, match=r"g1\.main' of a generation that is gone"):
+        pickle.loads(book)
+    with pytest.raises(AttributeError, match=r"g1\.main is gone, and .*g2\.main.* has no 'Book'"):
+        _ = sys.modules["_plugins.sample.g1.main"].Book
+    with pytest.raises(ModuleNotFoundError):
+        pickle.loads(elsewhere)
+
+
+def test_code_of_a_generation_that_is_gone_does_not_go_on_in_another(package):
+    text = "def late():\n    from . import more\n    return more.x\n"
+    first = package({"main.py": text, "more.py": "x = 1"})
+    late = first.import_entry().late
+    first.forget()
+    package({"main.py": text, "more.py": "x = 2"}, generation=2).import_entry()
+    with pytest.raises(ImportError):
+        late()
 
 
 # --- what Python finds out about a module --------------------------------------------------

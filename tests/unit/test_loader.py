@@ -830,3 +830,27 @@ def test_what_is_kept_for_a_retry_is_forgotten_where_there_is_none(tmp_path):
     assert kept.importer is not None
     kept.forget()
     assert not [name for name in sys.modules if name.startswith("_plugins.sample.g")]
+
+
+def test_the_loggers_of_a_generation_that_is_gone_are_dropped(load_plugin):
+    top = """
+        import logging
+
+        LOGGERS = [logging.getLogger(name) for name in (__name__, __name__ + ".sub", "shop.own")]
+        logging.getLogger(__package__ + ".deep.inside")
+    """
+    known = logging.root.manager.loggerDict
+    before = set(known)
+    first = load_plugin({"main.py": plugin_text(top=top)}, keep=False)
+    kept = sys.modules[f"{first.key}.main"].LOGGERS[0]
+    second = load_plugin({"main.py": plugin_text(top=top)}, keep=False)
+    first.dispose()
+    assert not [name for name in known if name.startswith(f"{first.key}.")]
+    assert f"{second.key}.main" in known
+    assert "shop.own" in known
+    above = known["_plugins.sample"]
+    assert isinstance(above, logging.PlaceHolder)
+    assert not [item.name for item in above.loggerMap if item.name.startswith(first.key)]
+    kept.warning("it can still be used")
+    second.dispose()
+    assert set(known) - before <= {"_plugins", "_plugins.sample", "shop", "shop.own"}

@@ -129,6 +129,19 @@ def test_what_each_load_leaves_behind_is_told_and_is_hot(rehearse) -> None:
     assert (found.reload.how, found.left) == (HOT, ("the thread 'exporter'",))
 
 
+def test_what_each_load_changes_for_the_whole_process_is_told_and_is_hot(rehearse) -> None:
+    found = rehearse(
+        "import json, types\n"
+        "json.dumps = types.FunctionType(json.dumps.__code__, json.dumps.__globals__, 'dumps')"
+    )
+    assert found.reload.how == HOT, found
+    assert [text.partition(" is ")[0] for text in found.left] == ["json.dumps"]
+    once = (
+        "import json\nif not hasattr(json, 'own'):\n    json.own = json.dump = lambda *args: None"
+    )
+    assert rehearse(once).left == (), "what only the first load does is nobody's fault"
+
+
 def test_the_version_before_may_have_registered_the_same(rehearse) -> None:
     define = "if fake_library.names.setdefault('m', {0}) != {0}: raise ValueError('m differs')"
     assert rehearse(define.format(1), define.format(1)).reload.how == HOT
