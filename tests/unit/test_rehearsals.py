@@ -131,14 +131,12 @@ def test_what_each_load_leaves_behind_is_told_and_is_hot(rehearse) -> None:
 
 def test_what_each_load_changes_for_the_whole_process_is_told_and_is_hot(rehearse) -> None:
     found = rehearse(
-        "import json, types\n"
-        "json.dumps = types.FunctionType(json.dumps.__code__, json.dumps.__globals__, 'dumps')"
+        "import textwrap, types\n"
+        "textwrap.dedent = types.FunctionType(textwrap.fill.__code__, textwrap.__dict__)"
     )
     assert found.reload.how == HOT, found
-    assert [text.partition(" is ")[0] for text in found.left] == ["json.dumps"]
-    once = (
-        "import json\nif not hasattr(json, 'own'):\n    json.own = json.dump = lambda *args: None"
-    )
+    assert [text.partition(" is ")[0] for text in found.left] == ["textwrap.dedent"]
+    once = "import textwrap\nif not hasattr(textwrap, 'own'):\n    textwrap.own = textwrap.fill = 1"
     assert rehearse(once).left == (), "what only the first load does is nobody's fault"
 
 
