@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
+from app.loading.logging_state import PLUGIN_LOGGER
 from app.plugin import PluginContext
 
 MakeContext = Callable[[str, dict[str, Any]], PluginContext]
@@ -58,7 +59,7 @@ def make_context_factory(
         return _Context(
             name=name,
             config=config,
-            logger=logging.getLogger(f"benana.plugins.{name}"),
+            logger=logging.getLogger(f"{PLUGIN_LOGGER}.{name}"),
             database=database_of(name),
             data_dir=data_dir / "plugins" / name,
             trial=trial,

@@ -3,8 +3,12 @@
 import logging
 from typing import Any
 
+from app.libraries import PACKAGES
 from app.loading.aspect import ABSENT
 from app.logs import GUNICORN_LOGGERS
+
+PLUGIN_LOGGER = "benana.plugins"
+"""The logger above those that plugins are given; each of those is named after its plugin."""
 
 _OWN = {
     "root": logging.root,
@@ -72,25 +76,65 @@ def put_handler(key: tuple[str, int], value: Any) -> None:
         handler.filters[:] = filters
 
 
+class _KnownLoggers:
+    """The names of the loggers that are not plugins': those of libraries and of the server.
+
+    Each plugin has loggers of its own, so all loggers are too many to be looked at with each load.
+    """
+
+    def __init__(self) -> None:
+        self._names: dict[str, None] = {}
+        self._newest = ""
+        """What was the last one of all when it was looked for more."""
+
+    def find(self) -> list[str]:
+        """Return them, with those that came since the last time."""
+        with logging._lock:  # type: ignore[attr-defined]
+            loggers = logging.root.manager.loggerDict
+            newest = next(reversed(loggers), "")
+            for name in reversed(loggers):  # they stand in the order in which they came
+                if name == self._newest:
+                    break
+                if not _is_of_plugin(name):
+                    self._names[name] = None
+            self._newest = newest
+            return [name for name in self._names if name in loggers]
+
+
+_known_loggers = _KnownLoggers()
+_CANARY = logging.getLogger("_benana_canary")
+"""A logger that nobody names: it is disabled only where all are, as by `dictConfig`."""
+
+
+def _is_of_plugin(name: str) -> bool:
+    return name.startswith((f"{PACKAGES}.", f"{PLUGIN_LOGGER}."))
+
+
 def read_disabled() -> dict[Any, Any]:
-    """Return of each logger whether it is disabled, by its name; None of what is no logger."""
-    # A logger's class may be a plugin's: then its `__dict__`, to run none of its code.
-    found = {
-        name: item.disabled if type(item) is logging.Logger else vars(item).get("disabled")
-        for name, item in logging.root.manager.loggerDict.copy().items()
-    }
+    """Return of each logger whether it is disabled, by its name; None of what is no logger.
+
+    Those of plugins are looked at only where all may have been disabled.
+    """
+    loggers = logging.root.manager.loggerDict
+    names = list(loggers) if _CANARY.disabled else _known_loggers.find()
+    found: dict[Any, Any] = {}
+    for name in names:
+        item: Any = loggers.get(name)
+        # A logger's class may be a plugin's: then its `__dict__`, to run none of its code.
+        usual = type(item) is logging.Logger
+        found[name] = item.disabled if usual else vars(item).get("disabled")
     found["root"] = logging.root.disabled
     return found
 
 
 def put_disabled(name: str, value: Any) -> None:
     """Enable or disable a logger."""
-    logging.getLogger(None if name == "root" else name).disabled = bool(value)
+    logging.getLogger(None if name == "root" else name).disabled = value is True
 
 
-def silences(_key: Any, before: Any, after: Any) -> bool:
-    """Tell whether a logger was enabled, and is not any more."""
-    return before is False and after is True
+def silences(name: Any, before: Any, after: Any) -> bool:
+    """Tell whether a logger was enabled, and is not any more; of a plugin's, it may have been."""
+    return after is True and (before is False or (before is ABSENT and _is_of_plugin(name)))
 
 
 def forget_loggers(generation: str) -> None:

@@ -21,6 +21,7 @@ import pytest
 from app.errors import LoadError
 from app.loading import process_changes
 from app.loading.environment import hidden
+from app.loading.logging_state import forget_loggers, read_disabled
 from app.loading.patches import refuse_green_threads
 from app.loading.process_aspects import ASPECTS
 from app.loading.process_changes import ProcessChanges
@@ -313,6 +314,39 @@ def test_no_look_keeps_what_a_logger_holds():
     del logging.root.manager.loggerDict["d1_holds"], OfPlugin
     gc.collect()
     assert kind() is None
+
+
+def test_where_all_loggers_are_disabled_those_of_other_plugins_are_not_left_so():
+
+    names = ("benana.plugins.d1_other", "_plugins.d1_other.g1.main", "d1_library")
+    loggers = [logging.getLogger(name) for name in names]
+    for configure in (
+        lambda: logging.config.dictConfig({"version": 1}),
+        disable_all,
+    ):
+        with ProcessChanges().loading("first"):
+            configure()
+            assert all(logger.disabled for logger in loggers)
+        assert [logger.name for logger in loggers if logger.disabled] == []
+
+
+def disable_all() -> None:
+    for item in list(logging.root.manager.loggerDict.values()):
+        if isinstance(item, logging.Logger):
+            item.disabled = True
+
+
+def test_a_look_costs_the_same_among_many_plugins():
+    added = [f"_plugins.d1_many.g{number}.main" for number in range(3000)]
+    few = len(read_disabled())
+    for name in added:
+        logging.getLogger(name)
+    try:
+        assert len(read_disabled()) - few < 3
+    finally:
+        for name in added:
+            forget_loggers(name.removesuffix(".main"))
+    assert not set(added) & set(logging.root.manager.loggerDict)
 
 
 def test_a_logger_that_the_load_made_itself_may_be_disabled():
