@@ -3,6 +3,7 @@
 import json
 import uuid
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 
 import psycopg2
@@ -13,9 +14,12 @@ from app.database.repository import Repository
 from app.publishing.compiler import compile_plugin
 from app.publishing.discovery import read_source
 from app.publishing.host_state import HostState, Published
+from app.records import HOT, Reload
 from tests.benchmarks.generator import LINES, SyntheticPlugin, generate
 
 CHUNK = 250
+_REHEARSED = json.dumps(asdict(Reload(HOT, "")))
+"""Of a version that was published before: an edit does not wait for its rehearsal."""
 Compiled = tuple[str, str, str, bytes, tuple[tuple[str, str], ...]]
 """Name, digest, SHA-256, archive and endpoints of a plugin."""
 
@@ -79,8 +83,11 @@ class Fleet:
         execute_values(
             cursor,
             "INSERT INTO plugin_versions (plugin_name, source_digest, archive, archive_sha256,"
-            " metadata) VALUES %s",
-            [(n, d, psycopg2.Binary(archive), sha, meta) for n, d, sha, archive, _ in part],
+            " metadata, finding) VALUES %s",
+            [
+                (n, d, psycopg2.Binary(archive), sha, meta, _REHEARSED)
+                for n, d, sha, archive, _ in part
+            ],
         )
         execute_values(
             cursor,
