@@ -8,6 +8,7 @@ version is loaded a third time, and only what repeats itself counts.
 """
 
 import gc
+import logging
 import sys
 import typing
 import weakref
@@ -23,6 +24,8 @@ from app.publishing.growth import Belongings, Objects, have_new_entries
 from app.publishing.holders import describe_place, find_paths, kept_by_place, plugin_of
 from app.publishing.said_lines import SaidLines
 from app.records import FRESH, HOT, Reload
+
+log = logging.getLogger(__name__)
 
 Load = Callable[[int], LoadedPlugin]
 """Loads the version as the generation of that number; raises BenanaError."""
@@ -76,24 +79,28 @@ class _Signs:
         return any((self.keepers, self.growing, self.names, self.said, self.gained))
 
 
-def rehearse(load: Load, generation: int, reached: Callable[[str], None]) -> Rehearsal:
-    """Load a version beside itself, and tell how it takes that.
+def rehearse(
+    load: Load,
+    generation: int,
+    reached: Callable[[str], None],
+    load_older: Load | None = None,
+) -> Rehearsal:
+    """Load a version beside the one before it and beside itself, and tell how it takes that.
 
     Args:
         load: loads it.
-        generation: the number of the first generation; those after it have the next ones.
-        reached: is told `LOOK` after each load but the first.
+        generation: the number of its first generation; those after it have the next ones.
+        reached: is told `LOOK` after each load of it but the first.
+        load_older: loads the version before, which may have registered the same otherwise; None
+            where there is none.
 
     Raises:
         BenanaError: the first load failed, or one for a reason that passes: that says nothing.
     """
     with SaidLines() as lines:
-        try:
-            first = load(generation)
-        except PluginError as error:
-            if not error.in_use:
-                raise
-            return _raised(error)
+        first = _load_first(load, generation, load_older)
+        if isinstance(first, Rehearsal):
+            return first
         states = [_State(lines.take(), Objects.now(), Belongings.now())]
         process = snapshot()
         package = first.key
@@ -122,27 +129,25 @@ def rehearse(load: Load, generation: int, reached: Callable[[str], None]) -> Reh
     return Rehearsal(_judge(signs, generation), tuple(signs.gained))
 
 
-def rehearse_pair(load_older: Load, load_newer: Load, generation: int) -> Rehearsal:
-    """Load a version beside the one before it, which may have registered the same otherwise.
-
-    Args:
-        load_older: loads the version before.
-        load_newer: loads the version.
-        generation: the older one's number.
-
-    Raises:
-        BenanaError: the older one cannot be loaded any more, or the newer one for a reason that
-            passes: that says nothing.
-    """
-    older = load_older(generation)
+def _load_first(load: Load, generation: int, load_older: Load | None) -> LoadedPlugin | Rehearsal:
+    """Load a version beside the one before it, which is cleaned up; return what came of it."""
+    older: LoadedPlugin | None = None
+    if load_older is not None:
+        try:
+            older = load_older(generation - 1)
+        except PluginError as error:
+            log.debug("the version before cannot be loaded any more: %s", error)
     try:
-        load_newer(generation + 1)
+        first = load(generation)
     except PluginError as error:
-        if _says_nothing(error):
-            raise
-        return _raised(error)
-    older.dispose()
-    return Rehearsal(Reload(HOT, ""))
+        if error.in_use or (older is not None and not _says_nothing(error)):
+            return _raised(error)
+        raise
+    if older is not None:
+        older.dispose()
+        del older
+        _collect()
+    return first
 
 
 def _says_nothing(error: PluginError) -> bool:

@@ -15,7 +15,7 @@ from app.loading.context import make_context_factory
 from app.loading.loader import LoadedPlugin, Steps, load
 from app.loading.process_changes import ProcessChanges
 from app.package.version_folders import VersionFolders
-from app.publishing.rehearsal import Load, rehearse, rehearse_pair
+from app.publishing.rehearsal import Load, rehearse
 from app.records import Artifact
 
 Lend = Callable[[], AbstractContextManager[Any]]
@@ -33,11 +33,11 @@ def open_session(request: dict[str, Any]) -> tuple[TrialSession | None, Lend]:
 def rehearse_archives(
     request: dict[str, Any], older: int, newer: int, steps: Steps
 ) -> dict[str, Any]:
-    """Rehearse a version beside itself, or beside the one before it.
+    """Rehearse a version beside itself, and beside the one before it.
 
     Args:
         request: what the parent asks for, see `rehearser`.
-        older: a file with the archive of the version before; empty for beside itself.
+        older: a file with the archive of the version before; empty where there is none.
         newer: a file with the version's archive.
         steps: is told what is loaded.
 
@@ -70,12 +70,9 @@ def rehearse_archives(
 
     generation = wanted["generation"]
     try:
+        load_older = loader_of(older, *wanted["older"]) if wanted["older"] else None
         load_newer = loader_of(newer, *wanted["newer"])
-        if wanted["older"]:
-            load_older = loader_of(older, *wanted["older"])
-            result = rehearse_pair(load_older, load_newer, generation)
-        else:
-            result = rehearse(load_newer, generation, steps.reached)
+        result = rehearse(load_newer, generation, steps.reached, load_older)
     except BenanaError as error:
         return {"failed": str(error)}
     except Exception as error:  # noqa: BLE001 - a fault of ours, which costs the finding

@@ -11,10 +11,10 @@ from app.errors import RehearsalError
 from app.publishing.parcel import memory_file, temporary_folder
 from app.publishing.rehearsal import OWN_REGISTRY, Rehearsal
 from app.publishing.trial_process import Answer, TrialProcess
-from app.records import FRESH, HOT, Artifact, Reload
+from app.records import FRESH, Artifact, Reload
 
-LOADS = 3
-"""How often a rehearsal loads a version at most."""
+LOADS = 4
+"""How many loads a rehearsal makes at most: one of the version before, three of the version."""
 
 START_SECONDS = 20.0
 """How long its process may take to begin, on a machine that has much to do."""
@@ -68,14 +68,9 @@ class Rehearser:
         Raises:
             RehearsalError: it cannot be told; not now, or not here.
         """
-        found = self._ask(None, newer, generation)
-        if found.reload.how == HOT and older is not None and older.digest != newer.digest:
-            beside = self._ask(older, newer, generation - 1)
-            found = Rehearsal(beside.reload, found.left)
-        return found
-
-    def _ask(self, older: Artifact | None, newer: Artifact, generation: int) -> Rehearsal:
         plugin = newer.plugin
+        if older is not None and older.digest == newer.digest:
+            older = None
         try:
             with (
                 memory_file("benana-older") as before,
@@ -108,10 +103,11 @@ class Rehearser:
                 )
         except OSError as error:
             raise RehearsalError(plugin, str(error), outside=True) from None
-        return _judge(plugin, answer, generation, seconds)
+        first = generation if older is None else generation - 1
+        return _judge(plugin, answer, first, seconds)
 
 
-def _judge(plugin: str, answer: Answer, generation: int, seconds: float) -> Rehearsal:
+def _judge(plugin: str, answer: Answer, first: int, seconds: float) -> Rehearsal:
     if answer.end is None:
         raise RehearsalError(plugin, "its process was lost", outside=True)
     report = _report_of(answer.report)
@@ -120,7 +116,7 @@ def _judge(plugin: str, answer: Answer, generation: int, seconds: float) -> Rehe
     if report is not None:
         return Rehearsal(Reload(**report["reload"]), tuple(report["left"]))
     phases = [match["generation"] for match in _PHASE.finditer(answer.report)]
-    if not phases or phases[-1] in {None, str(generation)}:
+    if not phases or phases[-1] in {None, str(first)}:
         # The first load, or the look: that says nothing of the version.
         raise RehearsalError(plugin, f"it {_how_it_ended(answer.end, seconds)}")
     why = f"loaded beside its older version, it {_how_it_ended(answer.end, seconds)}"

@@ -107,6 +107,7 @@ class SourcePublisher:
             if not force and self._refusals.holds(name, source.digest, attempt.stamp):
                 return False  # it was tried and refused; events come in twos and threes
             self._refusals.begin(name, source.digest)
+            self._rehearsals.hurry(name)  # beside the trial
             artifact, report = self._trial.run(source, attempt.superseded)
             if report.in_use is not None:
                 report = self._accept_in_use(source, report, row)
