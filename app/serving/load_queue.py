@@ -243,7 +243,8 @@ class LoadQueue:
                 )
         except BaseException as fault:  # noqa: BLE001 - see error_of
             error = error_of(row, fault)
-            self._judge(row, error, kept)
+            if row.exclusive is None:  # else the one before is loaded again, in this process
+                self._judge(row, error, kept)
             raise error from None
         return replace(plugin, on_disposed=partial(self._changes.disposed, row.name))
 
