@@ -135,7 +135,6 @@ CASES: list[tuple[str, str, dict[str, str], object]] = [
     ),
     ("flasked", FLASK, {"templates/page.txt": "for {{ who }}"}, "for you"),
     ("parses", PARSES, {}, ["benana-loader", ""]),
-    ("pickles", PICKLES, {}, [True, True]),
     ("spawns", SPAWNS, {"arithmetic.py": "def square(n):\n    return n * n\n"}, [49, 49]),
 ]
 
@@ -150,6 +149,16 @@ def test_it_is_found_in_every_worker_and_after_edits(
         main.write_text(main.read_text().replace(f"EDIT = {edit - 1}\n", f"EDIT = {edit}\n"))
         answers = wait_for_edit(server, name, edit)
         assert answers == [expected] * 2, server.log()
+
+
+def test_what_an_earlier_version_has_pickled_is_read_by_the_present_one(server: Server) -> None:
+    add(server, "pickles", PICKLES, {})
+    for edit in (0, 1, 2):
+        main = server.plugins / "pickles" / "main.py"
+        main.write_text(main.read_text().replace(f"EDIT = {edit - 1}\n", f"EDIT = {edit}\n"))
+        wait_for_edit(server, "pickles", edit)
+        # As long as the version before is there, what it has written is its own.
+        server.wait_everywhere("/pickles", lambda a: a.json["says"] == [True, True], seconds=10.0)
 
 
 def wait_for_edit(server: Server, name: str, edit: int) -> list[Any]:

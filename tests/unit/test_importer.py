@@ -233,7 +233,8 @@ BOOK = "import enum\nclass Kind(enum.Enum):\n    NOVEL = 1\nclass Book:\n    she
 
 
 def test_what_an_earlier_generation_has_pickled_is_of_the_present_one(package):
-    first = package({"main.py": "from .parts import books", "parts/books.py": BOOK.format(1)})
+    files = {"main.py": "from .parts import books", "parts/books.py": BOOK.format(1)}
+    first = package(files, name="written")
     books = first.import_entry().books
     book = books.Book()
     book.title = "Emma"
@@ -243,13 +244,14 @@ def test_what_an_earlier_generation_has_pickled_is_of_the_present_one(package):
         made = package(
             {"main.py": "from .parts import books", "parts/books.py": BOOK.format(number)},
             generation=number,
+            name="written",
         )
         present = made.import_entry().books
         read, cls, kind = pickle.loads(written)
         assert (type(read), read.title, read.shelf) == (present.Book, "Emma", number)
         assert (cls, kind) == (present.Book, present.Kind.NOVEL)
         made.forget()
-    assert names_left() == []
+    assert names_left("_plugins.written.") == []
     with pytest.raises(ModuleNotFoundError):
         pickle.loads(written)
 
