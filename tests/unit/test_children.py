@@ -46,7 +46,7 @@ def run(code: str) -> str:
     code = textwrap.dedent(code)
     done = subprocess.run(
         # Python 3.12 warns of a fork among threads, which is what a plugin may do.
-        [sys.executable, "-W", "ignore:.*fork:DeprecationWarning", "-c", CHILD + code],
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", CHILD + code],
         check=True,
         capture_output=True,
         text=True,
