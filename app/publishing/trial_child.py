@@ -75,22 +75,29 @@ def new_plugin():
 """
 
 
-def warm_up() -> None:
-    """Try a small plugin in this process, and keep the children's collections off its memory."""
-    try_first()
+def warm_up(folder: str) -> None:
+    """Try a small plugin in this process, and keep the children's collections off its memory.
+
+    Args:
+        folder: see `try_first`.
+    """
+    try_first(folder)
     gc.collect()
     gc.freeze()  # a collection in a child would copy every page that it looks at
 
 
-def try_first() -> None:
+def try_first(temporary: str) -> None:
     """Try a small plugin in this process.
+
+    Args:
+        temporary: a folder for its files, which somebody else removes: this process may be killed.
 
     Raises:
         RuntimeError: it did not pass; a fault of ours.
         OSError: there is no place for temporary files.
     """
     source = PluginSource("first", Path(), {"main.py": _FIRST_PLUGIN}, Manifest(), "0" * 32)
-    with tempfile.TemporaryDirectory(prefix="benana-trial-") as folder:
+    with tempfile.TemporaryDirectory(dir=temporary) as folder:
         request = {
             "database_url": "postgresql:///",
             "folder": folder,

@@ -19,10 +19,12 @@ import selectors
 import signal
 import socket
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from app.descendants import adopter, end_all, end_orphans
@@ -71,15 +73,20 @@ class _Child:
             self.deadline = time.monotonic() + self.seconds
 
 
-def serve(control: socket.socket) -> None:
-    """Fork a trial for each request, until the parent closes the socket."""
+def serve(control: socket.socket, temporary: str) -> None:
+    """Fork a trial for each request, until the parent closes the socket.
+
+    Args:
+        control: where requests come from.
+        temporary: a folder for what the spare processes try.
+    """
     wake_read, wake_write = os.pipe()
     os.set_blocking(wake_write, False)
     os.set_blocking(wake_read, False)
     signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     children: dict[int, _Child] = {}
-    spare = Spare(try_first, run_child)
+    spare = Spare(partial(try_first, temporary), run_child)
     adopt, arm = adopter(), die_with_parent(signal.SIGKILL)
     adopt()
 
@@ -223,7 +230,8 @@ def _kill_group(pid: int, number: signal.Signals) -> None:
 
 
 if __name__ == "__main__":
-    warm_up()
-    with socket.socket(fileno=os.dup(0)) as parent:
-        serve(parent)
+    own_folder = tempfile.TemporaryDirectory(prefix="benana-trials-", ignore_cleanup_errors=True)
+    with own_folder as temporary, socket.socket(fileno=os.dup(0)) as parent:
+        warm_up(temporary)
+        serve(parent, temporary)
     sys.exit(0)

@@ -2,14 +2,17 @@
 
 import os
 import signal
+import tempfile
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
 import pytest
 
 from app.errors import LoadError
 from app.publishing.trial import TrialRunner
+from app.publishing.trial_spare import SPARE_SECONDS
 from tests.support.plugins import PLUGIN, source_of
 from tests.support.waiting import wait_until
 
@@ -78,3 +81,17 @@ def test_it_ends_with_the_server_of_the_trials(runner: TrialRunner) -> None:
     spare = spare_of(runner)
     runner.stop()
     wait_until(lambda: not psutil.pid_exists(spare))
+
+
+def test_no_temporary_folder_is_left_whenever_it_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that waits for a trial tries a plugin first; it is killed in the middle of that."""
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    for pause in (0.0, 0.01, 0.02):
+        runner = TrialRunner(None)
+        runner.run(source_of({"main.py": PLUGIN}))
+        threading.Event().wait(SPARE_SECONDS + pause)  # the spare one is being made
+        runner.stop()
+        assert list(tmp_path.iterdir()) == []
