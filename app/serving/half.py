@@ -170,8 +170,14 @@ class ServingHalf:
         self._exclusive.stop_candidacies()
 
     def drained(self) -> None:
-        """Note that no more requests come: what rows say from now on is for others to serve."""
-        self.reconciler.end()
+        """Note that no more requests come: what rows say from now on is for others to serve.
+
+        But what this process alone runs, it runs until its end.
+        """
+        if self._exclusive.owned():
+            self.reconciler.narrow(self._exclusive.owned)
+        else:
+            self.reconciler.end()
         self.recorder.beat()
 
     def stop(self) -> None:

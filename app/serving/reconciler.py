@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from app.conditions import Conditions
 from app.database.repository import Repository
@@ -40,6 +40,8 @@ class Reconciler(OwnThread):
         self._shortfalls = comparison.shortfalls
         self._upkeep = upkeep
         self._conditions = conditions
+        self._only: Callable[[], set[str]] | None = None
+        """What alone is looked at; None for everything."""
         self._dirty: set[str] = set()
         self._all_dirty = True
         self._again: set[str] = set()
@@ -72,6 +74,9 @@ class Reconciler(OwnThread):
 
     def mark(self, names: Iterable[str] | None, *, again: bool = False) -> None:
         """Look at plugins, at all with None; `again` also where they failed; returns at once."""
+        if self._only is not None:
+            only = self._only()
+            names = only if names is None else only.intersection(names)
         with self._wake:
             if again and names is not None:
                 self._again.update(names)
@@ -80,6 +85,10 @@ class Reconciler(OwnThread):
             else:
                 self._dirty.update(names)
             self._wake.notify_all()
+
+    def narrow(self, only: Callable[[], set[str]]) -> None:
+        """Look at nothing but these plugins any more; for a process that others relieve."""
+        self._only = only
 
     # --- the thread ------------------------------------------------------------------------
 
@@ -101,6 +110,8 @@ class Reconciler(OwnThread):
                 everything = self._all_dirty or len(self._dirty) > MANY_NAMES
                 everything |= self._upkeep.broken  # where it is seen whether rows can be trusted
                 names = None if everything else frozenset(self._dirty)
+                if self._only is not None:
+                    names = frozenset(self._only() & self._dirty)
                 self._all_dirty = False
                 self._dirty.clear()
             try:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.requester import counting, number_of
 from tests.support.server import Answer, MakeServer, Server, ask, free_port
 from tests.support.waiting import wait_until
 
@@ -588,3 +589,39 @@ def test_where_neither_version_can_be_loaded_it_is_said_at_once_and_tried_with_p
     flag.touch()
     server.write("owns_port", edition(2, text=FLAGGED))
     server.wait_everywhere("/owns_port", says(2), 10.0)
+
+
+@pytest.mark.soak
+def test_an_owner_that_drains_in_a_round_follows_edits_until_it_ends(
+    make_server: MakeServer, tmp_path: Path
+) -> None:
+    """A stream keeps it alive for minutes, and its reconciler ended when it drained."""
+    server, gate = start(make_server), tmp_path / "gate"
+    server.write("one", "reload: fresh\n", "plugin.yaml")
+    server.write("one", counting("one", 1))
+    server.wait_everywhere("/one", lambda answer: number_of(answer) == 1, 20.0)
+    owner = owner_of(server)
+    with server.each_worker() as connections:
+        connections[owner].request("GET", f"/one/stream?until={gate}&seconds=60")
+        stream = connections[owner].getresponse()
+        assert stream.readline()
+        for pid, connection in connections.items():
+            if pid != owner:
+                connection.close()
+        server.write("one", counting("one", 2))
+        wait_until(
+            lambda: all(number_of(server.get("/one")) == 2 for _ in range(6)), "a round", 30.0
+        )
+        assert server.get("/owns_port").json["pid"] == owner, "nobody else can run it yet"
+        with load_on(server, "/owns_port") as load:
+            server.write("owns_port", edition(1))
+            wait_until(
+                lambda: all(says(1)(server.get("/owns_port")) for _ in range(6)), "it follows", 5.0
+            )
+        load.check()
+        assert server.get("/owns_port").json["pid"] == owner
+        gate.touch()
+        assert stream.read().decode().splitlines()[-1].startswith("end ")
+    wait_until(lambda: owner not in server.workers(), "the owner ends", 10.0)
+    wait_until(lambda: server.get("/owns_port").json["pid"] in server.workers(), "another has it")
+    assert server.get("/owns_port").json["edit"] == 1

@@ -76,6 +76,10 @@ class ExclusivePlugins:
         seat = self._seats.get(name)
         return seat is not None and seat.runs
 
+    def owned(self) -> set[str]:
+        """Return the plugins that this process is to run."""
+        return {name for name, seat in list(self._seats.items()) if seat.owns}
+
     def is_leaving(self, name: str) -> bool:
         """Tell whether an exclusive plugin ran here, and has not stopped yet."""
         seat = self._seats.get(name)
