@@ -1,5 +1,6 @@
 """What a rehearsal finds of a library's registries, and what it takes for harmless."""
 
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from app.errors import RehearsalError
 from app.publishing.rehearsal import Rehearsal
 from app.publishing.rehearser import Rehearser
 from app.publishing.trial import TrialRunner
+from app.publishing.trial_child import NICE
 from app.records import FRESH, HOT
 from tests.support.plugins import artifact_of, plugin_text
 
@@ -138,6 +140,18 @@ def test_what_each_load_changes_for_the_whole_process_is_told_and_is_hot(rehears
     assert [text.partition(" is ")[0] for text in found.left] == ["textwrap.dedent"]
     once = "import textwrap\nif not hasattr(textwrap, 'own'):\n    textwrap.own = textwrap.fill = 1"
     assert rehearse(once).left == (), "what only the first load does is nobody's fault"
+
+
+def test_it_leaves_the_processor_to_others(rehearse, tmp_path: Path) -> None:
+    """Niceness alone counts within a session, and each rehearsal has one of its own."""
+    seen = tmp_path / "seen"
+    groups = Path("/proc/self/autogroup")
+    at_import = f"import os, pathlib\nseen = pathlib.Path({str(seen)!r})\nseen.write_text("
+    if groups.exists():
+        rehearse(f"{at_import}pathlib.Path({str(groups)!r}).read_text())")
+        assert seen.read_text().strip().endswith(f"nice {NICE}")
+    rehearse(f"{at_import}str(os.nice(0)))")
+    assert int(seen.read_text()) == min(os.nice(0) + NICE, 19)
 
 
 def test_the_version_before_may_have_registered_the_same(rehearse) -> None:
