@@ -195,7 +195,7 @@ def _compile_and_try(
         answer["in_use"] = {**held.as_record(), "holder": held.holder}
     elif steps.exclusive and answer.get("is_in_use"):
         answer["in_use"] = {**answer["error"], "holder": answer["holder"]}
-    return answer
+    return {**answer, "sha256": artifact.sha256}
 
 
 def _rehearse(
@@ -281,7 +281,6 @@ def _try(
             session.close()
     metadata = loaded.metadata
     return {
-        "sha256": artifact.sha256,
         "metadata": [metadata.name, metadata.version, metadata.description, metadata.author],
         "endpoints": endpoints,
         "places": places,
