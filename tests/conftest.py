@@ -4,8 +4,9 @@ import contextlib
 import itertools
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import psycopg2
@@ -20,6 +21,33 @@ _numbers = itertools.count(1)
 # Each server is four processes: without bytecode in its place, each compiles all of `app/` again.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Return how many processes share the tests: two, or none beside this one.
+
+    This one alone runs the long runs, which measure times and memory; what failed last, which is
+    run without others beside it; and single files, where `-s` and a debugger are of use.
+    """
+    together = config.option.markexpr == "not soak" and not config.option.lf
+    return 2 if together and all(Path(name).is_dir() for name in config.args) else 0
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_report_to_serializable() -> Generator[None, Any, Any]:
+    """Escape what a report may hold and cannot be sent to another process: lone surrogates."""
+    return _escaped((yield))
+
+
+def _escaped(value: Any) -> Any:
+    match value:
+        case str():
+            return value.encode(errors="backslashreplace").decode()
+        case dict():
+            return {key: _escaped(item) for key, item in value.items()}
+        case list() | tuple():
+            return type(value)(map(_escaped, value))
+    return value
 
 
 @pytest.fixture
@@ -60,8 +88,9 @@ def postgres_url(request: pytest.FixtureRequest) -> Iterator[str]:
         with contextlib.closing(psycopg2.connect(url)) as connection:
             connection.autocommit = True
             with connection.cursor() as cursor:
-                # What these databases hold need not outlive the machine.
-                cursor.execute("ALTER SYSTEM SET fsync = off")
+                # What these databases hold need not outlive the machine, nor is it ever much.
+                for name in ("fsync", "full_page_writes", "autovacuum"):
+                    cursor.execute(f"ALTER SYSTEM SET {name} = off")
                 cursor.execute("SELECT pg_reload_conf()")
         yield url
         postgres.stop()

@@ -102,9 +102,23 @@ def all_started(server: Server, file: Path) -> list[int]:
 
 
 def below(server: Server) -> list[psutil.Process]:
-    """Return all that a server has started, PostgreSQL left aside."""
+    """Return all that a server has started, PostgreSQL and trials left aside.
+
+    The process of the next trial is made ahead, some time after the last one.
+    """
     assert server.process is not None
-    return psutil.Process(server.process.pid).children(recursive=True)
+    found = psutil.Process(server.process.pid).children(recursive=True)
+    trials = [process.pid for process in found if "app.publishing.trial_server" in command(process)]
+    for pid in [*trials]:
+        trials += children_of(pid)
+    return [process for process in found if process.pid not in trials]
+
+
+def command(process: psutil.Process) -> list[str]:
+    """Return a process's command line, none of one that has ended."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return process.cmdline()
+    return []
 
 
 @pytest.fixture

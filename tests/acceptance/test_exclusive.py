@@ -64,6 +64,7 @@ def load_on(server: Server, path: str, threads: int = 4) -> Iterator[Load]:
                 load.answers.append((answer.json["edit"], answer.json["pid"]))
             else:
                 load.failed.append((answer.status, answer.body))
+            over.wait(0.002)  # the server needs a core too
         connection.close()
 
     workers = [threading.Thread(target=work) for _ in range(threads)]

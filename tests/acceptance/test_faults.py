@@ -73,9 +73,10 @@ def wait_generation(server: Server, name: str, generation: int, seconds: float) 
 
 def wait_whole(server: Server) -> None:
     """Wait until all workers are there, and answer."""
+    count = int(server.environment["WEB_CONCURRENCY"])
     wait_until(
         lambda: (
-            len(server.workers()) == WORKERS and server.workers() == set(server.ask_all("/whoami"))
+            len(server.workers()) == count and server.workers() == set(server.ask_all("/whoami"))
         ),
         "all workers are back",
         15.0,
@@ -85,12 +86,13 @@ def wait_whole(server: Server) -> None:
 # --- killed processes ------------------------------------------------------------------------
 
 
-def test_kill_of_a_worker_in_the_middle_of_a_reload(four: Server) -> None:
+@pytest.mark.parametrize("kills", [2, pytest.param(4, marks=pytest.mark.soak)])
+def test_kill_of_a_worker_in_the_middle_of_a_reload(four: Server, kills: int) -> None:
     publish(four, "killed")
     audit, dice = Audit(four), random.Random(5)
     killed: dict[int, float] = {}
     with Requester(four, "killed", threads=8) as requester:
-        for number in range(2, 6):
+        for number in range(2, 2 + kills):
             victim = dice.choice(sorted(four.workers()))
             four.write("killed", counting("killed", number))
             if number % 2:  # between the edit and its publish, else right after the commit
@@ -102,7 +104,7 @@ def test_kill_of_a_worker_in_the_middle_of_a_reload(four: Server) -> None:
             wait_number(four, "killed", number, 3.0)
     requester.assert_flawless(audit, killed)
     print(f"\n{requester.summary()}, {len(killed)} workers killed")
-    assert len(audit.changes("killed")) == 1 + 4, "one row change for each edit"
+    assert len(audit.changes("killed")) == 1 + kills, "one row change for each edit"
 
 
 def test_kill_of_the_holder_of_the_watch(four: Server) -> None:
@@ -463,9 +465,11 @@ def test_a_thousand_edits_within_a_second(four: Server) -> None:
 # --- what gunicorn does with its workers -----------------------------------------------------
 
 
-@pytest.mark.parametrize("times", [1, pytest.param(4, marks=pytest.mark.soak)])
-def test_hup_and_term_under_load(make_server: MakeServer, times: int) -> None:
-    server = make_server(WEB_CONCURRENCY=str(WORKERS)).start()
+@pytest.mark.parametrize(
+    ("times", "workers"), [(1, 2), pytest.param(4, WORKERS, marks=pytest.mark.soak)]
+)
+def test_hup_and_term_under_load(make_server: MakeServer, times: int, workers: int) -> None:
+    server = make_server(WEB_CONCURRENCY=str(workers)).start()
     publish(server, "steady")
     audit = Audit(server)
     assert server.process is not None
@@ -475,7 +479,7 @@ def test_hup_and_term_under_load(make_server: MakeServer, times: int) -> None:
             server.process.send_signal(signal.SIGHUP)
             server.write("steady", counting("steady", number))
             wait_until(
-                lambda o=old: len(server.workers()) == WORKERS and not server.workers() & o,
+                lambda o=old: len(server.workers()) == workers and not server.workers() & o,
                 "new workers",
                 20.0,
             )

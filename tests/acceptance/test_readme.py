@@ -4,7 +4,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -34,11 +34,15 @@ def run(server: Server, line: str) -> str:
     return done.stdout
 
 
-@pytest.fixture
-def home(make_server: Callable[..., Server]) -> Server:
-    server = make_server()
+@pytest.fixture(scope="module")
+def home(
+    tmp_path_factory: pytest.TempPathFactory, new_database: Callable[[], str]
+) -> Iterator[Server]:
+    """A server with the plugin that each test finds, and leaves, served."""
+    server = Server(tmp_path_factory.mktemp("readme"), new_database())
     subprocess.run(["cp", "-r", str(CHECKOUT / "plugins" / "hello"), server.plugins], check=True)
-    return server.start()
+    yield server.start()
+    server.stop()
 
 
 def test_the_first_screen(home: Server) -> None:
@@ -55,7 +59,7 @@ def test_the_first_screen(home: Server) -> None:
             run(home, command)
     test = blocks("python")[1].replace("Hello, Ada!", "Good morning, Ada!")
     (home.home / "test_greet.py").write_text(test)
-    run(home, f"pytest -q -c {CHECKOUT / 'setup.cfg'} --rootdir . test_greet.py")
+    run(home, f"pytest -q -n 0 -c {CHECKOUT / 'setup.cfg'} --rootdir . test_greet.py")
 
 
 def test_every_other_command(home: Server) -> None:

@@ -20,6 +20,9 @@ from tests.support.checkout import CHECKOUT
 from tests.support.plugins import WHOAMI
 from tests.support.waiting import wait_until
 
+PAUSE_SECONDS = 0.005
+"""Between two looks at what is waited for: who brings it about needs the processor."""
+
 
 def free_port() -> int:
     """Return a port that nobody listens on."""
@@ -196,7 +199,9 @@ class Server:
                 answer = ask(connection, "GET", "/whoami")
                 if answer.status != 200:
                     raise OSError(f"/whoami answered {answer.status}")
-                found.setdefault(answer.json["pid"], connection)
+                if found.setdefault(answer.json["pid"], connection) is not connection:
+                    # Some tries are chance. After more of them, another worker is still starting.
+                    time.sleep(min(0.001 * (len(spare) - len(found)), 4 * PAUSE_SECONDS))
             yield {pid: found[pid] for pid in self.workers() & found.keys()}
         finally:
             for connection in spare:
@@ -220,6 +225,8 @@ class Server:
                     raise AssertionError(
                         f"{path} is not as expected within {seconds} s: {last}\n{self.log()}"
                     )
+                if left:
+                    time.sleep(PAUSE_SECONDS)
         return time.monotonic() - began
 
     def wait_says(self, name: str, says: str, seconds: float = 5.0) -> float:

@@ -3,6 +3,7 @@
 import configparser
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,6 +22,35 @@ def read_yaml(path: str) -> Any:
 
 def test_what_failed_last_can_be_run_again(pytestconfig: pytest.Config) -> None:
     assert pytestconfig.pluginmanager.hasplugin("lfplugin"), "so `pytest --lf` works"
+
+
+@pytest.mark.parametrize(
+    ("marks", "last_failed", "names", "processes"),
+    [
+        ("not soak", False, ["tests"], 2),
+        ("not soak", False, ["tests/unit"], 2),
+        ("soak", False, ["tests"], 0),
+        ("", False, ["tests"], 0),
+        ("not soak", True, ["tests"], 0),
+        ("not soak", False, ["tests/unit", "tests/unit/test_table.py::test_one"], 0),
+    ],
+)
+def test_two_processes_run_the_default_suite_and_nothing_that_measures(
+    pytestconfig: pytest.Config, marks: str, last_failed: bool, names: list[str], processes: int
+) -> None:
+    option = SimpleNamespace(markexpr=marks, lf=last_failed)
+    config = SimpleNamespace(option=option, args=[str(ROOT / name) for name in names])
+    assert pytestconfig.hook.pytest_xdist_auto_num_workers(config=config) == processes
+
+
+def test_a_report_of_what_cannot_be_encoded_is_sent_to_the_other_process(
+    pytestconfig: pytest.Config,
+) -> None:
+    sections = [("Captured log call", "caf\udce9")]
+    report = pytest.TestReport("a", ("b", 1, "c"), {}, "failed", "\ud800", "call", sections)
+    sent = pytestconfig.hook.pytest_report_to_serializable(config=pytestconfig, report=report)
+    assert sent["sections"] == [("Captured log call", "caf\\udce9")]
+    assert sent["longrepr"] == "\\ud800"
 
 
 def test_the_checks_before_a_commit_are_those_of_ci() -> None:
