@@ -3,8 +3,8 @@
 -- Idempotent: it may be applied again and again, also to a database in which an earlier system made
 -- the first two tables (with the columns of the two CREATE TABLE below); its rows are kept. The
 -- tables are made in the current schema. No function relies on the name of that schema, nor on the
--- search_path of the session that fires a trigger: the schema may be renamed, or restored under
--- another name.
+-- search_path of the session that fires a trigger, in which somebody may have functions of the names
+-- of PostgreSQL's own: the schema may be renamed, or restored under another name.
 --
 -- ASCII alone, so that it can be applied to a database of any encoding.
 
@@ -242,7 +242,7 @@ BEGIN
     NEW.updated_at := clock_timestamp();
     RETURN NEW;
 END;
-$$ LANGUAGE plpgsql;
+$$ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp;
 
 -- The source digest that a row's binary_path names, NULL if it names no archive of the plugin, as
 -- `records.artifact_digest` reads it: only the last part counts.
@@ -445,7 +445,7 @@ BEGIN
     END IF;
     RETURN NULL;
 END;
-$$ LANGUAGE plpgsql;
+$$ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp;
 
 -- Triggers of the earlier system that call functions of these names, whatever the triggers are
 -- called, would notify twice or fail.

@@ -25,6 +25,9 @@ STARTING = "starting"
 UNAVAILABLE = "unavailable"
 DRAINING = "draining"
 
+_FOR_ITS_HOST = "only for what the process that watches says of this host"
+"""What the end of a turn adds where a process is not ready, and has nothing of its own to say."""
+
 LOOK_SECONDS = 1.0
 """How often a process looks at itself where nothing tells of a change; a change is seen at once."""
 
@@ -171,5 +174,8 @@ class Health(OwnThread):
             return report, wait
         now = time.monotonic()
         own = [r for r in report.reasons if r.degrades and not r.key.startswith(ADOPTED)]
-        due = self._turns.look(report.status, report.serves, own, now)
+        said = report.status
+        if said == DEGRADED and not own:
+            said = f"{DEGRADED} {_FOR_ITS_HOST}"
+        due = self._turns.look(said, report.serves, own, now)
         return report, min(wait, due - now)

@@ -71,9 +71,17 @@ def apply_schema(
     try:
         with connection, connection.cursor() as cursor:
             _lock(cursor, lock_timeout, beginning)
-            cursor.execute("SELECT current_schema() IS NULL, current_setting('search_path')")
-            homeless, path = next(cursor)
-            if homeless:
+            cursor.execute("SELECT current_schema(), current_setting('search_path')")
+            home, path = next(cursor)
+            if home == "pg_catalog":
+                raise DatabaseRefusedError(
+                    f"schema.sql cannot be applied: the search_path of this role is {path}, "
+                    "expected another schema than pg_catalog first, which takes no tables and is "
+                    "searched first without being named; leave it out (in the URL, or by "
+                    "ALTER ROLE)",
+                    sqlstate="3F000",
+                )
+            if home is None:
                 raise DatabaseRefusedError(
                     "schema.sql cannot be applied: the search_path of this role is "
                     f"{path or 'empty'}, expected a schema that exists and that the role may use; "

@@ -33,9 +33,11 @@ OWN_SETTINGS = {
     "default_transaction_isolation": "read committed",
     "array_nulls": "on",
     "idle_session_timeout": "0",
+    "jit": "off",
 }
 """What the server's own sessions need as well: hidden rows are an error, writes are allowed, and
-several sessions may write at once."""
+several sessions may write at once. `jit`: with `enable_seqscan = off` each small statement counts
+as dear, and a heartbeat was compiled for a second each time."""
 
 _BETWEEN_TRANSACTIONS = "idle_session_timeout"
 """The one setting that means nothing inside a transaction."""

@@ -43,7 +43,7 @@ def error_of(error: psycopg2.Error, what: str = "the database refuses") -> Datab
     code = error.pgcode or ""
     if not code and not isinstance(error, _REFUSED_BY_DRIVER):
         return unavailable(error)
-    if _AWAY.fullmatch(code):
+    if _AWAY.fullmatch(code) and not _ends_a_statement_only(error):
         return unavailable(error)
     reason = reason_of(error)
     if _FULL.fullmatch(code):
@@ -60,6 +60,20 @@ def error_of(error: psycopg2.Error, what: str = "the database refuses") -> Datab
         constraint=error.diag.constraint_name,
         raised=_raised(error),
     )
+
+
+def is_of_a_function(error: psycopg2.Error) -> bool:
+    """Tell whether a function says of another database what PostgreSQL says of itself.
+
+    As one that writes to a foreign table, or over dblink, whose server is away: 08001, and this
+    session goes on.
+    """
+    return bool(_AWAY.fullmatch(error.pgcode or "")) and _ends_a_statement_only(error)
+
+
+def _ends_a_statement_only(error: psycopg2.Error) -> bool:
+    """Tell whether the session outlives an error: PostgreSQL ends it with FATAL or PANIC."""
+    return error.diag.severity_nonlocalized == "ERROR"
 
 
 def _origin(error: psycopg2.Error) -> str:

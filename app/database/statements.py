@@ -11,7 +11,7 @@ import psycopg2.extensions
 from app.database.locks import LockReport
 from app.database.pool import Database
 from app.database.pool_shares import Share
-from app.database.sqlstates import error_of, is_transient, reason_of
+from app.database.sqlstates import error_of, is_of_a_function, is_transient, reason_of
 from app.database.timeouts import Pace
 from app.errors import DatabaseBusyError, DatabaseError, DatabaseRefusedError
 
@@ -96,6 +96,7 @@ def refused(
         if sentence is not None:
             return DatabaseBusyError(sentence)
     known = error_of(error, what)
-    if isinstance(known, DatabaseRefusedError) and (error.pgcode in _WAITED or is_transient(error)):
+    passes = error.pgcode in _WAITED or (is_transient(error) and not is_of_a_function(error))
+    if isinstance(known, DatabaseRefusedError) and passes:
         return DatabaseBusyError(f"the database gave a statement up: {reason_of(error)}; try again")
     return known

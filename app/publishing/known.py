@@ -14,6 +14,10 @@ from app.publishing.stamps import (
 LATE_SECONDS = 0.5
 """How much later than the change itself its event may come."""
 
+REMEMBERED_SECONDS = 120.0
+"""How long the last event of a folder that is gone is remembered, as who looked at it may still
+ask: longer than a look takes."""
+
 
 class KnownFolders:
     """The plugins' folders as they were when they were looked at last.
@@ -38,6 +42,8 @@ class KnownFolders:
         """When the last event of all came, those of hidden names included."""
         self._untold: dict[str, float] = {}
         """The folders that changed without an event, as it seems, and when that was found."""
+        self._gone: set[str] = set()
+        """The folders that are gone and whose last event is remembered."""
 
     def __contains__(self, folder: object) -> bool:
         return folder in self._stamps
@@ -74,10 +80,12 @@ class KnownFolders:
         return before != large
 
     def forget(self, folder: str) -> None:
-        """Forget a folder that is gone."""
-        for known in (self._stamps, self._large, self._looked_at, self._event_at):
+        """Forget a folder that is gone, and its last event some time later."""
+        for known in (self._stamps, self._large):
             known.pop(folder, None)
         self.linked -= {folder}
+        self._looked_at[folder] = time.monotonic()
+        self._gone.add(folder)
 
     def is_left_alone(self, folder: str) -> bool:
         """Tell whether events of a folder do not count: it was refused for its size, and is."""
@@ -137,10 +145,19 @@ class KnownFolders:
 
         Each once, when no event can be on its way any more.
         """
-        latest = time.monotonic() - LATE_SECONDS
+        now = time.monotonic()
+        latest = now - LATE_SECONDS
+        self._forget_events(now - REMEMBERED_SECONDS)
         untold = {f: at for f, at in self._untold.items() if not self._was_told(f, at)}
         self._untold = {folder: at for folder, at in untold.items() if at >= latest}
         return {folder: at for folder, at in untold.items() if at < latest}
+
+    def _forget_events(self, before: float) -> None:
+        for folder in [f for f in self._gone if self._event_at.get(f, 0.0) < before]:
+            self._gone.remove(folder)
+            if folder not in self._stamps:
+                self._event_at.pop(folder, None)
+                self._looked_at.pop(folder, None)
 
     def _was_told(self, folder: str, since: float) -> bool:
         if folder in self.linked:

@@ -42,6 +42,7 @@ ODD = {
     "default_transaction_read_only": "on",
     "default_transaction_isolation": "serializable",
     "array_nulls": "off",
+    "jit": "on",
 }
 
 Borrow = Callable[[], contextlib.AbstractContextManager[Connection]]
@@ -106,6 +107,8 @@ def test_our_own_sessions_are_as_we_rely_on(odd_url: str) -> None:
             assert shown(cursor.connection, "transaction_isolation") == {
                 "transaction_isolation": "read committed"
             }
+            # A heartbeat must not be compiled, however dear its plan is said to be.
+            assert shown(cursor.connection, "jit") == {"jit": "off"}
             cursor.execute("SELECT %s::jsonb[]", ([None],))  # psycopg2 sends '{NULL}'
             assert cursor.fetchone() == ([None],)
         with statement(database) as cursor:

@@ -110,6 +110,31 @@ def test_every_change_works_under_every_search_path(sql: Session, path: str, str
     assert {found["schema"] for found in heard} == {"public"}
 
 
+def test_functions_of_the_names_of_postgresqls_own_are_not_called(sql: Session) -> None:
+    """As orafce has them, whose documentation puts its schema before pg_catalog."""
+    sql("DROP SCHEMA IF EXISTS oracle CASCADE; CREATE SCHEMA oracle")
+    try:
+        for signature in SHADOWED:
+            name, _, rest = signature.partition(" RETURNS ")
+            sql(
+                f"CREATE FUNCTION oracle.{name} RETURNS {rest} LANGUAGE plpgsql"
+                " AS 'BEGIN RAISE EXCEPTION ''not ours''; END'"
+            )
+        sql("SET search_path = oracle, public, pg_catalog")
+        change_everything(sql, "public")
+    finally:
+        sql("DROP SCHEMA oracle CASCADE")
+
+
+SHADOWED = (
+    "pg_notify(text, text) RETURNS void",
+    "clock_timestamp() RETURNS timestamptz",
+    "octet_length(text) RETURNS integer",
+    "right(text, integer) RETURNS text",
+    "row_to_json(record) RETURNS json",
+)
+
+
 def test_the_schema_may_get_another_name(database_url: str) -> None:
     """Another Benana in a schema of the old name is left alone."""
     apply(database_url)
@@ -372,3 +397,14 @@ def test_a_search_path_without_a_schema_says_what_to_do(
     said = str(caught.value)
     assert f"search_path of this role is {path or 'empty'}, expected a schema" in said
     assert "CREATE SCHEMA" in said
+
+
+def test_a_search_path_that_begins_with_the_catalogue_says_what_to_do(
+    new_database: Callable[[], str],
+) -> None:
+    """It was: permission denied to create pg_catalog.plugins."""
+    options = quote(r"-c search_path=pg_catalog,public")
+    database = Database(f"{new_database()}&options={options}")
+    with contextlib.closing(database), pytest.raises(DatabaseRefusedError) as caught:
+        Repository(database).apply_schema()
+    assert "expected another schema than pg_catalog first" in str(caught.value)

@@ -231,6 +231,18 @@ def test_what_another_process_says_is_in_its_own_log(at, host):
     assert [at(0.0), at(5.0)] == [[], []]
 
 
+def test_a_turn_that_leaves_another_process_its_own_is_over_in_words_that_say_so(
+    at, conditions, host
+):
+    host.said = (Condition(f"{ADOPTED}artifacts", "full", None, health_time()),)
+    conditions.hold("load:one", "generation 3 cannot be loaded", "one")
+    assert at(0.0) == []
+    assert len(at(2.0)) == 1
+    conditions.clear("load:one")
+    (line,) = at(6.0)
+    assert line.startswith("over after 6 s: this process is degraded only for what the process ")
+
+
 def health_time():
     held = Conditions()
     held.hold("x", "y")
