@@ -157,12 +157,68 @@ def test_a_column_of_a_type_that_is_not_known_takes_nothing(
     assert "Line 1" in detail
 
 
-def test_a_generated_column_takes_nothing(client: Client, psql: Cursor) -> None:
-    alter(client, psql, "ADD g bigint GENERATED ALWAYS AS (length(a)) STORED")
-    assert '"g" is a generated column' in refusal(client, b"a,g\nx,1\n")
-    client.post_json("/powertable/t/rows", {"a": "x"}, status=422)
-    import_csv(client, "t", b"a\nxyz\n")
-    assert client.get("/powertable/t/rows/1").json["g"] == 3
+@pytest.mark.parametrize(
+    "kind", ["AS (length(a)) STORED", "ALWAYS AS IDENTITY", "BY DEFAULT AS IDENTITY"]
+)
+def test_a_column_that_postgresql_fills_is_only_read(
+    client: Client, psql: Cursor, kind: str
+) -> None:
+    kind = kind if "IDENTITY" in kind else f"ALWAYS {kind}"
+    alter(client, psql, f"ADD g bigint GENERATED {kind}")
+    columns = client.get("/powertable/t").json["columns"]
+    assert columns[1] == {"name": "g", "type": "integer", "required": False, "generated": True}
+    for query in ({}, {"dry_run": "true"}):
+        detail = refusal(client, b"a,g\nx,1\n", **query)
+        assert detail.startswith('Line 1: found the column "g", expected some of a; "g" is filled')
+        detail = refusal(client, b"a,id\nx,1\n", **query)
+        assert '"id" is filled by PostgreSQL itself: leave it out' in detail
+    for body in ({"a": "x", "g": 1}, {"g": 1}):
+        answer = client.post_json("/powertable/t/rows", body, status=422)
+        assert "PostgreSQL fills it itself" in answer.json["detail"]
+    assert import_csv(client, "t", b"a\nx\n", dry_run="true").json["would_import"] == 1
+    import_csv(client, "t", b"a\nx\n")
+    import_csv(client, "t", b"y\n", media="text/csv; header=absent")
+    client.post_json("/powertable/t/rows", {"a": "z"}, status=201)
+    client.patch_json("/powertable/t/rows/1", {"g": 5}, status=422)
+    rows = client.get("/powertable/t/rows?g__gt=0").json["rows"]
+    assert [row["a"] for row in rows] == ["x", "y", "z"]
+    assert client.get("/powertable/t/export").text.startswith("a,g\nx,1\ny,")
+
+
+def test_a_table_without_a_column_that_takes_values_takes_no_row(
+    client: Client, psql: Cursor
+) -> None:
+    alter(client, psql, "DROP a, ADD g bigint GENERATED ALWAYS AS (1) STORED")
+    assert client.get("/powertable/t").json["rows"] == 0
+    detail = client.post_json("/powertable/t/rows", {}, status=422).json["detail"]
+    assert detail == 'Table "t" has no column that takes values.'
+
+
+def test_a_column_whose_name_is_none_for_this_plugin_is_called_so(
+    client: Client, psql: Cursor
+) -> None:
+    alter(client, psql, 'ADD "A b" text')
+    assert '"A b" is a name that this plugin does not know' in refusal(client, b"A b\nx\n")
+
+
+def test_what_a_trigger_refuses_is_refused_with_its_line_and_its_words(
+    client: Client, psql: Cursor
+) -> None:
+    make(client, "t", a="text")
+    psql.execute(
+        "CREATE FUNCTION look() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " IF NEW.a = 'bad' THEN RAISE EXCEPTION 'nothing bad here.'; END IF;"
+        " IF NEW.a = 'odd' THEN ASSERT false, 'nothing odd'; END IF;"
+        " RETURN NEW; END $$;"
+        "CREATE TRIGGER look BEFORE INSERT OR UPDATE ON t FOR EACH ROW EXECUTE FUNCTION look()"
+    )
+    assert refusal(client, b'a\n"x\ny"\nbad\n') == "Line 4: nothing bad here."
+    assert refusal(client, b"a\nodd\n") == "Line 2: nothing odd."
+    answer = client.post_json("/powertable/t/rows", [{"a": "x"}, {"a": "bad"}], status=422)
+    assert answer.json["detail"] == "PostgreSQL: nothing bad here."
+    client.post_json("/powertable/t/rows", {"a": "x"}, status=201)
+    client.patch_json("/powertable/t/rows/2", {"a": "bad"}, status="4*")
+    assert client.get("/powertable/t").json["rows"] == 1
 
 
 def test_the_first_line_that_does_not_fit_is_named(client: Client) -> None:
