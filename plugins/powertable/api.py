@@ -82,6 +82,8 @@ class TableApi:
             raise _bad_body(f"Found {len(entries)} rows, expected 1 to {limit}.")
         with self._store.transaction() as cursor:
             found = self._store.find_table(cursor, table)
+            if not found.written:
+                raise _bad_body(f'Table "{table}" has no column that takes values.')
             values = [
                 _read_row(found, entry, as_text, f"Row {number}: ")
                 for number, entry in enumerate(entries, start=1)
@@ -149,10 +151,12 @@ def _read_row(
     """Return a value for each column; what the entry does not have is null, or left out."""
     if not isinstance(entry, dict):
         raise _bad_body(f"{place}Found {show(entry)}, expected an object with {_names(table)}.")
-    known = {column.name for column in table.columns}
+    known = {column.name for column in table.written}
     for name in entry.keys() - known:
-        raise _bad_body(f"{place}Found the column {show(name)}, expected {_names(table)}.")
-    columns = [column for column in table.columns if not partial or column.name in entry]
+        column = table.find(name)
+        why = " PostgreSQL fills it itself." if column and column.is_filled else ""
+        raise _bad_body(f"{place}Found the column {show(name)}, expected {_names(table)}.{why}")
+    columns = [column for column in table.written if not partial or column.name in entry]
     try:
         return {
             column.name: column.from_json(entry.get(column.name), as_text) for column in columns
@@ -162,7 +166,7 @@ def _read_row(
 
 
 def _names(table: Table) -> str:
-    return ", ".join(column.name for column in table.columns)
+    return ", ".join(column.name for column in table.written)
 
 
 def _bad_body(sentence: str) -> falcon.HTTPUnprocessableEntity:

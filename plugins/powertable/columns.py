@@ -30,14 +30,19 @@ def is_name(text: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column of a table; a required one takes no null."""
+    """A column of a table; a required one takes no null.
+
+    One that `is_filled` is PostgreSQL's to fill, a generated one or an identity: it is read only.
+    """
 
     name: str
     type: ColumnType
     required: bool = False
+    is_filled: bool = False
 
     def as_json(self) -> dict[str, Any]:
-        return {"name": self.name, "type": self.type.name, "required": self.required}
+        filled = {"generated": True} if self.is_filled else {}
+        return {"name": self.name, "type": self.type.name, "required": self.required, **filled}
 
     def from_text(self, text: str) -> Value:
         """Return the value that a text of a query stands for.
@@ -85,7 +90,7 @@ class Column:
         return f'Column "{self.name}": found {show(found)}, expected {self.type.expected}.'
 
 
-ID_COLUMN = Column(ID, TYPES["integer"], required=True)
+ID_COLUMN = Column(ID, TYPES["integer"], required=True, is_filled=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +111,11 @@ class Table:
         return next((column for column in everything if column.name == name), None)
 
     @property
+    def written(self) -> tuple[Column, ...]:
+        """The columns that take values, in order."""
+        return tuple(column for column in self.columns if not column.is_filled)
+
+    @property
     def identifier(self) -> sql.Composable:
         """The quoted name, with its schema."""
         return sql.Identifier(self.schema, self.name)
@@ -119,7 +129,7 @@ class Table:
         return {"name": self.name, "columns": [column.as_json() for column in self.columns]}
 
 
-def column_from_catalog(name: str, sql_type: str, required: bool) -> Column | None:
+def column_from_catalog(name: str, sql_type: str, required: bool, is_filled: bool) -> Column | None:
     """Return a column that PostgreSQL describes, or None if it is not one of this plugin's.
 
     Somebody can add a jsonb column in psql: it stays there, unseen.
@@ -127,7 +137,7 @@ def column_from_catalog(name: str, sql_type: str, required: bool) -> Column | No
     if not is_name(name) or name == ID:
         return None
     kind = _TYPE_OF_SQL.get(sql_type) or narrow_type(sql_type)
-    return Column(name, kind, required) if kind else None
+    return Column(name, kind, required and not is_filled, is_filled) if kind else None
 
 
 def columns_from_json(body: object, max_columns: int) -> tuple[Column, ...]:

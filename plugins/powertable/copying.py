@@ -14,12 +14,13 @@ from .header import CsvFile
 from .places import find_record, line_at, lines_of_fields
 from .rows import names_of
 from .spool import CHUNK, bad_csv
-from .store import Cursor
+from .store import REFUSALS, Cursor, message_of
 from .written import Misfit, WrittenCheck
 
 # `COPY weather, line 3, column wind: "abc"`, the column and its value only where they are known.
-# The words are PostgreSQL's and may be in another language.
-_PLACE = re.compile(r"COPY [^,]+, \D+(\d+)(?:, \S+ ([a-z][a-z0-9_]*))?(?:: (.*))?", re.DOTALL)
+# The words are PostgreSQL's and may be in another language. Where a trigger refuses, the lines
+# before say where in it.
+_PLACE = re.compile(r"(?ms)^COPY [^,]+, \D+(\d+)(?:, \S+ ([a-z][a-z0-9_]*))?(?:: (.*))?")
 
 
 def copy_from(
@@ -57,11 +58,7 @@ def copy_from(
     source = _Source(csv_file, check)
     try:
         cursor.copy_expert(statement, source, CHUNK)
-    except (
-        psycopg2.DataError,
-        psycopg2.IntegrityError,
-        psycopg2.errors.ProgramLimitExceeded,
-    ) as error:
+    except REFUSALS as error:
         raise _explain(error, table, columns, csv_file) from None
     except psycopg2.errors.QueryCanceled:
         # psycopg2's word for a source that raises.
@@ -135,8 +132,8 @@ def _explain(
 ) -> falcon.HTTPUnprocessableEntity:
     """Say in which line and column COPY stopped, what it found and what it expected."""
     diagnosis = error.diag
-    place = _PLACE.match(diagnosis.context or "")
-    message = (diagnosis.message_primary or str(error)).rstrip(".")
+    place = _PLACE.search(diagnosis.context or "")
+    message = message_of(error)
     if place is None:
         return bad_csv(f"PostgreSQL: {message}.")
     counted, name, found = place.groups()

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from .columns import Column, Table
+from .columns import NAME_RULE, Column, Table, is_name
 from .header import CsvFile
 from .hints import other_delimiter
 from .spool import bad_csv
@@ -23,34 +23,41 @@ def match_columns(table: Table, csv_file: CsvFile, names: Sequence[str]) -> list
         falcon.HTTPUnprocessableEntity: unknown or repeated columns, or a required one missing, or
             another number of fields than of columns; all are named.
     """
-    expected = ", ".join(column.name for column in table.columns)
+    written = table.written
+    expected = ", ".join(column.name for column in written)
     if csv_file.header is None:
-        if csv_file.fields != len(table.columns):
+        if csv_file.fields != len(written):
             several = "s" if csv_file.fields > 1 else ""
             raise bad_csv(
                 f"Line 1: found {csv_file.fields} field{several} and no header, "
                 f"expected {expected}.{other_delimiter(csv_file)}"
             )
-        return list(table.columns)
-    columns = {column.name: column for column in table.columns}
+        return list(written)
+    columns = {column.name: column for column in written}
     unknown = [name for name in dict.fromkeys(names) if name not in columns]
     repeated = [name for name in columns if names.count(name) > 1]
-    required = [column.name for column in table.columns if column.required]
-    missing = [name for name in required if name not in names]
+    missing = [column.name for column in written if column.required and column.name not in names]
     problems = []
     if unknown:
         listed = ", ".join(map(show, unknown[:_LISTED]))
         more = f" and {len(unknown) - _LISTED} more" if len(unknown) > _LISTED else ""
         several = "s" if len(unknown) > 1 else ""
         problems.append(f"found the column{several} {listed}{more}, expected some of {expected}")
-    problems += [
-        f'"{name}" is of the type {table.unseen[name]}, which this plugin does not read or write'
-        for name in unknown
-        if name in table.unseen
-    ]
+    problems += [reason for name in unknown if (reason := _why_unknown(table, name))]
     problems += [f'found the column "{name}" twice, expected it once' for name in repeated]
     if missing:
         problems.append(f"found no {', '.join(missing)}, expected all required columns")
     if problems:
         raise bad_csv(f"Line 1: {'; '.join(problems)}.{other_delimiter(csv_file)}")
     return [columns[name] for name in names]
+
+
+def _why_unknown(table: Table, name: str) -> str:
+    """Say why a column that is there takes no values; empty if it is not there."""
+    if table.find(name):
+        return f'"{name}" is filled by PostgreSQL itself: leave it out'
+    if name not in table.unseen:
+        return ""
+    if not is_name(name):
+        return f"{show(name)} is a name that this plugin does not know: it takes {NAME_RULE}"
+    return f'"{name}" is of the type {table.unseen[name]}, which this plugin does not read or write'

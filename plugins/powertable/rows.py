@@ -54,9 +54,9 @@ def first_rows(cursor: Cursor, table: Table, count: int) -> list[Row]:
 
 
 def add_rows(cursor: Cursor, table: Table, rows: Sequence[tuple[Any, ...]]) -> list[int]:
-    """Add rows, each with a value for each column in order, and return their ids in order."""
+    """Add rows of a value for each column that takes one, and return their ids in order."""
     statement = sql.SQL("INSERT INTO {} ({}) VALUES %s RETURNING {}").format(
-        table.identifier, names_of(table.columns), sql.Identifier(ID)
+        table.identifier, names_of(table.written), sql.Identifier(ID)
     )
     found = psycopg2.extras.execute_values(cursor, statement, rows, page_size=1000, fetch=True)
     return [row_id for (row_id,) in found]

@@ -19,9 +19,25 @@ from .values import show
 
 Cursor = Any
 
+REFUSALS = (
+    psycopg2.DataError,
+    psycopg2.IntegrityError,
+    psycopg2.errors.ProgramLimitExceeded,
+    # What somebody has written in a trigger.
+    psycopg2.errors.PlpgsqlError,
+    psycopg2.errors.RaiseException,
+    psycopg2.errors.AssertFailure,
+    psycopg2.errors.NoDataFound,
+    psycopg2.errors.TooManyRows,
+)
+"""What PostgreSQL raises where a value, a constraint or a trigger refuses a row."""
+
+_MESSAGE_CHARACTERS = 300
+
 # Tables without the identity column are somebody else's.
 _TABLES = """
-SELECT c.relname, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull
+SELECT c.relname, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull,
+       a.attgenerated <> '' OR a.attidentity <> ''
 FROM pg_class c
 JOIN pg_namespace n ON n.oid = c.relnamespace
 JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
@@ -63,20 +79,15 @@ class TableStore:
 
         Raises:
             falcon.HTTPUnprocessableEntity: PostgreSQL cannot compute with a value, or a constraint
-                or a generated column that was added in psql refuses it.
+                or a trigger that was added in psql refuses it.
         """
         try:
             with self._database() as connection, connection.cursor() as cursor:
                 cursor.execute("SET LOCAL TIME ZONE 'UTC'; SET LOCAL datestyle TO 'ISO, YMD'")
                 yield cursor
-        except (
-            psycopg2.DataError,
-            psycopg2.IntegrityError,
-            psycopg2.errors.GeneratedAlways,
-            psycopg2.errors.InvalidColumnReference,
-        ) as error:
+        except REFUSALS as error:
             raise falcon.HTTPUnprocessableEntity(
-                title="Value refused", description=f"PostgreSQL: {error.diag.message_primary}."
+                title="Value refused", description=f"PostgreSQL: {message_of(error)}."
             ) from error
 
     def list_tables(self, cursor: Cursor) -> list[dict[str, Any]]:
@@ -147,9 +158,9 @@ class TableStore:
         made = Table(self.schema, name, table.columns)
         cursor.execute(
             sql.SQL(
-                "CREATE TABLE {0} (LIKE {1} INCLUDING DEFAULTS INCLUDING CONSTRAINTS"
-                " INCLUDING GENERATED); ALTER TABLE {0} ALTER {2} ADD GENERATED ALWAYS AS IDENTITY"
-            ).format(made.identifier, table.identifier, sql.Identifier(ID))
+                "CREATE TABLE {} (LIKE {} INCLUDING DEFAULTS INCLUDING CONSTRAINTS"
+                " INCLUDING GENERATED INCLUDING IDENTITY)"
+            ).format(made.identifier, table.identifier)
         )
         return made
 
@@ -172,9 +183,9 @@ class TableStore:
         cursor.execute(_TABLES, {"schema": self.schema, "table": name})
         columns: dict[str, list[Column]] = {}
         unseen: dict[str, dict[str, str]] = {}
-        for table, column_name, sql_type, required in cursor.fetchall():
+        for table, column_name, sql_type, required, is_filled in cursor.fetchall():
             found = columns.setdefault(table, [])
-            column = column_from_catalog(column_name, sql_type, required)
+            column = column_from_catalog(column_name, sql_type, required, is_filled)
             if column is not None:
                 found.append(column)
             elif column_name != ID:
@@ -209,6 +220,13 @@ def check_table_name(name: str) -> None:
             title="Bad values",
             description=f"Found the table name {show(name)}, expected {NAME_RULE}.",
         )
+
+
+def message_of(error: psycopg2.Error) -> str:
+    """Return PostgreSQL's own words without the point at their end, cut where they are long."""
+    message = (error.diag.message_primary or str(error)).rstrip(".")
+    long = len(message) > _MESSAGE_CHARACTERS
+    return message[: _MESSAGE_CHARACTERS - 1] + "…" if long else message
 
 
 def created(resp: falcon.Response, table: str) -> None:

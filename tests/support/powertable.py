@@ -20,14 +20,18 @@ Client: TypeAlias = webtest.TestApp
 _numbers = itertools.count()
 
 
+def new_schema() -> str:
+    """The name of a schema that nothing else has."""
+    return f"powertable_test_{os.getpid()}_{next(_numbers)}"
+
+
 @contextmanager
 def powertable(database_url: str, **config: Any) -> Iterator[Client]:
     """A client of the plugin with a schema of its own, which is dropped at the end."""
-    schema = f"powertable_test_{os.getpid()}_{next(_numbers)}"
-    config = {"schema": schema, **config}
+    config = {"schema": new_schema(), **config}
     with load_plugin(FOLDER, database_url=database_url, config=config) as plugin:
         yield plugin.client
-    drop_schema(database_url, schema)
+    drop_schema(database_url, config["schema"])
 
 
 def drop_schema(database_url: str, schema: str) -> None:

@@ -5,38 +5,18 @@ import io
 import json
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import psycopg2
 import pytest
+from psycopg2.extensions import cursor as Cursor
 
-from tests.support.powertable import FOLDER, Client, drop_tables, import_csv, make, powertable
+from tests.support.powertable import FOLDER, Client, import_csv, make
 from tests.support.waiting import wait_until
 
-CASES = Path(__file__).parents[1] / "support" / "csv"
-
-
-@pytest.fixture(scope="module")
-def database_url(new_database: Callable[[], str]) -> str:
-    """An empty database for all tests of this file."""
-    return new_database()
-
-
-@pytest.fixture(scope="module")
-def loaded(database_url: str) -> Iterator[Client]:
-    """The client of all tests that want no more than a schema without tables."""
-    with powertable(database_url) as client:
-        yield client
-
-
-@pytest.fixture
-def client(loaded: Client) -> Iterator[Client]:
-    """A client without tables; what a test has made is dropped at its end."""
-    yield loaded
-    drop_tables(loaded)
+CASES = Path(__file__).parents[2] / "support" / "csv"
 
 
 def case(name: str) -> bytes:
@@ -268,16 +248,12 @@ def test_a_text_cannot_look_like_a_number_in_json(client: Client) -> None:
     assert client.get("/powertable/t/rows").json["rows"] == [{"id": 1, "a": "1.10", "n": 1.5}]
 
 
-def test_a_double_column_of_before_stays_as_it_is(client: Client, database_url: str) -> None:
+def test_a_double_column_of_before_stays_as_it_is(client: Client, psql: Cursor) -> None:
     make(client, "t", a="text")
-    with psycopg2.connect(database_url) as connection, connection.cursor() as cursor:
-        cursor.execute("SELECT schemaname FROM pg_tables WHERE tablename = 't'")
-        (schema,) = cursor.fetchone() or ("",)
-        cursor.execute(
-            f'ALTER TABLE "{schema}".t DROP a, ADD x double precision'
-            " CONSTRAINT x CHECK (x > '-Infinity' AND x < 'Infinity')"
-        )
-    connection.close()
+    psql.execute(
+        "ALTER TABLE t DROP a, ADD x double precision"
+        " CONSTRAINT x CHECK (x > '-Infinity' AND x < 'Infinity')"
+    )
     import_csv(client, "t", b"x\n1e5\n0.5\n")
     assert types(client.get("/powertable/t").json) == {"x": "double"}
     assert rows(client) == [{"x": 100000.0}, {"x": 0.5}]
@@ -590,21 +566,17 @@ def test_the_end_of_an_import_can_be_asked_for(client: Client) -> None:
 
 
 def test_the_progress_of_an_import_is_seen_from_another_connection(
-    client: Client, database_url: str
+    client: Client, psql: Cursor
 ) -> None:
     make(client, "t", a="text")
-    with psycopg2.connect(database_url) as connection, connection.cursor() as cursor:
-        cursor.execute("SELECT schemaname FROM pg_tables WHERE tablename = 't'")
-        (schema,) = cursor.fetchone() or ("",)
-        cursor.execute(f'LOCK TABLE "{schema}".t IN SHARE MODE')  # rows wait, readers do not
-        with ThreadPoolExecutor(1) as pool:
-            running = pool.submit(import_csv, client, "t", b"a\n" + b"x\n" * 1000)
-            try:
-                wait_until(lambda: states(client)[0][0] == "copying", "the import copies")
-            finally:
-                connection.rollback()
-            assert running.result(30).json["imported"] == 1000
-    connection.close()
+    psql.execute("BEGIN; LOCK TABLE t IN SHARE MODE")  # rows wait, readers do not
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(import_csv, client, "t", b"a\n" + b"x\n" * 1000)
+        try:
+            wait_until(lambda: states(client)[0][0] == "copying", "the import copies")
+        finally:
+            psql.execute("ROLLBACK")
+        assert running.result(30).json["imported"] == 1000
     assert states(client)[0] == ("done", 1000, None)
 
 

@@ -6,47 +6,22 @@ import io
 import itertools
 import lzma
 import zipfile
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
 from typing import Any
 
-import psycopg2
 import pytest
 import webtest
+from psycopg2.extensions import cursor as Cursor
 
-from tests.support.powertable import Client, drop_tables, import_csv, make, powertable
+from tests.support.powertable import Client, import_csv, make
 from tests.support.waiting import wait_until
 
 
-@pytest.fixture(scope="module")
-def database_url(new_database: Callable[[], str]) -> str:
-    """An empty database for all tests of this file."""
-    return new_database()
-
-
-@pytest.fixture(scope="module")
-def loaded(database_url: str) -> Iterator[Client]:
-    """The client of all tests that want no more than a schema without tables."""
-    with powertable(database_url) as client:
-        yield client
-
-
-@pytest.fixture
-def client(loaded: Client) -> Iterator[Client]:
-    """A client without tables; what a test has made is dropped at its end."""
-    yield loaded
-    drop_tables(loaded)
-
-
-def alter(client: Client, database_url: str, change: str) -> None:
+def alter(client: Client, psql: Cursor, change: str) -> None:
     """Make the table `t` and change it as psql does."""
     make(client, "t", a="text")
-    with psycopg2.connect(database_url) as connection, connection.cursor() as cursor:
-        cursor.execute("SELECT schemaname FROM pg_tables WHERE tablename = 't'")
-        (schema,) = cursor.fetchone() or ("",)
-        cursor.execute(f'ALTER TABLE "{schema}".t {change}')
-    connection.close()
+    psql.execute(f"ALTER TABLE t {change}")
 
 
 def refusal(client: Client, body: bytes, **query: Any) -> str:
@@ -139,13 +114,13 @@ def test_a_timestamp_comes_back_as_the_same_moment(client: Client) -> None:
 )
 def test_a_column_that_was_narrowed_in_psql_rounds_nothing(
     client: Client,
-    database_url: str,
+    psql: Cursor,
     sql: str,
     taken: list[str],
     refused: list[str],
     expected: str,
 ) -> None:
-    alter(client, database_url, f"ADD x {sql}")
+    alter(client, psql, f"ADD x {sql}")
     import_csv(client, "t", "\n".join(["x", *taken, ""]).encode())
     assert client.get("/powertable/t/export").text.splitlines()[1:] == [
         f",{text}" for text in taken
@@ -161,8 +136,8 @@ def test_a_column_that_was_narrowed_in_psql_rounds_nothing(
     client.patch_json(f"/powertable/t/rows/1{query}", row, status=422)
 
 
-def test_a_json_number_is_not_rounded_either(client: Client, database_url: str) -> None:
-    alter(client, database_url, "ADD x numeric(10,2), ADD i bigint")
+def test_a_json_number_is_not_rounded_either(client: Client, psql: Cursor) -> None:
+    alter(client, psql, "ADD x numeric(10,2), ADD i bigint")
     client.post("/powertable/t/rows", b'[{"x": 7, "i": 1}, {"x": 1.50}]', status=201)
     for row in (b'{"x": 1.505}', b'{"i": 1.5}', b'[{"x": 1.5}, {"x": 0.001}]'):
         client.post("/powertable/t/rows", row, status=422)
@@ -174,20 +149,76 @@ def test_a_json_number_is_not_rounded_either(client: Client, database_url: str) 
 
 @pytest.mark.parametrize("sql", ["varchar(3)", "char(3)", "real", "time", "integer", "interval"])
 def test_a_column_of_a_type_that_is_not_known_takes_nothing(
-    client: Client, database_url: str, sql: str
+    client: Client, psql: Cursor, sql: str
 ) -> None:
-    alter(client, database_url, f"ADD x {sql}")
+    alter(client, psql, f"ADD x {sql}")
     detail = refusal(client, b"a,x\n1,12345\n")
     assert '"x" is of the type' in detail
     assert "Line 1" in detail
 
 
-def test_a_generated_column_takes_nothing(client: Client, database_url: str) -> None:
-    alter(client, database_url, "ADD g bigint GENERATED ALWAYS AS (length(a)) STORED")
-    assert '"g" is a generated column' in refusal(client, b"a,g\nx,1\n")
-    client.post_json("/powertable/t/rows", {"a": "x"}, status=422)
-    import_csv(client, "t", b"a\nxyz\n")
-    assert client.get("/powertable/t/rows/1").json["g"] == 3
+@pytest.mark.parametrize(
+    "kind", ["AS (length(a)) STORED", "ALWAYS AS IDENTITY", "BY DEFAULT AS IDENTITY"]
+)
+def test_a_column_that_postgresql_fills_is_only_read(
+    client: Client, psql: Cursor, kind: str
+) -> None:
+    kind = kind if "IDENTITY" in kind else f"ALWAYS {kind}"
+    alter(client, psql, f"ADD g bigint GENERATED {kind}")
+    columns = client.get("/powertable/t").json["columns"]
+    assert columns[1] == {"name": "g", "type": "integer", "required": False, "generated": True}
+    for query in ({}, {"dry_run": "true"}):
+        detail = refusal(client, b"a,g\nx,1\n", **query)
+        assert detail.startswith('Line 1: found the column "g", expected some of a; "g" is filled')
+        detail = refusal(client, b"a,id\nx,1\n", **query)
+        assert '"id" is filled by PostgreSQL itself: leave it out' in detail
+    for body in ({"a": "x", "g": 1}, {"g": 1}):
+        answer = client.post_json("/powertable/t/rows", body, status=422)
+        assert "PostgreSQL fills it itself" in answer.json["detail"]
+    assert import_csv(client, "t", b"a\nx\n", dry_run="true").json["would_import"] == 1
+    import_csv(client, "t", b"a\nx\n")
+    import_csv(client, "t", b"y\n", media="text/csv; header=absent")
+    client.post_json("/powertable/t/rows", {"a": "z"}, status=201)
+    client.patch_json("/powertable/t/rows/1", {"g": 5}, status=422)
+    rows = client.get("/powertable/t/rows?g__gt=0").json["rows"]
+    assert [row["a"] for row in rows] == ["x", "y", "z"]
+    assert client.get("/powertable/t/export").text.startswith("a,g\nx,1\ny,")
+
+
+def test_a_table_without_a_column_that_takes_values_takes_no_row(
+    client: Client, psql: Cursor
+) -> None:
+    alter(client, psql, "DROP a, ADD g bigint GENERATED ALWAYS AS (1) STORED")
+    assert client.get("/powertable/t").json["rows"] == 0
+    detail = client.post_json("/powertable/t/rows", {}, status=422).json["detail"]
+    assert detail == 'Table "t" has no column that takes values.'
+
+
+def test_a_column_whose_name_is_none_for_this_plugin_is_called_so(
+    client: Client, psql: Cursor
+) -> None:
+    alter(client, psql, 'ADD "A b" text')
+    assert '"A b" is a name that this plugin does not know' in refusal(client, b"A b\nx\n")
+
+
+def test_what_a_trigger_refuses_is_refused_with_its_line_and_its_words(
+    client: Client, psql: Cursor
+) -> None:
+    make(client, "t", a="text")
+    psql.execute(
+        "CREATE FUNCTION look() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " IF NEW.a = 'bad' THEN RAISE EXCEPTION 'nothing bad here.'; END IF;"
+        " IF NEW.a = 'odd' THEN ASSERT false, 'nothing odd'; END IF;"
+        " RETURN NEW; END $$;"
+        "CREATE TRIGGER look BEFORE INSERT OR UPDATE ON t FOR EACH ROW EXECUTE FUNCTION look()"
+    )
+    assert refusal(client, b'a\n"x\ny"\nbad\n') == "Line 4: nothing bad here."
+    assert refusal(client, b"a\nodd\n") == "Line 2: nothing odd."
+    answer = client.post_json("/powertable/t/rows", [{"a": "x"}, {"a": "bad"}], status=422)
+    assert answer.json["detail"] == "PostgreSQL: nothing bad here."
+    client.post_json("/powertable/t/rows", {"a": "x"}, status=201)
+    client.patch_json("/powertable/t/rows/2", {"a": "bad"}, status="4*")
+    assert client.get("/powertable/t").json["rows"] == 1
 
 
 def test_the_first_line_that_does_not_fit_is_named(client: Client) -> None:
@@ -367,8 +398,8 @@ def test_a_hint_fits_what_was_sent(
     assert unwanted not in detail
 
 
-def test_a_hint_for_a_table_that_is_there_fits_too(client: Client, database_url: str) -> None:
-    alter(client, database_url, "ADD b bigint CONSTRAINT positive CHECK (b > 0), ADD UNIQUE (a)")
+def test_a_hint_for_a_table_that_is_there_fits_too(client: Client, psql: Cursor) -> None:
+    alter(client, psql, "ADD b bigint CONSTRAINT positive CHECK (b > 0), ADD UNIQUE (a)")
     assert "is it delimiter=comma?" in refusal(client, b"a,b\n1,2\n", delimiter=";")
     for body, wanted in (
         (b"a,b\nx,1\nx,2\n", "Line 3: duplicate key"),

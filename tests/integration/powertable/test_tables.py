@@ -28,7 +28,6 @@ from tests.support.powertable import (
     FOLDER,
     Client,
     drop_schema,
-    drop_tables,
     import_csv,
     make,
     powertable,
@@ -58,26 +57,6 @@ NASTY = [
     "=1+1",
     "x" * 100_000,
 ]
-
-
-@pytest.fixture(scope="module")
-def database_url(new_database: Callable[[], str]) -> str:
-    """An empty database for all tests of this file, which have schemas of their own."""
-    return new_database()
-
-
-@pytest.fixture(scope="module")
-def loaded(database_url: str) -> Iterator[Client]:
-    """The client of all tests that want no more than a schema without tables."""
-    with powertable(database_url) as client:
-        yield client
-
-
-@pytest.fixture
-def client(loaded: Client) -> Iterator[Client]:
-    """A client without tables; what a test has made is dropped at its end."""
-    yield loaded
-    drop_tables(loaded)
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 import csv
 import datetime
 import re
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from tests.support.powertable import Client, import_csv, powertable
+from tests.support.powertable import Client, import_csv
 
 Field = str | None
 """A text, or None for nothing at all between two delimiters."""
@@ -161,12 +160,6 @@ def expected(field: Field, kind: str) -> Any:
     return field
 
 
-@pytest.fixture(scope="module")
-def client(new_database: Callable[[], str]) -> Iterator[Client]:
-    with powertable(new_database()) as client:
-        yield client
-
-
 def check(client: Client, file: File) -> None:
     """Import a file twice and export it each time, and compare; then import what was exported."""
     rows = list(file.rows)
@@ -209,28 +202,28 @@ def is_plain_number(text: Field) -> bool:
 @settings(max_examples=50, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
 @given(file=files())
 @example(file=File([["0"], [""]], ",", '"', "\n", False, "utf-8", False, True, False, False))
-def test_an_export_gives_the_field_texts_that_an_import_took(client: Client, file: File) -> None:
-    check(client, file)
+def test_an_export_gives_the_field_texts_that_an_import_took(loaded: Client, file: File) -> None:
+    check(loaded, file)
 
 
 @pytest.mark.soak
 @settings(max_examples=3000, deadline=None, suppress_health_check=list(HealthCheck))
 @given(file=files())
-def test_an_export_gives_them_for_thousands_of_files(client: Client, file: File) -> None:
-    check(client, file)
+def test_an_export_gives_them_for_thousands_of_files(loaded: Client, file: File) -> None:
+    check(loaded, file)
 
 
 @settings(max_examples=60, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
 @given(body=st.text("ab\"',;\r\n\\.0", max_size=14), create=st.booleans())
-def test_every_refusal_names_the_line(client: Client, body: str, create: bool) -> None:
-    look(client, body, create)
+def test_every_refusal_names_the_line(loaded: Client, body: str, create: bool) -> None:
+    look(loaded, body, create)
 
 
 @pytest.mark.soak
 @settings(max_examples=5000, deadline=None, suppress_health_check=list(HealthCheck))
 @given(body=st.text("ab\"',;\r\n\\.0", max_size=20), create=st.booleans())
-def test_every_refusal_names_the_line_of_thousands(client: Client, body: str, create: bool) -> None:
-    look(client, body, create)
+def test_every_refusal_names_the_line_of_thousands(loaded: Client, body: str, create: bool) -> None:
+    look(loaded, body, create)
 
 
 def look(client: Client, body: str, create: bool) -> None:
