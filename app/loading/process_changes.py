@@ -81,19 +81,21 @@ class ProcessChanges:
         changes = difference(before, glance())
         with self._lock:
             own = [change for change in changes if not self._is_anothers(plugin, change)]
+            shared = [change for change in changes if change not in own]
             undone = [change for change in own if change.harms]
             rest = [change for change in own if not change.harms]
             for change in undone:
                 _undo(plugin, change)
             if loaded:
-                self._keep(plugin, rest)
+                # Whoever of the two was loaded faster need not be who has made it.
+                self._keep(plugin, [*rest, *shared])
             else:
                 for change in rest:
                     _undo(plugin, change, values)
         self._say(plugin, undone, rest if loaded else [])
 
     def _is_anothers(self, plugin: str, change: Change) -> bool:
-        """Tell whether a change is of another plugin's load, which ran at the same time."""
+        """Tell whether a change was seen at another plugin's load, which ran at the same time."""
         return any(
             kept.aspect is change.aspect and kept.key == change.key and kept.after is change.after
             for name, changes in self._kept.items()
@@ -118,7 +120,9 @@ class ProcessChanges:
         self._kept[plugin] = list(kept.values())
 
     def _take_back(self, plugin: str, change: Change) -> None:
-        """Undo a change, unless another plugin has changed the same thing after it."""
+        """Undo a change, unless another plugin has made it, or changed the same thing after it."""
+        if self._is_anothers(plugin, change):
+            return
         for changes in self._kept.values():
             for at, later in enumerate(changes):
                 same = later.aspect is change.aspect and later.key == change.key

@@ -7,6 +7,7 @@ cache, which costs memory and answers for nobody else; and a thread is no regist
 
 import functools
 import gc
+import itertools
 import logging
 import sys
 import threading
@@ -23,6 +24,9 @@ Path = list[Any]
 """Objects, each referred to by the one before; the first is a module."""
 
 MAX_NAMED = 3
+
+_BASES: Any = vars(type)["__mro__"]
+_NAMESPACE: Any = vars(type)["__dict__"]
 
 _NOT_FOLLOWED = (
     ModuleType,  # each is where paths begin
@@ -49,7 +53,8 @@ def plugin_of(item: object) -> str | None:
 def is_identity(key: object) -> bool:
     """Tell whether a dict's key is of one generation alone, so that no other comes upon its value.
 
-    The key is what a plugin defined, holds it, or names its module; or is a weak reference.
+    The key is what a plugin defined, holds it, or names its module; or is a weak reference. An
+    object that is compared by its value holds a class where that is a part of the value.
     """
     if type(key) is str:
         return f"{PACKAGES}." in key
@@ -57,7 +62,22 @@ def is_identity(key: object) -> bool:
         return any(is_identity(part) for part in key)
     if issubclass(type(key), logging.Logger):
         return is_identity(key.name)  # type: ignore[attr-defined]
-    return issubclass(type(key), weakref.ref) or plugin_of(key) is not None
+    if issubclass(type(key), weakref.ref) or plugin_of(key) is not None:
+        return True
+    return _is_value(type(key)) and any(is_class(p) and plugin_of(p) for p in _parts_of(key))
+
+
+def _is_value(kind: type) -> bool:
+    """Tell whether a library's objects of a class are equal by what they are made of."""
+    bases = _BASES.__get__(kind)[:-1]
+    return is_of_library(kind) and any("__eq__" in _NAMESPACE.__get__(base) for base in bases)
+
+
+def _parts_of(item: object) -> list[Any]:
+    """Return what an object's own attributes refer to, in its slots or its namespace."""
+    own = [part for part in gc.get_referents(item) if part is not type(item)]
+    names = [list(dict.values(part)) for part in own if type(part) is dict]
+    return [*own, *itertools.chain(*names)]
 
 
 def is_of_library(kind: type) -> bool:
@@ -67,7 +87,7 @@ def is_of_library(kind: type) -> bool:
 
 
 def _package_of(kind: type) -> str:
-    module = type.__dict__["__dict__"].__get__(kind).get("__module__")
+    module = _NAMESPACE.__get__(kind).get("__module__")
     return module.partition(".")[0] if type(module) is str else "builtins"
 
 

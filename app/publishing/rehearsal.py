@@ -123,7 +123,7 @@ def rehearse(
             del before  # it may hold what is to go
             _collect()
             states.append(_State(lines.take(), Objects.now(), Belongings.now(), changes, traces))
-            signs = _signs(package, states)
+            signs = _signs(package, current.key, states)
             if not signs:
                 break
     return Rehearsal(_judge(signs, generation), tuple(signs.gained))
@@ -170,8 +170,14 @@ def _raised(error: PluginError) -> Rehearsal:
     return Rehearsal(Reload(FRESH, why, OWN_REGISTRY))
 
 
-def _signs(package: str, states: list[_State]) -> _Signs:
-    """Return what is as it should not be after the last load; what came before counts if again."""
+def _signs(package: str, newest: str, states: list[_State]) -> _Signs:
+    """Return what is as it should not be after the last load; what came before counts if again.
+
+    Args:
+        package: the first generation's, which is to be gone.
+        newest: that of the generation that was loaded last.
+        states: what there was after each load.
+    """
     latest, before = states[-1], states[-2]
     alive = any(trace() is not None for trace in states[1].traces)
     paths = find_paths(lambda item: plugin_of(item) == package) if alive else []
@@ -183,6 +189,8 @@ def _signs(package: str, states: list[_State]) -> _Signs:
         changed &= before.changes.keys()
         said &= before.said.keys()
         gained = [phrase for phrase in gained if phrase in _gained_first(states)]
+    if not alive:
+        said = {key for key in said if not _has_replaced(newest, latest.said[key])}
     return _Signs(
         dict(kept_by_place(paths)),
         growing,
@@ -190,6 +198,15 @@ def _signs(package: str, states: list[_State]) -> _Signs:
         {latest.said[key]: key for key in said},
         gained + [latest.changes[key] for key in sorted(changed, key=str)],
     )
+
+
+def _has_replaced(package: str, line: str) -> bool:
+    """Tell whether a line says of what a generation has registered that it took another's place.
+
+    The line names it, and libraries refer to it; nothing of the other is left.
+    """
+    named = f"{package}." in line
+    return named and bool(find_paths(lambda item: plugin_of(item) == package))
 
 
 def _changes(before: ProcessState, after: ProcessState) -> dict[tuple[str, Any], str]:

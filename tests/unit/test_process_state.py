@@ -437,3 +437,15 @@ def test_each_aspect_can_be_put_as_it_is():
             if aspect.name in {"sys.stdout", "umask", "the locale", "gc.isenabled()"}:
                 aspect.put(key, value)
         assert aspect.read().keys() == before.keys()
+
+
+def test_what_two_loads_at_once_have_seen_stays_as_long_as_one_of_the_plugins():
+    changes = ProcessChanges()
+    with changes.loading("slow"), changes.loading("fast"):
+        os.environ["D1_VARIABLE"] = "slow"
+    with changes.loading("fast"):
+        pass
+    changes.disposed("fast")
+    assert os.environ["D1_VARIABLE"] == "slow", "the new version of fast did not set it again"
+    changes.disposed("slow")
+    assert "D1_VARIABLE" not in os.environ

@@ -78,6 +78,11 @@ def plugin(at_import: str, cleanup: str = "pass") -> str:
             "fake_library.warn_twice('table')",
             r"at a second load it is said: UserWarning: table is defined again",
         ),
+        (
+            "import warnings\nclass Table: pass\nif fake_library.filled_twice():\n"
+            "    warnings.warn(f'{Table} is not taken')",
+            r"at a second load it is said: UserWarning: <class '.*Table'> is not taken",
+        ),
         ("fake_library.configure(__name__)", r"fake_library still names a module of generation 4"),
         (
             "import logging\nlogging.getLogger('shop').addHandler(logging.NullHandler())",
@@ -110,6 +115,8 @@ def test_what_a_library_keeps_is_found(rehearse, at_import: str, why: str) -> No
         "@fake_library.convert\nclass Item: pass",
         "class Item: pass\nfake_library.describe(Item)",
         "@fake_library.keep_latest\nclass Item: pass",
+        "@fake_library.replace\nclass Item: pass",
+        "@fake_library.remember\nclass Item: pass",
         "fake_library.fill()",
         "from functools import singledispatch\n@singledispatch\ndef show(x): pass\n"
         "class Item: pass\n@show.register\ndef show_item(x: Item): pass",

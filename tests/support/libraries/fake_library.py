@@ -19,6 +19,7 @@ jobs: list["Job"] = []
 latest: list[Any] = []
 _provider: Any = None
 _settings: dict[str, Any] = {}
+_hints: dict[Any, Any] = {}
 _converters: dict[type, Any] = {}
 _alive: "weakref.WeakSet[Any]" = weakref.WeakSet()
 _filled: list[str] = []
@@ -26,6 +27,23 @@ _filled: list[str] = []
 
 class Job:
     """Something of the library's own, which refers to nothing of the plugin."""
+
+
+class Hint:
+    """What is asked of a class; two are equal if it is the same class."""
+
+    __slots__ = ("kind",)
+
+    def __init__(self, kind: type) -> None:
+        self.kind = kind
+
+    def __eq__(self, other: object) -> bool:
+        """Compare by the class."""
+        return isinstance(other, Hint) and other.kind is self.kind
+
+    def __hash__(self) -> int:
+        """Return the class's hash."""
+        return hash(self.kind)
 
 
 class Handlers:
@@ -81,6 +99,14 @@ def warn_twice(name: str) -> None:
     names[name] = True
 
 
+def replace(kind: type) -> type:
+    """Take a class in the place of what has its name, and warn of it."""
+    if kind.__name__ in names:
+        warnings.warn(f"{kind} takes the place of another", stacklevel=2)
+    names[kind.__name__] = kind
+    return kind
+
+
 def configure(module: str) -> None:
     """Be configured by the first one that does so."""
     _settings.setdefault("module", module)
@@ -93,6 +119,12 @@ def convert(kind: type) -> type:
     return kind
 
 
+def remember(kind: type) -> type:
+    """Cache something that refers to a class, by a key that is equal where the class is."""
+    _hints[(Hint(kind), True)] = {"hint": kind}
+    return kind
+
+
 @functools.cache
 def describe(kind: type) -> str:
     """Return a class's name, from a cache."""
@@ -102,6 +134,13 @@ def describe(kind: type) -> str:
 def fill() -> None:
     """Fill a cache the second time that it is asked: it grows once, and then no more."""
     _filled[:] = [*_filled, "one"][:2]
+
+
+def filled_twice() -> bool:
+    """Fill the cache, and tell whether it was filled before."""
+    before = bool(_filled)
+    fill()
+    return before
 
 
 def keep_latest(kind: type) -> type:
