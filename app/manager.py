@@ -18,7 +18,7 @@ from app.package.finder import generations_alive
 from app.postgres.server import EmbeddedPostgres
 from app.publishing.publisher import Publisher
 from app.publishing.refusals import Refusals
-from app.publishing.trial import TrialRunner
+from app.publishing.trials.trial import TrialRunner
 from app.publishing.watcher import SourceWatcher
 from app.records import ServedRow
 from app.reload import ReloadResult, reload_plugin

@@ -10,8 +10,8 @@ from app.cli.local_database import running_database
 from app.cli.terminal import echo_failure, echo_table, fault_line, plain, status_text
 from app.errors import DatabaseUnavailableError, PluginError
 from app.publishing.discovery import list_left_out, read_source, rules_of
-from app.publishing.held import accept_in_use
-from app.publishing.trial import TrialRunner
+from app.publishing.trials.held import accept_in_use
+from app.publishing.trials.trial import TrialRunner
 from app.settings import Settings
 
 

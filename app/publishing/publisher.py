@@ -24,10 +24,10 @@ from app.publishing.discovery import (
 from app.publishing.host_state import HostState, identity_of
 from app.publishing.ignore import is_part
 from app.publishing.refusals import Refusals
-from app.publishing.rehearsals import Rehearsals
 from app.publishing.requirements import installed
 from app.publishing.source_publisher import SourcePublisher
-from app.publishing.trial import TrialRunner
+from app.publishing.trials.rehearsals import Rehearsals
+from app.publishing.trials.trial import TrialRunner
 from app.records import PluginRow
 
 log = logging.getLogger(__name__)

@@ -17,13 +17,13 @@ from app.errors import (
 from app.publishing.attempt import PublishAttempt
 from app.publishing.discovery import inside, read_source
 from app.publishing.error_records import ErrorRecords
-from app.publishing.held import accept_in_use
 from app.publishing.host_state import HostState, Published, identity_of
 from app.publishing.manifest import reload_of
 from app.publishing.refusals import Refusals
-from app.publishing.rehearsals import Rehearsals
 from app.publishing.saving import Saver
-from app.publishing.trial import TrialRunner
+from app.publishing.trials.held import accept_in_use
+from app.publishing.trials.rehearsals import Rehearsals
+from app.publishing.trials.trial import TrialRunner
 from app.records import PluginRow, PluginSource, TrialReport
 
 log = logging.getLogger(__name__)

@@ -108,7 +108,9 @@ def below(server: Server) -> list[psutil.Process]:
     """
     assert server.process is not None
     found = psutil.Process(server.process.pid).children(recursive=True)
-    trials = [process.pid for process in found if "app.publishing.trial_server" in command(process)]
+    trials = [
+        process.pid for process in found if "app.publishing.trials.trial_server" in command(process)
+    ]
     for pid in [*trials]:
         trials += children_of(pid)
     return [process for process in found if process.pid not in trials]

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from app.loading import library_entries
-from app.publishing.rehearser import Rehearser
-from app.publishing.trial import TrialRunner
+from app.publishing.trials.rehearser import Rehearser
+from app.publishing.trials.trial import TrialRunner
 from app.records import FRESH, HOT
 from tests.support import library_uses
 from tests.support.plugins import artifact_of

@@ -11,7 +11,7 @@ from app.database.repository import Repository
 from app.errors import RehearsalError
 from app.publishing.attempt import PublishAttempt
 from app.publishing.publisher import Publisher
-from app.publishing.rehearsal import Rehearsal
+from app.publishing.trials.rehearsal import Rehearsal
 from app.records import FRESH, HOT, Artifact, PluginRow, Reload
 from tests.support.databases import Session
 from tests.support.publications import InstantTrial, publisher_of

@@ -17,7 +17,7 @@ from app.errors import ConflictError, DatabaseRefusedError, PluginError, Superse
 from app.publishing.attempt import PublishAttempt
 from app.publishing.publisher import Publisher
 from app.publishing.refusals import Refusals
-from app.publishing.trial import TrialRunner
+from app.publishing.trials.trial import TrialRunner
 from tests.support.databases import Session, session
 from tests.support.first_tables import GO_ROWS, GO_TABLES, GO_TRIGGERS
 from tests.support.publications import (

@@ -35,7 +35,7 @@ from app.publishing.attempt import PublishAttempt
 from app.publishing.publisher import Publisher
 from app.publishing.refusals import Refusals
 from app.publishing.stamps import FolderStamp
-from app.publishing.trial import TrialRunner
+from app.publishing.trials.trial import TrialRunner
 from app.records import Endpoint, TrialReport
 from tests.support.databases import Session, session
 from tests.support.publications import InstantTrial, publish

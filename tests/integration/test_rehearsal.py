@@ -14,7 +14,7 @@ from psycopg2 import sql as composed
 from app.database.pool import Database
 from app.database.trial_session import TrialSession
 from app.errors import DatabaseUnavailableError, LoadError
-from app.publishing.trial import TrialRunner
+from app.publishing.trials.trial import TrialRunner
 from tests.support.databases import Session, session
 from tests.support.plugins import plugin_text, source_of
 

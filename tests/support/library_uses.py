@@ -9,8 +9,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from app.publishing.rehearser import Rehearser
-from app.publishing.trial import TrialRunner
+from app.publishing.trials.rehearser import Rehearser
+from app.publishing.trials.trial import TrialRunner
 from tests.support.checkout import CHECKOUT
 from tests.support.plugins import artifact_of, plugin_text
 

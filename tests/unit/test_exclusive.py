@@ -22,7 +22,7 @@ from app.loading.in_use import is_in_use
 from app.loading.loader import LoadedPlugin, load
 from app.presence import own_presence
 from app.publishing.manifest import parse_manifest
-from app.publishing.trial import TrialRunner
+from app.publishing.trials.trial import TrialRunner
 from app.records import CLUSTER, HOST, Endpoint, ServedRow
 from app.serving.exclusive.hand_over import HandOver
 from tests.support.plugins import artifact_of, no_database, plugin_text, source_of

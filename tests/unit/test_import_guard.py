@@ -8,7 +8,7 @@ import pytest
 
 from app.errors import LoadError
 from app.publishing.discovery import read_source
-from app.publishing.trial import TrialRunner
+from app.publishing.trials.trial import TrialRunner
 from tests.support.plugins import PLUGIN
 
 

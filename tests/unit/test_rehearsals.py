@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from app.errors import RehearsalError
-from app.publishing.rehearsal import Rehearsal
-from app.publishing.rehearser import Rehearser
-from app.publishing.trial import TrialRunner
-from app.publishing.trial_child import NICE
+from app.publishing.trials.rehearsal import Rehearsal
+from app.publishing.trials.rehearser import Rehearser
+from app.publishing.trials.trial import TrialRunner
+from app.publishing.trials.trial_child import NICE
 from app.records import FRESH, HOT
 from tests.support.plugins import artifact_of, plugin_text
 

@@ -16,8 +16,8 @@ import pytest
 
 from app.errors import DiscoveryError, LoadError, SupersededError, TrialError
 from app.publishing.manifest import parse_manifest
-from app.publishing.trial import TrialRunner
-from app.publishing.trial_child import _FIRST_PLUGIN
+from app.publishing.trials.trial import TrialRunner
+from app.publishing.trials.trial_child import _FIRST_PLUGIN
 from app.records import Manifest, PluginSource, artifact_name
 from tests.support.plugins import PLUGIN, source_of
 from tests.support.waiting import wait_until
@@ -30,7 +30,7 @@ def first() -> PluginSource:
 def helpers() -> list[psutil.Process]:
     """Return the trial processes of this process."""
     children = psutil.Process().children()
-    return [child for child in children if "app.publishing.trial_server" in child.cmdline()]
+    return [child for child in children if "app.publishing.trials.trial_server" in child.cmdline()]
 
 
 @pytest.fixture

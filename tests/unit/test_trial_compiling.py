@@ -11,9 +11,9 @@ import pytest
 from app.errors import CompileError
 from app.package.archive import Archive
 from app.publishing.compiler import compile_plugin
-from app.publishing.trial import TrialRunner
-from app.publishing.trial_server import _Child
-from app.publishing.trial_verdict import judge
+from app.publishing.trials.trial import TrialRunner
+from app.publishing.trials.trial_server import _Child
+from app.publishing.trials.trial_verdict import judge
 from app.records import PluginSource
 from tests.support.plugins import PLUGIN, source_of
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from app.errors import CompileError, LoadError
-from app.publishing.trial import TrialRunner
-from app.publishing.trial_memory import MIB, resident_bytes
-from app.publishing.trial_verdict import judge
+from app.publishing.trials.trial import TrialRunner
+from app.publishing.trials.trial_memory import MIB, resident_bytes
+from app.publishing.trials.trial_verdict import judge
 from tests.support.plugins import PLUGIN, plugin_text, source_of
 
 LIMIT_MB = 400

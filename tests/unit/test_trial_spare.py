@@ -11,8 +11,8 @@ import psutil
 import pytest
 
 from app.errors import LoadError
-from app.publishing.trial import TrialRunner
-from app.publishing.trial_spare import SPARE_SECONDS
+from app.publishing.trials.trial import TrialRunner
+from app.publishing.trials.trial_spare import SPARE_SECONDS
 from tests.support.plugins import PLUGIN, source_of
 from tests.support.waiting import wait_until
 

@@ -24,7 +24,7 @@ from app.package.unpacking import unpack_fault
 from app.package.version_folders import VersionFolders
 from app.publishing.compiler import compile_plugin
 from app.publishing.discovery import read_source
-from app.publishing.parcel import memory_file, read_parcel, write_parcel
+from app.publishing.trials.parcel import memory_file, read_parcel, write_parcel
 from app.records import Artifact
 from tests.support.plugins import artifact_of, sha256
 
@@ -234,7 +234,7 @@ from app.package.store import read_archive
 from app.package.version_folders import VersionFolders
 from app.publishing.compiler import compile_plugin
 from app.publishing.discovery import read_source
-from app.publishing.parcel import memory_file, read_parcel, write_parcel
+from app.publishing.trials.parcel import memory_file, read_parcel, write_parcel
 from app.records import Artifact
 artifacts, digest, sha256, fork = sys.argv[1:]
 raw = read_archive(Path(artifacts), f"sample-{digest}.pyz")

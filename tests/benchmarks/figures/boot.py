@@ -11,7 +11,7 @@ from app.database.pool import Database
 from app.database.repository import Repository
 from app.publishing.publisher import Publisher
 from app.publishing.refusals import Refusals
-from app.publishing.trial import TrialRunner
+from app.publishing.trials.trial import TrialRunner
 from tests.benchmarks.figures.rows import SMALL
 from tests.benchmarks.fleet import Fleet
 from tests.benchmarks.generator import write_plugins

@@ -12,11 +12,11 @@ from app.errors import (
 )
 from app.package.version_folders import VersionFolders
 from app.publishing.compiler import MAX_ARCHIVE_BYTES
-from app.publishing.parcel import memory_file, temporary_folder, write_parcel
-from app.publishing.rehearser import Rehearser
-from app.publishing.trial_memory import MIB
-from app.publishing.trial_process import Answer, TrialProcess
-from app.publishing.trial_verdict import judge
+from app.publishing.trials.parcel import memory_file, temporary_folder, write_parcel
+from app.publishing.trials.rehearser import Rehearser
+from app.publishing.trials.trial_memory import MIB
+from app.publishing.trials.trial_process import Answer, TrialProcess
+from app.publishing.trials.trial_verdict import judge
 from app.records import Artifact, PluginSource, TrialReport
 from app.settings import Settings
 

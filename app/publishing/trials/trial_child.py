@@ -23,10 +23,10 @@ from app.loading.loader import Steps, load
 from app.loading.patches import refuse_green_threads
 from app.package.version_folders import VersionFolders
 from app.publishing.compiler import compile_plugin
-from app.publishing.import_guard import ImportGuard
-from app.publishing.parcel import read_parcel, seal
-from app.publishing.rehearsal_child import open_session, rehearse_archives
-from app.publishing.trial_memory import RAISE_IT, limit_memory, shortage, too_much
+from app.publishing.trials.import_guard import ImportGuard
+from app.publishing.trials.parcel import read_parcel, seal
+from app.publishing.trials.rehearsal_child import open_session, rehearse_archives
+from app.publishing.trials.trial_memory import RAISE_IT, limit_memory, shortage, too_much
 from app.records import Artifact, Manifest, PluginSource
 from app.routing.conflicts import find_conflict
 

@@ -10,7 +10,7 @@ from app.loading.in_use import advise
 from app.package.archive import path_within
 from app.plugin import PluginMetadata
 from app.publishing.manifest import complete_metadata
-from app.publishing.trial_memory import RAISE_IT, TAKE_LESS, too_much
+from app.publishing.trials.trial_memory import RAISE_IT, TAKE_LESS, too_much
 from app.records import Artifact, Endpoint, PluginSource, TrialReport
 
 _FAULT_FRAME = re.compile(r'^\s*File "(?P<file>[^"]+)", line (?P<line>\d+)', re.MULTILINE)

@@ -20,9 +20,9 @@ from typing import Any
 from app.errors import PluginError
 from app.loading.loader import LoadedPlugin
 from app.loading.process_state import ProcessState, difference, snapshot
-from app.publishing.growth import Belongings, Objects, have_new_entries
-from app.publishing.holders import describe_place, find_paths, kept_by_place, plugin_of
-from app.publishing.said_lines import SaidLines
+from app.publishing.trials.growth import Belongings, Objects, have_new_entries
+from app.publishing.trials.holders import describe_place, find_paths, kept_by_place, plugin_of
+from app.publishing.trials.said_lines import SaidLines
 from app.records import FRESH, HOT, Reload
 
 log = logging.getLogger(__name__)

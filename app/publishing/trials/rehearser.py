@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from app.errors import RehearsalError
-from app.publishing.parcel import memory_file, temporary_folder
-from app.publishing.rehearsal import OWN_REGISTRY, Rehearsal
-from app.publishing.trial_process import Answer, TrialProcess
+from app.publishing.trials.parcel import memory_file, temporary_folder
+from app.publishing.trials.rehearsal import OWN_REGISTRY, Rehearsal
+from app.publishing.trials.trial_process import Answer, TrialProcess
 from app.records import FRESH, Artifact, Reload
 
 LOADS = 4

@@ -15,7 +15,7 @@ from app.loading.context import make_context_factory
 from app.loading.loader import LoadedPlugin, Steps, load
 from app.loading.process_changes import ProcessChanges
 from app.package.version_folders import VersionFolders
-from app.publishing.rehearsal import Load, rehearse
+from app.publishing.trials.rehearsal import Load, rehearse
 from app.records import Artifact
 
 Lend = Callable[[], AbstractContextManager[Any]]

@@ -29,9 +29,9 @@ from typing import Any
 
 from app.descendants import adopter, end_all, end_orphans
 from app.processes import die_with_parent
-from app.publishing.trial_child import run_child, try_first, warm_up
-from app.publishing.trial_memory import resident_bytes
-from app.publishing.trial_spare import MAX_REQUEST_BYTES, Spare
+from app.publishing.trials.trial_child import run_child, try_first, warm_up
+from app.publishing.trials.trial_memory import resident_bytes
+from app.publishing.trials.trial_spare import MAX_REQUEST_BYTES, Spare
 
 ORPHAN_SECONDS = 0.5
 """How long a verdict waits for the end of the processes that the trial has left behind."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from app.database.repository import Repository
 from app.errors import DatabaseError, RehearsalError, SupersededError
-from app.publishing.rehearser import Rehearser
+from app.publishing.trials.rehearser import Rehearser
 from app.records import FRESH, Artifact, PluginRow, Reload
 from app.threads import OwnThread
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from app.descendants import own_children
-from app.publishing.holders import is_identity, is_of_library
+from app.publishing.trials.holders import is_identity, is_of_library
 
 _CONTAINERS = (dict, list, set, deque)
 

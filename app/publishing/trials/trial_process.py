@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import IO, Any, NamedTuple
 
 from app.errors import SupersededError
-from app.publishing.trial_spare import MESSAGES
+from app.publishing.trials.trial_spare import MESSAGES
 
 START_SECONDS = 20.0
 """How much later than its own deadline a trial's server may answer, before it counts as lost."""
@@ -145,7 +145,7 @@ class TrialProcess:
         ours, theirs = socket.socketpair(socket.AF_UNIX, MESSAGES)
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "app.publishing.trial_server"],
+                [sys.executable, "-m", "app.publishing.trials.trial_server"],
                 stdin=theirs.fileno(),
                 start_new_session=True,
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},

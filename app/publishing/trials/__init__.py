@@ -1,0 +1,1 @@
+"""A version is tried, and rehearsed, in processes that may die."""
