@@ -12,7 +12,7 @@ from app.errors import RehearsalError
 from app.publishing.trials.rehearsal import Rehearsal
 from app.publishing.trials.rehearser import Rehearser
 from app.publishing.trials.trial import TrialRunner
-from app.publishing.trials.trial_child import NICE
+from app.publishing.trials.trial_limits import NICE
 from app.records import FRESH, HOT
 from tests.support.plugins import artifact_of, plugin_text
 

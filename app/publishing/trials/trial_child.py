@@ -8,11 +8,8 @@ import gc
 import json
 import logging
 import os
-import resource
 import signal
 import tempfile
-import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +23,10 @@ from app.publishing.compiler import compile_plugin
 from app.publishing.trials.import_guard import ImportGuard
 from app.publishing.trials.parcel import read_parcel, seal
 from app.publishing.trials.rehearsal_child import open_session, rehearse_archives
-from app.publishing.trials.trial_memory import RAISE_IT, limit_memory, shortage, too_much
+from app.publishing.trials.trial_limits import give_way, limit, limit_cpu
+from app.publishing.trials.trial_memory import RAISE_IT, shortage, too_much
 from app.records import Artifact, Manifest, PluginSource
 from app.routing.conflicts import find_conflict
-
-FILE_BYTES = 256 * 1024**2
-NICE = 5
-"""How much a rehearsal stands back behind those who serve: nobody waits for it, as a rule."""
 
 _FIRST_PLUGIN = b"""
 import dataclasses
@@ -155,7 +149,7 @@ def run_child(
         faulthandler.enable(file=report)
         faulthandler.register(signal.SIGUSR1, file=report, all_threads=True)
         steps = _ReportedSteps(report)
-        _limit(request["compile_seconds"], request["memory_bytes"])
+        limit(request["compile_seconds"], request["memory_bytes"])
         if "rehearse" in request:
             result = _rehearse(parcel, archive, compiled, request, steps)
         else:
@@ -195,7 +189,7 @@ def _compile_and_try(
     del source
     os.write(compiled, b"!")
     os.close(compiled)
-    _limit_cpu(request["seconds"])
+    limit_cpu(request["seconds"])
     answer = in_load_thread(lambda: _try(artifact, request, steps, versioned, sealed))
     held = steps.held
     if held is not None:  # an error after it is of what was only half made
@@ -209,44 +203,12 @@ def _rehearse(
     older: int, newer: int, compiled: int, request: dict[str, Any], steps: Steps
 ) -> dict[str, Any]:
     logging.disable(logging.NOTSET)  # what libraries say is a sign
-    _give_way()
+    give_way()
     ImportGuard(Path(request["plugins_dir"]), Path(request["source_folder"])).install()
     os.write(compiled, b"!")
     os.close(compiled)
-    _limit_cpu(request["seconds"])
+    limit_cpu(request["seconds"])
     return in_load_thread(lambda: rehearse_archives(request, older, newer, steps))
-
-
-def _give_way() -> None:
-    """Leave the processor to others, those of other sessions, too."""
-    os.nice(NICE)
-    # Linux shares it among sessions first (sched(7), autogroup), and each child leads its own.
-    with suppress(OSError):
-        Path("/proc/self/autogroup").write_text(str(NICE))
-
-
-def _limit(seconds: float, memory: int) -> None:
-    _limit_cpu(seconds)
-    limit_memory(memory)
-    for kind, amount in (
-        (resource.RLIMIT_FSIZE, FILE_BYTES),
-        (resource.RLIMIT_CORE, 0),
-    ):
-        _lower(kind, amount)
-
-
-def _limit_cpu(seconds: float) -> None:
-    """Allow so much CPU time from now on."""
-    _lower(resource.RLIMIT_CPU, int(time.process_time() + seconds) + 1)
-
-
-def _lower(kind: int, amount: int) -> None:
-    _, hard = resource.getrlimit(kind)
-    if hard != resource.RLIM_INFINITY:
-        amount = min(amount, hard)
-    # macOS refuses some of them; the wall clock bounds a trial in any case.
-    with suppress(ValueError, OSError):
-        resource.setrlimit(kind, (amount, hard))
 
 
 def _try(
