@@ -499,6 +499,35 @@ def test_the_definition_of_a_table_has_its_keys_once(client: Client) -> None:
         client.request("/powertable/t", method="PUT", body=body, status=status)
 
 
+@pytest.mark.parametrize(
+    ("header", "possible"),
+    [
+        ("First Name", "first_name_2 or first_name_3 or first_name"),
+        ("first name,First  Name", "first_name_2 or first_name_3 or first_name"),
+        ("ID", "id_3 or id_2"),
+    ],
+)
+def test_a_header_that_may_be_one_of_several_renamed_columns_is_refused(
+    client: Client, header: str, possible: str
+) -> None:
+    whole = "First Name,first name,First  Name,ID,id"
+    row = ",".join("1" for _ in whole.split(","))
+    made = f"{whole}\n{row}\n".encode()
+    import_csv(client, "t", made, create="true", rename="true", status=201)
+    some = f"{header}\n{','.join('2' for _ in header.split(','))}\n".encode()
+    for query in ({}, {"dry_run": "true"}):
+        detail = refusal(client, some, rename="true", **query)
+        assert f'Line 1: "{header.split(",")[0]}" may be {possible}: write' in detail
+    turned = ",".join(reversed(whole.split(",")))
+    import_csv(client, "t", f"{turned}\n5,4,3,2,1\n".encode(), rename="true")
+    import_csv(client, "t", b"first_name_3\n7\n", rename="true")
+    assert client.get("/powertable/t/export").text.splitlines()[1:] == [
+        "1,1,1,1,1",
+        "1,2,3,4,5",
+        ",7,,,",
+    ]
+
+
 # --- progress ------------------------------------------------------------------------------------
 
 
