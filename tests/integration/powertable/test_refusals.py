@@ -565,3 +565,48 @@ def test_the_bytes_that_are_received_are_seen_meanwhile(client: Client) -> None:
             body.goes_on.set()
         assert b'"imported":100010' in running.result(30)
     assert (newest()["state"], newest()["bytes"]) == ("done", 200_022)
+
+
+def test_an_import_that_no_longer_says_that_it_goes_on_is_called_silent(
+    client: Client, psql: Cursor
+) -> None:
+    body = SlowBody(b"a\n" + b"x\n" * 100_000, b"y\n" * 10)
+    request = webtest.TestRequest.blank("/powertable/t/import?create=true", method="POST")
+    request.environ.update({"wsgi.input": body, "CONTENT_LENGTH": "200022"})
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(lambda: b"".join(client.app(request.environ, lambda *_: None)))
+
+        def state() -> str:
+            answer = client.get("/powertable/t/import", expect_errors=True).json
+            return str(answer["imports"][0]["state"]) if answer.get("imports") else ""
+
+        try:
+            wait_until(lambda: state() == "receiving", "the import receives")
+            for seconds, expected in ((50, "receiving"), (70, "silent")):
+                psql.execute(
+                    "UPDATE _imports SET changed = clock_timestamp() - make_interval(secs => %s)"
+                    " WHERE id = (SELECT max(id) FROM _imports)",
+                    (seconds,),
+                )
+                assert state() == expected
+        finally:
+            body.goes_on.set()
+        assert b'"imported":100010' in running.result(30)
+    assert state() == "done"
+    psql.execute("UPDATE _imports SET changed = clock_timestamp() - interval '70 s'")
+    assert state() == "done"
+
+
+@pytest.mark.soak
+def test_a_long_check_says_each_second_that_it_goes_on(client: Client) -> None:
+    body = b"a,b,c\n" + b"2024-01-01,12345.67,text\n" * 1_500_000
+    seen: set[str] = set()
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(import_csv, client, "t", body, 201, create="true")
+        while not running.done():
+            answer = client.get("/powertable/t/import", expect_errors=True).json
+            seen |= {
+                each["changed"] for each in answer.get("imports", []) if each["state"] == "checking"
+            }
+        running.result()
+    assert len(seen) > 2
