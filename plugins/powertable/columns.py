@@ -83,11 +83,13 @@ class Column:
     def _read_written(self, text: str) -> Value:
         """Return the number of a text that comes back as it was written."""
         if self.type.form and not re.fullmatch(self.type.form, text):
-            raise ValueError(self._refuse(text))
+            raise ValueError(
+                self._refuse(text, ", without a plus, an exponent, spaces, or zeros in front")
+            )
         return self.from_text(text)
 
-    def _refuse(self, found: object) -> str:
-        return f'Column "{self.name}": found {show(found)}, expected {self.type.expected}.'
+    def _refuse(self, found: object, rule: str = "") -> str:
+        return f'Column "{self.name}": found {show(found)}, expected {self.type.expected}{rule}.'
 
 
 ID_COLUMN = Column(ID, TYPES["integer"], required=True, is_filled=True)
@@ -98,12 +100,14 @@ class Table:
     """A table and its columns in order, without `id`.
 
     `unseen` are those of other types, which somebody has added in psql: their names, and the types.
+    `stands_for` is the name of the table that this one is a copy of, for a dry run.
     """
 
     schema: str
     name: str
     columns: tuple[Column, ...]
     unseen: Mapping[str, str] = field(default_factory=dict)
+    stands_for: str = ""
 
     def find(self, name: str) -> Column | None:
         """Return the column of a name, `id` among them, or None."""

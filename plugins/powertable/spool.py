@@ -139,15 +139,21 @@ def receive_text(
 
 
 def _read_body(req: falcon.Request, limit: int) -> Iterator[bytes]:
+    if (req.content_length or 0) > limit:
+        raise _too_large(limit)
     size = 0
     while chunk := req.bounded_stream.read(CHUNK):
         size += len(chunk)
         if size > limit:
-            raise falcon.HTTPContentTooLarge(
-                title="CSV too large",
-                description=f"The body has more than {limit:,} bytes; send it in parts.",
-            )
+            raise _too_large(limit)
         yield chunk
+
+
+def _too_large(limit: int) -> falcon.HTTPContentTooLarge:
+    return falcon.HTTPContentTooLarge(
+        title="CSV too large",
+        description=f"The body has more than {limit:,} bytes; send it in parts.",
+    )
 
 
 class _Writer:
@@ -192,11 +198,13 @@ class _Writer:
             before = error.object[: error.start].decode(self._charset.name, "replace").encode()
             found = f"0x{error.object[error.start : error.end].hex()}"
             nul = b"\0" in error.object
-        likely = "utf-16le" if nul and self._as_it_is else "windows-1252"
+        advice = "say which in its Content-Type"
+        if self._as_it_is:
+            likely = "utf-16le" if nul else "windows-1252"
+            advice = f"say which, such as Content-Type: text/csv; charset={likely}"
         return bad_csv(
             f"Line {self._line(before)}: invalid byte sequence, {found} is no "
-            f"{self._charset.name}; the file is likely in another encoding: say which, such as "
-            f"Content-Type: text/csv; charset={likely}."
+            f"{self._charset.name}; the file is likely in another encoding: {advice}."
         )
 
     def _line(self, before: bytes) -> int:

@@ -155,7 +155,7 @@ class TableStore:
 
     def create_like(self, cursor: Cursor, table: Table, name: str) -> Table:
         """Make an empty table with the columns and checks of another, and ids of its own."""
-        made = Table(self.schema, name, table.columns)
+        made = Table(self.schema, name, table.columns, stands_for=table.name)
         cursor.execute(
             sql.SQL(
                 "CREATE TABLE {} (LIKE {} INCLUDING DEFAULTS INCLUDING CONSTRAINTS"

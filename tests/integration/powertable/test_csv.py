@@ -347,6 +347,7 @@ def test_the_delimiter_is_said_or_found_and_in_the_answer(
 @pytest.mark.parametrize(
     ("body", "message"),
     [
+        (b"a;b\n1;2\n3\n", 'Line 3: found 1 field with the delimiter ";", expected 2'),
         (b"a;b\n1;2\n3;4;5\n", 'Line 3: found 3 fields with the delimiter ";", expected 2'),
         (b"a;b\n1;2\n\n3;4\n", "Line 3: found 0 fields"),
         (b"a;b|c;d\n1;2|3;4\n", "say delimiter="),
@@ -436,6 +437,7 @@ def test_an_encoding_is_obeyed(client: Client, body: bytes, media: str, encoding
         (b"a\nb\n\xc3", "text/csv", 422, "Line 3"),
         (b"a\n" + b"x" * (256 * 1024 - 3) + "ö".encode() + b"\xff", "text/csv", 422, "Line 2"),
         (b"a\n\x00\xd8\n\x00", "text/csv; charset=utf-16le", 422, "utf-16le"),
+        (b"a\n\x81\n", "text/csv; charset=cp1252", 422, "in another encoding: say which in its C"),
         (b"a\nb\nc\0d\n", "text/csv", 422, "Line 3: invalid byte sequence, found NUL"),
         (b"a\n", "text/csv; charset=klingon", 415, "klingon"),
         (b"a\n", "text/csv; charset=base64", 415, "base64"),

@@ -14,7 +14,7 @@ import pytest
 import webtest
 from psycopg2.extensions import cursor as Cursor
 
-from tests.support.powertable import Client, import_csv, make
+from tests.support.powertable import Client, import_csv, make, powertable
 from tests.support.waiting import wait_until
 
 
@@ -106,6 +106,7 @@ def test_a_timestamp_comes_back_as_the_same_moment(client: Client) -> None:
     ("sql", "taken", "refused", "expected"),
     [
         ("numeric(10,2)", ["1.50", "-0.05", "0.00"], ["1.505", "7", "1.5"], "such as 1.50"),
+        ("numeric(3,3)", ["0.500", "-0.050"], ["0.5", "1.5"], "such as 0.500, and less than 1e0"),
         ("numeric(5,0)", ["7", "-12345"], ["7.5", "7.0"], "no point"),
         ("numeric(5,-2)", ["700", "0", "-1200"], ["750", "7"], "such as 100"),
         ("timestamptz(0)", ["2024-01-31 10:00:00+00"], ["2024-01-31 10:00:00.5"], "finer"),
@@ -134,6 +135,15 @@ def test_a_column_that_was_narrowed_in_psql_rounds_nothing(
     detail = client.post_json(f"/powertable/t/rows{query}", row, status=422).json["detail"]
     assert expected in detail
     client.patch_json(f"/powertable/t/rows/1{query}", row, status=422)
+
+
+def test_a_number_with_too_many_digits_for_its_column_is_told_how_many(
+    client: Client, psql: Cursor
+) -> None:
+    alter(client, psql, "ADD x numeric(6,2)")
+    detail = refusal(client, b"x\n12345.67\n")
+    assert detail.startswith('Line 2, column "x": found "12345.67", expected a number with 2 ')
+    assert "at most 4 digits before the point" in detail
 
 
 def test_a_json_number_is_not_rounded_either(client: Client, psql: Cursor) -> None:
@@ -526,6 +536,40 @@ def test_a_header_that_may_be_one_of_several_renamed_columns_is_refused(
         "1,2,3,4,5",
         ",7,,,",
     ]
+
+
+def test_a_dry_run_names_the_table_that_it_stands_for(client: Client, psql: Cursor) -> None:
+    alter(client, psql, "ADD b bigint CONSTRAINT positive CHECK (b > 0)")
+    found = [refusal(client, b"a,b\nx,-1\n", **query) for query in ({}, {"dry_run": "true"})]
+    assert all('Line 2: new row for relation "t" violates check constraint' in f for f in found)
+
+
+def test_a_value_that_json_or_a_page_cannot_have_is_called_by_its_fault(client: Client) -> None:
+    make(client, "t", a="text", i="integer", d="double")
+    path = "/powertable/t/rows"
+    half = client.post(path, b'{"a": "\\ud800"}', status=422).json["detail"]
+    assert "halves of surrogate pairs" in half
+    written = client.post_json(f"{path}?numbers=text", {"i": "1e5"}, status=422).json["detail"]
+    assert "without a plus, an exponent" in written
+    for name in ("page", "page_size"):
+        twice = client.get(f"{path}?{name}=1&{name}=2", status=400).json["detail"]
+        assert twice == f"{name}: found 2 values, expected one."
+    assert refusal(client, b"a,d\nx,NaN\n") == (
+        'Line 2, column "d": found a value in the line "x,NaN" that is not a finite number.'
+    )
+
+
+def test_a_body_that_says_it_is_too_large_is_refused_before_it_is_read(database_url: str) -> None:
+    body = SlowBody(b"", b"")
+    with powertable(database_url, max_import_bytes=10) as client:
+        request = webtest.TestRequest.blank("/powertable/t/import?create=true", method="POST")
+        request.environ.update({"wsgi.input": body, "CONTENT_LENGTH": "11"})
+        with ThreadPoolExecutor(1) as pool:
+            running = pool.submit(lambda: b"".join(client.app(request.environ, lambda *_: None)))
+            try:
+                assert b"more than 10 bytes" in running.result(10)
+            finally:
+                body.goes_on.set()
 
 
 # --- progress ------------------------------------------------------------------------------------
