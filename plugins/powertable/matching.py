@@ -37,7 +37,8 @@ def match_columns(table: Table, csv_file: CsvFile, names: Sequence[str]) -> list
     columns = {column.name: column for column in written}
     unknown = [name for name in dict.fromkeys(names) if name not in columns]
     repeated = [name for name in columns if names.count(name) > 1]
-    missing = [column.name for column in written if column.required and column.name not in names]
+    required = [each.name for each in written if each.required and not each.has_default]
+    missing = [name for name in required if name not in names]
     problems = []
     if unknown:
         listed = ", ".join(map(show, unknown[:_LISTED]))

@@ -195,6 +195,23 @@ def test_a_column_that_postgresql_fills_is_only_read(
     assert client.get("/powertable/t/export").text.startswith("a,g\nx,1\ny,")
 
 
+def test_a_column_that_is_left_out_has_its_default(client: Client, psql: Cursor) -> None:
+    alter(client, psql, "ADD n bigint NOT NULL DEFAULT 5, ADD s bigserial, ADD d bigint DEFAULT 7")
+    columns = {each["name"]: each for each in client.get("/powertable/t").json["columns"]}
+    assert columns["n"] == {"name": "n", "type": "integer", "required": True, "default": True}
+    assert import_csv(client, "t", b"a\nx\n", dry_run="true").json["rows"][0]["d"] == 7
+    psql.execute("ALTER SEQUENCE t_s_seq RESTART")
+    import_csv(client, "t", b"a\nx\n")
+    entries = [{"a": "y"}, {"a": "z", "d": None, "n": 6}, {"s": 9}]
+    client.post_json("/powertable/t/rows", entries, status=201)
+    exported = client.get("/powertable/t/export").text.splitlines()
+    assert exported == ["a,n,s,d", "x,5,1,7", "y,5,2,7", "z,6,3,", ",5,9,7"]
+    client.post_json("/powertable/t/rows", {"n": None}, status=422)
+    assert 'Line 2, column "n": found nothing' in refusal(client, b'n\n""\n')
+    client.patch_json("/powertable/t/rows/1", {"a": "w"})
+    assert client.get("/powertable/t/rows?a__eq=w").json["rows"][0]["d"] == 7
+
+
 def test_a_table_without_a_column_that_takes_values_takes_no_row(
     client: Client, psql: Cursor
 ) -> None:
