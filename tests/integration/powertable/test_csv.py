@@ -582,6 +582,26 @@ def test_the_progress_of_an_import_is_seen_from_another_connection(
     assert states(client)[0] == ("done", 1000, None)
 
 
+def test_an_import_whose_connection_is_cut_says_so_at_its_end(client: Client, psql: Cursor) -> None:
+    make(client, "t", a="text")
+    psql.execute("BEGIN; LOCK TABLE t IN SHARE MODE")
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(import_csv, client, "t", b"a\nx\n", "*")
+        try:
+            wait_until(lambda: states(client)[0][0] == "copying", "the import copies")
+            psql.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_locks"
+                " WHERE relation = 't'::regclass AND pid <> pg_backend_pid()"
+            )
+        finally:
+            psql.execute("ROLLBACK")
+        assert running.result(30).status_int == 503
+    state, rows, error = states(client)[0]
+    assert (state, rows) == ("failed", None)
+    assert "the database is away" in error
+    assert client.get("/powertable/t").json["rows"] == 0
+
+
 def test_two_imports_of_a_table_at_once_are_both_there_or_one_is_refused(client: Client) -> None:
     body = b"a\n" + b"1\n" * 5000
     for query, expected in (({"create": "true"}, [201, 409]), ({}, [200, 200])):
