@@ -148,7 +148,10 @@ def _only_numbers(req: falcon.Request) -> bool:
 def _read_row(
     table: Table, entry: object, as_text: bool, place: str = "", partial: bool = False
 ) -> dict[str, Any]:
-    """Return a value for each column; what the entry does not have is null, or left out."""
+    """Return a value for each column; what the entry leaves out is its default, null without one.
+
+    A partial entry has nothing but what it names.
+    """
     if not isinstance(entry, dict):
         raise _bad_body(f"{place}Found {show(entry)}, expected an object with {_names(table)}.")
     known = {column.name for column in table.written}
@@ -159,7 +162,10 @@ def _read_row(
     columns = [column for column in table.written if not partial or column.name in entry]
     try:
         return {
-            column.name: column.from_json(entry.get(column.name), as_text) for column in columns
+            column.name: rows.DEFAULT
+            if column.has_default and column.name not in entry
+            else column.from_json(entry.get(column.name), as_text)
+            for column in columns
         }
     except ValueError as error:
         raise _bad_body(f"{place}{error}") from None

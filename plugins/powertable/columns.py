@@ -33,16 +33,22 @@ class Column:
     """A column of a table; a required one takes no null.
 
     One that `is_filled` is PostgreSQL's to fill, a generated one or an identity: it is read only.
+    One that `has_default` gets it in a row that leaves the column out.
     """
 
     name: str
     type: ColumnType
     required: bool = False
     is_filled: bool = False
+    has_default: bool = False
 
     def as_json(self) -> dict[str, Any]:
-        filled = {"generated": True} if self.is_filled else {}
-        return {"name": self.name, "type": self.type.name, "required": self.required, **filled}
+        shown = {"name": self.name, "type": self.type.name, "required": self.required}
+        if self.is_filled:
+            shown["generated"] = True
+        if self.has_default:
+            shown["default"] = True
+        return shown
 
     def from_text(self, text: str) -> Value:
         """Return the value that a text of a query stands for.
@@ -83,11 +89,13 @@ class Column:
     def _read_written(self, text: str) -> Value:
         """Return the number of a text that comes back as it was written."""
         if self.type.form and not re.fullmatch(self.type.form, text):
-            raise ValueError(self._refuse(text))
+            raise ValueError(
+                self._refuse(text, ", without a plus, an exponent, spaces, or zeros in front")
+            )
         return self.from_text(text)
 
-    def _refuse(self, found: object) -> str:
-        return f'Column "{self.name}": found {show(found)}, expected {self.type.expected}.'
+    def _refuse(self, found: object, rule: str = "") -> str:
+        return f'Column "{self.name}": found {show(found)}, expected {self.type.expected}{rule}.'
 
 
 ID_COLUMN = Column(ID, TYPES["integer"], required=True, is_filled=True)
@@ -98,12 +106,14 @@ class Table:
     """A table and its columns in order, without `id`.
 
     `unseen` are those of other types, which somebody has added in psql: their names, and the types.
+    `stands_for` is the name of the table that this one is a copy of, for a dry run.
     """
 
     schema: str
     name: str
     columns: tuple[Column, ...]
     unseen: Mapping[str, str] = field(default_factory=dict)
+    stands_for: str = ""
 
     def find(self, name: str) -> Column | None:
         """Return the column of a name, `id` among them, or None."""
@@ -129,7 +139,9 @@ class Table:
         return {"name": self.name, "columns": [column.as_json() for column in self.columns]}
 
 
-def column_from_catalog(name: str, sql_type: str, required: bool, is_filled: bool) -> Column | None:
+def column_from_catalog(
+    name: str, sql_type: str, required: bool, is_filled: bool, has_expression: bool
+) -> Column | None:
     """Return a column that PostgreSQL describes, or None if it is not one of this plugin's.
 
     Somebody can add a jsonb column in psql: it stays there, unseen.
@@ -137,7 +149,11 @@ def column_from_catalog(name: str, sql_type: str, required: bool, is_filled: boo
     if not is_name(name) or name == ID:
         return None
     kind = _TYPE_OF_SQL.get(sql_type) or narrow_type(sql_type)
-    return Column(name, kind, required and not is_filled, is_filled) if kind else None
+    if kind is None:
+        return None
+    if is_filled:
+        return Column(name, kind, is_filled=True)
+    return Column(name, kind, required, has_default=has_expression)
 
 
 def columns_from_json(body: object, max_columns: int) -> tuple[Column, ...]:

@@ -134,6 +134,8 @@ def _explain(
     diagnosis = error.diag
     place = _PLACE.search(diagnosis.context or "")
     message = message_of(error)
+    if table.stands_for:
+        message = message.replace(table.name, table.stands_for)
     if place is None:
         return bad_csv(f"PostgreSQL: {message}.")
     counted, name, found = place.groups()
@@ -156,5 +158,6 @@ def _explain(
     expected = column.type.expected
     if diagnosis.column_name:
         return bad_csv(f"{where} nothing, expected {expected}.")
-    within = "" if name else "another value in the line "
-    return bad_csv(f"{where} {within}{found}, expected {expected}.")
+    if not name:
+        return bad_csv(f"{where} a value in the line {found} that is not {expected}.")
+    return bad_csv(f"{where} {found}, expected {expected}.")

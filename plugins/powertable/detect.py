@@ -62,8 +62,9 @@ def _misfit(text: Text, dialect: Dialect) -> str | None:
             line = rows.line_num + 1
             for row in rows:
                 if len(row) != fields:
+                    several = "s" if len(row) != 1 else ""
                     return (
-                        f"Line {line}: found {len(row)} fields with the delimiter "
+                        f"Line {line}: found {len(row)} field{several} with the delimiter "
                         f"{show(dialect.delimiter)}, expected {fields} as in line 1."
                     )
                 line = rows.line_num + 1

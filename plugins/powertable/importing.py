@@ -79,7 +79,7 @@ class CsvApi:
         with (
             self._imports.begin(table, order.dry_run) as progress,
             receive_text(
-                req, media.charset, order.quote, self._folder, limit, progress.receiving
+                req, media.charset, order.quote, self._folder, limit, progress.goes_on
             ) as text,
         ):
             progress.received(text.size)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from .columns import NAME_RULE, Column, Table, is_name
 from .header import CsvFile
 from .hints import other_delimiter
+from .names import may_have_become
 from .spool import bad_csv
 from .values import show
 
@@ -36,7 +37,8 @@ def match_columns(table: Table, csv_file: CsvFile, names: Sequence[str]) -> list
     columns = {column.name: column for column in written}
     unknown = [name for name in dict.fromkeys(names) if name not in columns]
     repeated = [name for name in columns if names.count(name) > 1]
-    missing = [column.name for column in written if column.required and column.name not in names]
+    required = [each.name for each in written if each.required and not each.has_default]
+    missing = [name for name in required if name not in names]
     problems = []
     if unknown:
         listed = ", ".join(map(show, unknown[:_LISTED]))
@@ -44,12 +46,29 @@ def match_columns(table: Table, csv_file: CsvFile, names: Sequence[str]) -> list
         several = "s" if len(unknown) > 1 else ""
         problems.append(f"found the column{several} {listed}{more}, expected some of {expected}")
     problems += [reason for name in unknown if (reason := _why_unknown(table, name))]
+    problems += _ambiguous(csv_file.header, names, list(columns))
     problems += [f'found the column "{name}" twice, expected it once' for name in repeated]
     if missing:
         problems.append(f"found no {', '.join(missing)}, expected all required columns")
     if problems:
         raise bad_csv(f"Line 1: {'; '.join(problems)}.{other_delimiter(csv_file)}")
     return [columns[name] for name in names]
+
+
+def _ambiguous(header: Sequence[str], names: Sequence[str], columns: Sequence[str]) -> list[str]:
+    """Say which renamed columns may be meant for others.
+
+    Of a header with `Sum` and `sum `, one became `sum_2`. If a later file has one of both alone,
+    nothing tells which of the columns it is for.
+    """
+    found = []
+    for place, (name, renamed) in enumerate(zip(header, names, strict=True), start=1):
+        possible = may_have_become(name, place, columns) if name != renamed else []
+        if len(possible) > 1 and not set(possible) <= set(names):
+            found.append(
+                f"{show(name)} may be {' or '.join(possible)}: write the column's own name"
+            )
+    return found
 
 
 def _why_unknown(table: Table, name: str) -> str:

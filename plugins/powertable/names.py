@@ -34,6 +34,18 @@ def rename(header: Sequence[str]) -> list[str]:
     return [names[place] for place in range(len(header))]
 
 
+def may_have_become(name: str, place: int, columns: Sequence[str]) -> list[str]:
+    """Return those of some columns whose name a name of a header may have got by `rename`.
+
+    Args:
+        name: of the header.
+        place: the number of its field, from 1.
+        columns: the names to look among.
+    """
+    wished = _wish(name, place)
+    return [column for column in columns if column == wished or _is_numbered(column, wished)]
+
+
 def number_names(count: int) -> list[str]:
     """Return the names of columns that came without a header: `column_1` and so on."""
     return [f"column_{number}" for number in range(1, count + 1)]
@@ -47,6 +59,11 @@ def _wish(name: str, number: int) -> str:
     if not simple:
         return f"column_{number}"
     return f"column_{simple}"[:_MAX] if simple[0].isdigit() else simple[:_MAX]
+
+
+def _is_numbered(name: str, wished: str) -> bool:
+    match = re.fullmatch(r"(.*)_([1-9][0-9]*)", name)
+    return match is not None and match[1] == wished[: _MAX - len(match[2]) - 1]
 
 
 def _number(name: str, taken: set[str]) -> str:

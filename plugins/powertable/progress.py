@@ -4,6 +4,8 @@ Each import has a row in the table `_imports`, whose name no table of a user can
 written in transactions of its own, but for the end of a good import, which is committed with its
 rows: `done` is true as soon as the rows are there, and never before. While PostgreSQL copies, the
 import holds an advisory lock, and so the view of PostgreSQL that counts its rows can be found.
+Until then it holds nothing, and says each second that it goes on: one that no longer does, because
+its client sends nothing or its process was killed, is called `silent`.
 """
 
 import math
@@ -21,6 +23,7 @@ from .values import as_json
 _KEPT_DAYS = 7
 _SHOWN = 20
 _NOTED_SECONDS = 1
+_SILENT_SECONDS = 60
 
 _CREATE = """
 CREATE TABLE IF NOT EXISTS {} (
@@ -37,7 +40,11 @@ CREATE TABLE IF NOT EXISTS {} (
 """
 
 _LIST = """
-SELECT i.id, i.dry_run, CASE WHEN l.pid IS NULL THEN i.state ELSE 'copying' END AS state,
+SELECT i.id, i.dry_run,
+       CASE WHEN l.pid IS NOT NULL THEN 'copying'
+            WHEN i.state IN ('receiving', 'checking')
+                AND i.changed < clock_timestamp() - make_interval(secs => {}) THEN 'silent'
+            ELSE i.state END AS state,
        i.bytes, p.bytes_processed AS bytes_copied, coalesce(p.tuples_processed, i.rows) AS rows,
        i.error, i.started, i.changed
 FROM {} i
@@ -57,25 +64,31 @@ class Import:
 
     def __init__(self, imports: "Imports", number: int) -> None:
         self._imports = imports
-        self._noted = -math.inf  # when it was last noted what is received, in seconds
+        self._noted = -math.inf  # when it was last noted that it goes on, in seconds
+        self._copies = False
         self.id = number
 
-    def receiving(self, size: int) -> None:
-        """Note how much of the body is there, in bytes of UTF-8; at most once a second."""
-        now = time.monotonic()
-        if now - self._noted < _NOTED_SECONDS:
+    def goes_on(self, size: int) -> None:
+        """Note that it goes on, and how much of the body is there, in bytes of UTF-8.
+
+        At most once a second, and not while it copies: its lock says so then, and a second
+        connection might not be free.
+        """
+        if self._copies or time.monotonic() - self._noted < _NOTED_SECONDS:
             return
-        self._noted = now
+        self._noted = time.monotonic()
         with self._imports.transaction() as cursor:
             self._set(cursor, bytes=size)
 
     def received(self, size: int) -> None:
         """Note that the whole body is there, in bytes of UTF-8, and is being checked."""
+        self._noted = time.monotonic()
         with self._imports.transaction() as cursor:
             self._set(cursor, state="checking", bytes=size)
 
     def copying(self, cursor: Cursor) -> None:
         """Let others find the COPY that is about to begin in this transaction."""
+        self._copies = True
         cursor.execute(
             "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))",
             (f"{self._imports.key}{self.id}",),
@@ -138,18 +151,27 @@ class Imports:
             begun.failed(error.description or error.title or "")
             raise
         except BaseException as error:
-            begun.failed(f"{type(error).__name__}; the server's log says more.")
+            begun.failed(f"{type(error).__name__}: {_first_line(error)}; the log may say more.")
             raise
 
     def list(self, cursor: Cursor, table: str) -> list[dict[str, Any]]:
         """Return a table's imports of the last days, the newest first, 20 at most.
 
-        `state` is receiving, checking, copying, done or failed; `bytes` and `bytes_copied` are
-        UTF-8, `rows` those that were copied so far, and none of them can be seen before `done`.
+        `state` is receiving, checking, copying, silent, done or failed; `bytes` and
+        `bytes_copied` are UTF-8, `rows` those that were copied so far, and none of them can be
+        seen before `done`.
         """
         query = sql.SQL(_LIST).format(
-            self.identifier, sql.Literal(self.key), sql.Literal(table), sql.Literal(_SHOWN)
+            sql.Literal(_SILENT_SECONDS),
+            self.identifier,
+            sql.Literal(self.key),
+            sql.Literal(table),
+            sql.Literal(_SHOWN),
         )
         cursor.execute(query)
         names = [column.name for column in cursor.description]
         return [dict(zip(names, map(as_json, row), strict=True)) for row in cursor.fetchall()]
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0][:200]

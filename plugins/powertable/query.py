@@ -12,7 +12,7 @@ import falcon
 from psycopg2 import sql
 
 from .columns import ID, Column, Table
-from .params import Params, bad_query
+from .params import Params, bad_query, one_of
 from .values import MAX_BIGINT, TYPES, show
 
 PAGING = ("numbers", "sort", "page", "page_size")
@@ -62,8 +62,10 @@ def parse_page(req: falcon.Request, page_size: int, max_page_size: int) -> Page:
     """Read `page` and `page_size`.
 
     Raises:
-        falcon.HTTPBadRequest: one of them is no whole number, or out of range.
+        falcon.HTTPBadRequest: one of them is no whole number, out of range, or given twice.
     """
+    for name in ("page", "page_size"):
+        one_of(req.params, name, None)
     size = req.get_param_as_int("page_size", min_value=1, max_value=max_page_size)
     size = page_size if size is None else size
     number = req.get_param_as_int("page", min_value=1, max_value=MAX_BIGINT // size)

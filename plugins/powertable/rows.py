@@ -9,6 +9,7 @@ from typing import Any
 import falcon
 import psycopg2.extras
 from psycopg2 import sql
+from psycopg2.extensions import AsIs
 
 from .columns import ID, Column, Table
 from .query import Aggregate, Page
@@ -16,6 +17,9 @@ from .store import Cursor
 from .values import MAX_BIGINT, as_json
 
 Row = dict[str, Any]
+
+DEFAULT = AsIs("DEFAULT")
+"""The value of a column in a row that leaves it to the column's default."""
 
 
 def names_of(columns: Sequence[Column]) -> sql.Composable:

@@ -23,6 +23,7 @@ from .kinds import refuse_other_kinds
 
 CHUNK = 64 * 1024
 _LINE_CHARACTERS = 10_000_000
+_NOTED_CHARACTERS = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,7 @@ class Text:
 
     `size` is in bytes, `encoding` the one that the body had, `newline` what ends its lines, alone
     or as the last of two characters, and `blank_lines` how many of its last lines were empty and
-    are left out.
+    are left out. `note` is told the size again and again while somebody reads it.
     """
 
     file: BinaryIO
@@ -39,11 +40,13 @@ class Text:
     encoding: str
     newline: bytes
     blank_lines: int
+    note: Callable[[int], None]
 
     def chunks(self) -> Iterator[bytes]:
         """Yield the file from its beginning, piece by piece."""
         self.file.seek(0)
         while chunk := self.file.read(CHUNK):
+            self.note(self.size)
             yield chunk
 
     @contextmanager
@@ -56,25 +59,28 @@ class Text:
         self.file.seek(0)
         text = io.TextIOWrapper(self.file, encoding="utf-8", newline=self.newline.decode())
         try:
-            yield _lines(text)
+            yield self._lines(text)
         finally:
             text.detach()
+
+    def _lines(self, text: io.TextIOWrapper) -> Iterator[str]:
+        number = unnoted = 0
+        while line := text.readline(_LINE_CHARACTERS):
+            number += 1
+            unnoted += len(line)
+            if unnoted >= _NOTED_CHARACTERS:
+                unnoted = 0
+                self.note(self.size)
+            if len(line) == _LINE_CHARACTERS:
+                raise bad_csv(
+                    f"Line {number}: found {_LINE_CHARACTERS:,} characters or more; a table that "
+                    "is made first (PUT) takes longer lines."
+                )
+            yield line
 
 
 def bad_csv(sentence: str) -> falcon.HTTPUnprocessableEntity:
     return falcon.HTTPUnprocessableEntity(title="Bad CSV", description=sentence)
-
-
-def _lines(text: io.TextIOWrapper) -> Iterator[str]:
-    number = 0
-    while line := text.readline(_LINE_CHARACTERS):
-        number += 1
-        if len(line) == _LINE_CHARACTERS:
-            raise bad_csv(
-                f"Line {number}: found {_LINE_CHARACTERS:,} characters or more; a table that is "
-                "made first (PUT) takes longer lines."
-            )
-        yield line
 
 
 def new_file(folder: Path) -> BinaryIO:
@@ -99,7 +105,8 @@ def receive_text(
         quote: what its fields are quoted with, None for nothing.
         folder: takes the file.
         limit: the bytes that a body may have.
-        note: is told again and again how many bytes of text there are, if they do not come at once.
+        note: is told again and again how many bytes of text there are, while they come and later
+            while they are read.
 
     Raises:
         falcon.HTTPContentTooLarge: there are more than `limit` bytes.
@@ -128,19 +135,25 @@ def receive_text(
         newline = _find_newline(file, (quote or "").encode()) or writer.newline
         blank_lines = _drop_blank_lines(file, newline)
         size = file.seek(0, io.SEEK_END)
-        yield Text(file, size, found.name, newline, blank_lines)
+        yield Text(file, size, found.name, newline, blank_lines, note)
 
 
 def _read_body(req: falcon.Request, limit: int) -> Iterator[bytes]:
+    if (req.content_length or 0) > limit:
+        raise _too_large(limit)
     size = 0
     while chunk := req.bounded_stream.read(CHUNK):
         size += len(chunk)
         if size > limit:
-            raise falcon.HTTPContentTooLarge(
-                title="CSV too large",
-                description=f"The body has more than {limit:,} bytes; send it in parts.",
-            )
+            raise _too_large(limit)
         yield chunk
+
+
+def _too_large(limit: int) -> falcon.HTTPContentTooLarge:
+    return falcon.HTTPContentTooLarge(
+        title="CSV too large",
+        description=f"The body has more than {limit:,} bytes; send it in parts.",
+    )
 
 
 class _Writer:
@@ -185,11 +198,13 @@ class _Writer:
             before = error.object[: error.start].decode(self._charset.name, "replace").encode()
             found = f"0x{error.object[error.start : error.end].hex()}"
             nul = b"\0" in error.object
-        likely = "utf-16le" if nul and self._as_it_is else "windows-1252"
+        advice = "say which in its Content-Type"
+        if self._as_it_is:
+            likely = "utf-16le" if nul else "windows-1252"
+            advice = f"say which, such as Content-Type: text/csv; charset={likely}"
         return bad_csv(
             f"Line {self._line(before)}: invalid byte sequence, {found} is no "
-            f"{self._charset.name}; the file is likely in another encoding: say which, such as "
-            f"Content-Type: text/csv; charset={likely}."
+            f"{self._charset.name}; the file is likely in another encoding: {advice}."
         )
 
     def _line(self, before: bytes) -> int:

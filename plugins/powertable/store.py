@@ -37,7 +37,7 @@ _MESSAGE_CHARACTERS = 300
 # Tables without the identity column are somebody else's.
 _TABLES = """
 SELECT c.relname, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull,
-       a.attgenerated <> '' OR a.attidentity <> ''
+       a.attgenerated <> '' OR a.attidentity <> '', a.atthasdef
 FROM pg_class c
 JOIN pg_namespace n ON n.oid = c.relnamespace
 JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
@@ -155,7 +155,7 @@ class TableStore:
 
     def create_like(self, cursor: Cursor, table: Table, name: str) -> Table:
         """Make an empty table with the columns and checks of another, and ids of its own."""
-        made = Table(self.schema, name, table.columns)
+        made = Table(self.schema, name, table.columns, stands_for=table.name)
         cursor.execute(
             sql.SQL(
                 "CREATE TABLE {} (LIKE {} INCLUDING DEFAULTS INCLUDING CONSTRAINTS"
@@ -183,9 +183,9 @@ class TableStore:
         cursor.execute(_TABLES, {"schema": self.schema, "table": name})
         columns: dict[str, list[Column]] = {}
         unseen: dict[str, dict[str, str]] = {}
-        for table, column_name, sql_type, required, is_filled in cursor.fetchall():
+        for table, column_name, sql_type, *properties in cursor.fetchall():
             found = columns.setdefault(table, [])
-            column = column_from_catalog(column_name, sql_type, required, is_filled)
+            column = column_from_catalog(column_name, sql_type, *properties)
             if column is not None:
                 found.append(column)
             elif column_name != ID:

@@ -182,7 +182,7 @@ TYPES: Mapping[str, ColumnType] = {
         ColumnType(
             "text",
             "text",
-            "text without NUL characters",
+            "text without NUL or halves of surrogate pairs",
             (str,),
             read_text,
             # By code point, so that order and comparison are the same on every machine.

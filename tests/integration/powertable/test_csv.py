@@ -347,6 +347,7 @@ def test_the_delimiter_is_said_or_found_and_in_the_answer(
 @pytest.mark.parametrize(
     ("body", "message"),
     [
+        (b"a;b\n1;2\n3\n", 'Line 3: found 1 field with the delimiter ";", expected 2'),
         (b"a;b\n1;2\n3;4;5\n", 'Line 3: found 3 fields with the delimiter ";", expected 2'),
         (b"a;b\n1;2\n\n3;4\n", "Line 3: found 0 fields"),
         (b"a;b|c;d\n1;2|3;4\n", "say delimiter="),
@@ -436,6 +437,7 @@ def test_an_encoding_is_obeyed(client: Client, body: bytes, media: str, encoding
         (b"a\nb\n\xc3", "text/csv", 422, "Line 3"),
         (b"a\n" + b"x" * (256 * 1024 - 3) + "ö".encode() + b"\xff", "text/csv", 422, "Line 2"),
         (b"a\n\x00\xd8\n\x00", "text/csv; charset=utf-16le", 422, "utf-16le"),
+        (b"a\n\x81\n", "text/csv; charset=cp1252", 422, "in another encoding: say which in its C"),
         (b"a\nb\nc\0d\n", "text/csv", 422, "Line 3: invalid byte sequence, found NUL"),
         (b"a\n", "text/csv; charset=klingon", 415, "klingon"),
         (b"a\n", "text/csv; charset=base64", 415, "base64"),
@@ -578,6 +580,26 @@ def test_the_progress_of_an_import_is_seen_from_another_connection(
             psql.execute("ROLLBACK")
         assert running.result(30).json["imported"] == 1000
     assert states(client)[0] == ("done", 1000, None)
+
+
+def test_an_import_whose_connection_is_cut_says_so_at_its_end(client: Client, psql: Cursor) -> None:
+    make(client, "t", a="text")
+    psql.execute("BEGIN; LOCK TABLE t IN SHARE MODE")
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(import_csv, client, "t", b"a\nx\n", "*")
+        try:
+            wait_until(lambda: states(client)[0][0] == "copying", "the import copies")
+            psql.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_locks"
+                " WHERE relation = 't'::regclass AND pid <> pg_backend_pid()"
+            )
+        finally:
+            psql.execute("ROLLBACK")
+        assert running.result(30).status_int == 503
+    state, rows, error = states(client)[0]
+    assert (state, rows) == ("failed", None)
+    assert "the database is away" in error
+    assert client.get("/powertable/t").json["rows"] == 0
 
 
 def test_two_imports_of_a_table_at_once_are_both_there_or_one_is_refused(client: Client) -> None:

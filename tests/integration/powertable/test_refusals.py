@@ -14,7 +14,7 @@ import pytest
 import webtest
 from psycopg2.extensions import cursor as Cursor
 
-from tests.support.powertable import Client, import_csv, make
+from tests.support.powertable import Client, import_csv, make, powertable
 from tests.support.waiting import wait_until
 
 
@@ -106,6 +106,7 @@ def test_a_timestamp_comes_back_as_the_same_moment(client: Client) -> None:
     ("sql", "taken", "refused", "expected"),
     [
         ("numeric(10,2)", ["1.50", "-0.05", "0.00"], ["1.505", "7", "1.5"], "such as 1.50"),
+        ("numeric(3,3)", ["0.500", "-0.050"], ["0.5", "1.5"], "such as 0.500, and less than 1e0"),
         ("numeric(5,0)", ["7", "-12345"], ["7.5", "7.0"], "no point"),
         ("numeric(5,-2)", ["700", "0", "-1200"], ["750", "7"], "such as 100"),
         ("timestamptz(0)", ["2024-01-31 10:00:00+00"], ["2024-01-31 10:00:00.5"], "finer"),
@@ -134,6 +135,15 @@ def test_a_column_that_was_narrowed_in_psql_rounds_nothing(
     detail = client.post_json(f"/powertable/t/rows{query}", row, status=422).json["detail"]
     assert expected in detail
     client.patch_json(f"/powertable/t/rows/1{query}", row, status=422)
+
+
+def test_a_number_with_too_many_digits_for_its_column_is_told_how_many(
+    client: Client, psql: Cursor
+) -> None:
+    alter(client, psql, "ADD x numeric(6,2)")
+    detail = refusal(client, b"x\n12345.67\n")
+    assert detail.startswith('Line 2, column "x": found "12345.67", expected a number with 2 ')
+    assert "at most 4 digits before the point" in detail
 
 
 def test_a_json_number_is_not_rounded_either(client: Client, psql: Cursor) -> None:
@@ -183,6 +193,23 @@ def test_a_column_that_postgresql_fills_is_only_read(
     rows = client.get("/powertable/t/rows?g__gt=0").json["rows"]
     assert [row["a"] for row in rows] == ["x", "y", "z"]
     assert client.get("/powertable/t/export").text.startswith("a,g\nx,1\ny,")
+
+
+def test_a_column_that_is_left_out_has_its_default(client: Client, psql: Cursor) -> None:
+    alter(client, psql, "ADD n bigint NOT NULL DEFAULT 5, ADD s bigserial, ADD d bigint DEFAULT 7")
+    columns = {each["name"]: each for each in client.get("/powertable/t").json["columns"]}
+    assert columns["n"] == {"name": "n", "type": "integer", "required": True, "default": True}
+    assert import_csv(client, "t", b"a\nx\n", dry_run="true").json["rows"][0]["d"] == 7
+    psql.execute("ALTER SEQUENCE t_s_seq RESTART")
+    import_csv(client, "t", b"a\nx\n")
+    entries = [{"a": "y"}, {"a": "z", "d": None, "n": 6}, {"s": 9}]
+    client.post_json("/powertable/t/rows", entries, status=201)
+    exported = client.get("/powertable/t/export").text.splitlines()
+    assert exported == ["a,n,s,d", "x,5,1,7", "y,5,2,7", "z,6,3,", ",5,9,7"]
+    client.post_json("/powertable/t/rows", {"n": None}, status=422)
+    assert 'Line 2, column "n": found nothing' in refusal(client, b'n\n""\n')
+    client.patch_json("/powertable/t/rows/1", {"a": "w"})
+    assert client.get("/powertable/t/rows?a__eq=w").json["rows"][0]["d"] == 7
 
 
 def test_a_table_without_a_column_that_takes_values_takes_no_row(
@@ -501,6 +528,69 @@ def test_the_definition_of_a_table_has_its_keys_once(client: Client) -> None:
         client.request("/powertable/t", method="PUT", body=body, status=status)
 
 
+@pytest.mark.parametrize(
+    ("header", "possible"),
+    [
+        ("First Name", "first_name_2 or first_name_3 or first_name"),
+        ("first name,First  Name", "first_name_2 or first_name_3 or first_name"),
+        ("ID", "id_3 or id_2"),
+    ],
+)
+def test_a_header_that_may_be_one_of_several_renamed_columns_is_refused(
+    client: Client, header: str, possible: str
+) -> None:
+    whole = "First Name,first name,First  Name,ID,id"
+    row = ",".join("1" for _ in whole.split(","))
+    made = f"{whole}\n{row}\n".encode()
+    import_csv(client, "t", made, create="true", rename="true", status=201)
+    some = f"{header}\n{','.join('2' for _ in header.split(','))}\n".encode()
+    for query in ({}, {"dry_run": "true"}):
+        detail = refusal(client, some, rename="true", **query)
+        assert f'Line 1: "{header.split(",")[0]}" may be {possible}: write' in detail
+    turned = ",".join(reversed(whole.split(",")))
+    import_csv(client, "t", f"{turned}\n5,4,3,2,1\n".encode(), rename="true")
+    import_csv(client, "t", b"first_name_3\n7\n", rename="true")
+    assert client.get("/powertable/t/export").text.splitlines()[1:] == [
+        "1,1,1,1,1",
+        "1,2,3,4,5",
+        ",7,,,",
+    ]
+
+
+def test_a_dry_run_names_the_table_that_it_stands_for(client: Client, psql: Cursor) -> None:
+    alter(client, psql, "ADD b bigint CONSTRAINT positive CHECK (b > 0)")
+    found = [refusal(client, b"a,b\nx,-1\n", **query) for query in ({}, {"dry_run": "true"})]
+    assert all('Line 2: new row for relation "t" violates check constraint' in f for f in found)
+
+
+def test_a_value_that_json_or_a_page_cannot_have_is_called_by_its_fault(client: Client) -> None:
+    make(client, "t", a="text", i="integer", d="double")
+    path = "/powertable/t/rows"
+    half = client.post(path, b'{"a": "\\ud800"}', status=422).json["detail"]
+    assert "halves of surrogate pairs" in half
+    written = client.post_json(f"{path}?numbers=text", {"i": "1e5"}, status=422).json["detail"]
+    assert "without a plus, an exponent" in written
+    for name in ("page", "page_size"):
+        twice = client.get(f"{path}?{name}=1&{name}=2", status=400).json["detail"]
+        assert twice == f"{name}: found 2 values, expected one."
+    assert refusal(client, b"a,d\nx,NaN\n") == (
+        'Line 2, column "d": found a value in the line "x,NaN" that is not a finite number.'
+    )
+
+
+def test_a_body_that_says_it_is_too_large_is_refused_before_it_is_read(database_url: str) -> None:
+    body = SlowBody(b"", b"")
+    with powertable(database_url, max_import_bytes=10) as client:
+        request = webtest.TestRequest.blank("/powertable/t/import?create=true", method="POST")
+        request.environ.update({"wsgi.input": body, "CONTENT_LENGTH": "11"})
+        with ThreadPoolExecutor(1) as pool:
+            running = pool.submit(lambda: b"".join(client.app(request.environ, lambda *_: None)))
+            try:
+                assert b"more than 10 bytes" in running.result(10)
+            finally:
+                body.goes_on.set()
+
+
 # --- progress ------------------------------------------------------------------------------------
 
 
@@ -538,3 +628,48 @@ def test_the_bytes_that_are_received_are_seen_meanwhile(client: Client) -> None:
             body.goes_on.set()
         assert b'"imported":100010' in running.result(30)
     assert (newest()["state"], newest()["bytes"]) == ("done", 200_022)
+
+
+def test_an_import_that_no_longer_says_that_it_goes_on_is_called_silent(
+    client: Client, psql: Cursor
+) -> None:
+    body = SlowBody(b"a\n" + b"x\n" * 100_000, b"y\n" * 10)
+    request = webtest.TestRequest.blank("/powertable/t/import?create=true", method="POST")
+    request.environ.update({"wsgi.input": body, "CONTENT_LENGTH": "200022"})
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(lambda: b"".join(client.app(request.environ, lambda *_: None)))
+
+        def state() -> str:
+            answer = client.get("/powertable/t/import", expect_errors=True).json
+            return str(answer["imports"][0]["state"]) if answer.get("imports") else ""
+
+        try:
+            wait_until(lambda: state() == "receiving", "the import receives")
+            for seconds, expected in ((50, "receiving"), (70, "silent")):
+                psql.execute(
+                    "UPDATE _imports SET changed = clock_timestamp() - make_interval(secs => %s)"
+                    " WHERE id = (SELECT max(id) FROM _imports)",
+                    (seconds,),
+                )
+                assert state() == expected
+        finally:
+            body.goes_on.set()
+        assert b'"imported":100010' in running.result(30)
+    assert state() == "done"
+    psql.execute("UPDATE _imports SET changed = clock_timestamp() - interval '70 s'")
+    assert state() == "done"
+
+
+@pytest.mark.soak
+def test_a_long_check_says_each_second_that_it_goes_on(client: Client) -> None:
+    body = b"a,b,c\n" + b"2024-01-01,12345.67,text\n" * 1_500_000
+    seen: set[str] = set()
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(import_csv, client, "t", body, 201, create="true")
+        while not running.done():
+            answer = client.get("/powertable/t/import", expect_errors=True).json
+            seen |= {
+                each["changed"] for each in answer.get("imports", []) if each["state"] == "checking"
+            }
+        running.result()
+    assert len(seen) > 2
