@@ -135,7 +135,6 @@ CASES: list[tuple[str, str, dict[str, str], object]] = [
     ),
     ("flasked", FLASK, {"templates/page.txt": "for {{ who }}"}, "for you"),
     ("parses", PARSES, {}, ["benana-loader", ""]),
-    ("pickles", PICKLES, {}, [True, True]),
     ("spawns", SPAWNS, {"arithmetic.py": "def square(n):\n    return n * n\n"}, [49, 49]),
 ]
 
@@ -146,10 +145,26 @@ def test_it_is_found_in_every_worker_and_after_edits(
 ) -> None:
     add(server, name, code, files)
     for edit in (0, 1, 2):
-        main = server.plugins / name / "main.py"
-        main.write_text(main.read_text().replace(f"EDIT = {edit - 1}\n", f"EDIT = {edit}\n"))
+        make_edit(server, name, edit)
         answers = wait_for_edit(server, name, edit)
         assert answers == [expected] * 2, server.log()
+
+
+def test_what_a_version_before_has_pickled_is_read_once_that_is_gone(server: Server) -> None:
+    add(server, "pickles", PICKLES, {})
+    for edit in (0, 1, 2):
+        make_edit(server, "pickles", edit)
+        wait_for_edit(server, "pickles", edit)
+
+        def answers() -> list[object]:
+            return [answer.json["says"] for answer in server.ask_all("/pickles").values()]
+
+        wait_until(lambda: answers() == [[True, True]] * 2, f"edit {edit} reads it")
+
+
+def make_edit(server: Server, name: str, edit: int) -> None:
+    main = server.plugins / name / "main.py"
+    main.write_text(main.read_text().replace(f"EDIT = {edit - 1}\n", f"EDIT = {edit}\n"))
 
 
 def wait_for_edit(server: Server, name: str, edit: int) -> list[Any]:
