@@ -80,9 +80,9 @@ from pathlib import Path
 class Book: ...
 
 def answer():
-    path = Path("book.pickle")
+    path = Path("FOLDER", "book.pickle")
     if EDIT == 0:
-        mine = Path(f"book-{os.getpid()}.pickle")
+        mine = path.with_name(f"book-{os.getpid()}.pickle")
         mine.write_bytes(pickle.dumps(Book()))
         mine.rename(path)
     raw = path.read_bytes()
@@ -150,8 +150,10 @@ def test_it_is_found_in_every_worker_and_after_edits(
         assert answers == [expected] * 2, server.log()
 
 
-def test_what_a_version_before_has_pickled_is_read_once_that_is_gone(server: Server) -> None:
-    add(server, "pickles", PICKLES, {})
+def test_what_a_version_before_has_pickled_is_read_once_that_is_gone(
+    server: Server, tmp_path: Path
+) -> None:
+    add(server, "pickles", PICKLES.replace("FOLDER", str(tmp_path)), {})
     for edit in (0, 1, 2):
         make_edit(server, "pickles", edit)
         wait_for_edit(server, "pickles", edit)
