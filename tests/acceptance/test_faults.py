@@ -558,6 +558,7 @@ def test_every_worker_killed_at_once(four: Server) -> None:
         return False
 
     wait_until(answers, "new workers serve the edit", 15.0)
+    wait_whole(four)
     with four.each_worker() as workers:
         assert workers.keys() == four.workers()
         found = {ask(c, "GET", "/all").json["generation"] for c in workers.values()}

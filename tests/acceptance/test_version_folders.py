@@ -80,9 +80,9 @@ from pathlib import Path
 class Book: ...
 
 def answer():
-    path = Path("book.pickle")
+    path = Path("FOLDER", "book.pickle")
     if EDIT == 0:
-        mine = Path(f"book-{os.getpid()}.pickle")
+        mine = path.with_name(f"book-{os.getpid()}.pickle")
         mine.write_bytes(pickle.dumps(Book()))
         mine.rename(path)
     raw = path.read_bytes()
@@ -145,20 +145,28 @@ def test_it_is_found_in_every_worker_and_after_edits(
 ) -> None:
     add(server, name, code, files)
     for edit in (0, 1, 2):
-        main = server.plugins / name / "main.py"
-        main.write_text(main.read_text().replace(f"EDIT = {edit - 1}\n", f"EDIT = {edit}\n"))
+        make_edit(server, name, edit)
         answers = wait_for_edit(server, name, edit)
         assert answers == [expected] * 2, server.log()
 
 
-def test_what_an_earlier_version_has_pickled_is_read_by_the_present_one(server: Server) -> None:
-    add(server, "pickles", PICKLES, {})
+def test_what_a_version_before_has_pickled_is_read_once_that_is_gone(
+    server: Server, tmp_path: Path
+) -> None:
+    add(server, "pickles", PICKLES.replace("FOLDER", str(tmp_path)), {})
     for edit in (0, 1, 2):
-        main = server.plugins / "pickles" / "main.py"
-        main.write_text(main.read_text().replace(f"EDIT = {edit - 1}\n", f"EDIT = {edit}\n"))
+        make_edit(server, "pickles", edit)
         wait_for_edit(server, "pickles", edit)
-        # As long as the version before is there, what it has written is its own.
-        server.wait_everywhere("/pickles", lambda a: a.json["says"] == [True, True], seconds=10.0)
+
+        def answers() -> list[object]:
+            return [answer.json["says"] for answer in server.ask_all("/pickles").values()]
+
+        wait_until(lambda: answers() == [[True, True]] * 2, f"edit {edit} reads it")
+
+
+def make_edit(server: Server, name: str, edit: int) -> None:
+    main = server.plugins / name / "main.py"
+    main.write_text(main.read_text().replace(f"EDIT = {edit - 1}\n", f"EDIT = {edit}\n"))
 
 
 def wait_for_edit(server: Server, name: str, edit: int) -> list[Any]:
