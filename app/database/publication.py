@@ -50,6 +50,9 @@ class Publication:
             report: what is recorded while it serves: its metadata completed from the manifest.
             reload: how it goes live; None where nothing says so. What is said of a version that is
                 kept already stays.
+
+        Raises:
+            DatabaseRefusedError: a trigger of somebody's undoes it.
         """
         # Two statements: the second sees what the one that was waited for has committed. The row
         # is locked, so that no publish of another digest drops it as too old.
@@ -75,6 +78,7 @@ class Publication:
                     as_json(None if reload is None else asdict(reload)),
                 ),
             )
+            self._expect_version(artifact)
         elif kept[0] != storable(metadata):
             self._cursor.execute(
                 "UPDATE plugin_versions SET metadata = %s"
@@ -87,6 +91,18 @@ class Publication:
                 " WHERE plugin_name = %s AND source_digest = %s AND reload IS NULL",
                 (as_json(asdict(reload)), artifact.plugin, artifact.digest),
             )
+
+    def _expect_version(self, artifact: Artifact) -> None:
+        """Refuse to go on without the archive: nobody could load what the row would say."""
+        if self._cursor.rowcount:
+            return
+        self._cursor.execute(  # or somebody restores it just now
+            "SELECT 1 FROM plugin_versions WHERE plugin_name = %s AND source_digest = %s",
+            (artifact.plugin, artifact.digest),
+        )
+        if self._cursor.fetchone() is None:
+            what = "the version is not written"
+            raise undone(self._cursor, artifact.plugin, "INSERT", what, "plugin_versions")
 
     def lock_row(self, name: str) -> PluginRow | None:
         """Return a plugin's row, locked to the end of the publish; all publishes come in turns.
@@ -205,6 +221,9 @@ class Publication:
                     [endpoint.handler for endpoint in wanted],
                 ),
             )
+            if self._cursor.rowcount < len(wanted):
+                what = "its endpoints are not written"
+                raise undone(self._cursor, metadata.name, "INSERT", what, "plugin_endpoints")
         return row_id, generation
 
     def _not_saved(self, row: PluginRow | None, name: str) -> DatabaseError:

@@ -6,6 +6,7 @@ from typing import Any
 
 import psycopg2.errorcodes
 
+from app.database.foreign_triggers import undone
 from app.database.rows import Row, columns_of, fetch_rows, only_row, record_of
 from app.database.statements import Lender, statement, transaction
 from app.database.tables import LOOK, Tables
@@ -108,6 +109,8 @@ class WorkerRepository:
                     *_columns(report, encoding_of(cursor)),
                 ),
             )
+            if not cursor.rowcount:
+                raise undone(cursor, None, "INSERT", "no process is entered", "plugin_workers")
 
     def heartbeat(self, worker: str, report: WorkerReport) -> Tables | None:
         """Note that a process lives, drop the dead, and look at our tables: one round trip.
@@ -131,18 +134,17 @@ class WorkerRepository:
     def record(self, worker: str, loads: Collection[LoadRecord]) -> bool:
         """Note what a process runs of some plugins; return whether it is entered at all."""
         with statement(self._database) as cursor:
-            encoding = encoding_of(cursor)
             cursor.execute(
-                "INSERT INTO plugin_loads (worker_id, plugin_name, plugin_id, generation,"
-                " reconciled, state, error, owner)"
-                " SELECT w.id, l.*"
-                " FROM (SELECT id FROM plugin_workers WHERE id = %s FOR KEY SHARE) w,"
+                "WITH w AS (SELECT id FROM plugin_workers WHERE id = %s FOR KEY SHARE),"
+                " recorded AS (INSERT INTO plugin_loads (worker_id, plugin_name, plugin_id,"
+                " generation, reconciled, state, error, owner) SELECT w.id, l.* FROM w,"
                 " unnest(%s::text[], %s::text[], %s::bigint[], %s::bigint[], %s::text[],"
                 " %s::jsonb[], %s::boolean[]) l"
                 " ON CONFLICT (worker_id, plugin_name) DO UPDATE SET"
                 " plugin_id = EXCLUDED.plugin_id, generation = EXCLUDED.generation,"
                 " reconciled = EXCLUDED.reconciled, state = EXCLUDED.state,"
-                " error = EXCLUDED.error, owner = EXCLUDED.owner",
+                " error = EXCLUDED.error, owner = EXCLUDED.owner RETURNING 1)"
+                " SELECT (SELECT count(*) FROM w), (SELECT count(*) FROM recorded)",
                 (
                     worker,
                     [load.plugin for load in loads],
@@ -150,11 +152,14 @@ class WorkerRepository:
                     [load.generation for load in loads],
                     [load.reconciled for load in loads],
                     [load.state for load in loads],
-                    [as_json(load.error, encoding) for load in loads],
+                    [as_json(load.error, encoding_of(cursor)) for load in loads],
                     [load.owner for load in loads],
                 ),
             )
-            return bool(cursor.rowcount)
+            entered, recorded = cursor.fetchone()
+            if entered and recorded < len(loads):
+                raise undone(cursor, None, "INSERT", "what it runs is not written", "plugin_loads")
+            return bool(entered)
 
     def forget(self, worker: str, plugins: Collection[str]) -> None:
         """Drop what a process ran of plugins whose rows are gone."""
@@ -282,13 +287,9 @@ def _live(rows: list[Row]) -> list[Row]:
 
 def _worker_load(row: Row) -> WorkerLoad:
     crew = (row["machine"], row["master"], row["crew"])
-    return WorkerLoad(
-        row["host"],
-        row["pid"],
-        record_of(LoadRecord, row) if row["plugin_id"] is not None else None,
-        row["id"],
-        Crew(*crew) if None not in crew else None,
-    )
+    known = None if None in crew else Crew(*crew)
+    load = record_of(LoadRecord, row) if row["plugin_id"] is not None else None
+    return WorkerLoad(row["host"], row["pid"], load, row["id"], known)
 
 
 def _columns(report: WorkerReport, encoding: str | None) -> tuple[Any, ...]:

@@ -30,6 +30,10 @@ _BESIDE = {
     "*_conflict-*": r"[^/]*_conflict-\d[^/]*",  # ownCloud
     "* (1).py, * 2.py, * copy.py, * - Copy.py":  # browsers, Google Drive, iCloud, Finder, Explorer
     r"[^/]* (?:\(\d+\)|\d+|(?:- )?[Cc]opy(?: \d+| \(\d+\))?)\.py",
+    "Copy of *.py": r"Copy of [^/]*\.py",  # Google Drive, Explorer
+    "*.conflict, *.conflict1*":  # rclone bisync, Unison
+    r"[^/]*\.conflict(?:\d[^/]*)?",
+    "@eaDir/": r"@eaDir/",  # Synology
     "*_BACKUP_*, *_BASE_*, *_LOCAL_*, *_REMOTE_*":  # git mergetool
     r"[^/]*_(?:BACKUP|BASE|LOCAL|REMOTE)_\d+(?:\.[^/]*)?",
     "node_modules/": r"node_modules/",

@@ -37,8 +37,8 @@ from app.publishing.refusals import Refusals
 from app.publishing.stamps import FolderStamp
 from app.publishing.trials.trial import TrialRunner
 from app.records import Endpoint, TrialReport
-from tests.support.databases import Session, session
-from tests.support.publications import InstantTrial, publish
+from tests.support.databases import Session, session, undoing
+from tests.support.publications import InstantTrial, publish, report
 from tests.support.waiting import wait_until
 
 
@@ -224,6 +224,34 @@ def test_a_trigger_that_skips_a_new_row_is_named(publishing: Publishing, sql: Se
         assert "INSERT on plugins that may do so: skip" in publishing.error
     finally:
         sql("DROP FUNCTION undo CASCADE")
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        ("plugin_versions", "the version is not written"),
+        ("plugin_endpoints", "its endpoints are not written"),
+    ],
+)
+def test_a_trigger_that_undoes_what_a_row_needs_is_named_and_the_row_stays(
+    publishing: Publishing, sql: Session, table: str, words: str
+) -> None:
+    """The row named an archive that nobody had, until the next edit."""
+    publishing.follow()
+    publishing.edit("second")
+    publishing.trial.reports["one"] = report("one", "/one", "/one/more")
+    with undoing(sql, table):
+        error = publishing.follow()
+        assert isinstance(error, DatabaseRefusedError)
+        assert f"{words}, and no error was raised" in str(error)
+        assert f"INSERT on {table} that may do so: quiet" in publishing.error
+        row = publishing.repository.find_row("one")
+        assert row is not None
+        assert row.generation == 1
+    assert publishing.retry() is None
+    assert publishing.error == ""
+    assert sql("SELECT count(*) FROM plugin_versions v JOIN plugins p"
+               " ON p.source_digest = v.source_digest") == [(1,)]  # fmt: skip
 
 
 @pytest.mark.parametrize("source", ["first", "broken"])

@@ -22,7 +22,7 @@ from app.presence import Presence, own_presence
 from app.serving.last_known_good import LastKnownGood
 from app.serving.recorder import Recorder
 from app.worker_records import LoadRecord, WorkerReport
-from tests.support.databases import Session, apply, session
+from tests.support.databases import Session, apply, session, undoing
 from tests.support.publications import MESSAGES
 from tests.support.waiting import wait_until
 from tests.support.workers import registered
@@ -475,3 +475,27 @@ def test_a_database_that_refuses_a_report_is_named_once(
         sql("ALTER TABLE plugin_loads DROP CONSTRAINT mine")
     wait_until(lambda: len(workers.load_errors()) == 2, "all is recorded")
     assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize("table", ["plugin_loads", "plugin_workers"])
+def test_a_trigger_that_undoes_a_report_in_silence_is_named(
+    workers: WorkerRepository, tmp_path: Path, sql: Session, table: str
+) -> None:
+    """All was ready, and everybody waited for what this process ran."""
+    conditions = Conditions()
+    recorder = Recorder(
+        workers, LastKnownGood(tmp_path), WorkerReport, conditions, retry_seconds=0.02
+    )
+    with undoing(sql, table):
+        recorder.start()
+        try:
+            recorder.note([FAILED])
+            wait_until(
+                lambda: f"INSERT on {table} that may do so: quiet" in str(conditions.held()),
+                "it is a reason",
+            )
+        finally:
+            sql("DROP TRIGGER quiet ON " + table)
+        wait_until(workers.load_errors, "it is recorded")
+        wait_until(lambda: not conditions.held(), "it is over")
+    recorder.stop()

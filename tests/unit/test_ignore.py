@@ -27,6 +27,12 @@ BESIDE = {
     "plugin.sync-conflict-20261126-101112-ABCDEFG.yaml": "*.sync-conflict-*",
     "main_BACKUP_4711.py": "*_BACKUP_*, *_BASE_*, *_LOCAL_*, *_REMOTE_*",
     "sub/main_REMOTE_4711.py": "*_BACKUP_*, *_BASE_*, *_LOCAL_*, *_REMOTE_*",
+    "Copy of main.py": "Copy of *.py",  # Google Drive, Explorer
+    "sub/Copy of main.py": "Copy of *.py",
+    "main.py.conflict": "*.conflict, *.conflict1*",  # rclone bisync
+    "main.py.conflict2": "*.conflict, *.conflict1*",
+    "main.conflict1.py": "*.conflict, *.conflict1*",
+    "@eaDir/main.py": "@eaDir/",  # Synology
     "main (1).py": "* (1).py, * 2.py, * copy.py, * - Copy.py",
     "sub/main (12).py": "* (1).py, * 2.py, * copy.py, * - Copy.py",
     "main 2.py": "* (1).py, * 2.py, * copy.py, * - Copy.py",
