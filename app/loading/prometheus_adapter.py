@@ -145,9 +145,10 @@ def _owner_before(collector: Any, first: str | None) -> str | None:
     A global of a plugin's module is that generation's, one of any other module the library's. What
     is nowhere global was registered by the generation that imported the library.
     """
+    # A copy is made in one step: other plugins, which are loaded meanwhile, import modules.
     found = [
         name
-        for name, module in list(sys.modules.items())
+        for name, module in sys.modules.copy().items()
         if any(value is collector for value in list(getattr(module, "__dict__", {}).values()))
     ]
     generations = [generation_of(name) for name in found]

@@ -81,7 +81,7 @@ class StartedThreads:
         """Note that a generation could not be loaded: the next try of it has the same name."""
         name = f"{generation} of load {next(self._numbers)}"
         found = False
-        for number, (noted, of) in list(self._noted.items()):
+        for number, (noted, of) in self._noted.copy().items():
             thread = noted()  # held, so that it is not forgotten meanwhile
             if of == generation and thread is not None:
                 self._noted[number] = (noted, name)

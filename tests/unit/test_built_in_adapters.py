@@ -1,9 +1,11 @@
 """The adapters that come along, on libraries of a few lines that keep what the real ones keep.
 
-`tests/acceptance/test_libraries.py` runs them on the real ones.
+`tests/acceptance/test_library_adapters.py` runs them on the real ones.
 """
 
+import gc
 import importlib.machinery
+import itertools
 import sys
 import threading
 from collections.abc import Callable
@@ -15,6 +17,7 @@ import pytest
 from app.errors import LoadError
 from app.loading.library_entries import LibraryEntries
 from app.loading.loader import LoadedPlugin
+from app.loading.prometheus_adapter import PrometheusAdapter
 from tests.support.plugins import plugin_text
 
 Load = Callable[..., LoadedPlugin]
@@ -184,6 +187,24 @@ SCHEMAS = plugin_text(
     "class Tag: pass\nregistry.register('Tag', Tag)\n",
     handle="return registry.get_class('Tag').__module__",
 )
+
+
+def test_the_adapter_is_made_while_other_threads_import(metrics, monkeypatch) -> None:
+    monkeypatch.setattr(sys, "modules", dict(sys.modules))
+    imported = itertools.count()
+
+    def import_another(_phase: str, _info: dict[str, int]) -> None:
+        sys.modules[f"another{next(imported)}"] = ModuleType("another")
+
+    thresholds = gc.get_threshold()
+    gc.callbacks.append(import_another)  # a collection may let other threads run
+    try:
+        gc.set_threshold(1)
+        PrometheusAdapter(None)
+    finally:
+        gc.set_threshold(*thresholds)
+        gc.callbacks.remove(import_another)
+    assert next(imported) > 0
 
 
 def test_a_schema_s_name_means_the_class_of_the_generation_that_asks(load_plugin: Load) -> None:
