@@ -199,9 +199,10 @@ class Server:
                 answer = ask(connection, "GET", "/whoami")
                 if answer.status != 200:
                     raise OSError(f"/whoami answered {answer.status}")
-                if found.setdefault(answer.json["pid"], connection) is not connection:
-                    # Some tries are chance. After more of them, another worker is still starting.
-                    time.sleep(min(0.001 * (len(spare) - len(found)), 4 * PAUSE_SECONDS))
+                found.setdefault(answer.json["pid"], connection)
+                # Workers are met by chance, in a burst: idle ones might leave all to the first.
+                if len(spare) % 16 == 0:
+                    time.sleep(4 * PAUSE_SECONDS)  # one may still be starting
             yield {pid: found[pid] for pid in self.workers() & found.keys()}
         finally:
             for connection in spare:
