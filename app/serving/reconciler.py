@@ -8,10 +8,7 @@ from collections.abc import Callable, Collection, Iterable
 from app.conditions import Conditions
 from app.database.repository import Repository
 from app.database.upkeep import Upkeep
-from app.errors import (
-    DatabaseRefusedError,
-    DatabaseUnavailableError,
-)
+from app.errors import DatabaseRefusedError, DatabaseUnavailableError
 from app.serving.comparison import Comparison
 from app.serving.load_queue import TIMEOUT_SECONDS
 from app.threads import OwnThread
@@ -74,9 +71,6 @@ class Reconciler(OwnThread):
 
     def mark(self, names: Iterable[str] | None, *, again: bool = False) -> None:
         """Look at plugins, at all with None; `again` also where they failed; returns at once."""
-        if self._only is not None:
-            only = self._only()
-            names = only if names is None else only.intersection(names)
         with self._wake:
             if again and names is not None:
                 self._again.update(names)
@@ -110,10 +104,9 @@ class Reconciler(OwnThread):
                 everything = self._all_dirty or len(self._dirty) > MANY_NAMES
                 everything |= self._upkeep.broken  # where it is seen whether rows can be trusted
                 names = None if everything else frozenset(self._dirty)
-                if self._only is not None:
-                    names = frozenset(self._only() & self._dirty)
                 self._all_dirty = False
                 self._dirty.clear()
+            names = self._narrowed(names)
             try:
                 self._comparison.follow_owners()
                 if not self.complete.is_set():
@@ -141,6 +134,15 @@ class Reconciler(OwnThread):
                 self._cannot_compare(f"{type(error).__name__}: {error}")
                 self._try_later(None)
             self._note_attempt()
+
+    def _narrowed(self, names: frozenset[str] | None) -> frozenset[str] | None:
+        """Return what of some plugins, or of all with None, is to be looked at here."""
+        if self._only is None:
+            return names
+        only = self._only()
+        for name in self._shortfalls.names() - only:
+            self._shortfalls.end(name)  # it is for others to serve, and to try again
+        return frozenset(only if names is None else only & names)
 
     def _cannot_compare(self, reason: str) -> None:
         self._conditions.hold(
