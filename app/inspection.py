@@ -6,11 +6,14 @@ return. The type of an object, and what Python itself keeps of a class, a functi
 read without.
 """
 
+from collections.abc import Mapping
 from types import FunctionType, ModuleType
 from typing import Any, TypeGuard
 
 _MODULE_OF_CLASS: Any = vars(type)["__module__"]
 _NAME_OF_CLASS: Any = vars(type)["__qualname__"]
+_MRO_OF_CLASS: Any = vars(type)["__mro__"]
+_NAMESPACE_OF_CLASS: Any = vars(type)["__dict__"]
 _NAMESPACE_OF_MODULE: Any = vars(ModuleType)["__dict__"]
 
 UNKNOWN = "?"
@@ -30,6 +33,18 @@ def is_module(value: object) -> TypeGuard[ModuleType]:
 def namespace_of(module: ModuleType) -> dict[str, Any]:
     """Return a module's globals."""
     namespace: dict[str, Any] = _NAMESPACE_OF_MODULE.__get__(module)
+    return namespace
+
+
+def mro_of(cls: type) -> tuple[type, ...]:
+    """Return a class and its bases, in the order in which attributes are looked up."""
+    mro: tuple[type, ...] = _MRO_OF_CLASS.__get__(cls)
+    return mro
+
+
+def namespace_of_class(cls: type) -> Mapping[str, Any]:
+    """Return what a class itself defines."""
+    namespace: Mapping[str, Any] = _NAMESPACE_OF_CLASS.__get__(cls)
     return namespace
 
 

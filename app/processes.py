@@ -1,11 +1,14 @@
-"""What is asked of the kernel for a process of ours: how it ends when its parent does."""
+"""What is asked of the kernel for processes: how one of ours ends, whose another one is."""
 
 import ctypes
 import os
 import signal
+import socket
+import struct
 import sys
 from collections.abc import Callable
 
+_CREDENTIALS = struct.Struct("iII")  # of SO_PEERCRED (unix(7)): process, user, group
 PR_SET_PDEATHSIG = 1  # of prctl(2): the signal that a process gets when its parent dies
 
 
@@ -32,3 +35,14 @@ def die_with_parent(number: signal.Signals) -> Callable[[], None]:
             os._exit(1)
 
     return arm
+
+
+def uid_of_unix_peer(connection: socket.socket) -> int:
+    """Return the user whose process is at the other end of a Unix socket; Linux only.
+
+    Raises:
+        OSError: there is none any more.
+    """
+    raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    _, uid, _ = _CREDENTIALS.unpack(raw)
+    return int(uid)

@@ -7,13 +7,14 @@ import struct
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from app.processes import uid_of_unix_peer
+
 TABLES = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
 
 ROOT = 0
 NOBODY = 65534
 """Also what Linux shows for every user that a user namespace does not know: it proves nothing."""
 
-_CREDENTIALS = struct.Struct("iII")
 _MAPPED_PREFIX = bytes(10) + b"\xff\xff"
 
 
@@ -36,10 +37,7 @@ def uid_of_peer(connection: object) -> int | None:
         return None
     try:
         if connection.family == socket.AF_UNIX:
-            size = _CREDENTIALS.size
-            raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
-            _, uid, _ = _CREDENTIALS.unpack(raw)
-            return int(uid)
+            return uid_of_unix_peer(connection)
         client, server = connection.getpeername()[:2], connection.getsockname()[:2]
         # Twice, because a row is not read in one step: of a socket that is closed meanwhile the
         # inode may be that of before, and the user that of after, which is root.

@@ -49,28 +49,24 @@ def _show_reload(reload: Reload | None) -> dict[str, Any]:
 
 def show_convergence(convergence: Convergence) -> dict[str, Any]:
     """Return how many processes run what a row says, and who does not."""
-    owners = [
-        {
-            "host": worker.host,
-            "pid": worker.pid,
-            "generation": worker.load.generation if worker.load else None,
-        }
-        for worker in convergence.owners
-    ]
+    owners = [_show_load(worker) for worker in convergence.owners]
     return {
         "total": convergence.total,
         "current": convergence.current,
         **({"owners": owners} if owners else {}),
         "behind": [
             {
-                "host": worker.host,
-                "pid": worker.pid,
-                "generation": worker.load.generation if worker.load else None,
+                **_show_load(worker),
                 "error": worker.load.error if worker.load else _absence(worker),
             }
             for worker in convergence.behind
         ],
     }
+
+
+def _show_load(worker: WorkerLoad) -> dict[str, Any]:
+    generation = worker.load.generation if worker.load else None
+    return {"host": worker.host, "pid": worker.pid, "generation": generation}
 
 
 def _absence(worker: WorkerLoad) -> dict[str, Any] | None:

@@ -56,6 +56,18 @@ def connect(sessions: Sessions, **options: Any) -> Connection:
         raise unavailable(error) from None
 
 
+def advance(connection: Any, seconds: float) -> bool:
+    """Wait for a while; return whether an asynchronous connection is done with what it does."""
+    state = connection.poll()
+    if state == psycopg2.extensions.POLL_OK:
+        return True
+    poll = select.poll()
+    writing = state == psycopg2.extensions.POLL_WRITE
+    poll.register(connection, select.POLLOUT if writing else select.POLLIN)
+    poll.poll(max(0.0, seconds) * 1000)
+    return False
+
+
 def has_hung_up(connection: Connection) -> bool:
     """Tell whether the server has closed an idle connection: it has nothing to say else."""
     poll = select.poll()

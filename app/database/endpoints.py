@@ -1,11 +1,38 @@
 """All SQL that corrects what is recorded of a served version's routes."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from app.database.statements import Lender, transaction
 from app.database.texts import storable
 from app.records import Endpoint, ServedRow
+
+
+def storable_endpoints(endpoints: Iterable[Endpoint]) -> tuple[Endpoint, ...]:
+    """Return endpoints as PostgreSQL can hold them."""
+    return tuple(Endpoint(e.method, storable(e.path), storable(e.handler)) for e in endpoints)
+
+
+def replace_endpoints(cursor: Any, row_id: str, endpoints: Sequence[Endpoint]) -> None:
+    """Write a row's endpoints in the place of those that it has; `rowcount` is how many.
+
+    Args:
+        cursor: of the transaction.
+        row_id: the plugin's row.
+        endpoints: from `storable_endpoints`.
+    """
+    cursor.execute(
+        "DELETE FROM plugin_endpoints WHERE plugin_id = %s;"
+        " INSERT INTO plugin_endpoints (plugin_id, method, path, handler)"
+        " SELECT %s, * FROM unnest(%s::text[], %s::text[], %s::text[])",
+        (
+            *(row_id, row_id),
+            [endpoint.method for endpoint in endpoints],
+            [endpoint.path for endpoint in endpoints],
+            [endpoint.handler for endpoint in endpoints],
+        ),
+    )
 
 
 class EndpointRepository:
@@ -29,16 +56,12 @@ class EndpointRepository:
             )
             if cursor.fetchone() is None:
                 return
-            parts = [[e.method, storable(e.path), storable(e.handler)] for e in endpoints]
+            wanted = storable_endpoints(endpoints)
+            parts = [[endpoint.method, endpoint.path, endpoint.handler] for endpoint in wanted]
             cursor.execute(
                 "UPDATE plugin_versions"
                 " SET metadata = jsonb_set(metadata, '{endpoints}', %s::jsonb)"
-                " WHERE plugin_name = %s AND source_digest = %s;"
-                " DELETE FROM plugin_endpoints WHERE plugin_id = %s",
-                (json.dumps(parts), row.name, digest, row.id),
+                " WHERE plugin_name = %s AND source_digest = %s",
+                (json.dumps(parts), row.name, digest),
             )
-            cursor.execute(
-                "INSERT INTO plugin_endpoints (plugin_id, method, path, handler)"
-                " SELECT %s, * FROM unnest(%s::text[], %s::text[], %s::text[])",
-                (row.id, *([part[column] for part in parts] for column in range(3))),
-            )
+            replace_endpoints(cursor, row.id, wanted)

@@ -2,7 +2,6 @@
 
 import datetime
 import logging
-import select
 import threading
 import time
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from typing import Any
 import psycopg2
 import psycopg2.extensions
 
+from app.database.connection import advance
 from app.database.rows import Row, fetch_rows, record_of
 
 log = logging.getLogger(__name__)
@@ -158,7 +158,7 @@ def _watch(asking: Any, waiting: Any, query: bytes) -> tuple[str, list[Holder]]:
         wait.execute(query)
         try:
             while time.monotonic() < deadline:
-                ended = _step(waiting)
+                ended = advance(waiting, STEP_SECONDS)
                 ask.execute(_HOLDERS, {"pid": pid})
                 rows = fetch_rows(ask)
                 if rows or ended:
@@ -183,21 +183,9 @@ def _read(rows: list[Row]) -> tuple[str, list[Holder]]:
 
 
 def _finish(connection: Any, deadline: float) -> None:
-    while not _step(connection):
+    while not advance(connection, STEP_SECONDS):
         if time.monotonic() >= deadline:
             raise psycopg2.OperationalError("no answer in time")
-
-
-def _step(connection: Any) -> bool:
-    """Wait for a moment; return whether an asynchronous connection is done with what it does."""
-    state = connection.poll()
-    if state == psycopg2.extensions.POLL_OK:
-        return True
-    poll = select.poll()
-    writing = state == psycopg2.extensions.POLL_WRITE
-    poll.register(connection, select.POLLOUT if writing else select.POLLIN)
-    poll.poll(STEP_SECONDS * 1000)
-    return False
 
 
 def _shown(text: str | None) -> str:

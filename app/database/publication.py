@@ -6,6 +6,7 @@ from typing import Any
 
 import psycopg2
 
+from app.database.endpoints import replace_endpoints, storable_endpoints
 from app.database.foreign_triggers import stands_still, undone
 from app.database.locks import PUBLISH_LOCK
 from app.database.plugin_rows import PLUGIN_ROWS, read_plugin_row
@@ -208,19 +209,9 @@ class Publication:
         row_id, generation = saved
         if row is not None and generation <= row.generation:
             raise stands_still(self._cursor, metadata.name, generation)
-        wanted = tuple(Endpoint(e.method, storable(e.path), storable(e.handler)) for e in endpoints)
+        wanted = storable_endpoints(endpoints)
         if row is None or row.endpoints != wanted:
-            self._cursor.execute(
-                "DELETE FROM plugin_endpoints WHERE plugin_id = %s;"
-                " INSERT INTO plugin_endpoints (plugin_id, method, path, handler)"
-                " SELECT %s, * FROM unnest(%s::text[], %s::text[], %s::text[])",
-                (
-                    *(row_id, row_id),
-                    [endpoint.method for endpoint in wanted],
-                    [endpoint.path for endpoint in wanted],
-                    [endpoint.handler for endpoint in wanted],
-                ),
-            )
+            replace_endpoints(self._cursor, row_id, wanted)
             if self._cursor.rowcount < len(wanted):
                 what = "its endpoints are not written"
                 raise undone(self._cursor, metadata.name, "INSERT", what, "plugin_endpoints")

@@ -1,6 +1,5 @@
 """A lock that one process of all hosts holds: of a session, which ends with its connection."""
 
-import select
 import threading
 import time
 from contextlib import suppress
@@ -9,7 +8,7 @@ from typing import Any
 import psycopg2
 import psycopg2.extensions
 
-from app.database.connection import Connection, connection_options
+from app.database.connection import Connection, advance, connection_options
 from app.database.sessions import OWN_SETTINGS, Sessions
 
 ANSWER_SECONDS = 1.5
@@ -91,10 +90,6 @@ class SessionLock:
     def _complete(self, connection: Connection) -> None:
         """Wait for an answer, but not for ever: libpq alone would."""
         deadline = time.monotonic() + ANSWER_SECONDS
-        while (state := connection.poll()) != psycopg2.extensions.POLL_OK:
-            poll = select.poll()
-            writing = state == psycopg2.extensions.POLL_WRITE
-            poll.register(connection, select.POLLOUT if writing else select.POLLIN)
-            left = deadline - time.monotonic()
-            if left <= 0 or not poll.poll(left * 1000):
+        while not advance(connection, deadline - time.monotonic()):
+            if time.monotonic() >= deadline:
                 raise OSError(f"no answer within {ANSWER_SECONDS:g} s")

@@ -134,6 +134,7 @@ class WorkerRepository:
     def record(self, worker: str, loads: Collection[LoadRecord]) -> bool:
         """Note what a process runs of some plugins; return whether it is entered at all."""
         with statement(self._database) as cursor:
+            encoding = encoding_of(cursor)
             cursor.execute(
                 "WITH w AS (SELECT id FROM plugin_workers WHERE id = %s FOR KEY SHARE),"
                 " recorded AS (INSERT INTO plugin_loads (worker_id, plugin_name, plugin_id,"
@@ -152,7 +153,7 @@ class WorkerRepository:
                     [load.generation for load in loads],
                     [load.reconciled for load in loads],
                     [load.state for load in loads],
-                    [as_json(load.error, encoding_of(cursor)) for load in loads],
+                    [as_json(load.error, encoding) for load in loads],
                     [load.owner for load in loads],
                 ),
             )

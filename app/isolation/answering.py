@@ -241,28 +241,24 @@ class ForwardedBody(io.RawIOBase):
         Raises:
             falcon.HTTPBadRequest: the body is malformed, or ends too early.
         """
-        left = size if size is not None and size >= 0 else None
-        parts = []
-        while left is None or left > 0:
-            part = self._pull(PART_BYTES if left is None else left, line=False)
-            if not part:
-                break
-            parts.append(part)
-            if left is not None:
-                left -= len(part)
-        return b"".join(parts)
+        return self._gather(size, line=False)
 
     def readline(self, size: int | None = -1, /) -> bytes:
         """Read a line of at most `size` bytes; raises as `read` does."""
+        return self._gather(size, line=True)
+
+    def _gather(self, size: int | None, *, line: bool) -> bytes:
         left = size if size is not None and size >= 0 else None
         parts: list[bytes] = []
-        while (left is None or left > 0) and not (parts and parts[-1].endswith(b"\n")):
-            part = self._pull(PART_BYTES if left is None else left, line=True)
+        while left is None or left > 0:
+            part = self._pull(PART_BYTES if left is None else left, line=line)
             if not part:
                 break
             parts.append(part)
             if left is not None:
                 left -= len(part)
+            if line and part.endswith(b"\n"):
+                break
         return b"".join(parts)
 
     def _pull(self, size: int, *, line: bool) -> bytes:

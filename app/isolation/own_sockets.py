@@ -15,12 +15,16 @@ def note(connection: socket.socket) -> socket.socket:
 
 
 def let_go() -> None:
-    """Close all of them in a forked child: they stay open in its parent.
+    """Close all of them in a forked child.
 
     A child that kept one would keep the process at its other end waiting after the parent's end.
-    They are not shut down, because that would end them for the parent, too.
     """
     for connection in _sockets:
-        if (descriptor := connection.detach()) >= 0:
-            with suppress(OSError):
-                os.close(descriptor)
+        close_copy(connection)
+
+
+def close_copy(connection: socket.socket) -> None:
+    """Close a socket in a forked child; it is not shut down, and stays open in the parent."""
+    if (descriptor := connection.detach()) >= 0:
+        with suppress(OSError):
+            os.close(descriptor)

@@ -9,12 +9,10 @@ most 107 bytes, so plugins' names are hashed.
 import hashlib
 import os
 import socket
-import struct
 from pathlib import Path
 
 from app.errors import SettingsError
-
-_CREDENTIALS = struct.Struct("iII")  # of SO_PEERCRED (unix(7)): process, user, group
+from app.processes import uid_of_unix_peer
 
 
 class RuntimeFolder:
@@ -60,9 +58,7 @@ def is_ours(connection: socket.socket) -> bool:
     """
     if not hasattr(socket, "SO_PEERCRED"):
         return True
-    raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    _, uid, _ = _CREDENTIALS.unpack(raw)
-    return uid in {0, os.geteuid()}
+    return uid_of_unix_peer(connection) in {0, os.geteuid()}
 
 
 def _hash(text: str) -> str:

@@ -80,8 +80,10 @@ class ProcessChanges:
     ) -> None:
         changes = difference(before, glance())
         with self._lock:
-            own = [change for change in changes if not self._is_anothers(plugin, change)]
-            shared = [change for change in changes if change not in own]
+            own: list[Change] = []
+            shared: list[Change] = []
+            for change in changes:
+                (shared if self._is_anothers(plugin, change) else own).append(change)
             undone = [change for change in own if change.harms]
             rest = [change for change in own if not change.harms]
             for change in undone:

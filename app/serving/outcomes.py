@@ -6,7 +6,7 @@ from typing import Any
 from app.database.repository import Repository
 from app.errors import DatabaseError, LoadError, PluginError
 from app.loading.loader import LoadedPlugin
-from app.records import ACTIVE, Endpoint, ServedRow, artifact_digest
+from app.records import ACTIVE, Endpoint, ServedRow
 from app.serving.last_known_good import LastKnownGood
 from app.serving.live_plugins import Served
 from app.serving.load_queue import LoadResult
@@ -144,11 +144,10 @@ class Outcomes:
         """Have the row say what was registered, where its trial could not come so far."""
         known = [Endpoint(*parts) for parts in row.endpoints or ()]
         found = [endpoint for route in plugin.routes for endpoint in route.endpoints]
-        digest = artifact_digest(row.name, row.binary_path or "")
-        if set(known) == set(found) or digest is None:
+        if set(known) == set(found) or row.digest is None:
             return
         try:
-            self._repository.endpoints.record(row, digest, found)
+            self._repository.endpoints.record(row, row.digest, found)
         except DatabaseError as error:
             log.warning("%s: its routes are not recorded: %s", row.name, error)
 

@@ -26,14 +26,13 @@ from app.inspection import (
     is_class,
     is_module,
     module_of,
+    mro_of,
     name_of,
     namespace_of,
+    namespace_of_class,
 )
 
 MAX_NAMED = 5
-
-_MRO_OF_CLASS: Any = vars(type)["__mro__"]
-_NAMESPACE_OF_CLASS: Any = vars(type)["__dict__"]
 
 
 def describe_referrers(survivors: list[object], generation: str) -> str:
@@ -131,15 +130,15 @@ def _parts_of(item: object) -> list[object]:
         return [item.__dict__, item.__closure__, *(item.__closure__ or ())]
     parts = [p for p in gc.get_referents(item) if type(p) is dict or type(p) is tuple]
     if is_class(item):
-        methods = list(_NAMESPACE_OF_CLASS.__get__(item).values())
+        methods = list(namespace_of_class(item).values())
         return parts + [m for m in methods if any(type(m) is kind for kind in _METHODS)]
     attributes = _attributes_of(item) if parts else None
     return [part for part in parts if part is attributes]
 
 
 def _attributes_of(item: object) -> object:
-    for cls in _MRO_OF_CLASS.__get__(type(item)):
-        descriptor = _NAMESPACE_OF_CLASS.__get__(cls).get("__dict__")
+    for cls in mro_of(type(item)):
+        descriptor = namespace_of_class(cls).get("__dict__")
         if type(descriptor) is GetSetDescriptorType:
             return descriptor.__get__(item)
     return None

@@ -16,6 +16,7 @@ from contextlib import suppress
 from typing import Any
 
 from app import descendants
+from app.isolation.own_sockets import close_copy
 
 ASKED_FOR_SECONDS = 600.0
 """A process that ended so long ago, and that nobody asked for, was given to us by the kernel."""
@@ -81,9 +82,8 @@ def _close_sockets(worker: Any) -> None:
     connections = getattr(worker, "connections", ())  # none with another worker class, `-k`
     for holder in (*worker.sockets, *connections):
         held = getattr(holder, "sock", None)
-        if held is not None and (descriptor := held.detach()) >= 0:
-            with suppress(OSError):
-                os.close(descriptor)
+        if held is not None:
+            close_copy(held)
 
 
 class Foundlings:

@@ -4,15 +4,9 @@ import pytest
 
 from app.publishing import known as known_module
 from app.publishing.known import LATE_SECONDS, KnownFolders
+from tests.support.waiting import Clock
 
 FOLDER = "sample"
-
-
-class Clock:
-    now = 1000.0
-
-    def monotonic(self):
-        return self.now
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import pytest
 from app.conditions import Conditions
 from app.publishing import sight
 from app.publishing.sight import Sight
+from tests.support.waiting import Clock
 
 
 class Observer:
@@ -32,13 +33,6 @@ class Observer:
 
     def alive(self):
         return self.living
-
-
-class Clock:
-    now = 1000.0
-
-    def monotonic(self):
-        return self.now
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from app.descendants import children_of
 from app.errors import LoadError
 from app.isolation.board import Board, Word
 from app.isolation.runtime_folder import RuntimeFolder
@@ -60,15 +61,10 @@ def running_version(artifacts_dir: Path, plugin: str) -> Word | None:
 
 def _family(pid: int) -> set[int]:
     """Return a process and all that descend from it, as far as the system tells."""
-    found, new = {pid}, {pid}
-    while new:
-        children: set[int] = set()
-        for parent in new:
-            for task in Path(f"/proc/{parent}/task").glob("*/children"):
-                try:
-                    children.update(map(int, task.read_text().split()))
-                except OSError:
-                    continue
-        new = children - found
-        found |= new
+    found, waiting = set(), [pid]
+    while waiting:
+        process = waiting.pop()
+        if process not in found:
+            found.add(process)
+            waiting += children_of(process)
     return found

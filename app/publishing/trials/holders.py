@@ -17,16 +17,13 @@ from collections.abc import Callable, Iterable, Iterator
 from types import CodeType, FrameType, FunctionType, ModuleType
 from typing import Any
 
-from app.inspection import is_class, name_of
+from app.inspection import is_class, mro_of, name_of, namespace_of_class
 from app.libraries import PACKAGES, generation_of, owner_of
 
 Path = list[Any]
 """Objects, each referred to by the one before; the first is a module."""
 
 MAX_NAMED = 3
-
-_BASES: Any = vars(type)["__mro__"]
-_NAMESPACE: Any = vars(type)["__dict__"]
 
 _NOT_FOLLOWED = (
     ModuleType,  # each is where paths begin
@@ -69,8 +66,8 @@ def is_identity(key: object) -> bool:
 
 def _is_value(kind: type) -> bool:
     """Tell whether a library's objects of a class are equal by what they are made of."""
-    bases = _BASES.__get__(kind)[:-1]
-    return is_of_library(kind) and any("__eq__" in _NAMESPACE.__get__(base) for base in bases)
+    bases = mro_of(kind)[:-1]
+    return is_of_library(kind) and any("__eq__" in namespace_of_class(base) for base in bases)
 
 
 def _parts_of(item: object) -> list[Any]:
@@ -87,7 +84,7 @@ def is_of_library(kind: type) -> bool:
 
 
 def _package_of(kind: type) -> str:
-    module = _NAMESPACE.__get__(kind).get("__module__")
+    module = namespace_of_class(kind).get("__module__")
     return module.partition(".")[0] if type(module) is str else "builtins"
 
 
