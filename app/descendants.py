@@ -36,7 +36,11 @@ started it have ended; killed, it could not."""
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A process as /proc shows it: `ended` if it only waits for its parent to take note of it."""
+    """A process as /proc shows it: `ended` if it only waits for its parent to take note of it.
+
+    Its last thread has ended, then, and its orphans are others' (exit_notify in kernel/exit.c):
+    that the first thread has ended, which makes the state a Z, says nothing of the rest.
+    """
 
     pid: int
     session: int
@@ -154,13 +158,12 @@ def children_of_thread(pid: int, thread: int) -> list[int]:
 def look_up(pid: int) -> Process | None:
     """Return a process as it is now, None if there is none or /proc says nothing."""
     try:
-        # The name, in brackets, may hold anything; after it state, parent, group, session: proc(5).
-        state, _, _, session, *_ = (
-            Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
-        )
-    except (OSError, ValueError):
+        # The name, in brackets, may hold anything; the third field comes after it: proc(5).
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+        state, session, threads = fields[0], int(fields[3]), int(fields[17])
+    except (OSError, ValueError, IndexError):
         return None
-    return Process(pid, int(session), ended=state in {b"Z", b"X"})
+    return Process(pid, session, ended=state in {b"Z", b"X"} and threads <= 1)
 
 
 def _ends_by_itself(pid: int) -> bool:

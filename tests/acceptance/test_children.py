@@ -41,10 +41,16 @@ STARTS = {
     os.waitpid(child, 0)
 """,
     "forks_in_c": f"""
+    # Without Python's own hook the child would wait for ever for a thread that is not there, once
+    # one had asked for the interpreter before the fork. So none asks.
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(60)
+    time.sleep(0.02)
     libc = ctypes.PyDLL(None)
     if libc.fork() == 0:
         os.setsid()
         {FOREVER}
+    sys.setswitchinterval(interval)
 """,
     "is_a_session": """
     program = f"import os; open({file!r}, 'a').write(f'{{os.getpid()}}\\\\n'); os.read(0, 1)"

@@ -210,6 +210,56 @@ def test_the_master_ends_what_a_killed_worker_has_left_and_spares_its_own():
     assert (done.stdout, done.returncode) == ("True 2 None None None\n", 0), done.stderr
 
 
+HALF_ENDED = """
+import os, signal, subprocess, sys, time
+from pathlib import Path
+from app import descendants
+from app.workers.orphans import Orphans
+
+# A worker that is killed ends thread by thread, here the first one long before the rest.
+WORKER = '''
+import ctypes, os, threading, time
+def work():
+    if os.fork() == 0:
+        time.sleep(60)
+        os._exit(0)
+    print("ready", flush=True)
+    time.sleep(60)
+threading.Thread(target=work).start()
+ctypes.CDLL(None).pthread_exit(None)
+'''
+orphans = Orphans()
+worker = subprocess.Popen(
+    [sys.executable, "-W", "ignore::DeprecationWarning", "-c", WORKER], stdout=subprocess.PIPE
+)
+assert not orphans.look({worker.pid})
+assert worker.stdout.readline() == b"ready\\n"
+deadline = time.monotonic() + 10.0
+while b") Z " not in Path(f"/proc/{worker.pid}/stat").read_bytes():
+    assert time.monotonic() < deadline
+    time.sleep(0.01)
+(child,) = descendants.children_of(worker.pid)
+assert not orphans.look({worker.pid})
+worker.kill()
+while (left := descendants.look_up(child)) and not left.ended:
+    assert time.monotonic() < deadline, "what the worker had started is taken for the master's own"
+    orphans.look({worker.pid})
+    time.sleep(0.02)
+print("ended")
+"""
+
+
+def test_a_worker_whose_first_thread_has_ended_still_has_what_it_started():
+    done = subprocess.run(
+        [sys.executable, "-c", HALF_ENDED],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60.0,
+    )
+    assert (done.stdout, done.returncode) == ("ended\n", 0), done.stderr
+
+
 FOUND = """
 import os, time
 from app import descendants
