@@ -164,7 +164,8 @@ class TrialReport:
     `places` are the file and line where each template is registered, where that is known.
     `exclusive` is what the manifest says. Where what only one can hold was `in_use`, that is the
     error, to be judged by who knows whether the version that is served has it; `partial` says that
-    the trial came to an end there, without metadata and endpoints.
+    the trial came to an end there, without metadata and endpoints. `uncompiled` are the faults in
+    files that no `import` statement can name.
     """
 
     metadata: PluginMetadata
@@ -173,6 +174,7 @@ class TrialReport:
     exclusive: str | None = None
     in_use: Mapping[str, Any] | None = None
     partial: bool = False
+    uncompiled: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -108,7 +108,7 @@ def load_plugin(
     source = read_source(path.parent, path, path.name)
     if config is not None:
         source = _with_config(source, config)
-    artifact = compile_plugin(source)
+    artifact = compile_plugin(source, passes_over=warnings.warn)
     with contextlib.ExitStack() as stack:
         temporary = stack.enter_context(tempfile.TemporaryDirectory(prefix="benana-test-"))
         folders = VersionFolders(Path(temporary))

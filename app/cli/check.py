@@ -44,6 +44,8 @@ def check_folders(paths: Sequence[Path]) -> bool:
                     for endpoint in report.endpoints
                 ]
                 echo_table(endpoints or [("no routes",)], indent="  ")
+                for fault in report.uncompiled:
+                    click.echo(f"  not compiled, since no import can name it: {plain(fault)}")
                 if report.in_use is not None:
                     said = plain(report.in_use["message"])
                     click.echo(f"  tried up to what its served version holds: {said}")

@@ -21,9 +21,23 @@ def _advice(path: str) -> str:
     return "; if it is no part of the plugin, leave it out by ignore: in plugin.yaml"
 
 
+def _can_be_named(path: str) -> bool:
+    """Tell whether an `import` statement can name a module's file.
+
+    What cannot be, as `main-OLD.py` or `main.conflict.py`, is mostly what an editor or a tool that
+    synchronizes folders has left there, maybe half of a file.
+    """
+    return all(part.isidentifier() for part in path.removesuffix(".py").split("/"))
+
+
+def _place(path: str, line: int | None, text: str) -> str:
+    return f"{path}{f':{line}' if line else ''}: {text}"
+
+
 def compile_plugin(
     source: PluginSource,
     begins: Callable[[str], None] = lambda _path: None,
+    passes_over: Callable[[str], None] = lambda _fault: None,
     max_bytes: int = MAX_ARCHIVE_BYTES,
 ) -> Artifact:
     """Compile every module of a source and pack source and bytecode.
@@ -32,6 +46,8 @@ def compile_plugin(
         source: what to compile.
         begins: is told each module's path before it is compiled: a deeply nested one may end the
             process.
+        passes_over: is told of each fault in a file that no `import` statement can name. It has no
+            bytecode then, and who imports it all the same, by `importlib`, meets the fault.
         max_bytes: the size of the largest archive that is accepted.
 
     Raises:
@@ -58,10 +74,13 @@ def compile_plugin(
             faults.append((path, text, None))
         except (ValueError, RecursionError, OverflowError) as error:
             faults.append((path, f"{type(error).__name__}: {error}", None))
+    for path, text, line in [fault for fault in faults if not _can_be_named(fault[0])]:
+        faults.remove((path, text, line))
+        passes_over(_place(path, line, text))
     if faults:
         file, message, line = faults[0]
         if len(faults) > 1:
-            message = "; ".join(f"{f}{f':{n}' if n else ''}: {text}" for f, text, n in faults)
+            message = "; ".join(_place(path, at, text) for path, text, at in faults)
         raise CompileError(source.name, message, file=file, line=line)
     archive = pack_archive(source, pycs)
     if len(archive) > max_bytes:

@@ -146,6 +146,8 @@ class SourcePublisher:
             source.digest[:12],
             (time.perf_counter() - began) * 1000,
         )
+        for fault in report.uncompiled:
+            log.warning("%s: no import can name it, so it is published as it is: %s", name, fault)
         if reload is not None:
             log.info("%s: %s", name, reload)
         if reload_of(source.manifest) is None:

@@ -417,6 +417,14 @@ def test_check_lists_what_it_left_out_and_why(run, tmp_path, source, exit_code):
     )
 
 
+def test_check_says_which_file_it_did_not_compile(run, tmp_path):
+    folder = write(tmp_path / "good", GOOD)
+    (folder / "main-DESKTOP-7A.py").write_text("\ndef f(:")
+    result = run("check", str(folder))
+    assert result.exit_code == 0
+    assert "not compiled, since no import can name it: main-DESKTOP-7A.py:2: " in result.stdout
+
+
 def test_check_says_what_a_plugin_that_needs_the_database_misses(run, tmp_path):
     source = GOOD.replace("context): pass", "context): context.database().__enter__()", 1)
     result = run("check", str(write(tmp_path / "good", source)))

@@ -53,6 +53,28 @@ def test_all_syntax_errors_are_named_at_once():
 
 
 @pytest.mark.parametrize(
+    "path",
+    ["main-DESKTOP-7A.py", "main~1.py", "main.conflict.py", "old-copy/main.py", "1st.py", "a b.py"],
+)
+def test_what_no_import_can_name_need_not_compile(path, load_plugin):
+    files = {"main.py": "x = 1\n", path: "x = 1\ndef f(:\n"}
+    passed_over = []
+    artifact = compile_plugin(source_of(files), passes_over=passed_over.append)
+    assert [fault.partition(": ")[0] for fault in passed_over] == [f"{path}:2"]
+    assert f"{path}c" not in opened(artifact).namelist()
+    with pytest.raises(SyntaxError):  # who imports it by `importlib` all the same
+        Archive.verified(artifact).code(path)
+
+
+def test_what_no_import_can_name_is_compiled_if_it_can_be():
+    artifact = compile_plugin(source_of({"main.py": "", "my-module.py": "x = 1\n"}))
+    assert "my-module.pyc" in opened(artifact).namelist()
+    error = refusal({"main.py": "", "old-1.py": "def f(:", "klass.py": "def f(:"})
+    assert error.file == "klass.py"
+    assert "old-1" not in error.message
+
+
+@pytest.mark.parametrize(
     ("raw", "text"),
     [
         (b"# -*- coding: latin-1 -*-\nx = '\xe9'\n", "é"),

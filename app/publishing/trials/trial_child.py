@@ -170,8 +170,9 @@ def _compile_and_try(
     steps.reached(CompileError.phase)
     with os.fdopen(parcel, "rb") as file:
         source = read_parcel(file)
+    uncompiled: list[str] = []
     try:
-        artifact = compile_plugin(source, steps.compiles)
+        artifact = compile_plugin(source, steps.compiles, uncompiled.append)
         # Sealed before the plugin's own code runs: what it does cannot change the archive.
         with os.fdopen(archive, "wb") as file:
             file.write(artifact.archive)
@@ -196,7 +197,7 @@ def _compile_and_try(
         answer["in_use"] = {**held.as_record(), "holder": held.holder}
     elif steps.exclusive and answer.get("is_in_use"):
         answer["in_use"] = {**answer["error"], "holder": answer["holder"]}
-    return {**answer, "sha256": artifact.sha256}
+    return {**answer, "sha256": artifact.sha256, "uncompiled": uncompiled}
 
 
 def _rehearse(

@@ -49,16 +49,18 @@ def judge(
     artifact = Artifact(plugin, source.digest, report["sha256"], archive)
     if not artifact.is_intact():
         raise LoadError(plugin, "its archive is not what was compiled; reload it", phase="compile")
-    exclusive = source.manifest.exclusive
+    found: dict[str, Any] = {
+        "exclusive": source.manifest.exclusive,
+        "in_use": in_use,
+        "uncompiled": tuple(report["uncompiled"]),
+    }
     if "metadata" not in report:  # it did not come so far
-        nothing = PluginMetadata(plugin)
-        return artifact, TrialReport(nothing, (), exclusive=exclusive, in_use=in_use, partial=True)
+        return artifact, TrialReport(PluginMetadata(plugin), (), **found, partial=True)
     return artifact, TrialReport(
         complete_metadata(PluginMetadata(*report["metadata"]), source),
         tuple(Endpoint(*parts) for parts in report["endpoints"]),
         {template: (file, line) for template, (file, line) in report["places"].items()},
-        exclusive,
-        in_use,
+        **found,
     )
 
 
