@@ -7,11 +7,14 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from app.database.workers import WorkerRepository
+from app.errors import DatabaseUnavailableError
 from app.presence import own_presence
 from app.records import ServedRow
 from app.worker_records import Convergence, Crew, WorkerLoad, WorkerRow, convergence_of
 
 LOOK_SECONDS = 0.02
+AWAY_SECONDS = 0.25
+"""The time between two looks while the database is away: each one connects anew."""
 
 ADMIN_SHARE_SECONDS = 0.25
 """How long an admin call waits while none of the others gets on with the database: those that
@@ -59,14 +62,23 @@ class Fleet:
         Args:
             row: what is to be served.
             seconds: how long to wait at most.
+
+        Raises:
+            DatabaseUnavailableError: what they run cannot be read, at the end of that time either.
         """
         deadline = time.monotonic() + seconds
         while True:
-            convergence = self.convergence(row)
-            left = deadline - time.monotonic()
-            if not convergence.behind or convergence.failed or left <= 0:
-                return convergence
-            time.sleep(min(LOOK_SECONDS, left))
+            pause = LOOK_SECONDS
+            try:
+                convergence = self.convergence(row)
+            except DatabaseUnavailableError:
+                if time.monotonic() + AWAY_SECONDS >= deadline:
+                    raise
+                pause = AWAY_SECONDS
+            else:
+                if not convergence.behind or convergence.failed or time.monotonic() >= deadline:
+                    return convergence
+            time.sleep(max(0.0, min(pause, deadline - time.monotonic())))
 
     def workers(self) -> list[WorkerRow]:
         """Return the live processes of all hosts."""

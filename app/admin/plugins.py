@@ -7,7 +7,7 @@ import falcon
 
 from app.admin.problems import Problem
 from app.admin.views import answer_json, show_convergence, show_failure, show_plugin, why_behind
-from app.errors import SupersededError, UnknownPluginError
+from app.errors import DatabaseUnavailableError, SupersededError, UnknownPluginError
 from app.manager import PluginManager
 from app.records import ACTIVE, INACTIVE, ServedRow, is_plugin_name
 
@@ -107,7 +107,15 @@ class PluginsResource:
     def _await(self, row: ServedRow, seconds: float) -> dict[str, Any]:
         """Wait for all processes; 504 names those that do not follow in time, or cannot at all."""
         began = time.monotonic()
-        convergence = self._manager.fleet.wait(row, seconds)
+        try:
+            convergence = self._manager.fleet.wait(row, seconds)
+        except DatabaseUnavailableError as error:
+            raise Problem(
+                504,
+                f"The row of {row.name} has generation {row.generation}, but whether the workers "
+                f"run it cannot be told: {error}.",
+                members={"plugin": row.name, "generation": row.generation},
+            ) from error
         workers = show_convergence(convergence)
         if convergence.behind:
             reasons = dict.fromkeys(filter(None, map(why_behind, convergence.behind)))

@@ -78,7 +78,9 @@ def install(app: LiveApp) -> None:
     def ours(
         req: falcon.Request, resp: falcon.Response, error: BenanaError, params: dict[str, Any]
     ) -> None:
-        _raise_ours(error, params.get("name"))
+        at = app.running.slot().at
+        in_admin = isinstance(at, Route) and at.owner == SERVER
+        _raise_ours(error, params.get("name"), in_admin=in_admin)
         unexpected(req, resp, error, params)
 
     def exits(
@@ -127,12 +129,22 @@ def _serialize(req: falcon.Request, resp: falcon.Response, error: falcon.HTTPErr
     resp.data = to_json(body)
 
 
-def _raise_ours(error: BenanaError, plugin: str | None) -> None:
-    """Raise the problem that stands for an error of ours, if one does; `plugin` was asked for."""
+def _raise_ours(error: BenanaError, plugin: str | None, *, in_admin: bool) -> None:
+    """Raise the problem that stands for an error of ours, if one does.
+
+    Args:
+        error: what was raised.
+        plugin: the plugin that was asked for.
+        in_admin: whether the admin API was asked, whose callers may read how PostgreSQL refuses
+            a connection: with names of roles and hosts.
+    """
     if isinstance(error, UnknownPluginError):
         raise Problem(404, str(error))
     if isinstance(error, DatabaseUnavailableError):
-        detail = "The database is away; what is loaded keeps serving. Try again in a moment."
+        away = str(error) if in_admin else "the database is away"
+        detail = (
+            f"{away[0].upper()}{away[1:]}; what is loaded keeps serving. Try again in a moment."
+        )
         if isinstance(error, DatabaseBusyError):
             detail = f"The database is busy: {error}."
         elif isinstance(error, DatabaseReadOnlyError):

@@ -44,6 +44,8 @@ class KnownFolders:
         """The folders that changed without an event, as it seems, and when that was found."""
         self._gone: set[str] = set()
         """The folders that are gone and whose last event is remembered."""
+        self._mounted: str | None = None
+        """A folder that became another one without an event: by a mount, or its end."""
 
     def __contains__(self, folder: object) -> bool:
         return folder in self._stamps
@@ -69,8 +71,11 @@ class KnownFolders:
         Returns:
             Whether the folder is another one than before.
         """
+        untold = self.is_untold(folder)
         self._looked_at[folder] = began
         known, self._stamps[folder] = self._stamps.get(folder), stamp
+        if untold and known is not None and stamp.has_other_places(known):
+            self._mounted = folder
         if stamp.linked != (folder in self.linked):
             self.linked ^= {folder}
         if large is None:
@@ -139,6 +144,11 @@ class KnownFolders:
     def found_untold(self, folder: str, found_at: float) -> None:
         """Note a change that counts, found by a comparison before any event of it came."""
         self._untold[folder] = found_at
+
+    def take_mounted(self) -> str | None:
+        """Return a folder that became another one without an event, since the last call."""
+        mounted, self._mounted = self._mounted, None
+        return mounted
 
     def missed(self) -> dict[str, float]:
         """Return the folders whose change no event told of, and when that was found.

@@ -51,6 +51,8 @@ class Sight:
         self._missed = ""
         """The folder of a change that no event told of, until events are trusted again."""
         self._missed_at = self._told_at = 0.0
+        self._mounted = ""
+        """A folder that the observer does not see: it is not the one that was there."""
 
     def open(self) -> None:
         """Start to observe; OSError if the root is gone."""
@@ -69,6 +71,10 @@ class Sight:
         if found_at > self._trusted_at and not self._observer.trouble:
             self._missed_at, self._missed = found_at, folder
 
+    def mounted(self, folder: str) -> None:
+        """Note that a folder became another one without an event: by a mount, or its end."""
+        self._mounted = folder
+
     def told(self) -> None:
         """Note that a change was found because an event told of it."""
         self._told_at = time.monotonic()
@@ -85,18 +91,25 @@ class Sight:
         if not self._observer.alive():
             log.warning("the observer of %s ended; starting another", self._root)
             return False
+        if self._mounted:
+            folder, self._mounted = self._mounted, ""
+            log.info("%s: another folder is mounted there now, or none any more", folder)
+            self._observe_anew()
         self._judge()
         if self._why and time.monotonic() >= self._again_at:
-            # Another one may get what the system has not had before, or see what was mounted.
-            self._observer.close()
-            self.open()
-            self._compare_for_lost()
+            # Another one may get what the system has not had before.
+            self._observe_anew()
             self._pause = min(2 * self._pause, LONGEST_AGAIN_SECONDS)
             self._again_at = time.monotonic() + self._pause
         if self._observer.lost:
             self._observer.lost = False
             self._compare_for_lost()
         return True
+
+    def _observe_anew(self) -> None:
+        self._observer.close()
+        self.open()
+        self._compare_for_lost()
 
     def _compare_for_lost(self) -> None:
         """Have all compared for events that are known to be lost, which says nothing new."""

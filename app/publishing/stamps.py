@@ -2,6 +2,7 @@
 
 import os
 import stat
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +27,12 @@ class FolderStamp:
     folders: tuple[Row, ...] = field(default=(), compare=False)
     linked: bool = field(default=False, compare=False)
     """Whether the folder is a link or holds one: what changes there has no event in the folder."""
+    places: Mapping[str, tuple[int, int]] = field(default_factory=dict, compare=False)
+    """Device and inode of the folders."""
+
+    def has_other_places(self, before: "FolderStamp") -> bool:
+        """Tell whether another folder is now where there was one: it was replaced, or a mount."""
+        return any(before.places.get(path, place) != place for path, place in self.places.items())
 
     def still_holds(self) -> bool:
         """Tell, without a walk, whether all is as it was; if not, a new stamp says what counts."""
@@ -47,8 +54,9 @@ def folder_stamp(folder: Path) -> FolderStamp:
     except OSError:
         return NOTHING
     folders.append(_row(str(folder), status))
+    places = {str(folder): (status.st_dev, status.st_ino)}
     rules = rules_of(folder)
-    pending, walked = [(str(folder), "")], {(status.st_dev, status.st_ino)}
+    pending, walked = [(str(folder), "")], {*places.values()}
     while pending:
         current, prefix = pending.pop()
         try:
@@ -73,12 +81,13 @@ def folder_stamp(folder: Path) -> FolderStamp:
                         files.append(_row(entry.path, status))
                     elif (status.st_dev, status.st_ino) not in walked:
                         walked.add((status.st_dev, status.st_ino))
+                        places[entry.path] = (status.st_dev, status.st_ino)
                         folders.append(_row(entry.path, status))
                         if not is_environment(entry.path):
                             pending.append((entry.path, f"{path}/"))
         except OSError:
             continue  # it changes under our feet: the next look will tell
-    return FolderStamp(tuple(sorted(files)), tuple(folders), linked)
+    return FolderStamp(tuple(sorted(files)), tuple(folders), linked, places)
 
 
 def _row(path: str, status: os.stat_result) -> Row:

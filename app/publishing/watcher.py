@@ -220,6 +220,8 @@ class SourceWatcher(OwnThread):
                 continue
             supervise_at = time.monotonic() + SUPERVISE_SECONDS
             with self._lock:
+                if (mounted := self._known.take_mounted()) is not None:
+                    self._sight.mounted(mounted)
                 for folder, found_at in self._known.missed().items():
                     self._sight.missed(folder, found_at)
             installed.look()

@@ -22,9 +22,13 @@ import pytest
 from app import turns
 from app.database import pool as pool_module
 from app.database.timeouts import Timeouts
+from app.errors import DatabaseUnavailableError
+from app.fleet import Fleet
 from app.publishing import sight
+from app.records import ServedRow
 from app.server import create_app
 from app.serving import reconciler
+from app.worker_records import Convergence
 from tests.support.databases import session
 from tests.support.live import CONNECTION, Live, client_of, running, settings_for
 from tests.support.plugins import source
@@ -741,7 +745,8 @@ def test_a_reload_with_the_database_away_leaves_what_is_served(
             admin("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", name)
             for action in ("reload", "toggle"):
                 answer = live.client.post(f"/plugins/lonely/{action}", status=503)
-                check_problem(answer, 503)
+                detail = check_problem(answer, 503)["detail"]
+                assert "is not currently accepting connections" in detail
                 assert int(answer.headers["Retry-After"]) >= 1
             assert live.client.get("/lonely").json["says"] == "one"
             wait_until(
@@ -754,6 +759,56 @@ def test_a_reload_with_the_database_away_leaves_what_is_served(
         wait_until(
             lambda: live.client.get("/health/ready").json == {"status": "ready"}, "it is back"
         )
+
+
+@pytest.mark.parametrize("looks", [3, 1000])
+def test_what_is_published_is_no_503_because_the_wait_for_it_finds_no_database(
+    live: Live, monkeypatch: pytest.MonkeyPatch, looks: int
+) -> None:
+    live.add("hello")
+    left = iter(range(looks))
+    convergence = Fleet.convergence
+
+    def away(fleet: Fleet, row: ServedRow) -> Convergence:
+        if next(left, None) is not None:
+            raise DatabaseUnavailableError("the database is away: too many connections for role x")
+        return convergence(fleet, row)
+
+    monkeypatch.setattr(Fleet, "convergence", away)
+    answer = live.client.post("/plugins/hello/reload?wait=2", status="*")
+    generation = live.generation("hello")
+    assert answer.json["generation"] == generation > 1
+    if looks == 3:
+        assert answer.status_code == 200, "it was back in time"
+    else:
+        detail = check_problem(answer, 504)["detail"]
+        assert f"has generation {generation}" in detail
+        assert "cannot be told: the database is away: too many connections" in detail
+
+
+ASKS_TOO_LATE = (
+    source("asks", "one")
+    .replace("        return {", "        with self.context.database(): pass\n        return {")
+    .replace("        pass\n", "        self.context = context\n", 1)
+)
+
+
+def test_how_postgresql_refuses_is_nothing_for_a_plugins_callers(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live.add("asks", ASKS_TOO_LATE)
+
+    @contextlib.contextmanager
+    def away(*_: Any) -> Iterator[None]:
+        raise DatabaseUnavailableError("the database is away: role hunter2 is not permitted")
+        yield
+
+    monkeypatch.setattr(pool_module.Database, "lend", away)
+    answer = live.client.get("/asks", status=503)
+    assert "hunter2" not in answer.text
+    assert "The database is away;" in check_problem(answer, 503)["detail"]
+    answer = live.client.get("/plugins", status=503)
+    assert "role hunter2 is not permitted; what is loaded" in check_problem(answer, 503)["detail"]
 
 
 # --- the guard -----------------------------------------------------------------------------------
