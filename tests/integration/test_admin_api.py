@@ -799,7 +799,7 @@ def test_how_postgresql_refuses_is_nothing_for_a_plugins_callers(
     live.add("asks", ASKS_TOO_LATE)
 
     @contextlib.contextmanager
-    def away(*_: Any) -> Iterator[None]:
+    def away(*_: Any, **__: Any) -> Iterator[None]:
         raise DatabaseUnavailableError("the database is away: role hunter2 is not permitted")
         yield
 
