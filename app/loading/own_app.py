@@ -1,9 +1,10 @@
 """What a plugin sets of a `falcon.App`, as it registers its routes."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import falcon
+
+from app.loading.media import media_handlers
 
 
 class OwnApp(falcon.App[Any, Any]):
@@ -13,10 +14,8 @@ class OwnApp(falcon.App[Any, Any]):
         super().__init__()
         self._standard_handlers = dict(self._error_handlers)
         self._standard_serializer = self._serialize_error
-        self.media: Mapping[str, Any] = dict(self.req_options.media_handlers)
-        """Falcon's own handlers, of requests' media."""
-        self.resp_media: Mapping[str, Any] = dict(self.resp_options.media_handlers)
-        """And of responses'."""
+        for options in (self.req_options, self.resp_options):
+            options.media_handlers.update(media_handlers())
 
     @property
     def error_handlers(self) -> dict[type[Exception], Any]:

@@ -8,7 +8,6 @@ import falcon.responders
 
 from app.loading.own_app import OwnApp
 from app.loading.routes import Route
-from app.routing import bodies
 from app.routing.complete_app import CompleteApp
 from app.routing.table import RouteTable
 
@@ -51,10 +50,6 @@ class PluginApp(CompleteApp):
         self._error_handlers |= theirs | own.error_handlers
         self._serialize_error = own.error_serializer or live._serialize_error
         self.req_options, self.resp_options = own.req_options, own.resp_options
-        for options, media in ((own.req_options, own.media), (own.resp_options, own.resp_media)):
-            for kind, handler in bodies.media_handlers().items():
-                if options.media_handlers.get(kind) is media.get(kind):  # it is Falcon's still
-                    options.media_handlers[kind] = handler
         self._routes = routes
         first = routes[0]
         self.nowhere = Route(first.owner, "(no route)", None, generation=first.generation)

@@ -12,6 +12,7 @@ import pytest
 from app.admin import problems
 from app.errors import LoadError
 from app.loading.registration import RouteCollector
+from app.routing.answers import AnswerAgain
 from app.routing.application import LiveApp
 from app.routing.grace_periods import InUse
 from app.routing.plugin_app import answer_by_own
@@ -219,6 +220,19 @@ def serve(
     return app
 
 
+def serve_more(app: LiveApp) -> None:
+    """Have another plugin with an application of its own, until `shop` is served anew."""
+    collector = RouteCollector("more", lambda _frame: None, "_plugins.more.g2")
+    middleware(collector)
+    collector.add_route("/more", Thing())
+    routes = collector.finish()
+    answer_by_own(app, collector.own, routes)
+    builder = app.table.builder()
+    builder.remove("more")
+    builder.add("more", routes)
+    app.swap(builder.build())
+
+
 def plain(set_up: SetUp) -> falcon.App[Any, Any]:
     app = falcon.App()
     set_up(app)
@@ -374,6 +388,36 @@ def test_json_is_strict_unless_the_plugin_has_a_handler_of_its_own() -> None:
     assert call(app, "/things", **with_json, **text("1e999")).status == 400
     answer = call(ours(own), "/things", **with_json, **text("1e999"))
     assert (answer.status, answer.read()) == (200, b'{"got": "1E999"}')
+
+
+def test_options_that_are_none_fail_its_own_requests_alone() -> None:
+    def broken(server: Any) -> None:
+        server.resp_options.media_handlers = 5
+        server.req_options.media_handlers = None
+
+    app = ours(broken)
+    answer = call(app, "/things")
+    assert answer.status == 500
+    assert b"the plugin 'shop'" in answer.read()
+    assert call(app, "/other").status == 200
+
+
+@pytest.mark.parametrize("path", ["/things", "/things/7"])
+def test_a_request_that_is_answered_again_is_so_in_the_table_of_then(path: str) -> None:
+    """As one that has waited for an exclusive plugin."""
+    app = ours(middleware)
+
+    def again(req: Any, resp: Any, **_: Any) -> None:
+        serve(app, lambda _server: None, TEMPLATES, "_plugins.shop.g3")
+        put(app, "more", {})
+        assert app.table.apps == {}
+        raise AnswerAgain
+
+    put(app, "shop", {"/things": again, "/things/{number:int}": again})
+    serve_more(app)
+    answer = call(app, path)
+    assert answer.status == 200
+    assert answer.headers["x-seen"].startswith("responder")
 
 
 @pytest.mark.parametrize(
