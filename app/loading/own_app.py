@@ -1,10 +1,29 @@
 """What a plugin sets of a `falcon.App`, as it registers its routes."""
 
+import re
 from typing import Any
 
 import falcon
 
 from app.loading.media import media_handlers
+
+
+class FallBack:
+    """The resource of routes that stand for sinks and static routes: Falcon finds which it is."""
+
+    def __init__(self, shown: str) -> None:
+        self.shown = shown
+        """What is listed as its handler."""
+
+
+_PLAIN_SEGMENT = re.compile(r"\^?/(?P<segment>[\w~%-]+)(?=/|\$|$)", re.ASCII)
+
+
+def first_plain_segment(prefix: Any) -> str | None:
+    """Return the plain first segment of a sink's or a static route's prefix, None without one."""
+    text = getattr(prefix, "pattern", prefix)
+    found = _PLAIN_SEGMENT.match(text) if isinstance(text, str) else None
+    return None if found is None else found["segment"]
 
 
 class OwnApp(falcon.App[Any, Any]):
