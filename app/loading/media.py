@@ -21,7 +21,13 @@ class _Multipart(MultipartFormHandler):
         return super().deserialize(stream, content_type, content_length)
 
 
-def media_handlers() -> dict[str, BaseHandler]:
+def install_media_handlers(app: "falcon.App[Any, Any]") -> None:
+    """Have an application's requests and responses use the handlers."""
+    for options in (app.req_options, app.resp_options):
+        options.media_handlers.update(_media_handlers())
+
+
+def _media_handlers() -> dict[str, BaseHandler]:
     """Return the handlers, by media type."""
     dump = json.JSONEncoder(ensure_ascii=False).encode
     return {

@@ -25,9 +25,7 @@ class Mounted:
         env = dict(req.env)
         env["SCRIPT_NAME"] = env.get("SCRIPT_NAME", "") + self._prefix
         env["PATH_INFO"] = env["PATH_INFO"][len(self._prefix) :]
-        env.pop(
-            "wsgi.file_wrapper", None
-        )  # what it makes is the server's, and Falcon's stream is not
+        env.pop("wsgi.file_wrapper", None)  # the server sends the files that Falcon gives it
         start = _Start()
         body = self._application(env, start)
         parts = _Parts(body, start)

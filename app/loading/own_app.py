@@ -5,7 +5,7 @@ from typing import Any
 
 import falcon
 
-from app.loading.media import media_handlers
+from app.loading.media import install_media_handlers
 
 
 class FallBack:
@@ -33,8 +33,7 @@ class OwnApp(falcon.App[Any, Any]):
         super().__init__()
         self._standard_handlers = dict(self._error_handlers)
         self._standard_serializer = self._serialize_error
-        for options in (self.req_options, self.resp_options):
-            options.media_handlers.update(media_handlers())
+        install_media_handlers(self)
 
     @property
     def error_handlers(self) -> dict[type[Exception], Any]:

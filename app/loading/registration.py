@@ -163,10 +163,15 @@ class RouteCollector(SetUp):
             if template in self._routes:
                 self._fault(f"the route {template} is registered twice")
                 return
-            self._routes[template] = (responder, None)
             self._note_place(template)
-            self._responders[template] = dict.fromkeys(COMBINED_METHODS, responder)
-            self._endpoints[template] = [Endpoint("*", template, shown[:255])]
+            self._add_for_all_methods(template, responder, responder, shown)
+
+    def _add_for_all_methods(
+        self, template: str, resource: object, responder: Responder, shown: str
+    ) -> None:
+        self._routes[template] = (resource, None)
+        self._responders[template] = dict.fromkeys(COMBINED_METHODS, responder)
+        self._endpoints[template] = [Endpoint("*", template, shown[:255])]
 
     def _add_fall_backs(self) -> None:
         """Give sinks and static routes the paths that nothing else of the plugin has."""
@@ -180,10 +185,8 @@ class RouteCollector(SetUp):
                 # the plugin's as long as it has the segment for itself.
                 if template in self._routes or beside:
                     continue
-                self._routes[template] = (resource, None)
                 self._places[template] = place
-                self._responders[template] = dict.fromkeys(COMBINED_METHODS, _answer_nothing)
-                self._endpoints[template] = [Endpoint("*", template, resource.shown[:255])]
+                self._add_for_all_methods(template, resource, _answer_nothing, resource.shown)
 
     def finish(self) -> tuple[Route, ...]:
         """End the registration and return the routes in the order of their registration.
@@ -252,26 +255,19 @@ class RouteCollector(SetUp):
         self._endpoints.setdefault(uri_template, []).append(endpoint)
 
     def _accepts(self, uri_template: object) -> bool:
-        if self._finished:
-            raise LoadError(
-                self._plugin,
-                f"the route {uri_template!r} came after register_routes had ended, "
-                "expected all routes to be registered inside it",
-                phase="register_routes",
-            )
+        self._refuse_if_finished(
+            f"the route {uri_template!r} came", "all routes to be registered inside it"
+        )
         fault = template_fault(uri_template, alone=not self._tried, converters=self.converters())
         if fault is not None:
             self._fault(fault)
             return False
         return True
 
-    def _refuse_if_finished(self) -> None:
+    def _refuse_if_finished(self, what: str, expected: str) -> None:
         if self._finished:
-            raise LoadError(
-                self._plugin,
-                "its application was changed after register_routes had ended, expected that inside",
-                phase="register_routes",
-            )
+            text = f"{what} after register_routes had ended, expected {expected}"
+            raise LoadError(self._plugin, text, phase="register_routes")
 
     def _fault(self, message: str) -> None:
         self._faults.append((message, self._place()))

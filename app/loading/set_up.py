@@ -79,13 +79,13 @@ class SetUp(ABC):
         return self._set_up().resp_options
 
     def _set_up(self) -> OwnApp:
-        self._refuse_if_finished()
+        self._refuse_if_finished("its application was changed", "that inside")
         self.own = self.own or OwnApp()
         return self.own
 
     @abstractmethod
-    def _refuse_if_finished(self) -> None:
-        """Raise if `register_routes` has ended."""
+    def _refuse_if_finished(self, what: str, expected: str) -> None:
+        """Raise if `register_routes` has ended; the arguments are parts of the sentence."""
 
     @abstractmethod
     def _fault(self, message: str) -> None:

@@ -74,9 +74,10 @@ def compile_plugin(
             faults.append((path, text, None))
         except (ValueError, RecursionError, OverflowError) as error:
             faults.append((path, f"{type(error).__name__}: {error}", None))
-    for path, text, line in [fault for fault in faults if not _can_be_named(fault[0])]:
-        faults.remove((path, text, line))
-        passes_over(_place(path, line, text))
+    for path, text, line in faults:
+        if not _can_be_named(path):
+            passes_over(_place(path, line, text))
+    faults = [fault for fault in faults if _can_be_named(fault[0])]
     if faults:
         file, message, line = faults[0]
         if len(faults) > 1:

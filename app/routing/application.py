@@ -6,7 +6,7 @@ from typing import Any
 import falcon
 import falcon.responders
 
-from app.loading.media import media_handlers
+from app.loading.media import install_media_handlers
 from app.loading.routes import Route
 from app.routing import answers, bodies
 from app.routing.answers import AnswerAgain
@@ -46,8 +46,7 @@ class LiveApp(CompleteApp):
         """Is told of each request that a plugin has failed to answer, and what it did."""
         self.table = RouteTable.empty()
         """The current route table."""
-        for options in (self.req_options, self.resp_options):
-            options.media_handlers.update(media_handlers())
+        install_media_handlers(self)
 
     def swap(self, table: RouteTable) -> None:
         """Make a table current: one assignment."""

@@ -267,30 +267,24 @@ def ours(set_up: SetUp, templates: tuple[str, ...] = TEMPLATES) -> LiveApp:
 def serve(
     app: LiveApp, set_up: SetUp, templates: tuple[str, ...], generation: str = "_plugins.shop.g1"
 ) -> LiveApp:
-    collector = RouteCollector("shop", lambda _frame: None, generation)
+    """Serve a plugin, which is named in its generation, in the place of what it was."""
+    name = generation.split(".")[1]
+    collector = RouteCollector(name, lambda _frame: None, generation)
     set_up(collector)
     for template in templates:
         collector.add_route(template, Thing())
     routes = collector.finish()
     answer_by_own(app, collector.own, routes)
     builder = app.table.builder()
-    builder.remove("shop")
-    builder.add("shop", routes)
+    builder.remove(name)
+    builder.add(name, routes)
     app.swap(builder.build())
     return app
 
 
 def serve_more(app: LiveApp, set_up: SetUp = middleware) -> None:
     """Have another plugin with an application of its own."""
-    collector = RouteCollector("more", lambda _frame: None, "_plugins.more.g2")
-    set_up(collector)
-    collector.add_route("/more", Thing())
-    routes = collector.finish()
-    answer_by_own(app, collector.own, routes)
-    builder = app.table.builder()
-    builder.remove("more")
-    builder.add("more", routes)
-    app.swap(builder.build())
+    serve(app, set_up, ("/more",), "_plugins.more.g2")
 
 
 def plain(set_up: SetUp) -> falcon.App[Any, Any]:
