@@ -195,6 +195,8 @@ class PluginRow:
     generation: int
     source_digest: str | None
     error: Mapping[str, Any] | None
+    archive_sha256: str | None = None
+    """The hash of the archive that `binary_path` names, None if that version is not kept."""
     endpoints: tuple[Endpoint, ...] = ()
     reload: Reload | None = None
     """How the version goes live that the row serves, None where that was not found out."""
@@ -210,6 +212,13 @@ class PluginRow:
     def digest(self) -> str | None:
         """The digest of the source that is served, None if `binary_path` names no archive."""
         return artifact_digest(self.name, self.binary_path or "")
+
+    @property
+    def archive(self) -> tuple[str, str] | None:
+        """The digest and the SHA-256 of the archive that is served, None if it is not kept."""
+        if self.digest is None or self.archive_sha256 is None:
+            return None
+        return self.digest, self.archive_sha256
 
     @property
     def unpublished(self) -> bool:

@@ -3,7 +3,7 @@
 from app.database.rows import Row, columns_of, object_of
 from app.records import Endpoint, PluginRow, Reload
 
-_OF_OTHERS = ("endpoints", "error", "reload", "finding")
+_OF_OTHERS = ("archive_sha256", "endpoints", "error", "reload", "finding")
 
 PLUGIN_ROWS = f"""
     SELECT {columns_of(PluginRow, of="p", without=_OF_OTHERS)},
@@ -11,7 +11,7 @@ PLUGIN_ROWS = f"""
         WHERE f.name = p.name AND f.updated_at >= p.updated_at)) AS error, coalesce((
         SELECT json_agg({object_of(Endpoint, of="e")} ORDER BY e.id)
         FROM plugin_endpoints e WHERE e.plugin_id = p.id), '[]') AS endpoints,
-        coalesce(v.reload, v.finding) AS reload, v.finding
+        v.archive_sha256, coalesce(v.reload, v.finding) AS reload, v.finding
     FROM plugins p LEFT JOIN plugin_versions v ON v.plugin_name = p.name
         AND v.source_digest = left(right(p.binary_path, 36), 32)
 """  # noqa: S608 - constants

@@ -10,6 +10,7 @@ import json
 import marshal
 import re
 import struct
+import sys
 import zipfile
 from collections.abc import Mapping, Sequence
 from importlib.machinery import EXTENSION_SUFFIXES
@@ -89,6 +90,7 @@ def pack_archive(source: PluginSource, pycs: Mapping[str, bytes]) -> bytes:
         "origins": source.manifest.origins,
         "hosts": source.manifest.hosts,
         "magic": importlib.util.MAGIC_NUMBER.hex(),
+        "optimize": sys.flags.optimize,
     }
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as packed:
@@ -130,6 +132,7 @@ class Archive:
         self.hosts: Sequence[str] | None = meta.get("hosts")
         self.label = source_label(self.plugin, self.digest)
         self._magic = bytes.fromhex(meta["magic"])
+        self._optimize = meta.get("optimize")
 
     @classmethod
     def verified(cls, artifact: Artifact) -> "Archive":
@@ -220,6 +223,23 @@ class Archive:
             bytecode = self.read(f"{path}c")[PYC_HEADER_BYTES:]
             return cast(CodeType, marshal.loads(bytecode))  # noqa: S302 - the hash was verified
         return compile_module(self.label, path, self.read(path))
+
+    def code_of(self, path: str, raw: bytes) -> CodeType | None:
+        """Return a module's stored code if it was compiled from a source as Python now would.
+
+        Args:
+            path: the module's file.
+            raw: the source.
+
+        Returns:
+            The code, which names the file as this archive does; None if it has to be compiled.
+        """
+        same_python = (
+            self._magic == importlib.util.MAGIC_NUMBER and self._optimize == sys.flags.optimize
+        )
+        if same_python and f"{path}c" in self._names and self.read(path) == raw:
+            return self.code(path)
+        return None
 
     def root(self) -> Traversable:
         """Return the archive's root folder, for `importlib.resources`."""

@@ -1,11 +1,13 @@
 """A source becomes an artifact: bytecode of every module, packed with the source, immutable."""
 
+import _imp
 import hashlib
 import importlib.util
 from collections.abc import Callable
+from types import CodeType
 
 from app.errors import CompileError
-from app.package.archive import compile_module, make_pyc, pack_archive, source_label
+from app.package.archive import Archive, compile_module, make_pyc, pack_archive, source_label
 from app.records import Artifact, PluginSource
 
 MAX_ARCHIVE_BYTES = 128 * 1024 * 1024
@@ -34,13 +36,25 @@ def _place(path: str, line: int | None, text: str) -> str:
     return f"{path}{f':{line}' if line else ''}: {text}"
 
 
+def _former_code(former: Archive | None, path: str, raw: bytes, label: str) -> CodeType | None:
+    """Return the code that an earlier version has of a module, None if the module is another."""
+    code = None if former is None else former.code_of(path, raw)
+    if code is not None:
+        _imp._fix_co_filename(code, label + path)  # type: ignore[attr-defined]
+    return code
+
+
 def compile_plugin(
     source: PluginSource,
     begins: Callable[[str], None] = lambda _path: None,
     passes_over: Callable[[str], None] = lambda _fault: None,
     max_bytes: int = MAX_ARCHIVE_BYTES,
+    former: Archive | None = None,
 ) -> Artifact:
     """Compile every module of a source and pack source and bytecode.
+
+    An edit changes one file, as a rule: what the version before has of the others is taken from
+    it, a hundred times as fast.
 
     Args:
         source: what to compile.
@@ -49,6 +63,7 @@ def compile_plugin(
         passes_over: is told of each fault in a file that no `import` statement can name. It has no
             bytecode then, and who imports it all the same, by `importlib`, meets the fault.
         max_bytes: the size of the largest archive that is accepted.
+        former: an earlier version of the plugin, if there is one.
 
     Raises:
         CompileError: a module is no Python text, or nested too deeply; all of them are named. Or
@@ -59,6 +74,9 @@ def compile_plugin(
     label = source_label(source.name, source.digest)
     for path, raw in source.files.items():
         if not path.endswith(".py"):
+            continue
+        if (code := _former_code(former, path, raw, label)) is not None:
+            pycs[path] = make_pyc(raw, code)
             continue
         begins(path)
         try:

@@ -110,12 +110,21 @@ class Saver:
                 source_digest=source.digest,
                 status=ACTIVE if source.manifest.enabled else INACTIVE,
             )
-            pruned = publication.prune_versions(source.name)
             if not attempt.outlast_quiet_period():
                 raise SupersededError("the source changed while it was tried")
-        # Their folders go when what a worker served of them is out of its memory.
-        self._drop_archives(artifact_name(source.name, digest) for digest in pruned)
+        self._prune(source.name)
         return saved
+
+    def _prune(self, plugin: str) -> None:
+        """Drop a plugin's oldest versions, once nobody waits for the publish any more."""
+        try:
+            with self._repository.publishing() as publication:
+                pruned = publication.prune_versions(plugin)
+        except DatabaseError as error:
+            log.warning("%s: its oldest versions stay until its next publish: %s", plugin, error)
+            return
+        # Their folders go when what a worker served of them is out of its memory.
+        self._drop_archives(artifact_name(plugin, digest) for digest in pruned)
 
     @contextlib.contextmanager
     def _stored(self, artifact: Artifact) -> Iterator[Path]:

@@ -112,7 +112,9 @@ class SourcePublisher:
                 return False  # it was tried and refused; events come in twos and threes
             self._refusals.begin(name, source.digest)
             self._rehearsals.hurry(name)  # beside the trial
-            artifact, report = self._trial.run(source, attempt.superseded)
+            artifact, report = self._trial.run(
+                source, attempt.superseded, row.archive if row is not None else None
+            )
             if report.in_use is not None:
                 report = self._accept_in_use(source, report, row)
             reload = reload_of(source.manifest) or self._rehearsals.before_edit(row)

@@ -7,12 +7,11 @@ from app.errors import ConflictError
 from app.loading.routes import Place, Route
 from app.routing.table import RouteTable
 
+_NOBODY = object()
+"""Stands for the resource where only templates are compared."""
 
-class _Nobody:
-    """Stands for the resource where only templates are compared."""
-
-
-_NOBODY = _Nobody()
+_NOTHING = {"GET": lambda *_: None}
+"""Stands for its responders."""
 
 
 def find_conflict(
@@ -33,10 +32,14 @@ def find_conflict(
     places = places or {}
     for owner, theirs in others.items():
         with contextlib.suppress(ConflictError):  # theirs to answer for, not this plugin's
-            builder.add(owner, tuple(Route(owner, template, _NOBODY) for template in theirs))
-    routes = tuple(Route(plugin, t, _NOBODY, place=places.get(t)) for t in templates)
+            builder.add(owner, tuple(_route(owner, template) for template in theirs))
+    routes = tuple(_route(plugin, t, places.get(t)) for t in templates)
     try:
         builder.add(plugin, routes)
     except ConflictError as error:
         return error
     return None
+
+
+def _route(owner: str, template: str, place: Place | None = None) -> Route:
+    return Route(owner, template, _NOBODY, responders=_NOTHING, place=place)

@@ -316,6 +316,29 @@ def test_what_cannot_even_be_recorded_is_said_and_held(
     assert publishing.held == []
 
 
+def test_a_publish_does_not_fail_where_old_versions_cannot_be_dropped(
+    database: Database, sql: Session, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    publishing = Publishing(tmp_path, Repository(database, kept_versions=1))
+    versions = "SELECT source_digest FROM plugin_versions"
+    archives = tmp_path / "bin"
+    publishing.follow()
+    sql(f"{FREEZE}; CREATE TRIGGER f BEFORE DELETE ON plugin_versions"
+        " FOR EACH ROW EXECUTE FUNCTION frozen()")  # fmt: skip
+    try:
+        publishing.edit("second")
+        assert publishing.follow() is None
+        assert (publishing.error, publishing.held) == ("", [])
+        assert "one: its oldest versions stay until its next publish: " in caplog.text
+        assert "frozen until Monday" in caplog.text
+        assert len(sql(versions)) == len(list(archives.glob("one-*.pyz"))) == 2
+    finally:
+        sql("DROP FUNCTION frozen CASCADE")
+    publishing.edit("third")
+    assert publishing.follow() is None
+    assert len(sql(versions)) == len(list(archives.glob("one-*.pyz"))) == 1
+
+
 def test_a_folder_that_cannot_be_unregistered_stops_no_scan(
     publishing: Publishing, sql: Session, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -37,9 +37,10 @@ def test_each_field_of_a_plugins_row_is_the_column_of_its_name(
     sql('UPDATE plugins SET error = \'{"message": "no"}\'')
     row = repository.find_row("one")
     assert row is not None
-    assert values(row) == columns(
-        sql, "plugins", row, endpoints=row.endpoints, reload=None, finding=None
-    )
+    [(sha256,)] = sql("SELECT archive_sha256 FROM plugin_versions")
+    of_others = {"endpoints": row.endpoints, "reload": None, "finding": None}
+    assert values(row) == columns(sql, "plugins", row, archive_sha256=sha256, **of_others)
+    assert row.archive == (row.source_digest, sha256)
     assert repository.list_rows() == [row]
     assert [values(endpoint) for endpoint in row.endpoints] == [
         {"method": "GET", "path": path, "handler": "Plugin.get"} for path in ("/a", "/b")

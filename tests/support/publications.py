@@ -75,7 +75,7 @@ class InstantTrial:
     def __init__(self, **reports: TrialReport | PluginError) -> None:
         self.reports = reports
 
-    def run(self, source: PluginSource, _superseded: object = None) -> tuple[Artifact, TrialReport]:
+    def run(self, source: PluginSource, *_others: object) -> tuple[Artifact, TrialReport]:
         found = self.reports.get(source.name) or report(source.name, f"/{source.name}")
         if isinstance(found, PluginError):
             raise found

@@ -384,3 +384,68 @@ def test_an_archive_that_is_not_there_is_none(tmp_path):
     (tmp_path / "folder.pyz").mkdir()
     assert read_archive(tmp_path, "folder.pyz") is None
     assert read_archive(Path("/dev/null/x"), "missing.pyz") is None
+
+
+# --- what the version before has compiled ----------------------------------------------------
+
+
+def after_an_edit(former: Artifact | None, **files: str) -> tuple[Artifact, list[str]]:
+    """Return a version that follows another one, and which of its modules were compiled."""
+    compiled: list[str] = []
+    archive = Archive.verified(former) if former is not None else None
+    artifact = compile_plugin(
+        source_of({f"{name}.py": text for name, text in files.items()}),
+        compiled.append,
+        former=archive,
+    )
+    return artifact, compiled
+
+
+def test_modules_that_are_as_they_were_are_not_compiled_again():
+    nested = "class A:\n    def f(self):\n        return lambda: 1\n"
+    former, _ = after_an_edit(None, main="x = 1\n", helper=nested)
+    artifact, compiled = after_an_edit(former, main="x = 2\n", helper=nested, new="")
+    assert compiled == ["main.py", "new.py"]
+
+    def names(code: types.CodeType) -> set[str]:
+        inner = [names(part) for part in code.co_consts if isinstance(part, types.CodeType)]
+        return {code.co_filename}.union(*inner)
+
+    archive = Archive.verified(artifact)
+    assert names(archive.code("helper.py")) == {f"{archive.label}helper.py"}
+    assert former.digest[:12] not in artifact.archive.decode("latin-1")
+    fresh = compile_plugin(source_of({"main.py": "x = 2\n", "helper.py": nested, "new.py": ""}))
+    one, other = opened(artifact), opened(fresh)
+    assert one.namelist() == other.namelist()
+    assert one.read("helper.pyc")[:16] == other.read("helper.pyc")[:16]
+
+
+@pytest.mark.parametrize("what", ["magic", "optimize", "none"])
+def test_what_another_python_has_compiled_is_compiled_again(what, monkeypatch):
+    former, _ = after_an_edit(None, main="x = 1\n", helper="assert x\n")
+    raw = former.archive
+    if what == "magic":
+        old = importlib.util.MAGIC_NUMBER.hex().encode()
+        raw = raw.replace(old, b"0" * len(old))
+    elif what == "optimize":
+        raw = raw.replace(b'"optimize": 0', b'"optimize": 1')
+    else:  # an archive from before that was noted
+        raw = raw.replace(b'"optimize"', b'"optimizf"')
+    assert raw != former.archive
+    archive = object.__new__(Archive)
+    changed = Artifact(former.plugin, former.digest, sha256(raw), raw)
+    monkeypatch.setattr(zipfile.ZipExtFile, "_update_crc", lambda *_: None)
+    archive.__init__(changed)
+    assert archive.code_of("helper.py", b"assert x\n") is None
+    assert Archive.verified(former).code_of("helper.py", b"assert x\n") is not None
+
+
+def test_a_fault_is_found_in_what_the_version_before_could_not_compile():
+    former, _ = after_an_edit(None, main="", **{"my-module": "def f(:\n"})
+    passed_over: list[str] = []
+    compile_plugin(
+        source_of({"main.py": "", "my-module.py": "def f(:\n"}),
+        passes_over=passed_over.append,
+        former=Archive.verified(former),
+    )
+    assert len(passed_over) == 1

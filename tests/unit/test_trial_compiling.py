@@ -1,21 +1,27 @@
 """A trial compiles: nothing of it runs in the process that asks, and a compiler may die of it."""
 
+import io
+import marshal
 import os
 import textwrap
 import time
+import zipfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
 import pytest
 
 from app.errors import CompileError
 from app.package.archive import Archive
+from app.package.store import store_artifact
 from app.publishing.compiler import compile_plugin
 from app.publishing.trials.trial import TrialRunner
+from app.publishing.trials.trial_child import MAX_FORMER_BYTES
 from app.publishing.trials.trial_server import _Child
 from app.publishing.trials.trial_verdict import judge
-from app.records import PluginSource
-from tests.support.plugins import PLUGIN, source_of
+from app.records import Artifact, PluginSource
+from tests.support.plugins import PLUGIN, sha256, source_of
 
 
 @pytest.fixture(scope="module")
@@ -149,3 +155,41 @@ def test_a_literal_of_16_mb_costs_the_trial_and_nobody_else(runner: TrialRunner)
     assert caught.value.file in {"huge.py", None}
     assert psutil.Process().memory_info().rss - before < 200 * 1024**2
     runner.run(sample(small=table(10)))
+
+
+# --- what the version before has compiled ----------------------------------------------------
+
+
+def told_apart(artifact: Artifact, folder: Path) -> Artifact:
+    """Store a version whose bytecode of `helper.py` gives another number than its source."""
+    packed = zipfile.ZipFile(io.BytesIO(artifact.archive))
+    files = {name: packed.read(name) for name in packed.namelist()}
+    files["helper.pyc"] = files["helper.pyc"][:16] + marshal.dumps(compile("X = 2", "x", "exec"))
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as again:
+        for name, raw in files.items():
+            again.writestr(name, raw)
+    raw = buffer.getvalue()
+    changed = Artifact(artifact.plugin, artifact.digest, sha256(raw), raw)
+    store_artifact(changed, folder)
+    return changed
+
+
+@pytest.mark.parametrize("former", ["intact", "another hash", "missing", "too large"])
+def test_a_trial_takes_from_the_version_before_what_is_as_it_was(
+    tmp_path: Path, former: str
+) -> None:
+    """And only out of an archive that has the hash that its row knows."""
+    filler = "#" * (MAX_FORMER_BYTES if former == "too large" else 0)
+    before = told_apart(compile_plugin(sample(helper="X = 1\n", filler=filler)), tmp_path)
+    known = before.sha256 if former != "another hash" else sha256(b"")
+    if former == "missing":
+        (tmp_path / before.file_name).unlink()
+    runner = TrialRunner(None, artifacts_dir=tmp_path)
+    try:
+        artifact, _ = runner.run(sample(helper="X = 1\n", new=""), None, (before.digest, known))
+    finally:
+        runner.stop()
+    found: dict[str, object] = {}
+    exec(Archive.verified(artifact).code("helper.py"), found)
+    assert found["X"] == (2 if former == "intact" else 1)

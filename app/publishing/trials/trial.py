@@ -65,7 +65,10 @@ class TrialRunner:
         self._process = TrialProcess()
 
     def run(
-        self, source: PluginSource, superseded: threading.Event | None = None
+        self,
+        source: PluginSource,
+        superseded: threading.Event | None = None,
+        former: tuple[str, str] | None = None,
     ) -> tuple[Artifact, TrialReport]:
         """Compile a source and try it: import, factory, metadata, initialize, routes and cleanup.
 
@@ -73,6 +76,8 @@ class TrialRunner:
             source: what to try.
             superseded: gives a trial up that has taken a second already, once it is set; a quick
                 one is let end, so that a source that changes all the time is published too.
+            former: the digest and the SHA-256 of an earlier version's archive: what it has compiled
+                of the same modules is not compiled again.
 
         Raises:
             CompileError: a module does not compile, or not within time and memory.
@@ -85,17 +90,19 @@ class TrialRunner:
         give_up = superseded or threading.Event()
         for pause in TRANSIENT_PAUSES:
             try:
-                return self._run(source, give_up)
+                return self._run(source, give_up, former)
             except LoadError as error:
                 if not error.transient:
                     raise
             give_up.wait(pause * random.uniform(0.5, 1.0))  # noqa: S311
-        return self._run(source, give_up)
+        return self._run(source, give_up, former)
 
-    def _run(self, source: PluginSource, give_up: threading.Event) -> tuple[Artifact, TrialReport]:
+    def _run(
+        self, source: PluginSource, give_up: threading.Event, former: tuple[str, str] | None
+    ) -> tuple[Artifact, TrialReport]:
         for _ in range(2):
             try:
-                (text, end), archive = self._try(source, give_up)
+                (text, end), archive = self._try(source, give_up, former)
             except OSError as error:
                 if self._process.is_stopped:
                     raise SupersededError("the server stops") from None
@@ -139,7 +146,9 @@ class TrialRunner:
         """End the server process and with it all trials; the next run starts a new one."""
         self._process.close()
 
-    def _try(self, source: PluginSource, give_up: threading.Event) -> tuple[Answer, bytes]:
+    def _try(
+        self, source: PluginSource, give_up: threading.Event, former: tuple[str, str] | None
+    ) -> tuple[Answer, bytes]:
         """Return the answer and the archive."""
         with (
             memory_file("benana-source") as parcel,
@@ -155,6 +164,7 @@ class TrialRunner:
                 "artifacts_dir": str(self._artifacts_dir or Path(folder) / "artifacts"),
                 "plugins_dir": str(self._plugins_dir or source.folder.parent),
                 "database_url": self._database_url,
+                "former": former,
             }
             seconds = self._compile_seconds + self._seconds
             answer = self._process.ask(request, (parcel, archive), seconds, give_up)

@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from app.errors import ArtifactError, CompileError, DatabaseUnavailableError, LoadError, PluginError
+from app.files import open_regular
 from app.loading.context import make_context_factory
 from app.loading.load_process import in_load_thread, prepare_process
 from app.loading.loader import Steps, load
 from app.loading.patches import refuse_green_threads
+from app.package.archive import Archive
 from app.package.version_folders import VersionFolders
 from app.publishing.compiler import compile_plugin
 from app.publishing.trials.import_guard import ImportGuard
@@ -25,8 +27,11 @@ from app.publishing.trials.parcel import read_parcel, seal
 from app.publishing.trials.rehearsal_child import open_session, rehearse_archives
 from app.publishing.trials.trial_limits import give_way, limit, limit_cpu
 from app.publishing.trials.trial_memory import RAISE_IT, shortage, too_much
-from app.records import Artifact, Manifest, PluginSource
+from app.records import Artifact, Manifest, PluginSource, artifact_name
 from app.routing.conflicts import find_conflict
+
+MAX_FORMER_BYTES = 4 * 1024 * 1024
+"""A larger archive is mostly data: to read it and to check its hash takes as long as to compile."""
 
 _FIRST_PLUGIN = b"""
 import dataclasses
@@ -172,7 +177,9 @@ def _compile_and_try(
         source = read_parcel(file)
     uncompiled: list[str] = []
     try:
-        artifact = compile_plugin(source, steps.compiles, uncompiled.append)
+        former = _former_version(source.name, request)
+        artifact = compile_plugin(source, steps.compiles, uncompiled.append, former=former)
+        del former
         # Sealed before the plugin's own code runs: what it does cannot change the archive.
         with os.fdopen(archive, "wb") as file:
             file.write(artifact.archive)
@@ -198,6 +205,23 @@ def _compile_and_try(
     elif steps.exclusive and answer.get("is_in_use"):
         answer["in_use"] = {**answer["error"], "holder": answer["holder"]}
     return {**answer, "sha256": artifact.sha256, "uncompiled": uncompiled}
+
+
+def _former_version(plugin: str, request: dict[str, Any]) -> Archive | None:
+    """Return the version that the request names, None where everything is to be compiled.
+
+    What is wrong with its archive is said by those who serve it.
+    """
+    if request["former"] is None:
+        return None
+    digest, sha256 = request["former"]
+    try:
+        handle, size = open_regular(Path(request["artifacts_dir"]) / artifact_name(plugin, digest))
+        with os.fdopen(handle, "rb") as file:
+            raw = file.read() if size <= MAX_FORMER_BYTES else b""
+        return Archive.verified(Artifact(plugin, digest, sha256, raw))
+    except (OSError, ArtifactError):
+        return None
 
 
 def _rehearse(
