@@ -99,6 +99,10 @@ class SourcePublisher:
                 if row is not None and row.error is not None:
                     self._repository.record_error(row, None)
                 if row is not None and last is not None and _went_back(last, row, source):
+                    now = self._repository.find_row(name)
+                    if now is None or now.generation != row.generation:
+                        # Another process of this host published it after the row was read.
+                        return self.publish(name, now, attempt, force=force, restore=restore)
                     self.note_refused(name, attempt, _older_row(last, row))
                 else:
                     in_row = (row.id, row.generation) if row is not None else ()

@@ -6,6 +6,7 @@ import platform
 from pathlib import Path
 
 from tests.benchmarks.measure import Figure, short
+from tests.benchmarks.speed import slowness
 
 HEAD = ("figure", "ours", "against", "peer or floor", "ratio", "goal", "held", "spread")
 
@@ -70,6 +71,7 @@ def machine() -> dict[str, str]:
     versions = {name: _version(name) for name in packages.split()}
     return {
         "cpu": f"{model}, {os.cpu_count()} cores",
+        "slowness": f"{slowness():.2f} times the time of the reference",
         "system": f"{platform.system()} {platform.release()}",
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         **versions,

@@ -375,6 +375,25 @@ def test_a_row_that_is_older_than_the_folder_counts_and_is_a_reason(
     assert sql("SELECT source_digest FROM plugins")[0][0] != before[1]
 
 
+def test_a_row_that_was_read_before_another_process_published_is_no_older_one(
+    repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where one process of a host takes over from another that publishes still."""
+    conditions = Conditions()
+    publisher_on(tmp_path, repository)
+    root = tmp_path / "plugins"
+    publisher = publisher_of(root, tmp_path, repository, InstantTrial(), conditions)
+    publisher.scan(at_start=True)
+    rows = [repository.find_row("fine")]
+    (root / "fine" / "main.py").write_text("new_plugin = object  # after\n")
+    publisher_of(root, tmp_path, repository, InstantTrial()).follow("fine", PublishAttempt())
+    find = repository.find_row
+    monkeypatch.setattr(repository, "find_row", lambda name: rows.pop() if rows else find(name))
+    publisher.follow("fine", PublishAttempt())
+    assert rows == []
+    assert conditions.held() == ()
+
+
 @pytest.mark.parametrize("ended", ["by another process", "by its removal"])
 def test_an_older_row_is_no_reason_once_it_is_published_or_gone(
     repository: Repository, tmp_path: Path, sql: Session, ended: str

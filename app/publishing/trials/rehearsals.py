@@ -96,6 +96,10 @@ class Rehearsals(OwnThread):
 
         Where it cannot be found out, the successor is hot: if that fails in a worker, it is seen
         there. So it is while it cannot be found out again and again: edits do not wait for that.
+
+        Raises:
+            DatabaseError: it is not known yet.
+            SupersededError: nor will it be, since this process stops; another one publishes.
         """
         if row is None or row.digest is None or self._thread is None:
             return None
@@ -125,6 +129,9 @@ class Rehearsals(OwnThread):
         while (job := self._take()) is not None:
             try:
                 self._finish(job)
+            except (DatabaseError, SupersededError) as error:
+                # Whoever publishes the plugin's next edit finds it out, or does not publish it.
+                log.debug("%s: not rehearsed, or not recorded: %s", job.plugin, error)
             except Exception:
                 # A fault of ours costs this finding, and not those of the other plugins.
                 log.exception("%s: its rehearsal failed", job.plugin)
@@ -148,28 +155,29 @@ class Rehearsals(OwnThread):
         """Rehearse a version, or wait until another thread has."""
         with job.lock:
             if not job.done:
-                self._rehearse(job)
-            job.done, job.artifact = True, None
+                try:
+                    self._rehearse(job)
+                finally:
+                    job.artifact = None
 
     def _rehearse(self, job: _Job) -> None:
+        newer = job.artifact or self._repository.find_artifact(job.plugin, job.digest)
+        older = None
+        if job.before not in {None, job.digest}:
+            older = self._repository.find_artifact(job.plugin, str(job.before))
+        if newer is None:
+            job.done = True  # it is no longer kept
+            return
         try:
-            newer = job.artifact or self._repository.find_artifact(job.plugin, job.digest)
-            older = None
-            if job.before not in {None, job.digest}:
-                older = self._repository.find_artifact(job.plugin, str(job.before))
-            if newer is None:
-                return  # it is no longer kept
             found = self._rehearser.rehearse(older, newer, job.generation)
-            job.finding = found.reload
-            self._unknown.discard(job.plugin)
-            self._repository.reloads.record_finding(job.plugin, job.digest, found.reload)
         except RehearsalError as error:
             log.info("%s; its next edit goes live as if nothing kept it", error)
             self._unknown.add(job.plugin)
+            job.done = True
             return
-        except (DatabaseError, SupersededError) as error:
-            log.debug("%s: not rehearsed, or not recorded: %s", job.plugin, error)
-            return
+        job.finding, job.done = found.reload, True
+        self._unknown.discard(job.plugin)
+        self._repository.reloads.record_finding(job.plugin, job.digest, found.reload)
         if found.reload.how == FRESH:
             log.info("%s: from its next edit on %s", job.plugin, found.reload)
         if found.left and found.left != self._left.get(job.plugin):

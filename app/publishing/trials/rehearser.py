@@ -5,7 +5,7 @@ import re
 import signal
 import threading
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from app.errors import RehearsalError
 from app.publishing.trials.parcel import memory_file, temporary_folder
@@ -67,6 +67,7 @@ class Rehearser:
 
         Raises:
             RehearsalError: it cannot be told; not now, or not here.
+            SupersededError: this process stops.
         """
         plugin = newer.plugin
         if older is not None and older.digest == newer.digest:
@@ -98,13 +99,20 @@ class Rehearser:
                         "older": [older.digest, older.sha256] if older is not None else None,
                     },
                 }
-                answer = self._process.ask(
-                    request, (before, archive), START_SECONDS + seconds, threading.Event()
-                )
+                answer = self._ask(request, (before, archive), START_SECONDS + seconds)
         except OSError as error:
             raise RehearsalError(plugin, str(error), outside=True) from None
         first = generation if older is None else generation - 1
         return _judge(plugin, answer, first, seconds)
+
+    def _ask(
+        self, request: dict[str, Any], files: tuple[IO[bytes], IO[bytes]], seconds: float
+    ) -> Answer:
+        """Have it done, once more where the server of the children was lost meanwhile."""
+        answer = self._process.ask(request, files, seconds, threading.Event())
+        if answer.end is None:
+            answer = self._process.ask(request, files, seconds, threading.Event())
+        return answer
 
 
 def _judge(plugin: str, answer: Answer, first: int, seconds: float) -> Rehearsal:
