@@ -98,6 +98,33 @@ class PluginServer(Protocol):
     ) -> None:
         """Add a Falcon resource, exactly as `falcon.App.add_route` does."""
 
+    def group(self, prefix: str) -> Any:
+        """Return where to register routes below a prefix: `group("/v1").get("/orders", orders)`.
+
+        It has the methods of this class that register a route, and `group`.
+        """
+
+    def add_middleware(self, middleware: Any) -> None:
+        """Add Falcon middleware for the plugin's requests, and for no other's.
+
+        It also sees requests for what has no route, below a first segment that is the plugin's
+        alone.
+        """
+
+    def add_error_handler(self, exception: Any, handler: Any = None) -> None:
+        """Handle an exception in the plugin's requests, as `falcon.App.add_error_handler` does."""
+
+    def set_error_serializer(self, serializer: Any) -> None:
+        """Say how errors of the plugin look, as `falcon.App.set_error_serializer` does."""
+
+    @property
+    def req_options(self) -> Any:
+        """The `falcon.RequestOptions` of the plugin's requests."""
+
+    @property
+    def resp_options(self) -> Any:
+        """The `falcon.ResponseOptions` of the plugin's responses."""
+
 
 class PluginInterface(Protocol):
     """The four methods that every plugin has.

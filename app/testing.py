@@ -49,6 +49,7 @@ from app.publishing.discovery import read_source
 from app.publishing.manifest import complete_metadata
 from app.records import Endpoint, PluginSource
 from app.routing.application import LiveApp
+from app.routing.plugin_app import answer_by_own
 
 try:
     with warnings.catch_warnings():
@@ -153,6 +154,7 @@ def _no_database() -> AbstractContextManager[Any]:
 def _under_test(loaded: LoadedPlugin) -> PluginUnderTest:
     app = LiveApp()
     problems.install(app)
+    answer_by_own(app, loaded.own, loaded.routes)
     builder = app.table.builder()
     builder.add(loaded.name, loaded.routes)
     app.swap(builder.build())

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import falcon
+from falcon.constants import COMBINED_METHODS
 
 from app.loading.routes import Route
 from app.records import Endpoint
@@ -83,7 +84,7 @@ def stand_in_for(
             resource,
             None,
             tuple(known),
-            {endpoint.method: respond for endpoint in known},
+            dict.fromkeys(COMBINED_METHODS, respond),  # what it does not answer, it says itself
             key,
         )
         for template, known in by_template.items()

@@ -18,6 +18,7 @@ from app.loading.contract import create_instance, read_metadata
 from app.loading.guarded_calls import guarded
 from app.loading.library_entries import library_entries
 from app.loading.logging_state import forget_loggers
+from app.loading.own_app import OwnApp
 from app.loading.registration import RouteCollector
 from app.loading.routes import Route
 from app.loading.started_threads import started_threads
@@ -48,6 +49,8 @@ class LoadedPlugin:
     instance: Any
     loaded_at: float
     """When its load began, in monotonic seconds."""
+    own: OwnApp | None = None
+    """What it has of its own as a `falcon.App` has it; None if nothing."""
     on_disposed: Callable[[], None] = _nothing
     """Called once it is cleaned up."""
 
@@ -235,7 +238,7 @@ def _load(
         started_threads.fail(name, importer.name)
         raise
     library_entries.loaded(importer.name)
-    return replace(loaded, routes=routes)
+    return replace(loaded, routes=routes, own=collector.own)
 
 
 def _forget(importer: GenerationImporter) -> None:

@@ -6,11 +6,14 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+import falcon
 from falcon.routing import map_http_methods
 from falcon.routing.util import SuffixedMethodNotFoundError
 
 from app.errors import LoadError
 from app.loading.handlers import Responder, plan_handler, unfilled_fault
+from app.loading.own_app import OwnApp
+from app.loading.route_group import RouteGroup
 from app.loading.routes import Place, Route
 from app.loading.segment_router import template_fault
 from app.loading.signatures import HandlerError, describe, responder_fault
@@ -65,6 +68,8 @@ class RouteCollector:
         self._unfilled: list[tuple[str, Callable[..., Any], tuple[str, ...], Place | None]] = []
         """Parameters that keep their default on one route; another route may fill them."""
         self._finished = False
+        self.own: OwnApp | None = None
+        """What the plugin has of its own; None if nothing."""
 
     def get(self, uri_template: str, handler: Callable[..., Any]) -> None:
         """Answer GET on a template with a handler."""
@@ -134,6 +139,44 @@ class RouteCollector:
             Endpoint(method, uri_template, describe(responder)[:255])
             for method, responder in methods.items()
         ]
+
+    def group(self, prefix: str) -> RouteGroup:
+        """Return where to register routes below a prefix, as `/v1`; ValueError if it is none."""
+        return RouteGroup(self, prefix)
+
+    # --- what a plugin has of its own, as a `falcon.App` has it ---------------------------------
+
+    def add_middleware(self, middleware: Any) -> None:
+        """Add middleware for the plugin's requests, as `falcon.App.add_middleware` does."""
+        self._set_up().add_middleware(middleware)
+
+    def add_error_handler(self, exception: Any, handler: Any = None) -> None:
+        """Handle an exception in the plugin's requests, as `falcon.App.add_error_handler` does."""
+        self._set_up().add_error_handler(exception, handler)
+
+    def set_error_serializer(self, serializer: Any) -> None:
+        """Say how errors of the plugin look, as `falcon.App.set_error_serializer` does."""
+        self._set_up().set_error_serializer(serializer)
+
+    @property
+    def req_options(self) -> falcon.RequestOptions:
+        """The options of the plugin's requests."""
+        return self._set_up().req_options
+
+    @property
+    def resp_options(self) -> falcon.ResponseOptions:
+        """The options of the plugin's responses."""
+        return self._set_up().resp_options
+
+    def _set_up(self) -> OwnApp:
+        if self._finished:
+            raise LoadError(
+                self._plugin,
+                "its application was changed after register_routes had ended, expected that inside",
+                phase="register_routes",
+            )
+        self.own = self.own or OwnApp()
+        return self.own
 
     def finish(self) -> tuple[Route, ...]:
         """End the registration and return the routes in the order of their registration.

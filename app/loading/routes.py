@@ -36,7 +36,8 @@ class Route:
 
     `owner` is the plugin's name, or `SERVER`. `generation` tells the routes of one loaded
     generation from all others. `place` is where the plugin registers the route; only a trial knows
-    it. `name` is what a thread shows while it answers the route (`app/activity.py`).
+    it. `name` is what a thread shows while it answers the route (`app/activity.py`). `app` is the
+    plugin's own application, if it has one (`routing/plugin_app.py`).
 
     `methods` is Falcon's method map: the responder of each method, with 405 for those that the
     resource does not answer. It is made once, for all tables that the route will be in: from
@@ -52,6 +53,7 @@ class Route:
     responders: InitVar[Mapping[str, Responder] | None] = None
     generation: str = ""
     place: Place | None = None
+    app: Any = field(default=None, init=False, repr=False, compare=False)
     methods: MethodMap = field(init=False, repr=False, compare=False)
     name: Name = field(init=False, repr=False, compare=False)
 
@@ -66,6 +68,10 @@ class Route:
         object.__setattr__(self, "methods", methods)
         shown = f"{self.owner} {self.generation.rpartition('.')[2]} {self.template}"
         object.__setattr__(self, "name", Name(shown))
+
+    def answer_by(self, app: Any) -> None:
+        """Have an application of the plugin's own answer; call this before it is in a table."""
+        object.__setattr__(self, "app", app)
 
     def put_behind(self, check: CallerCheck) -> None:
         """Check the callers before each responder; call this before the route is in a table."""

@@ -60,6 +60,13 @@ class UnanswerableError(BaseException):
         self.resp = resp
 
 
+class AnswerAgain(BaseException):
+    """A request is to be answered in the table that is current now.
+
+    No Exception, because Falcon would take it for the plugin's.
+    """
+
+
 def cause_of(failed: BaseException) -> Exception:
     """Return what made an answer fail: an Exception, so that an error handler can take it."""
     raised = failed.__cause__ if isinstance(failed, UnanswerableError) else failed

@@ -106,7 +106,9 @@ class RequestBody(io.BufferedIOBase):
 
 
 def wrap_input(env: dict[str, Any]) -> None:
-    """Put a `RequestBody` into the environment of a request that has a body."""
+    """Put a `RequestBody` into the environment of a request that has a body, once."""
+    if type(env.get("wsgi.input")) is RequestBody:
+        return
     length = env.get("CONTENT_LENGTH") or ""
     if "HTTP_TRANSFER_ENCODING" in env:
         if env.get("wsgi.input_terminated"):

@@ -10,7 +10,7 @@ and only while, something waits to be cleaned up.
 
 import threading
 import weakref
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from app.activity import Activity, Name
 from app.loading.routes import Route
@@ -20,14 +20,18 @@ from app.routing.table import RouteTable
 class Slot:
     """Where one thread notes what its request runs in; None between requests.
 
-    `cell` is the thread's word of the process's `Activity`.
+    `cell` is the thread's word of the process's `Activity`. `route` and `fields` are what was found
+    for `path`, before Falcon began with the request.
     """
 
-    __slots__ = ("__weakref__", "at", "cell")
+    __slots__ = ("__weakref__", "at", "cell", "fields", "path", "route")
 
     def __init__(self, cell: memoryview, at: RouteTable | Route | None = None) -> None:
         self.at = at
         self.cell = cell
+        self.path = ""
+        self.route: Route | None = None
+        self.fields: dict[str, Any] | None = None
 
 
 _NO_CELL = memoryview(bytearray(8)).cast("Q")

@@ -40,7 +40,10 @@ class RouteTable:
     routers of the others by first segment; `number` grows by one with every table of a process.
     """
 
-    __slots__ = ("number", "owned", "paths", "plain_paths", "plain_routers", "routers", "segments")
+    __slots__ = (
+        *("apps", "number", "owned", "paths", "plain_paths", "plain_routers", "routers"),
+        "segments",
+    )
 
     def __init__(
         self,
@@ -49,8 +52,11 @@ class RouteTable:
         segments: OverlayMap[str | None, tuple[Route, ...]],
         paths: OverlayMap[str, Route],
         routers: OverlayMap[str | None, SegmentRouter],
+        apps: Mapping[str, Any],
     ) -> None:
         self.number = number
+        self.apps = apps
+        """The applications of the plugins that have one of their own."""
         self.owned = owned
         self.segments = segments
         self.paths = paths
@@ -69,7 +75,7 @@ class RouteTable:
         def mapping() -> OverlayMap[Any, Any]:
             return OverlayMap({}, None, small, merged_share)
 
-        return cls(0, mapping(), mapping(), mapping(), mapping())
+        return cls(0, mapping(), mapping(), mapping(), mapping(), {})
 
     def search(self, path: str) -> Match | None:
         """Find the route of a path that is no key of `paths` as it stands.
@@ -95,6 +101,17 @@ class RouteTable:
             return None
         match = router.find(normal)
         return match
+
+    def nowhere(self, path: str) -> Route | None:
+        """Return what stands for the route of a path that has none, in a plugin's own application.
+
+        That is of the plugin to whom alone the path's first segment belongs.
+        """
+        segment = first_segment(normal_path(path))
+        owners = {route.owner for route in self.segments.find(segment) or ()}
+        app = self.apps.get(*owners) if len(owners) == 1 else None
+        route: Route | None = None if app is None else app.nowhere
+        return route
 
     def owner_at_fault(self, path: str) -> str | None:
         """Return the owner whose converter raises for a path, None if there is none.
@@ -126,6 +143,7 @@ class TableBuilder:
         self._table = table
         self._owned = Draft(table.owned)
         self._segments = Draft(table.segments)
+        self._apps = dict(table.apps)
         self._touched: dict[str | None, SegmentRouter | None] = {}
         """The unfinished router of each touched segment; None if it must be made anew."""
 
@@ -133,6 +151,7 @@ class TableBuilder:
         """Remove all routes of an owner and return them."""
         routes = self._owned.find(owner) or ()
         self._owned.drop(owner)
+        self._apps.pop(owner, None)
         for segment in {_key_of(route.template) for route in routes}:
             before = self._routes(segment)
             kept = tuple(route for route in before if route.owner != owner)
@@ -169,6 +188,8 @@ class TableBuilder:
         for segment, new in by_segment.items():
             self._segments.put(segment, (*self._routes(segment), *new))
         self._owned.put(owner, routes)
+        if routes and routes[0].app is not None:
+            self._apps[owner] = routes[0].app
 
     def build(self) -> RouteTable:
         """Compile what changed and return the new table."""
@@ -188,7 +209,8 @@ class TableBuilder:
                 router.compile()
                 routers.put(segment, router)
         owned, segments = self._owned.finish(), self._segments.finish()
-        return RouteTable(old.number + 1, owned, segments, paths.finish(), routers.finish())
+        finished = owned, segments, paths.finish(), routers.finish()
+        return RouteTable(old.number + 1, *finished, self._apps)
 
     def _routes(self, segment: str | None) -> tuple[Route, ...]:
         return self._segments.find(segment) or ()

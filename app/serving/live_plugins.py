@@ -10,6 +10,7 @@ from app.isolation.stand_in import StandIn
 from app.loading.loader import LoadedPlugin
 from app.records import ServedRow
 from app.routing.application import LiveApp
+from app.routing.plugin_app import answer_by_own
 from app.routing.table import TableBuilder
 from app.serving.reclaimer import Reclaimer
 
@@ -79,6 +80,9 @@ class LivePlugins:
         builder = self._app.table.builder()
         for plugin in leaving:
             builder.remove(plugin.name)
+        for plugin in arrived:
+            if isinstance(plugin, LoadedPlugin):
+                answer_by_own(self._app, plugin.own, plugin.routes)
         swap = Swap(*_fit(builder, arrived))
         replaced = [self._plugins[p.name] for p in swap.accepted if p.name in self._plugins]
         swap.ends.update(self._publish(builder, [*leaving, *replaced], drain_seconds))

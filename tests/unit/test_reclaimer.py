@@ -5,6 +5,7 @@ import sys
 import threading
 import time
 import weakref
+from typing import Any
 
 import pytest
 
@@ -24,7 +25,8 @@ NOTHING = InUse(None, frozenset())
 
 
 def table(number: int) -> RouteTable:
-    return RouteTable(number, *[OverlayMap({})] * 4)
+    empty: OverlayMap[Any, Any] = OverlayMap({})
+    return RouteTable(number, empty, empty, empty, empty, {})
 
 
 def route(generation: str) -> Route:

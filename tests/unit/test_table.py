@@ -60,7 +60,7 @@ def find(table, path):
     app.running.slot()
     request = falcon.Request(falcon.testing.create_environ("/"))
     request.path = path
-    _, fields, resource, template = app._get_responder(request)  # type: ignore[arg-type]
+    _, fields, resource, template = app._get_responder(request)
     return None if resource is None else (resource, fields, template)
 
 

@@ -11,6 +11,7 @@ from app.isolation.answering import FORWARDED
 from app.isolation.board import Board, Word
 from app.isolation.forwarding import Forwarder
 from app.records import ServedRow
+from app.routing.answers import AnswerAgain
 
 LOOK_SECONDS = 0.02
 """How often is looked for what another process does: it tells of that in a file."""
@@ -30,7 +31,6 @@ class Door:
         forwarder: Forwarder,
         board: Board,
         wait_seconds: float,
-        answer_here: Callable[[Any, Any], None],
         look_soon: Callable[[], None],
     ) -> None:
         """Make it.
@@ -40,14 +40,12 @@ class Door:
             forwarder: passes a request on to the process that runs it.
             board: what that process tells.
             wait_seconds: how long a request may wait.
-            answer_here: answers a request in the table that is current now.
             look_soon: has somebody look whether this process is to run the plugin.
         """
         self.name = name
         self.wait_seconds = wait_seconds
         self._forwarder = forwarder
         self._board = board
-        self._answer_here = answer_here
         self._look_soon = look_soon
         self._changed = threading.Condition()
         self.wanted: ServedRow | None = None
@@ -66,6 +64,7 @@ class Door:
         """Answer a request wherever the plugin runs; wait for it while it moves.
 
         Raises:
+            AnswerAgain: it runs here.
             falcon.HTTPServiceUnavailable: it runs nowhere, or did not come within the time.
             falcon.HTTPBadGateway: the process that runs it ended while it answered.
         """
@@ -84,8 +83,7 @@ class Door:
             if held is not None:
                 held.begin()
             if here:
-                self._answer_here(req, resp)
-                return
+                raise AnswerAgain
             if owner:
                 raise self._unavailable(self.idle_because)
             if forwarded is not None:

@@ -57,9 +57,7 @@ class Seat:
         """The lock of all hosts, taken after the host's; None for a plugin that each host runs."""
         self._board = Board(folder.board(name))
         self._forwarder = Forwarder(name, folder.socket(name))
-        self._door = Door(
-            name, self._forwarder, self._board, wait_seconds, app.answer_again, look_soon
-        )
+        self._door = Door(name, self._forwarder, self._board, wait_seconds, look_soon)
         self.hand_over = HandOver(name, self._board, wait_seconds)
         """The loads of this process, and what still leaves."""
         self._announcer = Announcer(name, folder.socket(name), self._board, app, app.running.leave)

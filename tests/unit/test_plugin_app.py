@@ -1,0 +1,417 @@
+"""What a plugin sets up of its own: the answers are those of a `falcon.App` set up alike."""
+
+import io
+import json
+from collections.abc import Callable
+from typing import Any, cast
+
+import falcon
+import falcon.testing
+import pytest
+
+from app.admin import problems
+from app.errors import LoadError
+from app.loading.registration import RouteCollector
+from app.routing.application import LiveApp
+from app.routing.grace_periods import InUse
+from app.routing.plugin_app import answer_by_own
+from tests.support.wsgi import Answer, call, put
+
+SetUp = Callable[[Any], None]
+
+
+class OutOfStockError(Exception):
+    """An exception of a plugin's own."""
+
+
+class Thing:
+    def on_get(self, req: falcon.Request, resp: falcon.Response, number: int = 0) -> None:
+        req.context.setdefault("seen", []).append(f"responder {number} {req.path}")
+        resp.media = {"number": number, "query": req.params, "template": req.uri_template}
+        resp.set_header("X-Seen", ", ".join(req.context.get("seen") or ()))
+
+    def on_head(self, req: falcon.Request, resp: falcon.Response, **_: Any) -> None:
+        """Falcon would answer 405, and Benana as GET does."""
+
+    def on_post(self, req: falcon.Request, resp: falcon.Response, **_: Any) -> None:
+        resp.media = {"got": req.get_media()}
+
+    def on_delete(self, req: falcon.Request, resp: falcon.Response, **_: Any) -> None:
+        raise OutOfStockError("none left")
+
+    def on_put(self, req: falcon.Request, resp: falcon.Response, **_: Any) -> None:
+        raise falcon.HTTPConflict(title="Taken", description="by another")
+
+    def on_patch(self, req: falcon.Request, resp: falcon.Response, **_: Any) -> None:
+        raise falcon.HTTPStatus(falcon.HTTP_202, headers={"x-it": "1"}, text="later")
+
+
+class Notes:
+    """Middleware that notes what it sees, in a header."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
+        req.context.setdefault("seen", []).append(f"{self.name} request")
+        resp.append_header("X-Request", self.name)
+
+    def process_resource(self, req: Any, resp: Any, resource: Any, params: dict[str, Any]) -> None:
+        req.context["seen"].append(f"{self.name} resource {sorted(params)}")
+        if "number" in params:
+            params["number"] += 1
+
+    def process_response(self, req: Any, resp: Any, resource: Any, req_succeeded: bool) -> None:
+        resp.append_header("X-Response", f"{self.name} {req_succeeded} {resource is not None}")
+
+
+class Moves:
+    def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
+        if req.path.startswith("/things/moved/"):
+            req.path = req.path.replace("/moved/", "/")
+
+
+class Keeps:
+    """Answers by itself."""
+
+    def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
+        if req.get_header("If-None-Match") == "kept":
+            resp.status = falcon.HTTP_304
+            resp.complete = True
+
+
+class Refuses:
+    def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
+        if req.get_param("refuse") == "request":
+            raise falcon.HTTPUnauthorized(description="who are you?")
+        if req.get_param("refuse") == "stock":
+            raise OutOfStockError("in middleware")
+
+    def process_resource(self, req: Any, resp: Any, resource: Any, params: Any) -> None:
+        if req.get_param("refuse") == "resource":
+            raise falcon.HTTPForbidden()
+
+    def process_response(self, req: Any, resp: Any, resource: Any, req_succeeded: bool) -> None:
+        if req.get_param("refuse") == "response":
+            raise falcon.HTTPError(falcon.HTTP_503, title="late")
+
+
+def middleware(server: Any) -> None:
+    server.add_middleware(Notes("outer"))
+    server.add_middleware([Notes("inner"), Moves(), Keeps(), Refuses()])
+
+
+def handlers(server: Any) -> None:
+    def sold_out(req: Any, resp: Any, ex: Exception, params: Any) -> None:
+        resp.status = falcon.HTTP_410
+        resp.media = {"sold out": str(ex), "params": params}
+
+    def any_http(req: Any, resp: Any, ex: falcon.HTTPError, params: Any) -> None:
+        resp.status = ex.status
+        resp.text = f"an error: {ex.title}"
+
+    server.add_middleware(Refuses())
+    server.add_error_handler(OutOfStockError, sold_out)
+    server.add_error_handler((falcon.HTTPConflict, falcon.HTTPForbidden), any_http)
+
+
+def serializer(server: Any) -> None:
+    def as_text(req: falcon.Request, resp: falcon.Response, exception: falcon.HTTPError) -> None:
+        resp.content_type = falcon.MEDIA_TEXT
+        resp.text = f"{exception.title}|{exception.description}"
+
+    server.add_middleware(Refuses())
+    server.set_error_serializer(as_text)
+    server.add_error_handler(OutOfStockError, _as_conflict)
+
+
+def _as_conflict(req: Any, resp: Any, ex: Exception, params: Any) -> None:
+    raise falcon.HTTPConflict(description=str(ex))
+
+
+class Upper(falcon.media.BaseHandler):
+    """A media type of a plugin's own."""
+
+    def serialize(self, media: object, content_type: str | None = None) -> bytes:
+        return json.dumps(media).upper().encode()
+
+    def deserialize(
+        self, stream: Any, content_type: str | None, content_length: int | None
+    ) -> object:
+        return stream.read().decode().upper()
+
+
+def options(server: Any) -> None:
+    server.req_options.strip_url_path_trailing_slash = True
+    server.req_options.keep_blank_qs_values = False
+    server.req_options.media_handlers["text/x-upper"] = Upper()
+    server.resp_options.media_handlers["text/x-upper"] = Upper()
+    server.resp_options.default_media_type = "text/x-upper"
+    server.add_error_handler(OutOfStockError, _as_conflict)
+
+
+def cors(server: Any) -> None:
+    server.add_middleware(
+        falcon.CORSMiddleware(allow_origins="https://a.example", expose_headers=["X-Seen"])
+    )
+    server.add_error_handler(OutOfStockError, _as_conflict)
+
+
+SETS = {set_up.__name__: set_up for set_up in (middleware, handlers, serializer, options, cors)}
+
+CALLS: dict[str, dict[str, Any]] = {
+    "plain": {"path": "/things"},
+    "field": {"path": "/things/7"},
+    "query": {"path": "/things", "QUERY_STRING": "a=1&b="},
+    "moved": {"path": "/things/moved/7"},
+    "kept": {"path": "/things", "HTTP_IF_NONE_MATCH": "kept"},
+    "unknown": {"path": "/things/7/nothing"},
+    "no converter": {"path": "/things/seven"},
+    "not ascii": {"path": "/things/\xc3\xa9"},
+    "slash": {"path": "/things/"},
+    "no method": {"path": "/things", "method": "SEARCH"},
+    "options": {"path": "/things", "method": "OPTIONS"},
+    "status": {"path": "/things", "method": "PATCH"},
+    "own exception": {"path": "/things/7", "method": "DELETE"},
+    "http error": {"path": "/things", "method": "PUT"},
+    "refused": {"path": "/things", "QUERY_STRING": "refuse=request"},
+    "refused at resource": {"path": "/things/7", "QUERY_STRING": "refuse=resource"},
+    "refused at response": {"path": "/things/7", "QUERY_STRING": "refuse=response"},
+    "own exception in middleware": {"path": "/things/7", "QUERY_STRING": "refuse=stock"},
+    "own media": {"path": "/things", "method": "POST", "CONTENT_TYPE": "text/x-upper"},
+    "json": {"path": "/things", "method": "POST", "CONTENT_TYPE": "application/json"},
+    "no media": {"path": "/things", "method": "POST", "CONTENT_TYPE": "text/x-none"},
+    "preflight": {
+        "path": "/things/7",
+        "method": "OPTIONS",
+        "HTTP_ORIGIN": "https://a.example",
+        "HTTP_ACCESS_CONTROL_REQUEST_METHOD": "GET",
+    },
+    "of another origin": {"path": "/things/7", "HTTP_ORIGIN": "https://b.example"},
+    "of the origin": {"path": "/things/7", "HTTP_ORIGIN": "https://a.example"},
+}
+
+
+TEMPLATES = ("/things", "/things/{number:int}")
+
+
+def ours(set_up: SetUp, templates: tuple[str, ...] = TEMPLATES) -> LiveApp:
+    """Return an application with one plugin that is set up so, and one that is not."""
+    app = LiveApp()
+    problems.install(app)
+    put(app, "other", {"/other": lambda req, resp: setattr(resp, "text", "plain")})
+    return serve(app, set_up, templates)
+
+
+def serve(
+    app: LiveApp, set_up: SetUp, templates: tuple[str, ...], generation: str = "_plugins.shop.g1"
+) -> LiveApp:
+    collector = RouteCollector("shop", lambda _frame: None, generation)
+    set_up(collector)
+    for template in templates:
+        collector.add_route(template, Thing())
+    routes = collector.finish()
+    answer_by_own(app, collector.own, routes)
+    builder = app.table.builder()
+    builder.remove("shop")
+    builder.add("shop", routes)
+    app.swap(builder.build())
+    return app
+
+
+def plain(set_up: SetUp) -> falcon.App[Any, Any]:
+    app = falcon.App()
+    set_up(app)
+    # What differs from Falcon on purpose, for all plugins: errors are problems.
+    live = LiveApp()
+    problems.install(live)
+    if set_up is not serializer:
+        app.set_error_serializer(cast(Any, live._serialize_error))
+    for template in TEMPLATES:
+        app.add_route(template, Thing())
+    return app
+
+
+def asked(app: Any, path: str, method: str = "GET", **environ: Any) -> tuple[Any, ...]:
+    environ = {"wsgi.input": _body(method), "CONTENT_LENGTH": "7", **environ}
+    if method not in {"POST", "PUT", "PATCH"}:
+        del environ["wsgi.input"], environ["CONTENT_LENGTH"]
+    environment = falcon.testing.create_environ("/", method=method) | {"PATH_INFO": path} | environ
+    answer = Answer(app, environment)
+    return answer.calls[-1][0], sorted(answer.calls[-1][1]), answer.read()
+
+
+def text(content: str) -> dict[str, Any]:
+    """Return an environment's body."""
+    return {"wsgi.input": io.BytesIO(content.encode()), "CONTENT_LENGTH": str(len(content))}
+
+
+def _body(method: str) -> Any:
+    return io.BytesIO(b'"hello"' if method == "POST" else b"")
+
+
+@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.parametrize("set_up", SETS.values(), ids=SETS)
+def test_the_answers_are_falcons(set_up: SetUp, name: str) -> None:
+    if set_up is middleware and name.startswith("own exception"):
+        pytest.skip("an exception that nobody handles is a 500 of ours")
+    assert asked(ours(set_up), **CALLS[name]) == asked(plain(set_up), **CALLS[name])
+
+
+@pytest.mark.parametrize("set_up", SETS.values(), ids=SETS)
+def test_other_plugins_have_nothing_of_it(set_up: SetUp) -> None:
+    bare = ours(lambda _server: None)
+    app = ours(set_up)
+    for path in ("/other", "/other/unknown", "/unknown", "/", "/thingsome"):
+        assert asked(app, path) == asked(bare, path)
+
+
+def test_what_is_below_a_shared_segment_is_nobodys() -> None:
+    app = ours(middleware)
+    put(app, "neighbour", {"/things/next": lambda req, resp: setattr(resp, "text", "next")})
+    assert "x-request" not in call(app, "/things/unknown").headers
+    assert "x-request" not in call(app, "/things/next").headers
+    assert call(app, "/things/7").headers["x-request"] == "outer, inner"
+
+
+def test_a_table_of_two_layers_finds_it_too() -> None:
+    app = LiveApp()
+    problems.install(app)
+    app.table = type(app.table).empty(small=0, merged_share=0.01)
+    serve(app, middleware, TEMPLATES)
+    put(app, "other", {"/other": lambda req, resp: None})
+    assert not app.table.plain_paths
+    for path in ("/things", "/things/7", "/things/7/unknown"):
+        assert call(app, path).headers["x-request"] == "outer, inner", path
+
+
+def test_what_a_middleware_raises_is_its_plugins_fault() -> None:
+    class Breaks:
+        def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
+            raise ValueError("broken")
+
+    app = ours(lambda server: server.add_middleware(Breaks()))
+    failed = []
+    app.on_failure = lambda route, what: failed.append((route.owner, what))
+    for path in ("/things", "/things/7", "/things/unknown/9"):
+        answer = call(app, path)
+        assert answer.status == 500
+        assert b"the plugin 'shop'" in answer.read()
+    assert failed == [("shop", "raised ValueError")] * 3
+
+
+def test_a_middleware_that_tries_to_end_the_worker_does_not() -> None:
+    class Exits:
+        def process_response(self, req: Any, resp: Any, resource: Any, req_succeeded: bool) -> None:
+            raise SystemExit(3)
+
+    app = ours(lambda server: server.add_middleware(Exits()))
+    answer = call(app, "/things")
+    assert answer.status == 500
+    assert b"tried to end the server" in answer.read()
+    assert app.running.in_use() == InUse(None, frozenset())
+
+
+def test_a_request_in_a_middleware_holds_its_generation_and_keeps_to_it() -> None:
+    app = ours(lambda _server: None)
+
+    class Swaps:
+        """Has another generation served while a request is in the first one's middleware."""
+
+        def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
+            if app.table.number < 4:
+                serve(app, lambda _server: None, ("/things/{number:int}",), "_plugins.shop.g3")
+            assert app.running.in_use().generations == {"_plugins.shop.g2"}
+            req.path = "/things"  # which the newer one does not have
+
+    serve(
+        app, lambda server: server.add_middleware(Swaps()), ("/things", "/old"), "_plugins.shop.g2"
+    )
+    assert call(app, "/old").status == 200
+    assert app.running.in_use() == InUse(None, frozenset())
+    assert call(app, "/things").status == 404
+
+
+@pytest.mark.parametrize("path", ["/things", "/things/7"])
+def test_a_request_never_has_a_responder_without_the_middleware_of_its_edit(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The edit that brings the first middleware comes as the request has just begun."""
+    app = ours(lambda _server: None)
+    make = app._request_type
+
+    def swap_and_make(env: Any, options: Any) -> Any:
+        if app.table.number < 3:
+            serve(app, middleware, TEMPLATES, "_plugins.shop.g2")
+        return make(env, options=options)
+
+    monkeypatch.setattr(app, "_request_type", swap_and_make)
+    answer = call(app, path)
+    assert answer.status == 200
+    assert answer.headers["x-request"] == "outer, inner"
+    assert app.running.in_use() == InUse(None, frozenset())
+
+
+def test_the_root_of_a_server_may_have_middleware() -> None:
+    app = ours(middleware, ("/",))
+    for path in ("/", ""):
+        assert asked(app, path)[0] == "200 OK"
+        assert ("x-request", "outer, inner") in asked(app, path)[1]
+
+
+def test_a_newer_generation_without_it_has_none() -> None:
+    app = serve(ours(middleware), lambda _server: None, ("/things",), "_plugins.shop.g2")
+    assert "x-request" not in call(app, "/things").headers
+    assert app.table.apps == {}
+
+
+def test_json_is_strict_unless_the_plugin_has_a_handler_of_its_own() -> None:
+    def own(server: Any) -> None:
+        server.req_options.media_handlers["application/json"] = Upper()
+
+    with_json: dict[str, Any] = {"method": "POST", "CONTENT_TYPE": "application/json"}
+    app = ours(lambda server: server.add_middleware(Notes("it")))
+    assert call(app, "/things", **with_json, **text("1e999")).status == 400
+    answer = call(ours(own), "/things", **with_json, **text("1e999"))
+    assert (answer.status, answer.read()) == (200, b'{"got": "1E999"}')
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda server: server.add_middleware(object()),
+        lambda server: server.add_error_handler(3, lambda *_: None),
+        lambda server: server.add_error_handler(OutOfStockError),
+    ],
+)
+def test_what_falcon_refuses_is_refused_as_it_is_set_up(wrong: SetUp) -> None:
+    with pytest.raises((TypeError, AttributeError)):
+        ours(wrong)
+
+
+def test_nothing_can_be_set_up_later() -> None:
+    collector = RouteCollector("shop", lambda _frame: None)
+    collector.finish()
+    with pytest.raises(LoadError, match="after register_routes had ended"):
+        collector.add_middleware(Notes("late"))
+
+
+def test_a_group_has_its_routes_below_its_prefix() -> None:
+    collector = RouteCollector("shop", lambda _frame: None, "_plugins.shop.g1")
+    version = collector.group("/shop").group("/v1")
+    version.add_route("/things", Thing())
+    version.add_route("/", Thing())
+    version.get("/orders/{number:int}", lambda number: {"order": number})
+    assert [route.template for route in collector.finish()] == [
+        "/shop/v1/things",
+        "/shop/v1",
+        "/shop/v1/orders/{number:int}",
+    ]
+
+
+@pytest.mark.parametrize("prefix", ["", "v1", "/v1/", "/", None])
+def test_what_is_no_prefix_is_refused(prefix: Any) -> None:
+    collector = RouteCollector("shop", lambda _frame: None)
+    for server in (collector, collector.group("/shop")):
+        with pytest.raises(ValueError, match="the prefix of a group is"):
+            server.group(prefix)
