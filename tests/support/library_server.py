@@ -113,6 +113,8 @@ class CasesServer:
         self.refused = {name: fault for name, fault in wrong.items() if fault}
         """Those that are not served, and why."""
         self.cases = [case for case in cases if case.name not in self.refused]
+        # Once all are loaded: what a case imports may register with the library of another one.
+        served = self.wait(0)
         self.held = {case.name: _most_held(served[case.name]) for case in self.cases}
         """How much the libraries' registries hold after one load, by case."""
 
