@@ -98,6 +98,12 @@ class PluginServer(Protocol):
     ) -> None:
         """Add a Falcon resource, exactly as `falcon.App.add_route` does."""
 
+    def mount(self, prefix: str, application: Callable[..., Any]) -> None:
+        """Have a WSGI application (Flask, Django, a `falcon.App`) answer a prefix and all below.
+
+        The prefix is plain text, as `/shop/admin`; the application sees it as `SCRIPT_NAME`.
+        """
+
     def group(self, prefix: str) -> Any:
         """Return where to register routes below a prefix: `group("/v1").get("/orders", orders)`.
 
@@ -114,8 +120,23 @@ class PluginServer(Protocol):
     def add_error_handler(self, exception: Any, handler: Any = None) -> None:
         """Handle an exception in the plugin's requests, as `falcon.App.add_error_handler` does."""
 
+    def add_sink(self, sink: Callable[..., Any], prefix: Any = r"/") -> None:
+        """Answer what has no route below a prefix, as `falcon.App.add_sink` does.
+
+        Its first segment is plain text: what is not below that is asked of others.
+        """
+
+    def add_static_route(
+        self, prefix: str, directory: Any, downloadable: bool = False, **options: Any
+    ) -> None:
+        """Serve the files of a folder, as `falcon.App.add_static_route` does."""
+
     def set_error_serializer(self, serializer: Any) -> None:
         """Say how errors of the plugin look, as `falcon.App.set_error_serializer` does."""
+
+    @property
+    def router_options(self) -> Any:
+        """Falcon's options of the plugin's router: `router_options.converters["sku"] = Sku`."""
 
     @property
     def req_options(self) -> Any:

@@ -2,6 +2,7 @@
 
 import ast
 import re
+from collections.abc import Mapping
 
 # As in `falcon.routing.compiled`, which applies it to each segment by itself.
 FIELD_PATTERN = re.compile(
@@ -51,6 +52,23 @@ def template_fields(uri_template: str) -> dict[str, bool]:
         for segment in split_segments(uri_template)
         for field in FIELD_PATTERN.finditer(segment)
     }
+
+
+def converter_names(uri_template: str) -> set[str]:
+    """Return the names of the converters that a template's fields have."""
+    return {field["cname"] for field in FIELD_PATTERN.finditer(uri_template) if field["cname"]}
+
+
+def rename_converters(uri_template: str, names: Mapping[str, str]) -> str:
+    """Return a template with other names for some of its converters."""
+
+    def renamed(field: re.Match[str]) -> str:
+        begin, end = field.span("cname")
+        name = field["cname"]
+        text, at = field[0], field.start()
+        return text[: begin - at] + names[name] + text[end - at :] if name in names else text
+
+    return FIELD_PATTERN.sub(renamed, uri_template)
 
 
 def quoting_fault(uri_template: str) -> str | None:

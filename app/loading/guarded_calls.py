@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 from app.database.sqlstates import comes_from_outside, is_transient
 from app.errors import DatabaseUnavailableError, LoadError, PluginError
 from app.inspection import name_of
+from app.loading.import_races import is_import_race
 from app.loading.in_use import find_holder, is_in_use
 from app.loading.started_threads import started_threads
 from app.package.importer import GenerationImporter
@@ -86,7 +87,7 @@ def _as_load_error(
         file=place[0] if place else None,
         line=place[1] if place else None,
         trace="".join(traceback.format_exception(error)),
-        transient=is_transient(error),
+        transient=is_transient(error) or is_import_race(error),
         outside=comes_from_outside(error) or in_use,
         in_use=in_use,
         holder=holder.pid if holder else None,

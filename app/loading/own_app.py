@@ -1,9 +1,29 @@
 """What a plugin sets of a `falcon.App`, as it registers its routes."""
 
-from collections.abc import Mapping
+import re
 from typing import Any
 
 import falcon
+
+from app.loading.media import media_handlers
+
+
+class FallBack:
+    """The resource of routes that stand for sinks and static routes: Falcon finds which it is."""
+
+    def __init__(self, shown: str) -> None:
+        self.shown = shown
+        """What is listed as its handler."""
+
+
+_PLAIN_SEGMENT = re.compile(r"\^?/(?P<segment>[\w~%-]+)(?=/|\$|$)", re.ASCII)
+
+
+def first_plain_segment(prefix: Any) -> str | None:
+    """Return the plain first segment of a sink's or a static route's prefix, None without one."""
+    text = getattr(prefix, "pattern", prefix)
+    found = _PLAIN_SEGMENT.match(text) if isinstance(text, str) else None
+    return None if found is None else found["segment"]
 
 
 class OwnApp(falcon.App[Any, Any]):
@@ -13,10 +33,8 @@ class OwnApp(falcon.App[Any, Any]):
         super().__init__()
         self._standard_handlers = dict(self._error_handlers)
         self._standard_serializer = self._serialize_error
-        self.media: Mapping[str, Any] = dict(self.req_options.media_handlers)
-        """Falcon's own handlers, of requests' media."""
-        self.resp_media: Mapping[str, Any] = dict(self.resp_options.media_handlers)
-        """And of responses'."""
+        for options in (self.req_options, self.resp_options):
+            options.media_handlers.update(media_handlers())
 
     @property
     def error_handlers(self) -> dict[type[Exception], Any]:

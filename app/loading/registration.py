@@ -7,18 +7,20 @@ from types import FrameType
 from typing import Any
 
 import falcon
+from falcon.constants import COMBINED_METHODS
 from falcon.routing import map_http_methods
 from falcon.routing.util import SuffixedMethodNotFoundError
 
 from app.errors import LoadError
 from app.loading.handlers import Responder, plan_handler, unfilled_fault
-from app.loading.own_app import OwnApp
-from app.loading.route_group import RouteGroup
+from app.loading.mounted import WSGI, Mounted
+from app.loading.route_group import RouteGroup, prefix_fault
 from app.loading.routes import Place, Route
 from app.loading.segment_router import template_fault
+from app.loading.set_up import SetUp
 from app.loading.signatures import HandlerError, describe, responder_fault
 from app.records import Endpoint
-from app.uri_templates import template_fields
+from app.uri_templates import has_fields, template_fields
 
 
 class HandlerResource:
@@ -29,7 +31,7 @@ class HandlerResource:
         setattr(self, f"on_{method.lower()}", responder)
 
 
-class RouteCollector:
+class RouteCollector(SetUp):
     """The `PluginServer` that a plugin's `register_routes` is given.
 
     It collects the routes and their faults; `finish` returns the routes, or raises one error that
@@ -53,6 +55,7 @@ class RouteCollector:
             tried: whether the plugin's trial has passed. The trial has checked what Falcon makes
                 of each template and responder; that check takes a third of a load.
         """
+        super().__init__()
         self._tried = tried
         self._plugin = plugin
         self._generation = generation
@@ -68,8 +71,6 @@ class RouteCollector:
         self._unfilled: list[tuple[str, Callable[..., Any], tuple[str, ...], Place | None]] = []
         """Parameters that keep their default on one route; another route may fill them."""
         self._finished = False
-        self.own: OwnApp | None = None
-        """What the plugin has of its own; None if nothing."""
 
     def get(self, uri_template: str, handler: Callable[..., Any]) -> None:
         """Answer GET on a template with a handler."""
@@ -144,39 +145,45 @@ class RouteCollector:
         """Return where to register routes below a prefix, as `/v1`; ValueError if it is none."""
         return RouteGroup(self, prefix)
 
-    # --- what a plugin has of its own, as a `falcon.App` has it ---------------------------------
-
-    def add_middleware(self, middleware: Any) -> None:
-        """Add middleware for the plugin's requests, as `falcon.App.add_middleware` does."""
-        self._set_up().add_middleware(middleware)
-
-    def add_error_handler(self, exception: Any, handler: Any = None) -> None:
-        """Handle an exception in the plugin's requests, as `falcon.App.add_error_handler` does."""
-        self._set_up().add_error_handler(exception, handler)
-
-    def set_error_serializer(self, serializer: Any) -> None:
-        """Say how errors of the plugin look, as `falcon.App.set_error_serializer` does."""
-        self._set_up().set_error_serializer(serializer)
-
-    @property
-    def req_options(self) -> falcon.RequestOptions:
-        """The options of the plugin's requests."""
-        return self._set_up().req_options
-
-    @property
-    def resp_options(self) -> falcon.ResponseOptions:
-        """The options of the plugin's responses."""
-        return self._set_up().resp_options
-
-    def _set_up(self) -> OwnApp:
-        if self._finished:
-            raise LoadError(
-                self._plugin,
-                "its application was changed after register_routes had ended, expected that inside",
-                phase="register_routes",
+    def mount(self, prefix: str, application: WSGI) -> None:
+        """Have a WSGI application answer a prefix, as `/shop/admin`, and all below it."""
+        fault = prefix_fault(prefix)
+        if fault is not None or not callable(application):
+            self._fault(
+                f"mount: {fault or f'{type(application).__qualname__} is no WSGI application'}"
             )
-        self.own = self.own or OwnApp()
-        return self.own
+            return
+        self._answer_below(prefix, Mounted(prefix, application), describe(application))
+
+    def _answer_below(self, prefix: str, responder: Responder, shown: str) -> None:
+        """Have one responder answer a prefix and all below it, whatever the method."""
+        for template in (prefix, f"{prefix}/{{path:path}}"):
+            if not self._accepts(template):
+                return
+            if template in self._routes:
+                self._fault(f"the route {template} is registered twice")
+                return
+            self._routes[template] = (responder, None)
+            self._note_place(template)
+            self._responders[template] = dict.fromkeys(COMBINED_METHODS, responder)
+            self._endpoints[template] = [Endpoint("*", template, shown[:255])]
+
+    def _add_fall_backs(self) -> None:
+        """Give sinks and static routes the paths that nothing else of the plugin has."""
+        for prefix, (resource, place) in self.fall_backs.items():
+            below = [t for t in self._routes if t.startswith(f"{prefix}/")]
+            for template in (prefix, f"{prefix}/{{path:path}}"):
+                beside = has_fields(template) and any(
+                    has_fields(other.split("/", 3)[2]) for other in below
+                )
+                # Falcon's router takes no two fields beside each other; then what has no route is
+                # the plugin's as long as it has the segment for itself.
+                if template in self._routes or beside:
+                    continue
+                self._routes[template] = (resource, None)
+                self._places[template] = place
+                self._responders[template] = dict.fromkeys(COMBINED_METHODS, _answer_nothing)
+                self._endpoints[template] = [Endpoint("*", template, resource.shown[:255])]
 
     def finish(self) -> tuple[Route, ...]:
         """End the registration and return the routes in the order of their registration.
@@ -198,6 +205,8 @@ class RouteCollector:
                 file=place[0] if place else None,
                 line=place[1] if place else None,
             )
+        self._add_fall_backs()
+        converters = self.converters()
         return tuple(
             Route(
                 self._plugin,
@@ -208,6 +217,7 @@ class RouteCollector:
                 self._responders[template],
                 self._generation,
                 self._places.get(template),
+                converters,
             )
             for template, (resource, suffix) in self._routes.items()
         )
@@ -249,11 +259,19 @@ class RouteCollector:
                 "expected all routes to be registered inside it",
                 phase="register_routes",
             )
-        fault = template_fault(uri_template, alone=not self._tried)
+        fault = template_fault(uri_template, alone=not self._tried, converters=self.converters())
         if fault is not None:
             self._fault(fault)
             return False
         return True
+
+    def _refuse_if_finished(self) -> None:
+        if self._finished:
+            raise LoadError(
+                self._plugin,
+                "its application was changed after register_routes had ended, expected that inside",
+                phase="register_routes",
+            )
 
     def _fault(self, message: str) -> None:
         self._faults.append((message, self._place()))
@@ -269,6 +287,10 @@ class RouteCollector:
             place = self._place_of(frame)
             frame = frame.f_back
         return place
+
+
+def _answer_nothing(_req: falcon.Request, _resp: falcon.Response, **_: Any) -> None:
+    """Stand for a responder: `PluginApp` has Falcon look for a sink or a static route instead."""
 
 
 def _identity(handler: Callable[..., Any]) -> tuple[int, ...]:

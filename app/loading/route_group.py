@@ -3,8 +3,24 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from app.uri_templates import has_fields
+
 if TYPE_CHECKING:
     from app.plugin import PluginServer
+
+
+def prefix_fault(prefix: object, *, fields: bool = False) -> str | None:
+    """Return why something is no prefix of routes, None if it is one.
+
+    Args:
+        prefix: what is to be one.
+        fields: whether it may have fields, as `/{tenant}`.
+    """
+    if not isinstance(prefix, str) or not prefix.startswith("/") or prefix.endswith("/"):
+        return f"the prefix is {prefix!r}, expected text that starts with '/' and does not end so"
+    if not fields and (has_fields(prefix) or not prefix.isascii()):
+        return f"the prefix is {prefix!r}, expected plain ASCII text without fields"
+    return None
 
 
 class RouteGroup:
@@ -12,11 +28,9 @@ class RouteGroup:
 
     def __init__(self, server: "PluginServer | RouteGroup", prefix: str) -> None:
         """Make it; ValueError if the prefix is none."""
-        if not isinstance(prefix, str) or not prefix.startswith("/") or prefix.endswith("/"):
-            raise ValueError(
-                f"the prefix of a group is {prefix!r}, expected text that starts with '/' and does "
-                "not end with it"
-            )
+        fault = prefix_fault(prefix, fields=True)
+        if fault is not None:
+            raise ValueError(fault)
         self._server = server
         self._prefix = prefix
 
@@ -49,6 +63,10 @@ class RouteGroup:
     ) -> None:
         """Add a Falcon resource, as `falcon.App.add_route` does."""
         self._server.add_route(self._below(uri_template), resource, suffix, **options)
+
+    def mount(self, prefix: str, application: Any) -> None:
+        """Have a WSGI application answer a prefix below this one, and all below that."""
+        self._server.mount(self._below(prefix), application)
 
     def _below(self, uri_template: str) -> str:
         return self._prefix if uri_template in {"", "/"} else self._prefix + uri_template

@@ -6,20 +6,40 @@ from dataclasses import InitVar, dataclass, field
 from typing import Any
 
 import falcon
-from falcon.routing import map_http_methods, set_default_responders
+from falcon.routing import (
+    BaseConverter,
+    CompiledRouterOptions,
+    map_http_methods,
+    set_default_responders,
+)
 
 from app.activity import Name
 from app.loading.callers import CallerCheck
 from app.loading.handlers import Responder
 from app.records import Endpoint
+from app.uri_templates import converter_names
 
 log = logging.getLogger(__name__)
+
+BUILTIN: Mapping[str, type] = dict(CompiledRouterOptions().converters)
+"""The converters that Falcon brings."""
 
 SERVER = "the server"
 """The owner of the server's own routes."""
 
 Place = tuple[str, int]
 """A file of the plugin and a line of it."""
+
+
+class AnyConverter(BaseConverter):
+    """Stands for a plugin's own converter where that is not there, as in another process."""
+
+    def __init__(self, *_args: object, **_options: object) -> None:
+        """Take what it takes."""
+
+    def convert(self, value: str) -> str:
+        """Accept everything."""
+        return value
 
 
 class MethodMap(dict[str, Any]):
@@ -39,6 +59,9 @@ class Route:
     it. `name` is what a thread shows while it answers the route (`app/activity.py`). `app` is the
     plugin's own application, if it has one (`routing/plugin_app.py`).
 
+    `converters` are those of the template that Falcon does not bring, by name; where they are not
+    given, as where only templates are compared, something stands for them.
+
     `methods` is Falcon's method map: the responder of each method, with 405 for those that the
     resource does not answer. It is made once, for all tables that the route will be in: from
     `responders` if they are given, else by asking the resource. The responder of GET answers HEAD
@@ -53,6 +76,7 @@ class Route:
     responders: InitVar[Mapping[str, Responder] | None] = None
     generation: str = ""
     place: Place | None = None
+    converters: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
     app: Any = field(default=None, init=False, repr=False, compare=False)
     methods: MethodMap = field(init=False, repr=False, compare=False)
     name: Name = field(init=False, repr=False, compare=False)
@@ -62,9 +86,16 @@ class Route:
         known = responders or map_http_methods(self.resource, suffix=self.suffix)
         methods = MethodMap(known)
         if "GET" in methods and "HEAD" not in methods:
-            methods["HEAD"] = _head_of(methods["GET"])
+            methods["HEAD"] = head_of(methods["GET"])
         set_default_responders(methods)
         methods.route = self
+        names = converter_names(self.template) if "{" in self.template else ()
+        theirs = {
+            name: self.converters.get(name, AnyConverter)
+            for name in names
+            if name in self.converters or name not in BUILTIN
+        }
+        object.__setattr__(self, "converters", theirs)
         object.__setattr__(self, "methods", methods)
         shown = f"{self.owner} {self.generation.rpartition('.')[2]} {self.template}"
         object.__setattr__(self, "name", Name(shown))
@@ -84,7 +115,7 @@ def describe_owner(owner: str) -> str:
     return owner if owner == SERVER else f"the plugin {owner!r}"
 
 
-def _head_of(get: Responder) -> Responder:
+def head_of(get: Responder) -> Responder:
     """Return a responder for HEAD, made from the one for GET; Falcon itself omits the body."""
 
     def head(req: falcon.Request, resp: falcon.Response, **fields: Any) -> None:

@@ -1,12 +1,14 @@
 """Falcon's router for the routes below one first segment, and which templates it cannot serve."""
 
 import re
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from falcon.routing import CompiledRouter, map_http_methods, set_default_responders
 
 from app.loading.routes import Route
-from app.uri_templates import quoting_fault
+from app.uri_templates import converter_names, quoting_fault, rename_converters
 
 MAX_TEMPLATE_LENGTH = 500
 DEEP = 20
@@ -32,10 +34,18 @@ class SegmentRouter(CompiledRouter):
     def add(self, route: Route) -> None:
         """Add a route.
 
+        A converter of a plugin's own has another name here: two plugins may call theirs alike.
+
         Raises:
             ROUTING_ERRORS: it is no template, or it excludes one that is there.
         """
-        self.add_route(route.template, route.resource, methods=route.methods)
+        template = route.template
+        if route.converters:
+            names = {name: f"{name}__{route.owner}" for name in route.converters}
+            template = rename_converters(template, names)
+            for name, converter in route.converters.items():
+                self.options.converters.data[names[name]] = converter
+        self.add_route(template, route.resource, methods=route.methods)
 
     def map_http_methods(self, resource: object, **kwargs: Any) -> dict[str, Any]:
         """Return the method map that came with the route."""
@@ -66,12 +76,18 @@ ROUTING_ERRORS = (ValueError, SyntaxError, re.error)
 """What Falcon's router raises for a template that it cannot take."""
 
 
-def template_fault(uri_template: object, *, alone: bool = True) -> str | None:
+def template_fault(
+    uri_template: object,
+    *,
+    alone: bool = True,
+    converters: Mapping[str, Any] = MappingProxyType({}),
+) -> str | None:
     """Tell why a template cannot be served, None if it can.
 
     Args:
         uri_template: the template.
         alone: whether to try it in a router of its own too.
+        converters: the plugin's own, by name.
     """
     if not isinstance(uri_template, str) or not uri_template.startswith("/"):
         return f"the template is {uri_template!r}, expected text that starts with '/'"
@@ -89,16 +105,23 @@ def template_fault(uri_template: object, *, alone: bool = True) -> str | None:
         return None
     # Most templates have neither, and compiling takes ten times as long as the rest.
     thorough = uri_template.count("/") > DEEP or "(" in uri_template
-    fault = routing_fault(uri_template, compiled=thorough)
+    thorough |= bool(converters) and not converters.keys().isdisjoint(converter_names(uri_template))
+    fault = routing_fault(uri_template, compiled=thorough, converters=converters)
     return None if fault is None else f"the template {uri_template!r}: {fault}"
 
 
-def routing_fault(uri_template: str, *, compiled: bool = True) -> str | None:
+def routing_fault(
+    uri_template: str,
+    *,
+    compiled: bool = True,
+    converters: Mapping[str, Any] = MappingProxyType({}),
+) -> str | None:
     """Tell why Falcon's router refuses a template that stands alone, None if it takes it.
 
     With `compiled` also why it would refuse it, or raise, at a request.
     """
     router = SegmentRouter()
+    router.options.converters.data.update(converters)
     try:
         router.add_route(uri_template, router, methods=_NO_METHODS)
         if compiled:

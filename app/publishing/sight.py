@@ -93,8 +93,8 @@ class Sight:
             return False
         if self._mounted:
             folder, self._mounted = self._mounted, ""
-            log.info("%s: another folder is mounted there now, or none any more", folder)
             self._observe_anew()
+            log.info("%s: another folder is mounted there now, or none any more", folder)
         self._judge()
         if self._why and time.monotonic() >= self._again_at:
             # Another one may get what the system has not had before.

@@ -130,6 +130,7 @@ class SourcePublisher:
                     f"; the row {name!r} has {folder} as its source: if the row was renamed, set "
                     f"its name back to {folder.name!r} in psql"
                 )
+                error.outside = True  # where that is done, nobody may be told
             self.records.write(name, row, folder, attempt, error)
             raise
         except DatabaseReadOnlyError:

@@ -220,9 +220,11 @@ class SourceWatcher(OwnThread):
                 continue
             supervise_at = time.monotonic() + SUPERVISE_SECONDS
             with self._lock:
+                missed = self._known.missed()
                 if (mounted := self._known.take_mounted()) is not None:
-                    self._sight.mounted(mounted)
-                for folder, found_at in self._known.missed().items():
+                    self._sight.mounted(mounted)  # what was missed before says nothing any more
+                    missed = {}
+                for folder, found_at in missed.items():
                     self._sight.missed(folder, found_at)
             installed.look()
             if handled != installed.changes == changes:  # and nothing more since the last look

@@ -6,6 +6,7 @@ from typing import Any
 import falcon
 import falcon.responders
 
+from app.loading.media import media_handlers
 from app.loading.routes import Route
 from app.routing import answers, bodies
 from app.routing.answers import AnswerAgain
@@ -46,7 +47,7 @@ class LiveApp(CompleteApp):
         self.table = RouteTable.empty()
         """The current route table."""
         for options in (self.req_options, self.resp_options):
-            options.media_handlers.update(bodies.media_handlers())
+            options.media_handlers.update(media_handlers())
 
     def swap(self, table: RouteTable) -> None:
         """Make a table current: one assignment."""
@@ -128,7 +129,8 @@ class LiveApp(CompleteApp):
             else:  # it shows what it does until it is closed
                 body = answers.make_stream(body, env.get("wsgi.file_wrapper"), self.running, slot)
         except AnswerAgain:  # it leaves the table that it began with
-            slot.cell[0], slot.at = 0, None
+            slot.cell[0] = 0
+            slot.at = slot.route = slot.fields = None
             return self(env, start_response)
         except Exception:
             slot.cell[0] = 0

@@ -5,18 +5,15 @@ it and by whichever way (`body`, `req.stream`, `req.bounded_stream`, `req.media`
 """
 
 import io
-import json
 from collections.abc import Callable
 from typing import Any, cast
 
 import falcon
-from falcon.media import BaseHandler, JSONHandler, MultipartFormHandler
 from falcon.stream import BoundedStream
 from gunicorn.http.errors import ParseException
 
-from app.loading.strict_json import parse_media, to_utf8
+from app.loading.media import NO_END
 
-_NO_END = 1 << 62
 _BLOCK = 64 * 1024
 
 
@@ -73,12 +70,12 @@ class RequestBody(io.BufferedIOBase):
     def _read(
         self, read: Callable[[int], bytes], size: int | None, is_last: Callable[[bytes], bool]
     ) -> bytes:
-        wanted = _NO_END if size is None or size < 0 else size
+        wanted = NO_END if size is None or size < 0 else size
         if self._length is not None:
             wanted = min(wanted, self._length - self._taken)
         parts = []
         while wanted > 0 and not self._ended:
-            part = self._take(read, -1 if wanted > _NO_END >> 1 else wanted)
+            part = self._take(read, -1 if wanted > NO_END >> 1 else wanted)
             parts.append(part)
             wanted -= len(part)
             if is_last(part):
@@ -131,24 +128,3 @@ class LiveRequest(falcon.Request):
                 return super()._get_wrapped_wsgi_input()
             stream = RequestBody(stream, None)
         return cast(BoundedStream, stream)
-
-
-class _Multipart(MultipartFormHandler):
-    """Falcon's handler, for chunked bodies too: it asserts that there is a length."""
-
-    def deserialize(self, stream: Any, content_type: str | None, content_length: int | None) -> Any:
-        if content_length is None:
-            content_length = _NO_END
-        return super().deserialize(stream, content_type, content_length)
-
-
-def media_handlers() -> dict[str, BaseHandler]:
-    """Return what serves Falcon's `req.media` and `resp.media`, where Falcon's own would fail."""
-    dump = json.JSONEncoder(ensure_ascii=False).encode
-    return {
-        falcon.MEDIA_JSON: JSONHandler(
-            dumps=lambda media: to_utf8(dump(media)),
-            loads=lambda text: parse_media(text),
-        ),
-        falcon.MEDIA_MULTIPART: _Multipart(),
-    }

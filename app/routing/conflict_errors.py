@@ -56,7 +56,7 @@ def refuse_unquotable(owner: str, routes: Iterable[Route]) -> None:
 
 def conflict_alone(route: Route) -> ConflictError | None:
     """Say what is wrong with a route even where it stands alone, None if nothing is."""
-    fault = routing_fault(route.template)
+    fault = routing_fault(route.template, converters=route.converters)
     if fault is None:
         return None
     return conflict_at(route.owner, f"the route {route.template}: {fault}", route)

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Any
 import falcon
 import falcon.responders
 
-from app.loading.own_app import OwnApp
-from app.loading.routes import Route
-from app.routing import bodies
+from app.loading.own_app import FallBack, OwnApp
+from app.loading.routes import Route, head_of
 from app.routing.complete_app import CompleteApp
 from app.routing.table import RouteTable
 
@@ -46,15 +45,12 @@ class PluginApp(CompleteApp):
         """
         super().__init__(live.running)
         self._middleware = own._middleware
+        self._sink_and_static_routes = own._sink_and_static_routes
         standard = {falcon.HTTPError, falcon.HTTPStatus}  # of this application: they serialize
         theirs = {k: v for k, v in live._error_handlers.items() if k not in standard}
         self._error_handlers |= theirs | own.error_handlers
         self._serialize_error = own.error_serializer or live._serialize_error
         self.req_options, self.resp_options = own.req_options, own.resp_options
-        for options, media in ((own.req_options, own.media), (own.resp_options, own.resp_media)):
-            for kind, handler in bodies.media_handlers().items():
-                if options.media_handlers.get(kind) is media.get(kind):  # it is Falcon's still
-                    options.media_handlers[kind] = handler
         self._routes = routes
         first = routes[0]
         self.nowhere = Route(first.owner, "(no route)", None, generation=first.generation)
@@ -72,9 +68,11 @@ class PluginApp(CompleteApp):
         if req.path is not slot.path:  # decoded, or changed
             match = self._table.search(req.path)
             route, fields = (self.nowhere, {}) if match is None else (match[1].route, match[2])
-        if route is self.nowhere:
+        if route is self.nowhere or type(route.resource) is FallBack:
             slot.at = route
-            return _get_responder(self, req)  # Falcon's own 404
+            # A sink, a static route, or Falcon's own 404.
+            found: Any = _get_responder(self, req)
+            return found if req.method != "HEAD" else (head_of(found[0]), *found[1:])
         slot.at = route
         slot.cell[0] = route.name.number or self.running.number(route.name)
         responder = route.methods.get(req.method, _bad_request)

@@ -72,9 +72,10 @@ class ServingHalf:
             self._workers, last_known_good, report, conditions, self.upkeep.seen
         )
         """Writes down what this process runs."""
-        self._reclaimer = Reclaimer(
+        self.reclaimer = Reclaimer(
             app.running, settings.drain_seconds, conditions, lambda name: self._loading.tidy(name)
         )
+        """Cleans up what is no longer served."""
         self._regressions = Regressions(repository, last_known_good, settings.max_new_failures)
         app.on_failure = self._regressions.count
         self._marker = LoadMarker(folder, self.files)
@@ -87,7 +88,7 @@ class ServingHalf:
             conditions,
             lambda name, again: self.reconciler.mark([name], again=again),
         )
-        self._live = LivePlugins(app, self._reclaimer)
+        self._live = LivePlugins(app, self.reclaimer)
         self._loading = LoadQueue(
             repository,
             make_context_factory(
@@ -101,7 +102,7 @@ class ServingHalf:
             self.files,
             self._exclusive.load,
         )
-        self._comparison = Comparison(
+        self.comparison = Comparison(
             repository,
             self._live,
             self._loading,
@@ -112,13 +113,14 @@ class ServingHalf:
             self._exclusive,
             conditions,
         )
-        self.reconciler = Reconciler(repository, self._comparison, self.upkeep, conditions)
+        """What a pass of the reconciler does."""
+        self.reconciler = Reconciler(repository, self.comparison, self.upkeep, conditions)
         """Follows the rows."""
 
     @property
     def threads(self) -> tuple[OwnThread | LoadQueue, ...]:
         """What has threads of its own, that must not end."""
-        return (self._reclaimer, self.recorder, self.reconciler, self._loading)
+        return (self.reclaimer, self.recorder, self.reconciler, self._loading)
 
     def mark(self, names: Iterable[str] | None) -> None:
         """Look at the rows of some plugins again, at all with None; returns at once."""
@@ -142,18 +144,18 @@ class ServingHalf:
             Whether it serves: not if it would serve less than others do.
         """
         if replace is not None:
-            self._reclaimer.replace_process(replace, self._settings.max_leaked)
-            self._comparison.fresh.ask_by(replace)
+            self.reclaimer.replace_process(replace, self._settings.max_leaked)
+            self.comparison.fresh.ask_by(replace)
             self._regressions.replace = replace
         self._marker.record_faults()
-        self._reclaimer.start()
+        self.reclaimer.start()
         self.recorder.start()
         self.reconciler.start()
         garbage.pause("start")  # there is little, and each collection would look at everything
         try:
             if not come_to_serve(
                 self.reconciler,
-                self._comparison.fresh,
+                self.comparison.fresh,
                 self._workers,
                 still_alive,
                 relieves=relieves,
@@ -162,7 +164,7 @@ class ServingHalf:
         finally:
             garbage.resume("start")
         self._marker.started()
-        self._reclaimer.freeze()
+        self.reclaimer.freeze()
         return True
 
     def drain(self) -> None:
@@ -186,7 +188,7 @@ class ServingHalf:
         self.reconciler.stop()
         self._live.unload_all()
         self._loading.close()
-        self._reclaimer.stop(min(STOP_SECONDS, self._settings.drain_seconds))
+        self.reclaimer.stop(min(STOP_SECONDS, self._settings.drain_seconds))
         self._exclusive.close()  # once they have stopped: another process starts them now
         self.recorder.stop()
         self._marker.close()

@@ -18,22 +18,10 @@ import psycopg2
 from app.conditions import Conditions
 from app.database.events import ChangeListener
 from app.database.pool import Database
-from app.database.repository import Repository
-from app.database.upkeep import Upkeep
-from app.database.workers import WorkerRepository
-from app.loading.context import make_context_factory
 from app.package.finder import generations_alive
 from app.routing.application import LiveApp
-from app.serving.comparison import Comparison
-from app.serving.exclusive.cluster_lock import ClusterLock
-from app.serving.exclusive.plugins import ExclusivePlugins
-from app.serving.last_known_good import LastKnownGood
-from app.serving.live_plugins import LivePlugins
-from app.serving.load_queue import LoadQueue
-from app.serving.reclaimer import Reclaimer
-from app.serving.reconciler import Reconciler
-from app.serving.recorder import Recorder
-from app.serving.regressions import Regressions
+from app.serving.half import ServingHalf
+from app.settings import Settings
 from app.worker_records import WorkerReport
 from tests.support.checkout import CHECKOUT
 
@@ -47,51 +35,27 @@ class Worker:
         self._url = url
         database = Database(url)
         self._app = LiveApp()
-        self._reclaimer = Reclaimer(self._app.running)
-        live = LivePlugins(self._app, self._reclaimer)
-        last_known_good = LastKnownGood(artifacts)
-        self._recorder = Recorder(
-            WorkerRepository(database), last_known_good, lambda: WorkerReport(generations_alive())
-        )
-        repository = Repository(database)
-        self._loading = LoadQueue(
-            repository,
-            make_context_factory(data, lambda _: database.connection),
-            artifacts,
-            lambda name: self._reconciler.mark([name]),
-            lambda plugin: live.retire([plugin]),
-        )
-        upkeep = Upkeep(database, Conditions(), lambda: self._reconciler.mark(None))
-        self._comparison = Comparison(
-            repository,
-            live,
-            self._loading,
-            self._recorder,
-            last_known_good,
-            upkeep,
-            Regressions(repository, last_known_good, 20),
-            ExclusivePlugins(
-                artifacts,
-                self._app,
-                last_known_good,
-                5.0,
-                lambda name: ClusterLock(name, url, WorkerRepository(database)),
-                Conditions(),
-                lambda name, again: self._reconciler.mark([name], again=again),
-            ),
+        settings = Settings(artifacts_dir=artifacts, data_dir=data, database_url=url)
+        self._half = ServingHalf(
+            settings,
+            self._app,
+            database,
+            database,
+            url,
             Conditions(),
+            lambda: WorkerReport(generations_alive()),
+            lambda: self._half.mark(None),
         )
-        self._reconciler = Reconciler(repository, self._comparison, upkeep, Conditions())
         self._admin = psycopg2.connect(url)
         self._admin.autocommit = True
-        self._reclaimer.start()
-        self._recorder.start()
+        self._half.reclaimer.start()
+        self._half.recorder.start()
 
     def load(self) -> dict[str, float]:
         """Load everything; return the milliseconds, and the resident set in KB."""
         began = time.perf_counter()
-        self._comparison.follow(None)
-        self._reclaimer.freeze()  # as the manager does after the first pass
+        self._half.comparison.follow(None)
+        self._half.reclaimer.freeze()  # as the manager does after the first pass
         return {"ms": (time.perf_counter() - began) * 1000, **self.memory()}
 
     def reload(self, name: str, times: int) -> list[float]:
@@ -100,7 +64,7 @@ class Worker:
         for _ in range(times):
             self.touch(name)
             began = time.perf_counter()
-            self._comparison.follow({name})
+            self._half.comparison.follow({name})
             found.append((time.perf_counter() - began) * 1000)
         return found
 
@@ -114,7 +78,7 @@ class Worker:
     def memory(self) -> dict[str, float]:
         """Return the resident set in KB, after all retired generations are gone."""
         deadline = time.monotonic() + 10.0
-        while self._reclaimer.waiting and time.monotonic() < deadline:
+        while self._half.reclaimer.waiting and time.monotonic() < deadline:
             time.sleep(0.01)
         gc.collect()
         pages = int(Path("/proc/self/statm").read_text().split()[1])
@@ -122,9 +86,9 @@ class Worker:
 
     def listen(self) -> None:
         """Follow the rows from now on, as a worker does."""
-        self._reconciler.start()
-        self._reconciler.attempted.wait()
-        listener = ChangeListener(self._url, self._reconciler.mark)
+        self._half.reconciler.start()
+        self._half.reconciler.attempted.wait()
+        listener = ChangeListener(self._url, self._half.mark)
         listener.start()
         while not listener.connected:
             time.sleep(0.01)

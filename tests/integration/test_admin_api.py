@@ -746,7 +746,9 @@ def test_a_reload_with_the_database_away_leaves_what_is_served(
             for action in ("reload", "toggle"):
                 answer = live.client.post(f"/plugins/lonely/{action}", status=503)
                 detail = check_problem(answer, 503)["detail"]
-                assert "is not currently accepting connections" in detail
+                # The first may meet a session that was ended, the others meet the refusal.
+                said = ("is not currently accepting connections", "server closed the connection")
+                assert any(text in detail for text in said), detail
                 assert int(answer.headers["Retry-After"]) >= 1
             assert live.client.get("/lonely").json["says"] == "one"
             wait_until(
@@ -765,7 +767,7 @@ def test_a_reload_with_the_database_away_leaves_what_is_served(
 def test_what_is_published_is_no_503_because_the_wait_for_it_finds_no_database(
     live: Live, monkeypatch: pytest.MonkeyPatch, looks: int
 ) -> None:
-    live.add("hello")
+    live.add("waited")
     left = iter(range(looks))
     convergence = Fleet.convergence
 
@@ -775,8 +777,8 @@ def test_what_is_published_is_no_503_because_the_wait_for_it_finds_no_database(
         return convergence(fleet, row)
 
     monkeypatch.setattr(Fleet, "convergence", away)
-    answer = live.client.post("/plugins/hello/reload?wait=2", status="*")
-    generation = live.generation("hello")
+    answer = live.client.post("/plugins/waited/reload?wait=2", status="*")
+    generation = live.generation("waited")
     assert answer.json["generation"] == generation > 1
     if looks == 3:
         assert answer.status_code == 200, "it was back in time"
@@ -799,7 +801,7 @@ def test_how_postgresql_refuses_is_nothing_for_a_plugins_callers(
     live.add("asks", ASKS_TOO_LATE)
 
     @contextlib.contextmanager
-    def away(*_: Any) -> Iterator[None]:
+    def away(*_: Any, **__: Any) -> Iterator[None]:
         raise DatabaseUnavailableError("the database is away: role hunter2 is not permitted")
         yield
 

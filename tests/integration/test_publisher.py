@@ -20,6 +20,7 @@ from app.publishing.refusals import Refusals
 from app.publishing.trials.trial import TrialRunner
 from tests.support.databases import Session, session
 from tests.support.first_tables import GO_ROWS, GO_TABLES, GO_TRIGGERS
+from tests.support.plugins import source
 from tests.support.publications import (
     MESSAGES,
     InstantTrial,
@@ -373,6 +374,35 @@ def test_a_row_that_is_older_than_the_folder_counts_and_is_a_reason(
     publisher.publish("fine")
     assert conditions.held() == ()
     assert sql("SELECT source_digest FROM plugins")[0][0] != before[1]
+
+
+def test_names_that_are_swapped_and_swapped_back_leave_nothing_behind(
+    repository: Repository, tmp_path: Path, sql: Session, trial: TrialRunner
+) -> None:
+    """No trigger tells of it, and meanwhile one of the two was edited."""
+    root = tmp_path / "plugins"
+    for name in ("one", "two"):
+        (root / name).mkdir(parents=True)
+        (root / name / "main.py").write_text(source(name))
+    publisher = publisher_of(root, tmp_path, repository, trial)
+    publisher.scan(at_start=True)
+
+    def swap() -> None:
+        sql("ALTER TABLE plugins DISABLE TRIGGER ALL")
+        for old, new in (("one", "aside"), ("two", "one"), ("aside", "two")):
+            sql("UPDATE plugins SET name = %s WHERE name = %s", new, old)
+        sql("ALTER TABLE plugins ENABLE TRIGGER ALL")
+
+    swap()
+    (root / "one" / "main.py").write_text(source("one", "edited"))
+    with pytest.raises(PluginError, match="if the row was renamed, set its name back to 'one'"):
+        publisher.follow("two", PublishAttempt())
+    assert publisher.refusals.next_at() < math.inf
+    swap()
+    for name in ("one", "two"):
+        publisher.follow(name, PublishAttempt())
+    assert sql("SELECT error FROM plugins ORDER BY name") == [(None,), (None,)]
+    assert publisher.refusals.next_at() == math.inf
 
 
 def test_a_row_that_was_read_before_another_process_published_is_no_older_one(

@@ -67,7 +67,8 @@ class Publisher:
 
     def _publish(self, name: str) -> bool:
         file = self.root / name / "main.py"
-        text = file.read_text() if file.is_file() else ""
+        files = (file, file.parent / "data" / "text.txt")
+        text = "".join(each.read_text() for each in files if each.is_file())
         if self.texts.get(name) == text:
             return False
         self.texts[name] = text

@@ -172,3 +172,14 @@ def test_a_comparison_that_takes_long_is_made_less_often(eyes, clock):
     eyes.open()
     eyes.compared(2.0)
     assert eyes.compare_at == clock.now + 40
+
+
+def test_a_mount_has_the_folders_observed_anew_and_is_no_condition(eyes, clock, conditions):
+    eyes.open()
+    turns(eyes, clock, 10)
+    eyes.mounted("one")
+    assert turns(eyes, clock, 1), "what changed meanwhile is looked for at once"
+    assert [observer.closed for observer in Observer.made] == [True, False]
+    turns(eyes, clock, 60)
+    assert len(Observer.made) == 2
+    assert held(conditions) == []

@@ -253,7 +253,6 @@ def test_two_routes_of_one_batch_that_exclude_each_other_are_refused(pair):
 @pytest.mark.parametrize(
     "template",
     [
-        "/a/{x:nothing}",
         "/a/{1x}",
         "/a/{x}/{x}",
         "/a/{class}",
