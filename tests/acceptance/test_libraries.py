@@ -1,196 +1,130 @@
-"""Plugins that use real libraries at module level: their edits go live, and answer as they should.
+"""Plugins that use real libraries at module level: edits go live, and the libraries follow.
 
-The libraries are those of the extra `libraries` of setup.cfg.
+The libraries are those of the extra `libraries` of setup.cfg. All cases are edited at once, on
+three servers: those whose edits are hot, those that take fresh workers, and these once more, told
+to be hot. What comes of it is docs/libraries.md.
 """
 
 import contextlib
-import importlib.metadata
-import threading
-import time
+import os
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 
 import pytest
 
-from app.loading import library_entries
-from app.publishing.trials.rehearser import Rehearser
-from app.publishing.trials.trial import TrialRunner
-from app.records import FRESH, HOT
-from tests.support import library_uses
-from tests.support.plugins import artifact_of
+from app.records import FRESH
+from tests.support import library_table
+from tests.support.library_cases import Case, read_cases
+from tests.support.library_runs import Finding, edit_often, fail_hot
+from tests.support.library_server import CasesServer
+from tests.support.library_table import Line
 from tests.support.server import Server
-from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.soak
 
 EDITS = 10
-EDIT_SECONDS = 5.0
-"""The bound of the issue for an edit to be on every worker."""
-
-COUNTER = """
-from prometheus_client import REGISTRY, Counter, Gauge
-
-CALLS = Counter("shop_calls_total", "Calls.", ["kind"])
-RUNNING = Gauge("shop_running", "Running.")
-
-def answer():
-    CALLS.labels("get").inc()
-    with RUNNING.track_inprogress():
-        counted = REGISTRY.get_sample_value("shop_calls_total", {"kind": "get"})
-        held = REGISTRY.get_sample_value("process_open_fds")
-    return {"counted": counted, "process": held is not None}
-"""
-
-SCHEMA = """
-from marshmallow import Schema, fields
-
-class Tag(Schema):
-    label = fields.Str()
-
-class Book(Schema):
-    tags = fields.Nested("Tag", many=True)
-
-def answer():
-    return Book().dump({"tags": [{"label": "new"}]})
-"""
+HOT_EDITS = 3
+"""How many show that a registry grows."""
 
 
-def plugin(name: str, code: str, edit: int) -> str:
-    return f"""
-import os
-from app.plugin import PluginMetadata
-{code}
-EDIT = {edit}
+WRITE = "WRITE_TABLES"
+"""The variable that has the table written instead of compared."""
 
-class Plugin:
-    def initialize(self, context): pass
-
-    def get_metadata(self):
-        return PluginMetadata("{name}", "1.0.0")
-
-    def register_routes(self, server):
-        server.get("/{name}", lambda: {{"edit": EDIT, "pid": os.getpid(), "answer": answer()}})
-
-    def cleanup(self, context): pass
-
-new_plugin = Plugin
-"""
+LEAST = 60
+"""How many libraries there have to be."""
 
 
-@pytest.fixture(scope="module", params=[2, 4], ids=["2 workers", "4 workers"])
-def server(
-    request: pytest.FixtureRequest,
-    tmp_path_factory: pytest.TempPathFactory,
-    new_database: Callable[[], str],
-) -> Iterator[Server]:
-    home = tmp_path_factory.mktemp("libraries")
-    running = Server(home, new_database(), WEB_CONCURRENCY=str(request.param)).start()
-    yield running
-    running.stop()
+@dataclass(slots=True)
+class Run:
+    """What was found of all cases, by their names.
 
+    `refused` are those that are not published; `fails_hot` has what failed under `reload: hot` of
+    those that take fresh workers; `replaced` are the workers that ended though all edits were hot.
+    """
 
-@contextlib.contextmanager
-def load(server: Server, name: str) -> Iterator[list[str]]:
-    """Ask a plugin all the time, and give what was not answered with 200."""
-    failed: list[str] = []
-    over = threading.Event()
+    cases: list[Case]
+    refused: dict[str, str] = field(default_factory=dict)
+    findings: dict[str, Finding] = field(default_factory=dict)
+    fresh: list[str] = field(default_factory=list)
+    fails_hot: dict[str, str] = field(default_factory=dict)
+    replaced: set[int] = field(default_factory=set)
 
-    def ask() -> None:
-        while not over.is_set():
-            try:
-                answer = server.get(f"/{name}")
-            except OSError as error:
-                failed.append(repr(error))
+    def lines(self) -> Iterator[Line]:
+        """Give the lines of the table."""
+        for case in self.cases:
+            if case.name in self.refused:
+                yield Line.refused(case, self.refused[case.name])
             else:
-                if answer.status != 200:
-                    failed.append(f"{answer.status} {answer.body[:200]!r}")
-
-    threads = [threading.Thread(target=ask) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    yield failed
-    over.set()
-    for thread in threads:
-        thread.join()
+                yield Line.of(case, self.findings[case.name], self.fails_hot.get(case.name, ""))
 
 
-def edit(server: Server, name: str, code: str, number: int) -> float:
-    """Edit a plugin, and return how many seconds it took to be on every worker."""
-    server.write(name, plugin(name, code, number))
-    began = time.monotonic()
-    wait_until(
-        lambda: all(
-            answer.status == 200 and answer.json["edit"] == number
-            for answer in server.ask_all(f"/{name}").values()
-        ),
-        f"edit {number} of {name} is on every worker\n{server.log()[-3000:]}",
-        30.0,
-    )
-    return time.monotonic() - began
-
-
-@pytest.mark.parametrize(("name", "code"), [("counter", COUNTER), ("schema", SCHEMA)])
-def test_ten_edits_under_load_are_hot_and_lose_nothing(
-    server: Server, name: str, code: str
-) -> None:
-    pytest.importorskip("prometheus_client")
-    pytest.importorskip("marshmallow")
-    edit(server, name, code, 0)
-    workers = server.workers()
-    with load(server, name) as failed:
-        took = [edit(server, name, code, number) for number in range(1, EDITS + 1)]
-    assert failed == []
-    assert max(took) < EDIT_SECONDS, took
-    assert server.workers() == workers, "no worker was replaced"
-    wait_until(
-        lambda: server.plugin(name)["reload"]["how"] == HOT, "and it was found that none has to be"
-    )
-    for answer in server.ask_all(f"/{name}").values():
-        found = answer.json["answer"]
-        if name == "schema":
-            assert found == {"tags": [{"label": "new"}]}
-        else:
-            assert found["process"], "the library's own metrics stay"
-            assert found["counted"] > EDITS, "a counter goes on counting over edits"
-
-
-def test_without_the_adapters_it_is_found_that_they_are_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pytest.importorskip("prometheus_client")
-    pytest.importorskip("marshmallow")
-    (tmp_path / "sitecustomize.py").write_text(
-        "from app.loading import library_entries\nlibrary_entries.BUILT_IN.clear()\n"
-    )
-    assert library_entries.BUILT_IN
-    monkeypatch.syspath_prepend(str(tmp_path))
-    runner = TrialRunner(None)
-    try:
-        rehearser = runner.rehearser(tmp_path / "plugins", tmp_path / "bin")
-        assert why(rehearser, COUNTER).startswith(
-            "loaded beside its older version, import fails: DuplicateTimeseries: Duplicated"
-        )
-        assert "marshmallow.class_registry keeps Tag and Book of generation 4" in why(
-            rehearser, SCHEMA
-        )
-    finally:
-        runner.stop()
-
-
-def why(rehearser: Rehearser, code: str) -> str:
-    found = rehearser.rehearse(None, artifact_of({"main.py": plugin("sample", code, 0)}), 4)
-    assert found.reload.how == FRESH
-    return found.reload.why
-
-
-def test_the_table_of_the_docs_says_what_is_found(tmp_path: Path) -> None:
-    installed = set(importlib.metadata.packages_distributions())
-    if missing := [u for u in library_uses.USES if library_uses.module_of(u) not in installed]:
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, new_database: Callable[[], str]) -> Run:
+    """Edit all cases. Which of them take fresh workers, the server that begins with all finds."""
+    cases = read_cases()
+    if missing := sorted({case.library for case in cases if case.version is None}):
         pytest.skip(f"not installed: {', '.join(missing)}; see the extra `libraries`")
-    runner = TrialRunner(None)
-    try:
-        rehearser = runner.rehearser(tmp_path / "plugins", tmp_path / "bin")
-        found = {use: how for use, how, _ in library_uses.find(rehearser)}
-    finally:
-        runner.stop()
-    assert found == library_uses.read_table()
+    run = Run(cases)
+
+    with contextlib.ExitStack() as stack:
+        servers = []
+        for name in ("hot", "fresh", "told"):
+            home = tmp_path_factory.mktemp(name)
+            servers.append(Server(home, new_database(), WEB_CONCURRENCY="2").start())
+            stack.callback(servers[-1].kill)
+        _edit_all(run, *servers)
+    return run
+
+
+def _edit_all(run: Run, *servers: Server) -> None:
+    """Edit the cases on three servers: the hot ones on the first, and the others meanwhile."""
+    first, second, third = servers
+    hot = CasesServer(first, run.cases, "reload: auto\n")
+    run.refused = hot.refused
+    found = hot.findings()
+    fresh = [case for case in hot.cases if found[case.name] == FRESH]
+    run.fresh = [case.name for case in fresh]
+    hot.remove(fresh)
+    workers = first.workers()
+    with ThreadPoolExecutor() as pool:
+        told = pool.submit(_fail_hot, third, fresh)
+        others = pool.submit(_edit_often, second, fresh)
+        run.findings |= edit_often(hot, EDITS)
+        run.replaced = workers - first.workers()
+        run.findings |= others.result()
+        run.fails_hot = told.result()
+
+
+def _edit_often(server: Server, fresh: list[Case]) -> dict[str, Finding]:
+    return edit_often(CasesServer(server, fresh, "reload: auto\n"), EDITS)
+
+
+def _fail_hot(server: Server, fresh: list[Case]) -> dict[str, str]:
+    return fail_hot(CasesServer(server, fresh, "reload: hot\n"), HOT_EDITS)
+
+
+def test_ten_edits_answer_right_and_lose_no_request(run: Run) -> None:
+    """The library's answers too; and its registries hold no more than after one load."""
+    assert {n: found.faults for n, found in run.findings.items() if found.faults} == {}
+    assert {n: found.failed[:3] for n, found in run.findings.items() if found.failed} == {}
+    assert all(found.asked > EDITS for found in run.findings.values()), "there was no load"
+
+
+def test_hot_edits_replace_no_worker_and_the_others_all(run: Run) -> None:
+    assert run.replaced == set()
+    shown = {name for name, found in run.findings.items() if found.how != "hot"}
+    assert shown == set(run.fresh)
+
+
+def test_what_takes_fresh_workers_fails_where_it_is_told_to_be_hot(run: Run) -> None:
+    assert set(run.fresh) - run.fails_hot.keys() == set()
+
+
+def test_the_table_of_the_docs_says_what_is_found(run: Run) -> None:
+    lines = list(run.lines())
+    assert len({case.library for case in run.cases}) >= LEAST
+    if os.environ.get(WRITE):
+        library_table.write_table(lines)
+    expected = {line.use: line.matters for line in library_table.read_table()}
+    assert {line.use: line.matters for line in lines} == expected
