@@ -148,7 +148,8 @@ def is_free(port: int) -> bool:
     return False
 
 
-@pytest.mark.parametrize("workers", ["2", pytest.param("4", marks=pytest.mark.soak)])
+@pytest.mark.soak
+@pytest.mark.parametrize("workers", ["2", "4"])
 def test_a_pool_that_is_given_up_ends_at_once_and_so_does_the_server(
     make_server: MakeServer, workers: str
 ) -> None:

@@ -64,7 +64,7 @@ def publish(server: Server, name: str, number: int = 1, **parts: str) -> None:
 @pytest.mark.parametrize(
     ("prelude", "reloads"),
     [
-        pytest.param(TINY_SWITCH_INTERVAL, 24, id="24, tiny interval"),
+        pytest.param(TINY_SWITCH_INTERVAL, 12, id="12, tiny interval"),
         pytest.param(TINY_SWITCH_INTERVAL, 300, id="300, tiny interval", marks=pytest.mark.soak),
         pytest.param("", 300, id="300", marks=pytest.mark.soak),
     ],
@@ -79,7 +79,7 @@ def test_reloads_by_edit_rest_and_psql(four: Server, prelude: str, reloads: int)
     took: dict[str, list[tuple[float, float]]] = {kind: [] for kind in kinds}
     with (
         session(four) as run,
-        Requester(four, name, threads=min(16, reloads // 3), streams=1, pause=0.01) as requester,
+        Requester(four, name, threads=min(16, reloads // 2), streams=1, pause=0.01) as requester,
         four.each_worker() as workers,
     ):
         assert len(workers) == WORKERS
@@ -341,14 +341,14 @@ def test_a_cleanup_that_blocks_holds_up_nobody(make_server: MakeServer) -> None:
     publish(server, "blocking", cleanup=blocks)
     publish(server, "free")
     with Requester(server, "free", threads=2) as requester:
-        for turn in range(3):
+        for turn in range(2):
             answer = server.post("/plugins/blocking/reload?wait=5")
             assert (answer.status, answer.json["seconds"] < 2) == (200, True), answer
             server.write("free", counting("free", turn + 2))
             assert wait_number(server, "free", turn + 2) < 2
     requester.assert_flawless()
     wait_until(
-        lambda: server.log().count("cleanup did not return within 1 s") == 3 * 2,
+        lambda: server.log().count("cleanup did not return within 1 s") == 2 * 2,
         "each is said once",
         8.0,
     )

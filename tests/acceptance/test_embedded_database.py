@@ -145,6 +145,7 @@ def edit(server: Server, statuses: list[int], says: str) -> None:
     wait_until(lambda: statuses[-20:] == [200] * 20 and len(statuses) > seen, "plugins ask again")
 
 
+@pytest.mark.soak
 def test_it_needs_no_setting_and_comes_back_when_it_is_killed(make_server: MakeServer) -> None:
     server = make_server(database=False)
     server.write("asks", ASKS)

@@ -53,9 +53,31 @@ FIRST.next = FIRST
 '''
 
 PRELUDE = """
-from . import models
+from . import models, own_app
 from .deeper import shapes
 from .deeper.shapes import Shape
+"""
+
+OWN_APP = """
+import falcon
+
+
+class Marks:
+    def process_request(self, req, resp):
+        req.context.marked = self
+
+    def process_response(self, req, resp, resource, req_succeeded):
+        resp.set_header("X-Marked", str(req.context.marked is self))
+
+
+def no_luck(req, resp, ex, params):
+    raise falcon.HTTPGone
+
+
+def set_up(server):
+    server.add_middleware([Marks(), falcon.CORSMiddleware()])
+    server.add_error_handler(LookupError, no_luck)
+    server.req_options.media_handlers["text/x"] = falcon.media.JSONHandler()
 """
 
 SHAPES = """
@@ -84,11 +106,16 @@ NAMES = [shape.name() for shape in KEPT]
 
 
 def write_rich(server: Server, name: str, number: int) -> None:
-    """Write a plugin with dataclasses, enums and submodules; the entry comes last."""
+    """Write a plugin with models, submodules and middleware of its own; the entry comes last."""
     server.write(name, MODELS.format(number=number), "models.py")
     server.write(name, "", "deeper/__init__.py")
     server.write(name, SHAPES, "deeper/shapes.py")
-    server.write(name, counting(name, number, prelude=PRELUDE), "main.py")
+    server.write(name, OWN_APP, "own_app.py")
+    server.write(name, rich(name, number), "main.py")
+
+
+def rich(name: str, number: int) -> str:
+    return counting(name, number, prelude=PRELUDE, routes="own_app.set_up(server)")
 
 
 def resident(server: Server) -> dict[int, int]:
@@ -161,7 +188,7 @@ def reload_often(server: Server, name: str, count: int, number: int) -> int:
             expected += 1
             if turn % 10 == 9:
                 number += 1
-                server.write(name, counting(name, number, prelude=PRELUDE))
+                server.write(name, rich(name, number))
             else:
                 run("UPDATE plugins SET generation = generation + 1 WHERE name = %s", name)
             for connection in workers.values():
@@ -306,6 +333,7 @@ def test_a_leak_is_reported_once_and_counted(
     assert server.log().count("still in memory") == 2, "once"
 
 
+@pytest.mark.soak
 def test_a_worker_that_leaks_too_much_is_replaced(make_server: MakeServer) -> None:
     server = make_server(BENANA_MAX_LEAKED_GENERATIONS="1").start()
     server.write("leaking", "reload: hot\n", "plugin.yaml")  # a rehearsal finds it, too

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.support.checkout import CHECKOUT
-from tests.support.server import Server
+from tests.support.server import Answer, Server
 
 BLOCK = re.compile(r"```python\n# (?P<path>[\w/.]+)\n(?P<text>.*?)```", re.DOTALL)
 
@@ -96,6 +96,63 @@ def test_its_lines_are_those_of_the_application() -> None:
     for line in lines:
         if line.startswith("app."):
             assert line.replace("app.", "server.", 1) in ported
+
+
+def look(file: str) -> str:
+    return (CHECKOUT / "tests" / "cases" / "falcon" / "look" / file).read_text()
+
+
+HOOK = """
+ALLOWED_IMAGE_TYPES = (
+    'image/gif',
+    'image/jpeg',
+    'image/png',
+)
+
+
+def validate_image_type(req, resp, resource, params):
+    if req.content_type not in ALLOWED_IMAGE_TYPES:
+        msg = 'Image type not allowed. Must be PNG, JPEG, or GIF'
+        raise falcon.HTTPBadRequest(title='Bad request', description=msg)
+
+
+"""
+"""As Falcon's tutorial adds it to the example ("Introducing Hooks")."""
+
+
+def test_falcons_example_and_its_tutorial(server: Server) -> None:
+    server.write("images", look("images.py"), "images.py")
+    server.write("images", look("main.py"))
+    server.wait_everywhere("/images", lambda answer: answer.status == 200)
+    assert server.get("/images").json == {"images": []}
+
+    def post(body: bytes, media_type: str = "image/png") -> Answer:
+        return server.call("POST", "/images", body, {"Content-Type": media_type})
+
+    sizes = {}
+    for body in (b"First Case\n", b"Second Case\n", b"3rd Case\n"):
+        posted = post(body)
+        assert posted.status == 201
+        sizes[posted.headers["location"]] = len(body)
+        found = server.get(posted.headers["location"])
+        assert (found.body, found.headers["content-type"]) == (body, "image/png")
+    small = server.get("/images?maxsize=11").json["images"]
+    assert {image["href"] for image in small} == {path for path, n in sizes.items() if n <= 11}
+    assert server.get("/images?maxsize=0").status == 400
+
+    hooked = look("images.py").replace("class Collection", f"{HOOK}class Collection")
+    hooked = hooked.replace(
+        "    def on_post(", "    @falcon.before(validate_image_type)\n    def on_post("
+    )
+    hooked = hooked.replace(
+        "        resp.text =", "        resp.etag = 'hooked'\n        resp.text ="
+    )
+    server.write("images", hooked, "images.py")
+    server.wait_everywhere("/images", lambda answer: "etag" in answer.headers)
+    refused = post(b"", "image/jpx")
+    assert (refused.status, refused.json["title"]) == (400, "Bad request")
+    assert post(b"more").status == 201
+    assert len(server.get("/images").json["images"]) == 4, "what was there before the edit"
 
 
 @pytest.mark.soak

@@ -59,6 +59,7 @@ class Plugin:
     def register_routes(self, server):
         server.get("/{name}", self.get)
         server.add_route("/{name}/stream", Stream())
+{routes}
 
     def cleanup(self, context):
 {cleanup}
@@ -73,7 +74,13 @@ def new_plugin():
 
 
 def counting(
-    name: str, number: int, *, prelude: str = "", initialize: str = "pass", cleanup: str = "pass"
+    name: str,
+    number: int,
+    *,
+    prelude: str = "",
+    initialize: str = "pass",
+    routes: str = "",
+    cleanup: str = "pass",
 ) -> str:
     """Return a plugin that says its process, its generation and its number.
 
@@ -82,6 +89,7 @@ def counting(
         number: what the edit is told by.
         prelude: statements of the module.
         initialize: statements of `initialize`; `self.trial` tells a trial.
+        routes: more statements of `register_routes`.
         cleanup: statements of `cleanup`.
     """
     return COUNTING.format(
@@ -89,6 +97,7 @@ def counting(
         number=number,
         prelude=prelude,
         initialize=textwrap.indent(initialize, " " * 8),
+        routes=textwrap.indent(routes, " " * 8),
         cleanup=textwrap.indent(cleanup, " " * 8),
     )
 
