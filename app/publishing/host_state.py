@@ -15,6 +15,7 @@ from pathlib import Path
 from app.conditions import Conditions
 from app.files import read_whole, write_whole
 from app.publishing.discovery import list_folders
+from app.records import PluginRow, PluginSource
 
 log = logging.getLogger(__name__)
 
@@ -164,3 +165,26 @@ def identity_of(folder: Path) -> str | None:
     except OSError:
         return None
     return f"{status.st_dev}:{status.st_ino}"
+
+
+def is_wanted(
+    last: Published | None, row: PluginRow | None, source: PluginSource, restore: bool
+) -> bool:
+    """Tell whether a source is to be published.
+
+    Args:
+        last: what this host published last of the plugin, None if nothing.
+        row: the plugin's row, None if it has none.
+        source: what its folder holds now.
+        restore: whether a plugin whose row was deleted is registered again.
+    """
+    is_new = last is None or last.digest != source.digest
+    if row is None:
+        return restore or is_new
+    return row.unpublished or (is_new and source.digest != row.source_digest)
+
+
+def went_back(last: Published, row: PluginRow, source: PluginSource) -> bool:
+    """Tell whether a row is older than what was published: of another database, or of a backup."""
+    is_older = last.row_id == row.id and last.generation > row.generation
+    return is_older and source.digest != row.source_digest

@@ -186,11 +186,13 @@ class Publisher:
         names = {sources.get(str(self._root / folder), folder) for folder in folders}
         names |= {name for name, row in rows.items() if row.unpublished}
         self.rehearsals.catch_up(rows.values())
+        # One after the other: several threads that read small files wait for the GIL, not the disk.
+        unsettled = [name for name in names if not self._is_settled(name, rows.get(name))]
         with ThreadPoolExecutor(SCAN_THREADS, thread_name_prefix="benana-scan") as pool:
             outcomes = dict(
                 zip(
-                    names,
-                    pool.map(lambda name: self._scan_one(name, rows.get(name), restore), names),
+                    unsettled,
+                    pool.map(lambda name: self._scan_one(name, rows.get(name), restore), unsettled),
                     strict=True,
                 )
             )
@@ -220,6 +222,12 @@ class Publisher:
                 former,
                 moved,
             )
+
+    def _is_settled(self, name: str, row: PluginRow | None) -> bool:
+        settled = self._sources.is_settled(name, row)
+        if settled:
+            self.refusals.end(name)
+        return settled
 
     def _scan_one(self, name: str, row: PluginRow | None, restore: bool) -> bool | None:
         """Publish a plugin if it wants it; return whether, or None if somebody's lock is there."""

@@ -17,14 +17,14 @@ from app.errors import (
 from app.publishing.attempt import PublishAttempt
 from app.publishing.discovery import inside, read_source
 from app.publishing.error_records import ErrorRecords
-from app.publishing.host_state import HostState, Published, identity_of
+from app.publishing.host_state import HostState, Published, identity_of, is_wanted, went_back
 from app.publishing.manifest import reload_of
 from app.publishing.refusals import Refusals
 from app.publishing.saving import Saver
 from app.publishing.trials.held import accept_in_use
 from app.publishing.trials.rehearsals import Rehearsals
 from app.publishing.trials.trial import TrialRunner
-from app.records import PluginRow, PluginSource, TrialReport
+from app.records import Artifact, PluginRow, PluginSource, Reload, TrialReport
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +58,21 @@ class SourcePublisher:
     def prepare(self) -> None:
         """Start what the first publish would have to wait for."""
         self._trial.prepare()
+
+    def is_settled(self, name: str, row: PluginRow | None) -> bool:
+        """Tell whether a folder is what its row says, and nothing is to be done or noted.
+
+        Args:
+            name: the plugin's name.
+            row: its row as it was read, None if it has none.
+        """
+        if row is None or row.error is not None or row.unpublished:
+            return False
+        try:
+            source = self._read(self.folder_of(name, row), name)
+        except PluginError:
+            return False
+        return self._seen.find(name) == Published(source.digest, row.id, row.generation)
 
     def publish(
         self,
@@ -95,10 +110,10 @@ class SourcePublisher:
             source = self._read(folder, name)
             attempt.digest = source.digest
             last = self._seen.find(name)
-            if not force and not _is_wanted(last, row, source, restore):
+            if not force and not is_wanted(last, row, source, restore):
                 if row is not None and row.error is not None:
                     self._repository.record_error(row, None)
-                if row is not None and last is not None and _went_back(last, row, source):
+                if row is not None and last is not None and went_back(last, row, source):
                     now = self._repository.find_row(name)
                     if now is None or now.generation != row.generation:
                         # Another process of this host published it after the row was read.
@@ -112,13 +127,17 @@ class SourcePublisher:
                 return False  # it was tried and refused; events come in twos and threes
             self._refusals.begin(name, source.digest)
             self._rehearsals.hurry(name)  # beside the trial
-            artifact, report = self._trial.run(
-                source, attempt.superseded, row.archive if row is not None else None
-            )
-            if report.in_use is not None:
-                report = self._accept_in_use(source, report, row)
-            reload = reload_of(source.manifest) or self._rehearsals.before_edit(row)
-            saved = self._saver.save(source, artifact, report, attempt, reload, force=force)
+            with self._saver.saving(source, attempt) as saving:
+
+                def save_begins(artifact: Artifact, report: TrialReport) -> None:
+                    saving.begin(artifact, report, self._reload_of(source, row))
+
+                former = row.archive if row is not None else None
+                artifact, report = self._trial.run(source, attempt.superseded, former, save_begins)
+                if report.in_use is not None:
+                    report = self._accept_in_use(source, report, row)
+                reload = self._reload_of(source, row)
+                saved = saving.finish(artifact, report, reload, force=force)
             self._remember(source, attempt, root, last, Published(source.digest, *saved))
         except PluginError as error:
             if not attempt.outlast_quiet_period() or self._has_changed(name, row, source):
@@ -160,6 +179,10 @@ class SourcePublisher:
         if reload_of(source.manifest) is None:
             self._rehearsals.begin(artifact, saved[1], row.source_digest if row else None)
         return True
+
+    def _reload_of(self, source: PluginSource, row: PluginRow | None) -> Reload | None:
+        """Return how a source goes live, if not hot; it may have to be waited for."""
+        return reload_of(source.manifest) or self._rehearsals.before_edit(row)
 
     def note_refused(
         self,
@@ -253,21 +276,6 @@ class SourcePublisher:
             self.note_refused(name, attempt, PluginError(name, text, phase="save", outside=True))
         else:
             self._refusals.end(name)
-
-
-def _is_wanted(
-    last: Published | None, row: PluginRow | None, source: PluginSource, restore: bool
-) -> bool:
-    is_new = last is None or last.digest != source.digest
-    if row is None:
-        return restore or is_new
-    return row.unpublished or (is_new and source.digest != row.source_digest)
-
-
-def _went_back(last: Published, row: PluginRow, source: PluginSource) -> bool:
-    """Tell whether a row is older than what was published: of another database, or of a backup."""
-    is_older = last.row_id == row.id and last.generation > row.generation
-    return is_older and source.digest != row.source_digest
 
 
 def _older_row(last: Published, row: PluginRow) -> PluginError:
