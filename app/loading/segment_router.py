@@ -52,6 +52,19 @@ class SegmentRouter(CompiledRouter):
         methods: dict[str, Any] = kwargs["methods"]
         return methods
 
+    def find_route(self, segments: list[str], fields: dict[str, Any]) -> Route | None:
+        """Find the route of a path that was split already, as `find` without its four values.
+
+        Args:
+            segments: the path's segments.
+            fields: is given the route's fields; of no meaning where there is no route.
+        """
+        found = self._find(segments, self._return_values, self._patterns, self._converters, fields)
+        if found is None or found.method_map is None:
+            return None
+        route: Route = found.method_map.route
+        return route
+
     def _require_non_coroutine_responders(self, method_map: dict[str, Any]) -> None:
         """Do nothing: the collector has checked it once, so not every table needs to."""
 

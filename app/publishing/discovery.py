@@ -127,7 +127,8 @@ def _read_manifest(root: Path, folder: Path, name: str) -> Manifest:
     """Read a folder's manifest, which says what else is read; its entry is empty if it has none."""
     place = folder / MANIFEST_NAME
     raw = b""
-    if inside(root, place):  # else the walk refuses it, and all that it cannot read
+    # Where it leads out, the walk refuses it, as all that it cannot read.
+    if not place.is_symlink() or inside(root, place):
         with suppress(OSError):
             raw = read_file(str(place), MAX_MANIFEST_BYTES)
     return parse_manifest(name, raw, "")

@@ -236,7 +236,7 @@ class SourcePublisher:
         if row is None or row.source_path is None:
             return default
         named = Path(os.path.abspath(row.source_path))  # noqa: PTH100 - symlinks are kept
-        if inside(self._root, named) and named != self._root:
+        if named == default or (inside(self._root, named) and named != self._root):
             return named
         if row.unpublished and (row.digest is not None or not default.is_dir()):
             raise DiscoveryError(

@@ -68,15 +68,16 @@ class LiveApp(CompleteApp):
             table = self.table
             route = table.plain_paths.get(path)
             if route is None:
-                router = None
-                if "/" in path:  # it has none as of `OPTIONS *`
-                    router = table.plain_routers.get(path.split("/", 2)[1])
-                match = None if router is None else router.find(path)
-                if match is None:
+                segments = path.split("/")
+                if len(segments) > 1:  # it has one as of `OPTIONS *`
+                    router = table.plain_routers.get(segments[1])
+                    if router is not None:
+                        route = router.find_route(segments[1:], fields)
+                if route is None:
                     match = table.search(path)
                     if match is None:
                         return _get_responder(self, req)  # Falcon's own 404
-                route, fields = match[1].route, match[2]
+                    route, fields = match[1].route, match[2]
             if route.app is not None and slot.at is not table:
                 raise AnswerAgain  # its middleware came with this table, after the request began
         slot.at = route
@@ -91,12 +92,15 @@ class LiveApp(CompleteApp):
         try:
             route = table.plain_paths.get(path)
             if route is None and "/" in path:
-                router = table.plain_routers.get(path.split("/", 2)[1])
-                match = router.find(path) if router is not None and path.isascii() else None
-                if match is None:
+                segments = path.split("/")
+                fields: dict[str, Any] = {}
+                router = table.plain_routers.get(segments[1]) if path.isascii() else None
+                if router is not None:
+                    route = router.find_route(segments[1:], fields)
+                if route is None:
                     route = _look_further(table, path, slot)
                 else:
-                    route, slot.fields = match[1].route, match[2]
+                    slot.fields = fields
         except BaseException:  # noqa: BLE001 - of a converter; Falcon asks it again, and can say it
             return self
         slot.route = route
