@@ -24,7 +24,7 @@ from app.publishing.saving import Saver
 from app.publishing.trials.held import accept_in_use
 from app.publishing.trials.rehearsals import Rehearsals
 from app.publishing.trials.trial import TrialRunner
-from app.records import Artifact, PluginRow, PluginSource, Reload, TrialReport
+from app.records import PluginRow, PluginSource, TrialReport
 
 log = logging.getLogger(__name__)
 
@@ -127,17 +127,12 @@ class SourcePublisher:
                 return False  # it was tried and refused; events come in twos and threes
             self._refusals.begin(name, source.digest)
             self._rehearsals.hurry(name)  # beside the trial
-            with self._saver.saving(source, attempt) as saving:
-
-                def save_begins(artifact: Artifact, report: TrialReport) -> None:
-                    saving.begin(artifact, report, self._reload_of(source, row))
-
-                former = row.archive if row is not None else None
-                artifact, report = self._trial.run(source, attempt.superseded, former, save_begins)
-                if report.in_use is not None:
-                    report = self._accept_in_use(source, report, row)
-                reload = self._reload_of(source, row)
-                saved = saving.finish(artifact, report, reload, force=force)
+            former = row.archive if row is not None else None
+            artifact, report = self._trial.run(source, attempt.superseded, former)
+            if report.in_use is not None:
+                report = self._accept_in_use(source, report, row)
+            reload = reload_of(source.manifest) or self._rehearsals.before_edit(row)
+            saved = self._saver.save(source, artifact, report, attempt, reload, force=force)
             self._remember(source, attempt, root, last, Published(source.digest, *saved))
         except PluginError as error:
             if not attempt.outlast_quiet_period() or self._has_changed(name, row, source):
@@ -179,10 +174,6 @@ class SourcePublisher:
         if reload_of(source.manifest) is None:
             self._rehearsals.begin(artifact, saved[1], row.source_digest if row else None)
         return True
-
-    def _reload_of(self, source: PluginSource, row: PluginRow | None) -> Reload | None:
-        """Return how a source goes live, if not hot; it may have to be waited for."""
-        return reload_of(source.manifest) or self._rehearsals.before_edit(row)
 
     def note_refused(
         self,

@@ -16,7 +16,6 @@ from app.database.repository import Repository
 from app.errors import (
     ConflictError,
     DatabaseRefusedError,
-    LoadError,
     PluginError,
     SupersededError,
 )
@@ -24,10 +23,9 @@ from app.publishing.attempt import PublishAttempt
 from app.publishing.publisher import Publisher
 from app.publishing.refusals import Refusals
 from app.publishing.trials.trial import TrialRunner
-from app.records import Artifact, PluginSource, TrialReport
 from tests.support.databases import Session, session
 from tests.support.first_tables import GO_ROWS, GO_TABLES, GO_TRIGGERS
-from tests.support.plugins import sha256, source
+from tests.support.plugins import source
 from tests.support.publications import (
     MESSAGES,
     InstantTrial,
@@ -272,54 +270,6 @@ def test_what_the_database_refuses_is_recorded_beside_the_row(
     row = repository.find_row("fine")
     assert row is not None
     assert (row.error, [e.path for e in row.endpoints]) == (None, ["/new"])
-
-
-class PassesFirst(InstantTrial):
-    """Says that a plugin has passed, as a trial does, and comes to something else at its end."""
-
-    def __init__(self, end: PluginError | str) -> None:
-        super().__init__()
-        self.end = end
-
-    def run(self, source: PluginSource, *others: Any) -> tuple[Artifact, TrialReport]:
-        found, reported = super().run(source)
-        others[-1](found, reported)
-        if isinstance(self.end, PluginError):
-            raise self.end
-        again = self.end.encode()
-        return Artifact(found.plugin, found.digest, sha256(again), again), reported
-
-
-def test_nothing_is_saved_of_a_trial_that_ends_badly(
-    repository: Repository, sql: Session, tmp_path: Path
-) -> None:
-    """What is saved is begun while the trial's process ends."""
-    publisher_on(tmp_path, repository).publish("fine")
-    archives = sorted((tmp_path / "bin").glob("*.pyz"))
-    (tmp_path / "plugins" / "fine" / "main.py").write_text("new_plugin = dict\n")
-    trial: Any = PassesFirst(LoadError("fine", "it killed its process", phase="cleanup"))
-    with pytest.raises(LoadError, match="killed"):
-        publisher_of(tmp_path / "plugins", tmp_path, repository, trial).follow(
-            "fine", PublishAttempt()
-        )
-    row = repository.find_row("fine")
-    assert row is not None
-    assert (row.generation, (row.error or {})["phase"]) == (1, "cleanup")
-    assert sql("SELECT count(*) FROM plugin_versions") == [(1,)]
-    assert sorted((tmp_path / "bin").glob("*.pyz")) == archives
-    assert sql("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") == [(0,)]
-
-
-def test_what_the_last_trial_came_to_is_saved(
-    repository: Repository, sql: Session, tmp_path: Path
-) -> None:
-    """Its server was lost, say, and it was made again: another archive of the same source."""
-    publisher_on(tmp_path, repository)
-    trial: Any = PassesFirst("another archive")
-    publisher_of(tmp_path / "plugins", tmp_path, repository, trial).publish("fine")
-    ((kept,),) = sql("SELECT archive FROM plugin_versions")
-    (stored,) = (tmp_path / "bin").glob("*.pyz")
-    assert bytes(kept) == stored.read_bytes() == b"another archive"
 
 
 def test_a_scan_goes_on_past_a_row_that_the_database_refuses(

@@ -263,12 +263,15 @@ def ask(
     body: Any = None,
     headers: dict[str, str] | None = None,
 ) -> Answer:
-    """Make one request over a connection that stays open."""
+    """Make one request over a connection that stays open; OSError where it is lost."""
     if body is not None and not isinstance(body, (bytes, str)):
         body = json.dumps(body)
     connection.request(method, path, body, headers or {})
     response = connection.getresponse()
-    raw = response.read()
+    try:
+        raw = response.read()
+    except http.client.IncompleteRead as error:
+        raise ConnectionResetError(str(error)) from error
     return Answer(response.status, {k.lower(): v for k, v in response.getheaders()}, raw)
 
 

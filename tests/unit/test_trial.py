@@ -10,23 +10,14 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 
-from app.errors import (
-    ArtifactError,
-    CompileError,
-    DiscoveryError,
-    LoadError,
-    SupersededError,
-    TrialError,
-)
+from app.errors import DiscoveryError, LoadError, SupersededError, TrialError
 from app.publishing.manifest import parse_manifest
 from app.publishing.trials.trial import TrialRunner
 from app.publishing.trials.trial_child import _FIRST_PLUGIN
-from app.publishing.trials.trial_process import Answer, TrialProcess
 from app.records import Manifest, PluginSource, artifact_name
 from tests.support.plugins import PLUGIN, source_of
 from tests.support.waiting import wait_until
@@ -57,47 +48,6 @@ def test_it_is_started_once_ahead_or_when_it_is_needed(runner: TrialRunner) -> N
     _, report = runner.run(first())
     assert [endpoint.path for endpoint in report.endpoints] == ["/first", "/first/{number:int}"]
     assert helpers() == [helper]
-
-
-def test_a_plugin_that_has_passed_is_told_of_while_its_process_ends(runner: TrialRunner) -> None:
-    told: list[Any] = []
-    assert [runner.run(first(), passes=lambda *found: told.append(found))] == told
-    refused = source_of({"main.py": PLUGIN.replace("def cleanup", "def clean")})
-    with pytest.raises(LoadError):
-        runner.run(refused, passes=lambda *found: told.append(found))
-    with pytest.raises(CompileError):
-        runner.run(source_of({"main.py": "x ="}), passes=lambda *found: told.append(found))
-    assert len(told) == 1
-
-
-def test_what_is_raised_then_ends_the_trial_and_is_raised(runner: TrialRunner) -> None:
-    def full(*_: object) -> None:
-        raise ArtifactError("first", "the disk is full")
-
-    before = psutil.Process().num_fds()
-    for _ in range(3):
-        with pytest.raises(ArtifactError, match="the disk is full"):
-            runner.run(first(), passes=full)
-    assert psutil.Process().num_fds() - before <= 1, "the way to its server"
-    assert runner.run(first())[1].endpoints
-    (helper,) = helpers()
-    wait_until(lambda: len(helper.children()) <= 1, "no trial is left, but the spare process")
-
-
-def test_a_process_that_ends_badly_after_it_has_passed_is_an_error(
-    runner: TrialRunner, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    told: list[Any] = []
-    killed = {"code": -9, "timed_out": False, "too_large": 0}
-    ends = TrialProcess.ask
-
-    def ask(*arguments: Any) -> Answer:
-        return ends(*arguments)._replace(end=killed)
-
-    monkeypatch.setattr(TrialProcess, "ask", ask)
-    with pytest.raises(LoadError, match="killed its process with SIGKILL"):
-        runner.run(first(), passes=lambda *found: told.append(found))
-    assert len(told) == 1
 
 
 def test_without_a_temporary_folder_it_is_refused_with_what_to_do(

@@ -2,7 +2,6 @@
 
 import random
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
 from app.errors import (
@@ -17,7 +16,7 @@ from app.publishing.trials.parcel import memory_file, temporary_folder, write_pa
 from app.publishing.trials.rehearser import Rehearser
 from app.publishing.trials.trial_memory import MIB
 from app.publishing.trials.trial_process import Answer, TrialProcess
-from app.publishing.trials.trial_verdict import GOOD_END, judge
+from app.publishing.trials.trial_verdict import judge
 from app.records import Artifact, PluginSource, TrialReport
 from app.settings import Settings
 
@@ -27,10 +26,6 @@ COMPILE_SECONDS = 20.0
 
 TRANSIENT_PAUSES = (0.2, 0.4, 0.8)
 """How long to wait, in seconds, before a trial that failed for a reason that passes is repeated."""
-
-
-Passes = Callable[[Artifact, TrialReport], None]
-"""Is told of a plugin that has passed."""
 
 
 class TrialRunner:
@@ -74,7 +69,6 @@ class TrialRunner:
         source: PluginSource,
         superseded: threading.Event | None = None,
         former: tuple[str, str] | None = None,
-        passes: Passes | None = None,
     ) -> tuple[Artifact, TrialReport]:
         """Compile a source and try it: import, factory, metadata, initialize, routes and cleanup.
 
@@ -84,8 +78,6 @@ class TrialRunner:
                 one is let end, so that a source that changes all the time is published too.
             former: the digest and the SHA-256 of an earlier version's archive: what it has compiled
                 of the same modules is not compiled again.
-            passes: is given what is returned as soon as the plugin has passed, while its process
-                ends; should that end badly, an error follows. What it raises is raised.
 
         Raises:
             CompileError: a module does not compile, or not within time and memory.
@@ -98,23 +90,19 @@ class TrialRunner:
         give_up = superseded or threading.Event()
         for pause in TRANSIENT_PAUSES:
             try:
-                return self._run(source, give_up, former, passes)
+                return self._run(source, give_up, former)
             except LoadError as error:
                 if not error.transient:
                     raise
             give_up.wait(pause * random.uniform(0.5, 1.0))  # noqa: S311
-        return self._run(source, give_up, former, passes)
+        return self._run(source, give_up, former)
 
     def _run(
-        self,
-        source: PluginSource,
-        give_up: threading.Event,
-        former: tuple[str, str] | None,
-        passes: Passes | None,
+        self, source: PluginSource, give_up: threading.Event, former: tuple[str, str] | None
     ) -> tuple[Artifact, TrialReport]:
         for _ in range(2):
             try:
-                (text, end), archive = self._try(source, give_up, former, passes)
+                (text, end), archive = self._try(source, give_up, former)
             except OSError as error:
                 if self._process.is_stopped:
                     raise SupersededError("the server stops") from None
@@ -125,8 +113,9 @@ class TrialRunner:
                     outside=True,
                 ) from None
             if end is not None:
+                limits = self._compile_seconds, self._seconds
                 try:
-                    return judge(source, text, end, archive, self._limits)
+                    return judge(source, text, end, archive, limits)
                 except BenanaError:
                     if self._artifacts_dir is not None:
                         # The folder of a version that did not pass: nobody is to serve it.
@@ -157,16 +146,8 @@ class TrialRunner:
         """End the server process and with it all trials; the next run starts a new one."""
         self._process.close()
 
-    @property
-    def _limits(self) -> tuple[float, float]:
-        return self._compile_seconds, self._seconds
-
     def _try(
-        self,
-        source: PluginSource,
-        give_up: threading.Event,
-        former: tuple[str, str] | None,
-        passes: Passes | None,
+        self, source: PluginSource, give_up: threading.Event, former: tuple[str, str] | None
     ) -> tuple[Answer, bytes]:
         """Return the answer and the archive."""
         with (
@@ -186,19 +167,6 @@ class TrialRunner:
                 "former": former,
             }
             seconds = self._compile_seconds + self._seconds
-
-            def packed() -> bytes:
-                archive.seek(0)
-                return archive.read(MAX_ARCHIVE_BYTES)
-
-            def answered(text: str) -> None:
-                try:
-                    passed = judge(source, text, GOOD_END, packed(), self._limits)
-                except BenanaError:
-                    return  # it is judged again at its end
-                if passes is not None and passed[1].in_use is None:
-                    passes(*passed)
-
-            files = parcel, archive
-            answer = self._process.ask(request, files, seconds, give_up, passes and answered)
-            return answer, packed()
+            answer = self._process.ask(request, (parcel, archive), seconds, give_up)
+            archive.seek(0)
+            return answer, archive.read(MAX_ARCHIVE_BYTES)

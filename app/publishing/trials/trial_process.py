@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from typing import IO, Any, NamedTuple
 
@@ -69,7 +68,6 @@ class TrialProcess:
         files: tuple[IO[bytes], IO[bytes]],
         seconds: float,
         give_up: threading.Event,
-        answered: Callable[[str], None] | None = None,
     ) -> Answer:
         """Have a child do something, and wait for its end.
 
@@ -78,8 +76,6 @@ class TrialProcess:
             files: two files that it is given.
             seconds: how long it may take.
             give_up: ends the wait, once it is set and a second has passed.
-            answered: is given the report once it is whole; the child's end takes longer. What it
-                raises ends the child.
 
         Raises:
             SupersededError: it was given up, or the server stops.
@@ -95,7 +91,7 @@ class TrialProcess:
                 os.close(report_write)
                 os.close(status_write)
             deadline = time.monotonic() + seconds + START_SECONDS
-            text, end = _read_both(report.fileno(), status.fileno(), deadline, give_up, answered)
+            text, end = _read_both(report.fileno(), status.fileno(), deadline, give_up)
         if end:
             return Answer(text.decode(errors="replace"), json.loads(end))
         if self._stopped:
@@ -157,18 +153,8 @@ class TrialProcess:
         self._control = ours
 
 
-def _is_whole(report: bytearray) -> bool:
-    """Tell whether a report has its last line, which is JSON."""
-    start = report.rfind(b"\n", 0, -1) + 1
-    return report.endswith(b"}\n") and report.startswith(b"{", start)
-
-
 def _read_both(
-    report: int,
-    status: int,
-    deadline: float,
-    give_up: threading.Event,
-    answered: Callable[[str], None] | None,
+    report: int, status: int, deadline: float, give_up: threading.Event
 ) -> tuple[bytes, bytes]:
     """Read the report and the status until the status pipe is closed."""
     may_give_up = time.monotonic() + COMMITTED_SECONDS
@@ -190,9 +176,6 @@ def _read_both(
                 open_fds.discard(fd)
             elif len(parts[fd]) < MAX_REPORT_BYTES:
                 parts[fd] += chunk
-            if answered is not None and fd == report and _is_whole(parts[fd]):
-                answered(parts[fd].decode(errors="replace"))
-                answered = None
     if report in open_fds:  # what the child wrote before its end is in the pipe
         os.set_blocking(report, False)
         with suppress(BlockingIOError):

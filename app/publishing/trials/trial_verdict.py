@@ -16,10 +16,6 @@ from app.records import Artifact, Endpoint, PluginSource, TrialReport
 _FAULT_FRAME = re.compile(r'^\s*File "(?P<file>[^"]+)", line (?P<line>\d+)', re.MULTILINE)
 
 
-GOOD_END: dict[str, Any] = {"code": 0, "timed_out": False, "too_large": 0}
-"""How a trial's process ends as it should."""
-
-
 def judge(
     source: PluginSource,
     text: str,
