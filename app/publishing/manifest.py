@@ -38,7 +38,7 @@ def parse_manifest(plugin: str, raw: bytes, default_entry: str) -> Manifest:
         DiscoveryError: it is not YAML, holds an alias, a duplicate or unknown key, or a value of
             a wrong type; all faulty keys are named at once.
     """
-    node = compose(plugin, raw)
+    node = compose(plugin, raw) if raw else None  # most plugins have none, and YAML takes its time
     if node is None or node.tag == _NULL_TAG:
         return Manifest(entry=default_entry)
     if node.tag != _MAP_TAG:

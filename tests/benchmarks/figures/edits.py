@@ -26,6 +26,10 @@ SOONEST_SHARE = 0.7
 """Nor before this share of what most edits took so far: to ask four workers every 3 ms takes a
 third of two slow cores. An edit that was faster counts as late as it was asked for."""
 
+PAUSE_SECONDS = 0.1, 0.5
+"""How long nothing happens before an edit, on either side: after it a processor's caches hold
+other things, and it has to wake."""
+
 BYSTANDER = "/p0000"
 """The route that the prober asks; its plugin is never edited."""
 
@@ -62,7 +66,7 @@ def edit_live(port: int, editor: Editor, count: int, workers: int = WORKERS) -> 
     found: list[float] = []
     connections = find_workers(port, workers)
     for _ in range(count):
-        time.sleep(random.uniform(0.1, 0.5))
+        time.sleep(random.uniform(*PAUSE_SECONDS))
         soonest = max(SOONEST_SECONDS, SOONEST_SHARE * median(found) / 1000 if found else 0.0)
         folder, text, path, mark = editor.next()
         began = time.monotonic()
@@ -91,7 +95,7 @@ def measure(rig: Rig) -> list[Figure]:
     def edit_floor() -> list[float]:
         found = []
         for _ in range(count):
-            time.sleep(0.02)
+            time.sleep(random.uniform(*PAUSE_SECONDS))
             folder, text, _, _ = floor_editor.next()
             found.append(floor.edit(folder, text))
         return found
