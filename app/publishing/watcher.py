@@ -155,14 +155,11 @@ class SourceWatcher(OwnThread):
             try:
                 self._sight.open()
                 self._known.read()
-                self.mark(self._publisher.scan())
-                self._conditions.clear(FIRST_LOOK)
-                complained = ""
-                self._watch()
+                if self._scan():
+                    complained = ""
+                    self._watch()
             except DatabaseUnavailableError as error:
-                # The listener reports the outage in the log.
-                self._conditions.hold(FIRST_LOOK, f"no edit is published: {error}")
-                self._pause()
+                self._wait_for_database(error)
             except (OSError, DatabaseRefusedError) as error:
                 reason = str(error)
                 if isinstance(error, OSError):
@@ -183,6 +180,28 @@ class SourceWatcher(OwnThread):
                 self._pause()
             finally:
                 self._sight.close()
+
+    def _scan(self) -> bool:
+        """Compare all folders with the rows, once the database is there; whether that was done.
+
+        What happens to the folders meanwhile is followed: to stand before all of them anew with
+        each try would take a second of 10,000.
+        """
+        while not self._stopped and self.election.is_held():
+            self.election.go_on()
+            try:
+                self.mark(self._publisher.scan())
+            except DatabaseUnavailableError as error:
+                self._wait_for_database(error)
+            else:
+                self._conditions.clear(FIRST_LOOK)
+                return True
+        return False
+
+    def _wait_for_database(self, error: DatabaseUnavailableError) -> None:
+        # The listener reports the outage in the log.
+        self._conditions.hold(FIRST_LOOK, f"no edit is published: {error}")
+        self._pause()
 
     def _pause(self) -> None:
         with self._wake:

@@ -10,9 +10,7 @@ from pathlib import Path
 import pytest
 
 from app.conditions import Conditions
-from app.errors import (
-    PluginError,
-)
+from app.errors import DatabaseUnavailableError, PluginError
 from app.publishing import (
     discovery,
     observer,
@@ -134,6 +132,49 @@ def test_a_folder_stays_marked_while_the_database_is_away(
     assert not looks.seen
     looks.unavailable = False
     wait_until(lambda: looks.saw("patient", "one"), "it is looked at", 3.0)
+
+
+def test_while_the_database_is_away_it_stands_before_the_folders_once(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each try looked at all of them anew: a tenth of a second of 400, each second."""
+    monkeypatch.setattr(watcher, "RETRY_SECONDS", 0.02)
+    opened: list[None] = []
+    opens = sight.Sight.open
+
+    def open_sight(self: sight.Sight) -> None:
+        opened.append(None)
+        opens(self)
+
+    monkeypatch.setattr(sight.Sight, "open", open_sight)
+    looks, held = Looks(root), Conditions()
+    tried: list[None] = []
+    scan = looks.scan
+
+    def scan_in_vain() -> list[str]:
+        tried.append(None)
+        if looks.unavailable:
+            raise DatabaseUnavailableError("away")
+        return scan()
+
+    looks.scan = scan_in_vain  # type: ignore[method-assign]
+    looks.unavailable = True
+    running = SourceWatcher(root, tmp_path / "bin", looks, held)  # type: ignore[arg-type]
+    running.start()
+    try:
+        wait_until(lambda: len(tried) > 5, "it tries again and again")
+        assert [found.what for found in held.held()] == ["no edit is published: away"]
+        write(root, "meanwhile", "one")
+        wait_until(lambda: looks.refused, "the edit was seen, and tried", 2.0)
+        looks.unavailable = False
+        wait_until(lambda: looks.saw("meanwhile", "one"), "it is looked at", 3.0)
+        wait_until(lambda: not held.held(), "nothing is held any more")
+        assert len(opened) == 1
+        looks.unavailable = True
+        shutil.rmtree(root)
+        wait_until(lambda: len(opened) > 1, "the root is gone")
+    finally:
+        running.stop()
 
 
 def test_a_folder_whose_row_is_locked_waits_for_it_once_and_follows_by_itself(
