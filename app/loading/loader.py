@@ -7,6 +7,7 @@ import logging
 import time
 import weakref
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from types import FrameType
 from typing import Any
@@ -53,6 +54,8 @@ class LoadedPlugin:
     """What it has of its own as a `falcon.App` has it; None if nothing."""
     on_disposed: Callable[[], None] = _nothing
     """Called once it is cleaned up."""
+    while_cleaning: Callable[[], AbstractContextManager[None]] = nullcontext
+    """Makes what surrounds its `cleanup` and the end of its modules."""
 
     @property
     def label(self) -> str:
@@ -84,13 +87,14 @@ class LoadedPlugin:
 
     def dispose(self) -> None:
         """Clean the plugin up and forget its modules; a fault is logged, never raised."""
-        try:
-            self.clean_up()
-        except BenanaError as error:
-            log.warning("%s", error)
-        finally:
-            _forget(self.importer)
-            self.on_disposed()
+        with self.while_cleaning():
+            try:
+                self.clean_up()
+            except BenanaError as error:
+                log.warning("%s", error)
+            finally:
+                _forget(self.importer)
+                self.on_disposed()
 
 
 class Steps:

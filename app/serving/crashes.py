@@ -1,31 +1,25 @@
 """Loads that ended their process: noted before they begin, found by whoever comes after.
 
 A trial does not see everything: a plugin may end its process only in a worker. What a process is
-loading therefore stands in a small file of its own, which is locked as long as the process lives
-(the kernel frees the lock, however the process ends) and survives it. Whoever finds the file of a
-dead process turns it into a crash of that plugin's generation, and no process of this host loads
-that generation again.
+loading therefore stands in a small file (`load_marker`). Whoever finds the file of a dead process
+turns it into a crash of that plugin's generation, and no process of this host loads that generation
+again.
 """
 
-import faulthandler
 import fcntl
 import json
-import os
 import re
 import signal
-import threading
 import time
-import uuid
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from app.files import write_whole
 from app.package.archive import path_within
 from app.records import ServedRow, is_plugin_name
-from app.serving.host_files import MARKERS, HostFiles
+from app.serving.load_marker import FOLDER
 
 ROUND_SECONDS = 2.0
 """Processes that die within so many seconds of the first of them die of one cause."""
@@ -97,93 +91,6 @@ class Crash:
         return self.proven or self.rounds > 1
 
 
-class LoadMarker:
-    """What this process is loading, where others find it should the process die of it."""
-
-    def __init__(self, artifacts_dir: Path, files: HostFiles | None = None) -> None:
-        self._files = files or HostFiles(artifacts_dir)
-        self._folder = artifacts_dir / ".loading"
-        self._lock = threading.Lock()
-        self._loads: list[ServedRow] = []
-        self._last: ServedRow | None = None
-        """What was loaded last."""
-        self._starting = True
-        """Whether all that is registered is being loaded: of so many none can be told."""
-        self._file = -1
-        self._length = 0
-        self._path: Path | None = None
-
-    def record_faults(self) -> None:
-        """Have the interpreter write beside the marker where it was when it crashed."""
-        with self._lock, suppress(OSError):
-            path = self._open().with_suffix(".fault")
-            fault = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-            faulthandler.enable(fault, all_threads=False)
-
-    @contextmanager
-    def loading(self, row: ServedRow) -> Iterator[None]:
-        """Mark that a row's generation is being loaded, for the length of a `with` block."""
-        self._change([row], [])
-        try:
-            yield
-        finally:
-            self._change([], [row])
-
-    def started(self) -> None:
-        """Note that what is registered is loaded: from now on a load stands for one change."""
-        with self._lock:
-            self._starting, self._last = False, None
-            self._write()
-
-    def close(self) -> None:
-        """Take the marker away: this process ends, and not by a plugin."""
-        with self._lock:
-            if self._path is not None:
-                for path in (self._path.with_suffix(".fault"), self._path):
-                    path.unlink(missing_ok=True)
-                self._path = None
-
-    def _change(self, begun: list[ServedRow], ended: list[ServedRow]) -> None:
-        with self._lock:
-            self._loads = [row for row in self._loads if row not in ended] + begun
-            if ended and not self._starting:
-                self._last = ended[-1]
-            self._write()
-
-    def _write(self) -> None:
-        last = [] if self._last is None else [_listed(self._last)]
-        loads = [_listed(row) for row in self._loads]
-        marker = {"pid": os.getpid(), "loads": loads, "last": last, "at": time.time()}
-        text = json.dumps(marker).encode()
-        try:
-            self._open()
-            # One write, because it is made before every load; no fsync: the file is to survive
-            # the process and not the machine.
-            os.pwrite(self._file, text.ljust(self._length), 0)
-            self._length = max(self._length, len(text))
-        except OSError as error:
-            self._files.lacks(MARKERS, error)
-        else:
-            self._files.has(MARKERS)
-
-    def _open(self) -> Path:
-        if self._path is None:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            # Under its name only once it is locked: who finds it unlocked takes us for dead.
-            path = self._folder / uuid.uuid4().hex
-            draft = path.with_suffix(".tmp")
-            self._file = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            # A lock of the process, which children do not inherit.
-            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            draft.rename(path)
-            self._path = path
-        return self._path
-
-
-def _listed(row: ServedRow) -> tuple[Any, ...]:
-    return (row.id, row.name, row.generation, row.status, row.binary_path, row.archive_sha256)
-
-
 class CrashedLoads:
     """The generations that this host does not load again: one small file for each plugin."""
 
@@ -195,7 +102,7 @@ class CrashedLoads:
             settle_seconds: how long after its load a generation may still have ended its process.
         """
         self._settle_seconds = settle_seconds
-        self._markers = artifacts_dir / ".loading"
+        self._markers = artifacts_dir / FOLDER
         self._folder = artifacts_dir / ".crashed"
 
     def find(self, row: ServedRow) -> Crash | None:
@@ -225,16 +132,22 @@ class CrashedLoads:
                 marker = json.loads(path.read_bytes())
                 loads = [ServedRow(*load) for load in marker["loads"]]
                 last = [ServedRow(*load) for load in marker["last"]]
+                cleaning = [ServedRow(*load) for load in marker.get("cleaning", [])]
                 pid, since = int(marker["pid"]), time.time() - float(marker["at"])
             except (OSError, ValueError, TypeError, KeyError):
-                loads, last, pid, since = [], [], 0, 0.0  # it died while it wrote
+                loads, last, cleaning, pid, since = [], [], [], 0, 0.0  # it died while it wrote
             if pid in later:
                 continue
             end = (ends or {}).get(pid, UNKNOWN_END)
-            if not loads and end.by_itself and pid not in busy and since < self._settle_seconds:
-                loads, end = last, ProcessEnd(f"{end.how}, moments after it", by_itself=True)
             fault = path.with_suffix(".fault")
             trace = fault.read_text(errors="replace") if fault.is_file() else ""
+            alone = end.by_itself and pid not in busy
+            if cleaning and alone and not any(_place_in(trace, row)[0] for row in loads):
+                # The version after it is as good as it was; what loads just now is tried once more.
+                sentences += [_ended_by_cleanup(row, end) for row in cleaning]
+                end = ProcessEnd(end.how, by_itself=False)
+            elif not loads and alone and since < self._settle_seconds:
+                loads, end = last, ProcessEnd(f"{end.how}, moments after it", by_itself=True)
             sentences += [self._record(row, end, trace) for row in loads]
             path.unlink(missing_ok=True)
             fault.unlink(missing_ok=True)
@@ -286,6 +199,13 @@ class CrashedLoads:
             return Crash(**json.loads((self._folder / name).read_bytes()))
         except (OSError, ValueError, TypeError):
             return None  # none, or none that can be read: it costs one more crash
+
+
+def _ended_by_cleanup(row: ServedRow, end: ProcessEnd) -> str:
+    return (
+        f"{row.name}: a worker ended ({end.how}) while generation {row.generation} was cleaned up "
+        "in it: look at its `cleanup`; new workers load what comes after it"
+    )
 
 
 def _place_in(trace: str, row: ServedRow) -> tuple[str | None, int | None]:

@@ -13,12 +13,12 @@ from app.loading.callers import Surroundings
 from app.loading.context import make_context_factory
 from app.routing.application import LiveApp
 from app.serving.comparison import Comparison
-from app.serving.crashes import LoadMarker
 from app.serving.exclusive.cluster_lock import ClusterLock
 from app.serving.exclusive.plugins import ExclusivePlugins
 from app.serving.host_files import HostFiles
 from app.serving.last_known_good import LastKnownGood
 from app.serving.live_plugins import LivePlugins
+from app.serving.load_marker import LoadMarker
 from app.serving.load_queue import LoadQueue
 from app.serving.reclaimer import Reclaimer
 from app.serving.reconciler import Reconciler

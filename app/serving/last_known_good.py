@@ -3,6 +3,7 @@
 import json
 import logging
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -33,6 +34,7 @@ class LastKnownGood:
     def __init__(self, artifacts_dir: Path, files: HostFiles | None = None) -> None:
         self._folder = artifacts_dir / ".served"
         self._changed: dict[str, ServedRow | None] = {}
+        self._noted_at: dict[str, float] = {}
         self._lock = threading.Lock()
         self._files = files or HostFiles(artifacts_dir)
 
@@ -40,16 +42,27 @@ class LastKnownGood:
         """Note that a row is served."""
         with self._lock:
             self._changed[row.name] = row
+            self._noted_at[row.name] = time.monotonic()
 
     def forget(self, name: str) -> None:
         """Note that a plugin is not served any more."""
         with self._lock:
             self._changed[name] = None
+            self._noted_at.pop(name, None)
 
-    def write(self) -> None:
-        """Write what was noted since; what cannot be written stays noted."""
+    def write(self, served_for: float = 0.0) -> None:
+        """Write what was noted since; what cannot be written stays noted.
+
+        Args:
+            served_for: for how many seconds it has to be served: until then it may still end its
+                process, and what was served before is to be found.
+        """
         with self._lock:
-            changed, self._changed = self._changed, {}
+            before = time.monotonic() - served_for
+            young = {name for name, at in self._noted_at.items() if at > before}
+            changed = {name: row for name, row in self._changed.items() if name not in young}
+            self._changed = {name: row for name, row in self._changed.items() if name in young}
+            self._noted_at = {name: self._noted_at[name] for name in young}
         for name in list(changed):
             try:
                 self._write(name, changed[name])
@@ -68,6 +81,7 @@ class LastKnownGood:
             if name not in self._changed:
                 return
             row = self._changed.pop(name)
+            self._noted_at.pop(name, None)
         try:
             self._write(name, row)
         except OSError:

@@ -26,11 +26,12 @@ from app.loading.process_changes import ProcessChanges
 from app.package.version_folders import VersionFolders
 from app.records import FRESH, Reload, ServedRow
 from app.serving.archives import fetch_artifact
-from app.serving.crashes import CrashedLoads, LoadMarker
+from app.serving.crashes import CrashedLoads
 from app.serving.failed_loads import FailedLoads
 from app.serving.host_files import FOLDERS, HostFiles
 from app.serving.live_plugins import Served
 from app.serving.load_errors import crashed_error, error_of
+from app.serving.load_marker import LoadMarker
 from app.serving.load_once import LoadedOnce
 from app.threads import start_thread
 
@@ -175,6 +176,7 @@ class LoadQueue:
         """Discard what is loaded of a plugin, or will be: nobody asks for it any more."""
         job = self._late.pop(name, None)
         if job is not None:
+            self._marker.forget(job.row)
             job.done.add_done_callback(self._discard_result)
 
     def tidy(self, plugin: str) -> None:
@@ -246,7 +248,11 @@ class LoadQueue:
             if row.exclusive is None:  # else the one before is loaded again, in this process
                 self._judge(row, error, kept)
             raise error from None
-        return replace(plugin, on_disposed=partial(self._changes.disposed, row.name))
+        return replace(
+            plugin,
+            on_disposed=partial(self._changes.disposed, row.name),
+            while_cleaning=partial(self._marker.cleaning, row),
+        )
 
     def _tell_of_folders(self, error: OSError | None) -> None:
         if error is None:

@@ -13,6 +13,7 @@ from app.database.tables import Tables
 from app.database.workers import HEARTBEAT_SECONDS, OVERDUE_SECONDS, WorkerRepository
 from app.errors import DatabaseBusyError, DatabaseError, DatabaseRefusedError
 from app.presence import own_presence
+from app.serving.crashes import SETTLE_SECONDS
 from app.serving.last_known_good import LastKnownGood
 from app.threads import OwnThread
 from app.worker_records import LoadRecord, WorkerReport
@@ -105,7 +106,7 @@ class Recorder(OwnThread):
             try:
                 if self._beat_now or time.monotonic() >= beat_at:
                     beat_at = time.monotonic() + HEARTBEAT_SECONDS
-                    self._last_good.write()
+                    self._last_good.write(SETTLE_SECONDS)
                     self._expect_an_answer()
                     self._beat()
                     self._record_failures()

@@ -10,7 +10,8 @@ import pytest
 
 from app.activity import Activity, Name
 from app.records import ServedRow
-from app.serving.crashes import UNKNOWN_END, CrashedLoads, LoadMarker, end_of
+from app.serving.crashes import UNKNOWN_END, CrashedLoads, end_of
+from app.serving.load_marker import LoadMarker
 
 DIGEST = "0" * 32
 ROW = ServedRow("1", "one", 3, "active", f"/x/one-{DIGEST}.pyz", "f" * 64)
@@ -229,3 +230,72 @@ def test_a_name_that_made_room_for_others_is_not_taken_for_one_of_them(monkeypat
     assert activity.names() == ["name 0"]
     activity.number(names[4])
     assert activity.names() == ["a route whose name made room for others"]
+
+
+def in_another_process(folder, what):
+    """Run something with a marker in another process, which ends; return its id and its end."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            marker = LoadMarker(folder)
+            marker.record_faults()
+            marker.started()
+            what(marker)
+        finally:
+            os._exit(99)
+    return {pid: end_of(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))}
+
+
+def test_what_ends_a_process_in_a_cleanup_is_not_put_on_the_version_after_it(tmp_path, crashed):
+    """Each good edit was refused, and said to have ended four workers."""
+
+    def abort_in_cleanup(marker):
+        with marker.loading(NEXT):
+            pass
+        with marker.cleaning(ROW):
+            os.abort()
+
+    (sentence,) = crashed.collect(in_another_process(tmp_path, abort_in_cleanup))
+    assert "one: a worker ended (SIGABRT) while generation 3 was cleaned up" in sentence
+    assert (crashed.find(NEXT), crashed.find(ROW)) == (None, None)
+
+
+def test_what_loads_beside_a_cleanup_that_ends_the_process_is_tried_once_more(tmp_path, crashed):
+    other = dataclasses.replace(ROW, id="2", name="two", binary_path=f"/x/two-{DIGEST}.pyz")
+
+    def abort_beside_a_load(marker):
+        with marker.loading(other), marker.cleaning(ROW):
+            os.abort()
+
+    for blocks in (False, True):
+        sentences = crashed.collect(in_another_process(tmp_path, abort_beside_a_load))
+        assert [text.partition(":")[0] for text in sentences] == ["one", "two"]
+        assert (crashed.find(other) is not None) == blocks
+        stored = tmp_path / ".crashed" / "two"
+        stored.write_text(stored.read_text().replace('"round_at": ', '"round_at": -'))
+
+
+def test_a_cleanup_that_has_returned_makes_a_load_no_younger(tmp_path, crashed, monkeypatch):
+    def clean_up_later(marker):
+        with marker.loading(NEXT):
+            pass
+        now = time.time()
+        monkeypatch.setattr("app.serving.load_marker.time.time", lambda: now + 60.0)
+        with marker.cleaning(ROW):
+            pass
+        os._exit(3)
+
+    now = time.time()
+    ends = in_another_process(tmp_path, clean_up_later)
+    monkeypatch.setattr("app.serving.crashes.time.time", lambda: now + 61.0)
+    assert crashed.collect(ends) == []
+
+
+def test_a_load_that_nobody_waits_for_any_more_is_not_blamed(tmp_path, crashed):
+    def supersede(marker):
+        with marker.loading(ROW):
+            marker.forget(ROW)
+            os._exit(3)
+
+    assert crashed.collect(in_another_process(tmp_path, supersede)) == []
+    assert crashed.find(ROW) is None

@@ -132,3 +132,31 @@ def test_what_an_older_version_listed_is_read_and_replaced(tmp_path: Path) -> No
     # What the older version does with it: four values, or the file is none.
     with pytest.raises(ValueError, match="too many"):
         _, _, _, _ = kept
+
+
+def test_what_may_still_end_its_process_does_not_take_the_place_of_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was written within two seconds, and when it had ended all workers nothing was served."""
+    now = 1000.0
+    monkeypatch.setattr(last_known_good_module.time, "monotonic", lambda: now)
+    last_known_good = LastKnownGood(tmp_path)
+    last_known_good.remember(ROW)
+    now += 6.0
+    last_known_good.remember(replace(ROW, name="two"))
+    last_known_good.write(5.0)
+    assert numbers(tmp_path) == {"one": 1}
+    last_known_good.remember(replace(ROW, generation=2))
+    now += 4.0
+    last_known_good.write(5.0)
+    assert numbers(tmp_path) == {"one": 1}
+    assert last_known_good.find_before(replace(ROW, generation=2)) == ROW
+    now += 2.0
+    last_known_good.write(5.0)
+    assert numbers(tmp_path) == {"one": 2, "two": 1}
+    last_known_good.remember(replace(ROW, generation=3))
+    last_known_good.forget("two")
+    last_known_good.write(5.0)
+    assert numbers(tmp_path) == {"one": 2}
+    last_known_good.write()  # the process ends, and not by a plugin
+    assert numbers(tmp_path) == {"one": 3}

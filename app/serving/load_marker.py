@@ -1,0 +1,136 @@
+"""What this process is loading, and what it cleans up, noted where others find it.
+
+The file is locked as long as its process lives (the kernel frees the lock, however the process
+ends) and survives it: see `crashes`, which makes something of those of dead processes.
+"""
+
+import faulthandler
+import fcntl
+import json
+import os
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from app.records import ServedRow
+from app.serving.host_files import MARKERS, HostFiles
+
+FOLDER = ".loading"
+"""Where they are, within the host's own folder."""
+
+
+class LoadMarker:
+    """What this process is loading, where others find it should the process die of it."""
+
+    def __init__(self, artifacts_dir: Path, files: HostFiles | None = None) -> None:
+        self._files = files or HostFiles(artifacts_dir)
+        self._folder = artifacts_dir / FOLDER
+        self._lock = threading.Lock()
+        self._loads: list[ServedRow] = []
+        self._cleaning: list[ServedRow] = []
+        self._at = 0.0
+        """When a load began or ended last, in seconds since the epoch."""
+        self._last: ServedRow | None = None
+        """What was loaded last."""
+        self._starting = True
+        """Whether all that is registered is being loaded: of so many none can be told."""
+        self._file = -1
+        self._length = 0
+        self._path: Path | None = None
+
+    def record_faults(self) -> None:
+        """Have the interpreter write beside the marker where it was when it crashed."""
+        with self._lock, suppress(OSError):
+            path = self._open().with_suffix(".fault")
+            fault = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            faulthandler.enable(fault, all_threads=False)
+
+    @contextmanager
+    def loading(self, row: ServedRow) -> Iterator[None]:
+        """Mark that a row's generation is being loaded, for the length of a `with` block."""
+        self._change([row], [])
+        try:
+            yield
+        finally:
+            self._change([], [row])
+
+    @contextmanager
+    def cleaning(self, row: ServedRow) -> Iterator[None]:
+        """Mark that a retired generation is cleaned up, for the length of a `with` block."""
+        with self._lock:
+            self._cleaning.append(row)
+            self._write()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._cleaning.remove(row)
+                self._write()
+
+    def forget(self, row: ServedRow) -> None:
+        """Note that nobody waits for a load any more: if the process ends, it is not blamed."""
+        with self._lock:
+            self._loads = [load for load in self._loads if load != row]
+            self._write()
+
+    def started(self) -> None:
+        """Note that what is registered is loaded: from now on a load stands for one change."""
+        with self._lock:
+            self._starting, self._last = False, None
+            self._write()
+
+    def close(self) -> None:
+        """Take the marker away: this process ends, and not by a plugin."""
+        with self._lock:
+            if self._path is not None:
+                for path in (self._path.with_suffix(".fault"), self._path):
+                    path.unlink(missing_ok=True)
+                self._path = None
+
+    def _change(self, begun: list[ServedRow], ended: list[ServedRow]) -> None:
+        with self._lock:
+            done = [row for row in ended if row in self._loads]
+            self._loads = [row for row in self._loads if row not in ended] + begun
+            if done and not self._starting:
+                self._last = done[-1]
+            self._at = time.time()
+            self._write()
+
+    def _write(self) -> None:
+        last = [] if self._last is None else [_listed(self._last)]
+        loads, cleaning = (list(map(_listed, rows)) for rows in (self._loads, self._cleaning))
+        marker = {
+            "pid": os.getpid(), "loads": loads, "last": last, "at": self._at, "cleaning": cleaning
+        }  # fmt: skip
+        text = json.dumps(marker).encode()
+        try:
+            self._open()
+            # One write, because it is made before every load; no fsync: the file is to survive
+            # the process and not the machine.
+            os.pwrite(self._file, text.ljust(self._length), 0)
+            self._length = max(self._length, len(text))
+        except OSError as error:
+            self._files.lacks(MARKERS, error)
+        else:
+            self._files.has(MARKERS)
+
+    def _open(self) -> Path:
+        if self._path is None:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            # Under its name only once it is locked: who finds it unlocked takes us for dead.
+            path = self._folder / uuid.uuid4().hex
+            draft = path.with_suffix(".tmp")
+            self._file = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            # A lock of the process, which children do not inherit.
+            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            draft.rename(path)
+            self._path = path
+        return self._path
+
+
+def _listed(row: ServedRow) -> tuple[Any, ...]:
+    return (row.id, row.name, row.generation, row.status, row.binary_path, row.archive_sha256)
