@@ -88,7 +88,8 @@ class LoadMarker:
         with self._lock:
             if self._path is not None:
                 for path in (self._path.with_suffix(".fault"), self._path):
-                    path.unlink(missing_ok=True)
+                    with suppress(OSError):  # the folder may be another thing by now
+                        path.unlink()
                 self._path = None
 
     def _change(self, begun: list[ServedRow], ended: list[ServedRow]) -> None:

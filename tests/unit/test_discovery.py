@@ -1,5 +1,6 @@
 """Folders become sources: what is part of a plugin, what is refused, and what its digest says."""
 
+import errno
 import importlib.metadata
 import os
 import stat
@@ -21,6 +22,7 @@ from app.publishing.discovery import (
 )
 from app.publishing.ignore import is_part
 from app.publishing.stamps import folder_stamp, large_stamp, same_large
+from app.publishing.trials.trial import _remedy
 from app.records import is_plugin_name
 
 
@@ -610,3 +612,36 @@ def test_a_marker_that_cannot_be_evaluated_is_refused_by_name(make_plugin, plugi
 def test_requirements_that_are_not_text_are_refused(make_plugin, plugins_root):
     folder = make_plugin({"main.py": "", "requirements.txt": b"\xff\xfe\x00"})
     assert refusal(plugins_root, folder).file == "requirements.txt"
+
+
+@pytest.mark.parametrize("mode", [0o000, 0o600])
+def test_a_folder_without_rights_is_a_sentence_and_no_fault_of_ours(open_path, mode):
+    folder = open_path / "plugins" / "alpha"
+    folder.mkdir(parents=True)
+    (folder / "main.py").write_text("new_plugin = object\n")
+    folder.chmod(mode)
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            if os.geteuid() == 0:
+                os.seteuid(65534)  # root may read everything
+            folder_stamp(folder)
+            folder_stamp(folder / "main.py")
+            read_source(open_path / "plugins", folder, "alpha")
+        except DiscoveryError as error:
+            os.write(writer, error.message.encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    os.waitpid(pid, 0)
+    with os.fdopen(reader) as said:
+        message = said.read()
+    folder.chmod(0o700)
+    assert "Permission denied" in message or "holds no file" in message, message
+
+
+def test_what_to_do_about_a_trial_that_cannot_be_made_depends_on_the_error():
+    assert "ulimit -n" in _remedy(OSError(errno.EMFILE, "Too many open files"))
+    assert sys.executable in _remedy(OSError(errno.EACCES, "Permission denied"))
+    assert "TMPDIR" in _remedy(OSError(errno.ENOSPC, "No space left on device"))

@@ -1,6 +1,9 @@
 """Compile a source and load it once, in a process that may die."""
 
+import errno
 import random
+import sys
+import tempfile
 import threading
 from pathlib import Path
 
@@ -26,6 +29,15 @@ COMPILE_SECONDS = 20.0
 
 TRANSIENT_PAUSES = (0.2, 0.4, 0.8)
 """How long to wait, in seconds, before a trial that failed for a reason that passes is repeated."""
+
+
+def _remedy(error: OSError) -> str:
+    """Return what to do about an error of the system that keeps a plugin from being tried."""
+    if error.errno in {errno.EMFILE, errno.ENFILE}:
+        return "raise the limit of open files (ulimit -n, LimitNOFILE of systemd)"
+    if error.errno in {errno.EACCES, errno.EPERM}:
+        return f"let the server's user run {sys.executable} and write to {tempfile.gettempdir()}"
+    return "make room for temporary files, or set TMPDIR to a folder that has some"
 
 
 class TrialRunner:
@@ -106,12 +118,8 @@ class TrialRunner:
             except OSError as error:
                 if self._process.is_stopped:
                     raise SupersededError("the server stops") from None
-                raise TrialError(
-                    source.name,
-                    f"it cannot be tried: {error.strerror or error}; make room for temporary "
-                    "files, or set TMPDIR to a folder that has some",
-                    outside=True,
-                ) from None
+                text = f"it cannot be tried: {error.strerror or error}; {_remedy(error)}"
+                raise TrialError(source.name, text, outside=True) from None
             if end is not None:
                 limits = self._compile_seconds, self._seconds
                 try:
