@@ -113,13 +113,34 @@ def test_a_version_that_ends_its_workers_a_moment_after_its_load_is_not_loaded_a
 ) -> None:
     server.write("late", source("late", "good"))
     server.wait_says("late", "good")
-    timer = "__import__('threading').Timer(0.3, os._exit, (5,)).start()"
+    # Late enough for a heartbeat, with which it was noted as what this host serves.
+    timer = "__import__('threading').Timer(2.5, os._exit, (5,)).start()"
     server.write("late", ending_at_load("late", timer))
     error = wait_until(lambda: error_of(server, "late"), "the row says it", 20.0)
     assert "(exit code 5, moments after it)" in error["message"]
     wait_until(lambda: all_up(server), "all are up", 20.0)
+    server.wait_says("late", "good", 10.0)
     server.write("late", source("late", "mended"))
     server.wait_says("late", "mended", 10.0)
+
+
+def test_a_cleanup_that_ends_its_worker_does_not_keep_the_next_version_away(
+    server: Server,
+) -> None:
+    """Each good edit after it was refused, and said to have ended the workers."""
+    text, quiet = source("leaves", "first"), "def cleanup(self, context):\n        pass"
+    assert quiet in text
+    ends = quiet.replace("pass", "context.trial or __import__('os').abort()")
+    server.write("leaves", text.replace(quiet, ends))
+    server.wait_says("leaves", "first")
+    server.write("leaves", source("leaves", "second"))
+    said = "leaves: a worker ended (SIGABRT) while generation 1 was cleaned up in it"
+    wait_until(lambda: server.log().count(said) == 2, "both are ended by it", 20.0)
+    wait_until(lambda: all_up(server), "all are up", 20.0)
+    server.wait_says("leaves", "second", 10.0)
+    assert error_of(server, "leaves") is None
+    server.write("leaves", source("leaves", "third"))
+    server.wait_says("leaves", "third")
 
 
 @pytest.mark.soak
