@@ -139,7 +139,7 @@ def test_what_may_still_end_its_process_does_not_take_the_place_of_the_one_befor
 ) -> None:
     """It was written within two seconds, and when it had ended all workers nothing was served."""
     now = 1000.0
-    monkeypatch.setattr(last_known_good_module.time, "monotonic", lambda: now)
+    monkeypatch.setattr("app.serving.last_known_good.time.monotonic", lambda: now)
     last_known_good = LastKnownGood(tmp_path)
     last_known_good.remember(ROW)
     now += 6.0
