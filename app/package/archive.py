@@ -4,6 +4,7 @@ An archive is a zip: the plugin's files as they are, beside each `x.py` its byte
 and a description (`META_FILE`) of what the archive was made from.
 """
 
+import _imp
 import importlib.util
 import io
 import json
@@ -63,6 +64,12 @@ def path_within(plugin: str, digest: str, filename: str) -> str | None:
 def compile_module(label: str, path: str, raw: bytes) -> CodeType:
     """Compile a module; `label` is its plugin's `source_label`, `path` its file."""
     return compile(raw, label + path, "exec", dont_inherit=True)
+
+
+def rename_code(code: CodeType, filename: str) -> None:
+    """Have code, and all in it, say another file, as Python does with a .pyc that was moved."""
+    if code.co_filename != filename:
+        _imp._fix_co_filename(code, filename)  # type: ignore[attr-defined]
 
 
 def make_pyc(raw: bytes, code: CodeType) -> bytes:
@@ -219,7 +226,7 @@ class Archive:
 
     def code(self, path: str) -> CodeType:
         """Return a module's code: the stored bytecode if this Python wrote it, else compiled."""
-        if self._magic == importlib.util.MAGIC_NUMBER and f"{path}c" in self._names:
+        if self._has_bytecode(path):
             bytecode = self.read(f"{path}c")[PYC_HEADER_BYTES:]
             return cast(CodeType, marshal.loads(bytecode))  # noqa: S302 - the hash was verified
         return compile_module(self.label, path, self.read(path))
@@ -234,12 +241,12 @@ class Archive:
         Returns:
             The code, which names the file as this archive does; None if it has to be compiled.
         """
-        same_python = (
-            self._magic == importlib.util.MAGIC_NUMBER and self._optimize == sys.flags.optimize
-        )
-        if same_python and f"{path}c" in self._names and self.read(path) == raw:
-            return self.code(path)
-        return None
+        same = self._has_bytecode(path) and self._optimize == sys.flags.optimize
+        return self.code(path) if same and self.read(path) == raw else None
+
+    def _has_bytecode(self, path: str) -> bool:
+        """Tell whether a module's bytecode is there, and was written by this Python."""
+        return self._magic == importlib.util.MAGIC_NUMBER and f"{path}c" in self._names
 
     def root(self) -> Traversable:
         """Return the archive's root folder, for `importlib.resources`."""

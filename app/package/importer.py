@@ -4,7 +4,6 @@ A generation is the package `_plugins.<name>.g<generation>`. Its modules stay in
 until it is retired, because dataclasses, pickle and `typing.get_type_hints` look them up there.
 """
 
-import _imp
 import importlib
 import importlib.abc
 import importlib.machinery
@@ -21,7 +20,7 @@ from typing import Any
 from app.errors import ArtifactError
 from app.inspection import is_class, is_module, module_of, namespace_of
 from app.libraries import PACKAGES
-from app.package.archive import Archive
+from app.package.archive import Archive, rename_code
 from app.package.finder import finder, forget_attribute
 from app.package.version_folders import VersionFolders
 
@@ -168,9 +167,7 @@ class GenerationImporter(importlib.abc.InspectLoader, zipimport.zipimporter):  #
         if not path:
             return compile("", "<folder>", "exec")
         code = self.content.code(path)
-        if code.co_filename != self.root + path:
-            # As Python does with a .pyc that was moved.
-            _imp._fix_co_filename(code, self.root + path)  # type: ignore[attr-defined]
+        rename_code(code, self.root + path)
         return code
 
     def get_source(self, fullname: str) -> str:

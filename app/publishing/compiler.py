@@ -1,13 +1,19 @@
 """A source becomes an artifact: bytecode of every module, packed with the source, immutable."""
 
-import _imp
 import hashlib
 import importlib.util
 from collections.abc import Callable
 from types import CodeType
 
 from app.errors import CompileError
-from app.package.archive import Archive, compile_module, make_pyc, pack_archive, source_label
+from app.package.archive import (
+    Archive,
+    compile_module,
+    make_pyc,
+    pack_archive,
+    rename_code,
+    source_label,
+)
 from app.records import Artifact, PluginSource
 
 MAX_ARCHIVE_BYTES = 128 * 1024 * 1024
@@ -40,7 +46,7 @@ def _former_code(former: Archive | None, path: str, raw: bytes, label: str) -> C
     """Return the code that an earlier version has of a module, None if the module is another."""
     code = None if former is None else former.code_of(path, raw)
     if code is not None:
-        _imp._fix_co_filename(code, label + path)  # type: ignore[attr-defined]
+        rename_code(code, label + path)
     return code
 
 
