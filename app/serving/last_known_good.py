@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import threading
 import time
 from contextlib import suppress
@@ -33,22 +34,20 @@ class LastKnownGood:
 
     def __init__(self, artifacts_dir: Path, files: HostFiles | None = None) -> None:
         self._folder = artifacts_dir / ".served"
-        self._changed: dict[str, ServedRow | None] = {}
-        self._noted_at: dict[str, float] = {}
+        self._changed: dict[str, tuple[ServedRow | None, float]] = {}
+        """What is to be written, and when it was noted, in monotonic seconds."""
         self._lock = threading.Lock()
         self._files = files or HostFiles(artifacts_dir)
 
     def remember(self, row: ServedRow) -> None:
         """Note that a row is served."""
         with self._lock:
-            self._changed[row.name] = row
-            self._noted_at[row.name] = time.monotonic()
+            self._changed[row.name] = row, time.monotonic()
 
     def forget(self, name: str) -> None:
         """Note that a plugin is not served any more."""
         with self._lock:
-            self._changed[name] = None
-            self._noted_at.pop(name, None)
+            self._changed[name] = None, -math.inf
 
     def write(self, served_for: float = 0.0) -> None:
         """Write what was noted since; what cannot be written stays noted.
@@ -59,13 +58,12 @@ class LastKnownGood:
         """
         with self._lock:
             before = time.monotonic() - served_for
-            young = {name for name, at in self._noted_at.items() if at > before}
-            changed = {name: row for name, row in self._changed.items() if name not in young}
-            self._changed = {name: row for name, row in self._changed.items() if name in young}
-            self._noted_at = {name: self._noted_at[name] for name in young}
+            changed = {name: noted for name, noted in self._changed.items() if noted[1] <= before}
+            for name in changed:
+                del self._changed[name]
         for name in list(changed):
             try:
-                self._write(name, changed[name])
+                self._write(name, changed[name][0])
             except OSError as error:
                 changed[name] = changed.pop(name)  # the others have their turn before it
                 with self._lock:
@@ -80,13 +78,12 @@ class LastKnownGood:
         with self._lock:
             if name not in self._changed:
                 return
-            row = self._changed.pop(name)
-            self._noted_at.pop(name, None)
+            noted = self._changed.pop(name)
         try:
-            self._write(name, row)
+            self._write(name, noted[0])
         except OSError:
             with self._lock:  # `write` tries again, and says so
-                self._changed.setdefault(name, row)
+                self._changed.setdefault(name, noted)
 
     def _write(self, name: str, row: ServedRow | None) -> None:
         path = self._folder / name
