@@ -24,7 +24,15 @@ class SegmentRouter(CompiledRouter):
 
     `add` each route, then `compile`, then `find`. A route brings its method map along: Falcon's
     own router would make it again from the resource, for each table.
+
+    Who has no time for the calls asks what `find` asks, `finder(segments, routes, patterns,
+    converters, fields)`: it returns the route, or None, and fills in the fields.
     """
+
+    finder: Any
+    routes: list[Route | None]
+    patterns: Any
+    converters: Any
 
     if TYPE_CHECKING:
 
@@ -52,19 +60,6 @@ class SegmentRouter(CompiledRouter):
         methods: dict[str, Any] = kwargs["methods"]
         return methods
 
-    def find_route(self, segments: list[str], fields: dict[str, Any]) -> Route | None:
-        """Find the route of a path that was split already, as `find` without its four values.
-
-        Args:
-            segments: the path's segments.
-            fields: is given the route's fields; of no meaning where there is no route.
-        """
-        found = self._find(segments, self._return_values, self._patterns, self._converters, fields)
-        if found is None or found.method_map is None:
-            return None
-        route: Route = found.method_map.route
-        return route
-
     def _require_non_coroutine_responders(self, method_map: dict[str, Any]) -> None:
         """Do nothing: the collector has checked it once, so not every table needs to."""
 
@@ -72,6 +67,13 @@ class SegmentRouter(CompiledRouter):
         """Compile now what Falcon compiles at the first request, which would wait, or fail."""
         if self._find == self._compile_and_find:  # otherwise it is compiled already
             self._find = self._compile()
+
+    def finish(self) -> None:
+        """Compile, and give what `find` asks."""
+        self.compile()
+        maps: list[Any] = [node.method_map for node in self._return_values]
+        self.routes = [None if methods is None else methods.route for methods in maps]
+        self.finder, self.patterns, self.converters = self._find, self._patterns, self._converters
 
     def converter_fault(self) -> str | None:
         """Tell which converter raises where it must convert a text or refuse it, None if none."""

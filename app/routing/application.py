@@ -68,11 +68,12 @@ class LiveApp(CompleteApp):
             table = self.table
             route = table.plain_paths.get(path)
             if route is None:
-                segments = path.split("/")
-                if len(segments) > 1:  # it has one as of `OPTIONS *`
-                    router = table.plain_routers.get(segments[1])
-                    if router is not None:
-                        route = router.find_route(segments[1:], fields)
+                segments = path.lstrip("/").split("/")  # as Falcon's router
+                router = table.plain_routers.get(segments[0])
+                if router is not None:  # a call less than `router.find`, and no four values
+                    route = router.finder(
+                        segments, router.routes, router.patterns, router.converters, fields
+                    )
                 if route is None:
                     match = table.search(path)
                     if match is None:
@@ -91,12 +92,14 @@ class LiveApp(CompleteApp):
         slot.path = path
         try:
             route = table.plain_paths.get(path)
-            if route is None and "/" in path:
-                segments = path.split("/")
+            if route is None:
+                segments = path.lstrip("/").split("/")
                 fields: dict[str, Any] = {}
-                router = table.plain_routers.get(segments[1]) if path.isascii() else None
+                router = table.plain_routers.get(segments[0]) if path.isascii() else None
                 if router is not None:
-                    route = router.find_route(segments[1:], fields)
+                    route = router.finder(
+                        segments, router.routes, router.patterns, router.converters, fields
+                    )
                 if route is None:
                     route = _look_further(table, path, slot)
                 else:

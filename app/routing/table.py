@@ -206,7 +206,7 @@ class TableBuilder:
                     paths.put(normal_path(route.template), route)
             if any(has_fields(route.template) for route in routes):
                 router = self._router(segment)
-                router.compile()
+                router.finish()
                 routers.put(segment, router)
         owned, segments = self._owned.finish(), self._segments.finish()
         finished = owned, segments, paths.finish(), routers.finish()
