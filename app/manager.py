@@ -99,10 +99,10 @@ class PluginManager:
         self._listener = ChangeListener(
             settings.listen_database_url or url,
             self._changed,
-            self._database.abort,
             settings.heartbeat_seconds,
             self._conditions,
             lambda: self._serving.upkeep.schema,
+            rows_url=url,
         )
         self._health = Health(
             self._conditions,

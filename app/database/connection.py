@@ -1,6 +1,10 @@
 """One connection to PostgreSQL: psycopg2's arguments, and what a refusal means."""
 
+import os
 import select
+import socket
+import time
+from contextlib import suppress
 from typing import Any
 
 import psycopg2
@@ -68,6 +72,21 @@ def advance(connection: Any, seconds: float) -> bool:
     return False
 
 
+def finish(connection: Any, deadline: float) -> None:
+    """Wait until an asynchronous connection is done with what it does.
+
+    Args:
+        connection: psycopg2's.
+        deadline: in monotonic seconds.
+
+    Raises:
+        TimeoutError: it is not done by then.
+    """
+    while not advance(connection, deadline - time.monotonic()):
+        if time.monotonic() >= deadline:
+            raise TimeoutError("no answer in time")
+
+
 def has_hung_up(connection: Connection) -> bool:
     """Tell whether the server has closed an idle connection: it has nothing to say else."""
     poll = select.poll()
@@ -76,3 +95,31 @@ def has_hung_up(connection: Connection) -> bool:
     except (ValueError, psycopg2.Error):
         return True
     return bool(poll.poll(0))
+
+
+def shut_down(connection: Connection) -> None:
+    """End a connection from outside: a thread that waits for the database's answer gets an error.
+
+    psycopg2's own `close` would wait for that thread.
+    """
+    with suppress(OSError, psycopg2.Error):
+        duplicate = socket.socket(fileno=os.dup(connection.fileno()))
+        with duplicate:
+            duplicate.shutdown(socket.SHUT_RDWR)
+
+
+def discard(connection: Connection) -> bool:
+    """Make a connection as the next who gets it expects one; return whether that went well.
+
+    What was set on it is undone by `DISCARD ALL`, which does not run in a transaction; what the
+    startup packet says stays.
+    """
+    try:
+        connection.cursor_factory = psycopg2.extensions.cursor
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute("DISCARD ALL")
+        connection.set_session(READ_COMMITTED, "default", "default", False)
+    except psycopg2.Error:
+        return False
+    return True

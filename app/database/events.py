@@ -56,32 +56,35 @@ class ChangeListener:
         self,
         url: str,
         on_change: OnChange,
-        on_silence: Callable[[], None] = lambda: None,
         probe_seconds: float = Settings.heartbeat_seconds,
         conditions: Conditions | None = None,
         schema: Callable[[], str | None] = lambda: None,
         times: ListenerTimes | None = None,
+        rows_url: str | None = None,
     ) -> None:
         """Make a listener.
 
         Args:
             url: where to connect.
             on_change: must return at once: a slow reader pins the queue.
-            on_silence: called when the database did not answer in time.
             probe_seconds: how often a silent connection is tested, and how long an answer may take:
                 a hung peer is noticed within twice of it.
             conditions: where it holds that changes are not noticed at once.
             schema: returns the schema of our tables: what is told of another one is another
                 Benana's; None as long as it is not known, when everything is heard.
             times: how long it waits for other things.
+            rows_url: where the rows are read and written, if that is another URL: it may be of
+                another database, by mistake.
         """
         self._conditions = conditions or Conditions()
         self._schema = schema
         self._times = times or ListenerTimes()
-        self._on_silence = on_silence
         self._probe_seconds = probe_seconds
         options = connection_options(url, application_name="benana-listener")
-        self._sessions = Sessions(options, OWN_SETTINGS)
+        self._sessions = self._rows = Sessions(options, OWN_SETTINGS)
+        if rows_url not in {None, url}:
+            options = connection_options(rows_url, application_name="benana-listener")
+            self._rows = Sessions(options, OWN_SETTINGS)
         self._on_change = on_change
         self._stopped = threading.Event()
         self._wake_read = self._wake_write = -1  # made by `start`: a fork would share them
@@ -126,7 +129,7 @@ class ChangeListener:
         while not self._stopped.is_set():
             connection = None
             try:
-                connection = self._connect()
+                connection = self._connect(self._sessions)
                 self._listen(connection)
             except _NoListenError as error:
                 self.connected = False
@@ -149,14 +152,14 @@ class ChangeListener:
             longest = min(self._times.max_backoff, 0.2 * 2 ** min(failures, 8))
             self._stopped.wait(random.uniform(0, longest))  # noqa: S311
 
-    def _connect(self) -> Connection:
+    def _connect(self, sessions: Sessions) -> Connection:
         while True:
             try:
-                connection: Connection = self._sessions.begin_to_connect()
+                connection: Connection = sessions.begin_to_connect()
                 self._complete(connection, self._times.connect)
                 return connection
             except psycopg2.OperationalError as error:
-                if not self._sessions.learn(error):
+                if not sessions.learn(error):
                     raise
 
     def _listen(self, connection: Connection) -> None:
@@ -173,6 +176,7 @@ class ChangeListener:
                 "changes are not noticed at once: no notification has come through the pooler yet; "
                 "if none does, set BENANA_LISTEN_DATABASE_URL to a direct connection",
             )
+        elsewhere = pooled or self._rows is not self._sessions
         self._on_change(None)
         now = time.monotonic()
         probe_at, compare_at, awaited = now, now + random.uniform(*FULL_COMPARISON_SECONDS), 0.0  # noqa: S311
@@ -183,17 +187,16 @@ class ChangeListener:
                 probe_at = time.monotonic() + self._probe_seconds
             now = time.monotonic()
             if awaited and now >= awaited:
-                raise _NoListenError(
-                    "a notification to itself did not come back: is there a pooler?"
-                )
+                raise _NoListenError(self._unheard())
             if not awaited and now >= probe_at:
                 # The notification may come with the answer: the deadline has to stand before.
                 awaited = now + self._probe_seconds
-                self._notify(connection, own, elsewhere=pooled)
-                pooled = False  # it has been asked whether that matters
+                self._notify(connection, own, elsewhere=elsewhere)
+                elsewhere = False  # until everything is compared the next time
                 continue
             if now >= compare_at:
                 compare_at = now + random.uniform(*FULL_COMPARISON_SECONDS)  # noqa: S311
+                elsewhere = self._rows is not self._sessions
                 self._on_change(None)
             self._wait(connection, min(awaited or probe_at, compare_at) - now)
 
@@ -205,7 +208,7 @@ class ChangeListener:
             return cursor.fetchone() != (connection.get_backend_pid(),)
 
     def _notify(self, connection: Connection, own: str, *, elsewhere: bool) -> None:
-        """Notify ourselves; `elsewhere` over another connection.
+        """Notify ourselves; `elsewhere` over another connection, to where the rows are.
 
         A pooler that lends its connections for each transaction brings us our own word back with
         the answer, and nobody else's.
@@ -213,8 +216,17 @@ class ChangeListener:
         if not elsewhere:
             self._execute(connection, f'NOTIFY "{own}"')
             return
-        with contextlib.closing(self._connect()) as other:
+        with contextlib.closing(self._connect(self._rows)) as other:
             self._execute(other, f'NOTIFY "{own}"')
+
+    def _unheard(self) -> str:
+        """Say what may be the reason that a notification to ourselves did not come back."""
+        if self._rows is self._sessions:
+            return "a notification to itself did not come back: is there a pooler?"
+        return (
+            "what is notified at DATABASE_URL is not heard at BENANA_LISTEN_DATABASE_URL: do both "
+            "name the same database?"
+        )
 
     def _drain(self, connection: Connection, own: str) -> bool:
         """Hand on all notifications that are here; return whether our own was among them."""
@@ -286,7 +298,6 @@ class ChangeListener:
                 return
             left = deadline - time.monotonic()
             if left <= 0:
-                self._on_silence()
                 raise _LostError(f"no answer within {seconds:g} s")
             writing = state == psycopg2.extensions.POLL_WRITE
             self._wait(connection, left, select.POLLOUT if writing else select.POLLIN)

@@ -12,7 +12,7 @@ from typing import Any
 import psycopg2
 import psycopg2.extensions
 
-from app.database.connection import advance
+from app.database.connection import advance, finish
 from app.database.rows import Row, fetch_rows, record_of
 
 log = logging.getLogger(__name__)
@@ -143,17 +143,17 @@ def find_holders(options: dict[str, Any], query: bytes) -> tuple[str, list[Holde
         ):
             asking.autocommit = True
             return _watch(asking, waiting, query)
-    except psycopg2.Error as error:
+    except (psycopg2.Error, TimeoutError) as error:
         log.debug("who holds a lock cannot be told: %s", error)
         return "", []
 
 
 def _watch(asking: Any, waiting: Any, query: bytes) -> tuple[str, list[Holder]]:
     deadline = time.monotonic() + LOOK_SECONDS
-    _finish(waiting, deadline)
+    finish(waiting, deadline)
     with asking.cursor() as ask, waiting.cursor() as wait:
         wait.execute("BEGIN; SELECT pg_backend_pid()")
-        _finish(waiting, deadline)
+        finish(waiting, deadline)
         (pid,) = wait.fetchone()
         wait.execute(query)
         try:
@@ -180,12 +180,6 @@ def _read(rows: list[Row]) -> tuple[str, list[Holder]]:
     else:
         what = f"a row of {table}" if table else "a row"
     return what, list({row["pid"]: record_of(Holder, row) for row in rows}.values())
-
-
-def _finish(connection: Any, deadline: float) -> None:
-    while not advance(connection, STEP_SECONDS):
-        if time.monotonic() >= deadline:
-            raise psycopg2.OperationalError("no answer in time")
 
 
 def _shown(text: str | None) -> str:

@@ -2,8 +2,6 @@
 
 import contextlib
 import logging
-import os
-import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -16,14 +14,17 @@ from app.database.connection import (
     Connection,
     connect,
     connection_options,
+    discard,
     has_hung_up,
+    shut_down,
 )
 from app.database.locks import LockReport
 from app.database.pool_shares import Loan, Share, describe
 from app.database.sessions import OWN_SETTINGS, SHARED_SETTINGS, PooledConnection, Sessions
+from app.database.silence import ANSWER_SECONDS, SILENT, SilenceWatch
 from app.database.sqlstates import unavailable
 from app.database.timeouts import Timeouts
-from app.errors import DatabaseBusyError
+from app.errors import DatabaseBusyError, DatabaseUnavailableError
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +56,7 @@ class Database:
         settings: Mapping[str, str] | None = None,
         timeouts: Timeouts | None = None,
         wait_seconds: float = WAIT_SECONDS,
+        silence_seconds: float = ANSWER_SECONDS,
         name: str = "the pool",
     ) -> None:
         """Make a pool.
@@ -68,6 +70,8 @@ class Database:
                 `reset` what psycopg2 does.
             timeouts: what bounds `statement` and `transaction`.
             wait_seconds: how long to wait for a connection while all of them are lent.
+            silence_seconds: after how long with a connection it is asked whether the database
+                answers at all; where it does not, all who wait get an error.
             name: whose pool it is, for errors.
 
         Raises:
@@ -91,6 +95,8 @@ class Database:
         self._lock = threading.RLock()
         self._returned = threading.Condition(self._lock)
         self._closed = False
+        self._silence_seconds = silence_seconds
+        self._silence: SilenceWatch | None = None
 
     @property
     def pool(self) -> "Database":
@@ -139,7 +145,7 @@ class Database:
         self._enter(loan, share)
         connection = None
         try:
-            loan.connection = connection = self._take()
+            connection = self._take(loan)
             try:
                 if connection.autocommit != autocommit:
                     # Without a level psycopg2 leaves the server's alone: no statement of its own.
@@ -152,6 +158,8 @@ class Database:
                 lost = connection.closed != 0
                 with contextlib.suppress(psycopg2.Error):
                     connection.rollback()
+                if isinstance(error, psycopg2.Error) and loan.unanswered:
+                    raise DatabaseUnavailableError(SILENT) from error
                 if isinstance(error, psycopg2.Error) and (lost or connection.closed != 0):
                     raise unavailable(error) from error
                 raise
@@ -215,22 +223,18 @@ class Database:
         return DatabaseBusyError(text)
 
     def abort(self) -> None:
-        """Abort every connection from outside: who waits for the database gets an error.
-
-        For a database that does not answer: libpq would wait for it without end.
-        """
+        """Abort every connection from outside: who waits for the database gets an error."""
         with self._lock:
-            lent = [loan.connection for loan in list(self._loans)]
+            lent = [loan for loan in list(self._loans) if loan.connection is not None]
             idle, self._idle = self._idle, []
-        for connection in [*filter(None, lent), *idle]:
-            with contextlib.suppress(OSError, psycopg2.Error):
-                duplicate = socket.socket(fileno=os.dup(connection.fileno()))
-                with duplicate:
-                    duplicate.shutdown(socket.SHUT_RDWR)
+        for loan in lent:
+            loan.unanswered = True
+        for connection in [*(loan.connection for loan in lent), *idle]:
+            shut_down(connection)
 
     def let_go(self) -> None:
         """Begin anew in a forked child: all connections are its parent's, and so is the lock."""
-        self._idle, self._loans = [], set()
+        self._idle, self._loans, self._silence = [], set(), None
         self._lock = threading.RLock()
         self._returned = threading.Condition(self._lock)
 
@@ -239,60 +243,59 @@ class Database:
         with self._lock:
             self._closed = True
             idle, self._idle = self._idle, []
+            silence, self._silence = self._silence, None
+        if silence is not None:
+            silence.stop()
         for connection in idle:
             connection.close()
 
-    def _take(self) -> Connection:
+    def _take(self, loan: Loan) -> Connection:
         while True:
             with self._lock:
                 if not self._idle:
                     break
                 connection = self._idle.pop()
             if not has_hung_up(connection):
+                loan.connection = connection
                 return connection
             connection.close()
-        return self._connect()
+        self._watch_for_silence()
+        return self._connect(loan)
 
-    def _connect(self) -> Connection:
+    def _watch_for_silence(self) -> None:
+        """Have the database watched, from the first connection of this process on."""
+        with self._lock:
+            if self._silence is None and not self._closed:
+                self._silence = SilenceWatch(
+                    self.sessions, self._loans, self.abort, self._silence_seconds
+                )
+                self._silence.start()
+
+    def _connect(self, loan: Loan) -> Connection:
         factory = PooledConnection if self._reset and self.sessions.pooled else None
-        connection = connect(self.sessions, connection_factory=factory)
+        loan.connection = connection = connect(self.sessions, connection_factory=factory)
         try:
             connection.autocommit = True
             self.sessions.look(connection)
             connection.autocommit = False
         except psycopg2.Error as error:
             connection.close()
+            if loan.unanswered:
+                raise DatabaseUnavailableError(SILENT) from None
             raise unavailable(error) from None
         if isinstance(connection, PooledConnection):
             connection.beginning = self.sessions.beginning
         elif self._reset and self.sessions.pooled:
             connection.close()
-            return self._connect()
+            return self._connect(loan)
         return connection
 
     def _give_back(self, connection: Connection) -> None:
         if connection.closed == 0:
             idle = connection.get_transaction_status() == _IDLE
-            fit = idle and (not self._reset or _discard(connection))
+            fit = idle and (not self._reset or discard(connection))
             with self._lock:
                 if fit and not self._closed:
                     self._idle.append(connection)
                     return
         connection.close()
-
-
-def _discard(connection: Connection) -> bool:
-    """Make a connection as the next who gets it expects one; return whether that went well.
-
-    What was set on it is undone by `DISCARD ALL`, which does not run in a transaction; what the
-    startup packet says stays.
-    """
-    try:
-        connection.cursor_factory = psycopg2.extensions.cursor
-        connection.autocommit = True
-        with connection.cursor() as cursor:
-            cursor.execute("DISCARD ALL")
-        connection.set_session(READ_COMMITTED, "default", "default", False)
-    except psycopg2.Error:
-        return False
-    return True

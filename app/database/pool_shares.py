@@ -24,6 +24,8 @@ class Loan:
     since: float = field(default_factory=time.monotonic)
     thread: int = field(default_factory=threading.get_ident)
     connection: Any = None
+    unanswered: bool = False
+    """Whether it was ended because the database said nothing any more."""
 
 
 class Share:

@@ -6,6 +6,10 @@ from app.database.sessions import SHARED_SETTINGS
 from app.database.timeouts import Timeouts, plugin_bounds
 from app.settings import Settings
 
+PLUGIN_SILENCE_SECONDS = 10.0
+"""After how long a plugin's statement is asked for; a pooler may pause for a failover, and its
+requests wait as long. A thread that waits for ever is lost to all plugins."""
+
 
 def server_pool(url: str, settings: Settings) -> Database:
     """Return the pool of the server's own work."""
@@ -25,6 +29,7 @@ def plugin_pool(url: str, settings: Settings) -> Database:
         max_connections=max(settings.threads + 4, 2 * settings.plugin_connections),
         reset=True,
         settings={**SHARED_SETTINGS, **({} if seconds is None else plugin_bounds(seconds))},
+        silence_seconds=PLUGIN_SILENCE_SECONDS,
         name="the plugins",
     )
 

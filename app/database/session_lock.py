@@ -8,7 +8,7 @@ from typing import Any
 import psycopg2
 import psycopg2.extensions
 
-from app.database.connection import Connection, advance, connection_options
+from app.database.connection import Connection, connection_options, finish
 from app.database.sessions import OWN_SETTINGS, Sessions
 
 ANSWER_SECONDS = 1.5
@@ -50,7 +50,7 @@ class SessionLock:
         try:
             if self._connection is None:
                 self._connection = self._sessions.begin_to_connect()
-                self._complete(self._connection)
+                finish(self._connection, time.monotonic() + ANSWER_SECONDS)
             (self._held,) = self._ask(
                 "SELECT pg_try_advisory_lock(%s, hashtext(current_schema() || '.' || %s))",
                 (_CLASS, self._name),
@@ -84,12 +84,5 @@ class SessionLock:
         assert self._connection is not None  # noqa: S101 - for the type checker
         with self._connection.cursor() as cursor:
             cursor.execute(query, values)
-            self._complete(self._connection)
+            finish(self._connection, time.monotonic() + ANSWER_SECONDS)
             return cursor.fetchone()
-
-    def _complete(self, connection: Connection) -> None:
-        """Wait for an answer, but not for ever: libpq alone would."""
-        deadline = time.monotonic() + ANSWER_SECONDS
-        while not advance(connection, deadline - time.monotonic()):
-            if time.monotonic() >= deadline:
-                raise OSError(f"no answer within {ANSWER_SECONDS:g} s")

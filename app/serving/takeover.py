@@ -67,13 +67,13 @@ def _served_by_others(missing: Iterable[str], workers: WorkerRepository) -> list
     While the database is away, all that is missing is taken for served.
     """
     machine, master = own_presence().machine, os.getppid()
-    served = []
-    for name in sorted(missing):
+    served: list[str] = []
+    names = sorted(missing)
+    for i, name in enumerate(names):
         try:
             loads = workers.loads_of(name)
         except DatabaseError:
-            served.append(name)
-            continue
+            return served + names[i:]
         for worker in loads:
             crew, load = worker.crew, worker.load
             ours = crew is not None and (crew.machine, crew.master) == (machine, master)

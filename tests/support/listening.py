@@ -44,6 +44,7 @@ def listening(
     schema: Callable[[], str | None] = lambda: None,
     times: ListenerTimes | None = None,
     conditions: Conditions | None = None,
+    rows_url: str | None = None,
 ) -> Iterator[ChangeListener]:
     """A started listener, which is stopped at the end unless the test did it."""
     listener = ChangeListener(
@@ -53,6 +54,7 @@ def listening(
         conditions=conditions,
         schema=schema,
         times=times,
+        rows_url=rows_url,
     )
     listener.start()
     try:

@@ -23,10 +23,14 @@ class Proxy:
         self.flows = threading.Event()
         """Cleared: nothing is passed on any more, and nothing closed."""
         self.flows.set()
+        self.paused = False
+        """Whether statements are not passed on, as by PgBouncer's PAUSE: who connects gets in, and
+        hears nothing then."""
         self.drops_notifications = False
         """Whether PostgreSQL's NotificationResponse messages are left out, as by a pooler."""
         self.forwarded: list[bytes] = []
         self._sockets: list[socket.socket] = []
+        self._slept = threading.Event()
         self._ended = False
         threading.Thread(target=self._accept, name="proxy", daemon=True).start()
 
@@ -55,9 +59,11 @@ class Proxy:
         rest = b""
         try:
             while chunk := source.recv(65536):
-                while not self.flows.wait(0.1):
+                asks = not filtered and chunk[:1] == b"Q"
+                while not self.flows.wait(0.1) or (asks and self.paused):
                     if self._ended:
                         return
+                    self._slept.wait(0.02)
                 if filtered:
                     chunk, rest = self._filter(rest + chunk)
                 target.sendall(chunk)

@@ -92,7 +92,7 @@ def test_what_does_not_compile_in_time_is_named() -> None:
     runner = TrialRunner(None, compile_seconds=0.05)
     try:
         with pytest.raises(CompileError, match=r"within 0.05 s; make it smaller") as caught:
-            runner.run(sample(large=table(30_000)))
+            runner.run(sample(large=table(100_000)))
     finally:
         runner.stop()
     assert (caught.value.phase, caught.value.file) == ("compile", "large.py")

@@ -1,0 +1,158 @@
+"""A database that is connected and says nothing any more: who waits for it gets an error."""
+
+import contextlib
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import urlsplit
+
+import psycopg2
+import pytest
+
+from app.conditions import Conditions
+from app.database import silence
+from app.database.pool import Database
+from app.database.statements import statement, transaction
+from app.errors import DatabaseUnavailableError
+from tests.support.databases import PLACES, Session
+from tests.support.listening import Recorder, listening
+from tests.support.postgres_proxy import Proxy
+from tests.support.waiting import wait_until
+
+PATIENCE = 0.3
+BEAT = 0.3
+
+
+@pytest.fixture(params=[False, True], ids=["own", "plugins"])
+def behind(
+    request: pytest.FixtureRequest, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Database]:
+    """A pool behind a proxy, which is impatient."""
+    monkeypatch.setattr(silence, "ANSWER_SECONDS", 0.3)
+    monkeypatch.setattr(silence, "LOOK_SECONDS", 0.05)
+    with contextlib.closing(
+        Database(proxy.url, max_connections=PLACES, reset=request.param, silence_seconds=PATIENCE)
+    ) as database:
+        yield database
+
+
+def ask(database: Database) -> object:
+    with database.connection() as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT 1")
+        return cursor.fetchone()
+
+
+@pytest.mark.parametrize(("way", "askers"), [("paused", PLACES), ("no packets", 1)])
+def test_who_waits_for_a_silent_database_gets_an_error(
+    behind: Database, proxy: Proxy, way: str, askers: int
+) -> None:
+    assert ask(behind) == (1,), "there is a connection"
+    if way == "paused":
+        proxy.paused = True
+    else:
+        proxy.flows.clear()
+        proxy.open = False
+    began = time.monotonic()
+    with ThreadPoolExecutor(PLACES) as pool:
+        for future in [pool.submit(ask, behind) for _ in range(askers)]:
+            error = future.exception(5)
+            assert isinstance(error, DatabaseUnavailableError)
+            assert "does not answer" in str(error)
+    assert time.monotonic() - began < 4.0
+    assert behind.lent() == 0
+    proxy.paused, proxy.open = False, True
+    proxy.flows.set()
+    assert ask(behind) == (1,)
+
+
+def test_a_new_connection_to_a_silent_database_gets_an_error(
+    behind: Database, proxy: Proxy
+) -> None:
+    proxy.paused = True
+    for _ in range(2):
+        with pytest.raises(DatabaseUnavailableError, match="does not answer"):
+            ask(behind)
+    proxy.paused = False
+    assert ask(behind) == (1,)
+
+
+def test_a_commit_into_silence_ends_too(behind: Database, proxy: Proxy) -> None:
+    with (
+        pytest.raises(DatabaseUnavailableError, match="does not answer"),
+        behind.connection() as connection,
+    ):
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+        proxy.paused = True
+    proxy.paused = False
+
+
+def test_what_is_slow_is_left_alone(behind: Database, sql: Session) -> None:
+    asked = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%%pg_sleep(1.5)%%'"
+    with behind.connection() as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT pg_sleep(1.5)")
+        cursor.execute("SELECT 2")
+        assert cursor.fetchone() == (2,)
+    assert sql(asked)
+
+
+def test_a_database_that_refuses_new_connections_is_not_silent(
+    behind: Database, proxy: Proxy, sql: Session
+) -> None:
+    """As one that is full: what is connected goes on."""
+    ask(behind)
+    name = urlsplit(proxy.url).path[1:]
+    elsewhere = proxy.url.replace(f"/{name}", "/postgres")
+    with contextlib.closing(psycopg2.connect(elsewhere)) as connection:
+        connection.autocommit = True
+        cursor = connection.cursor()
+        cursor.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+        try:
+            with behind.connection() as used, used.cursor() as other:
+                other.execute("SELECT pg_sleep(1.2), 3")
+                assert (other.fetchone() or ())[1] == 3
+        finally:
+            cursor.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+
+
+def test_the_watch_ends_with_its_pool(proxy: Proxy) -> None:
+    import threading
+
+    def watches() -> int:
+        return sum(thread.name == "benana-silence" for thread in threading.enumerate())
+
+    before = watches()
+    database = Database(proxy.url)
+    assert watches() == before, "it begins with the first connection"
+    with statement(database) as cursor:
+        cursor.execute("SELECT 1")
+    with transaction(database) as cursor:
+        cursor.execute("SELECT 1")
+    assert watches() == before + 1
+    database.close()
+    assert watches() == before
+
+
+def test_listening_to_another_database_is_noticed(url: str, sql: Session) -> None:
+    """As after a typing error: LISTEN works there, and nothing is ever heard."""
+    other = f"{url.partition('?')[0].rpartition('/')[0]}/postgres?{url.partition('?')[2]}"
+    recorder, conditions = Recorder(), Conditions()
+    with listening(
+        other, recorder, heartbeat=BEAT, conditions=conditions, rows_url=url
+    ) as listener:
+        (held,) = wait_until(
+            lambda: [c for c in conditions.held() if "same database" in c.what],
+            "it is said",
+        )
+        assert "changes are noticed 1 s late" in held.what
+        assert "BENANA_LISTEN_DATABASE_URL" in held.what
+        wait_until(lambda: recorder.everything() >= 3, "it polls")
+        assert not listener.connected
+
+
+def test_listening_past_a_pooler_is_heard(url: str, proxy: Proxy, sql: Session) -> None:
+    recorder, conditions = Recorder(), Conditions()
+    with listening(url, recorder, heartbeat=BEAT, conditions=conditions, rows_url=proxy.url):
+        wait_until(lambda: not conditions.held(), "it is heard")
+        sql("INSERT INTO plugins (name) VALUES ('heard')")
+        wait_until(lambda: "heard" in recorder.heard(), "and so is a change")
