@@ -31,6 +31,7 @@ from app.workers.children import become_parent
 from app.workers.first_start import make_first_root, root_text
 from app.workers.hook_check import HOOKS, faulty_hooks, sentence
 from app.workers.identity import differs, run_apart, user_text
+from app.workers.open_files import make_room
 from app.workers.orphans import Orphans
 from app.workers.self_watch import SelfWatch
 from app.workers.writable import make_folders, unusable_place
@@ -97,6 +98,7 @@ def on_starting(server: Any) -> None:
     try:
         refuse_own_queues(server.cfg)
         refuse_busy_port(server.cfg)
+        make_room(server.cfg)
         _begin(server)
     except BenanaError as error:
         _end(server.cfg, str(error))
@@ -106,6 +108,7 @@ def on_reload(server: Any) -> None:
     """Follow the configuration that HUP has read, and a plugins' root that is another one now."""
     logs.follow_gunicorn(server.cfg)
     server.cfg.set("reuse_port", False)  # as at the start, and there it is said
+    make_room(server.cfg)
     try:
         if not _master.begun:
             _begin(server)  # the file has had no `on_starting` of ours before

@@ -3,6 +3,7 @@
 import errno
 import os
 import socket
+from collections.abc import Collection
 from typing import Any
 
 from app.errors import SettingsError
@@ -22,8 +23,12 @@ def refuse_own_queues(configuration: Any) -> None:
         )
 
 
-def refuse_busy_port(configuration: Any) -> None:
+def refuse_busy_port(configuration: Any, known: Collection[int] = ()) -> None:
     """Look whether the addresses are free: gunicorn would try for 5 s, and after the publishing.
+
+    Args:
+        configuration: gunicorn's settings.
+        known: the ports that this server itself listens on.
 
     Raises:
         SettingsError: one is not.
@@ -32,7 +37,7 @@ def refuse_busy_port(configuration: Any) -> None:
     if activated or os.environ.get("GUNICORN_FD"):
         return
     for address in configuration.address:
-        if isinstance(address, tuple):
+        if isinstance(address, tuple) and address[1] not in known:
             _refuse_busy(*address)
 
 

@@ -16,10 +16,12 @@ from gunicorn.arbiter import Arbiter as GunicornArbiter
 from gunicorn.errors import HaltServer
 
 from app.descendants import GRACE_SECONDS, KILL_SECONDS
+from app.errors import SettingsError
 from app.serving.crashes import UNKNOWN_END, CrashedLoads, ProcessEnd, end_of
 from app.workers.bell import Bell
 from app.workers.drains import Drains
 from app.workers.identity import as_user
+from app.workers.new_configuration import read_anew
 from app.workers.orphans import Orphans
 from app.workers.rounds import Member, Plan, Rounds
 from app.workers.worker import Worker
@@ -214,13 +216,20 @@ class Arbiter(GunicornArbiter):  # type: ignore[misc]
     def reload(self) -> None:
         """Follow the configuration anew; all workers of the old one are told to end at once.
 
-        gunicorn waits here for all that were there before, and does nothing else meanwhile.
+        gunicorn waits here for all that were there before, and does nothing else meanwhile. And it
+        ends where the configuration cannot be used: here that changes nothing.
         """
+        former, read = self.cfg, self.app.reload
+        self.app.reload = lambda: read_anew(self.app, read, former)
         self._all_anew = True
         try:
             super().reload()
+        except SettingsError as error:
+            os.environ.update(former.env)  # which gunicorn has taken back already
+            self.log.error("%s", error)
         finally:
             self._all_anew = False
+            self.app.reload = read
 
     def kill_worker(self, pid: int, sig: int) -> None:
         """Send a worker a signal; one that is to end counts no more from then on."""

@@ -13,6 +13,7 @@ from gunicorn.workers.gthread import ThreadWorker
 from app.activity import Activity
 from app.processes import PR_SET_PDEATHSIG, process_option
 from app.workers.bell import Bell
+from app.workers.open_files import NONE_LEFT, FullHouse
 
 LOOK_SECONDS = 1.0
 """How often a worker that takes connections looks at itself; as long may its loop wait."""
@@ -52,6 +53,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         self._usual_seconds = self.cfg.graceful_timeout
         self.nr_conns: int = 0
         self._quiet = False
+        self._full_house = FullHouse()
         self._ends_at: float | None = None
 
     # --- what it tells its master -------------------------------------------------------------
@@ -96,8 +98,20 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         if self._is_orphan() and not self.booted:
             sys.exit(0)
 
+    def accept(self, listener: Any) -> None:
+        """Take a connection; where there is no file for it, take none for a moment."""
+        try:
+            super().accept(listener)
+        except OSError as error:
+            if error.errno not in NONE_LEFT:
+                raise
+            self._full_house.begin(error)
+            self.set_accept_enabled(False)
+
     def set_accept_enabled(self, enabled: bool) -> None:
         """Take connections or not; without a master, close the listening sockets."""
+        if enabled and not self._full_house.is_over:
+            return
         super().set_accept_enabled(enabled)
         if not (enabled or self.alive):
             if self.activity.drain_seconds:

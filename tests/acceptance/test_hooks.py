@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import time
 from pathlib import Path
 
@@ -170,3 +171,60 @@ def test_the_shipped_file_is_no_other_than_that_line(make_server: MakeServer) ->
     text = (CHECKOUT / "gunicorn.conf.py").read_text()
     assert "from app.hooks import *" in text
     assert "def " not in text
+
+
+# --- a configuration that cannot be used -----------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [
+        ("workers = (2\n", "SyntaxError: '(' was never closed"),
+        pytest.param("workers = 1 / 0\n", "ZeroDivisionError", marks=pytest.mark.soak),
+        pytest.param(
+            "workers = 'many'\n",
+            "Invalid value for workers: many; ValueError",
+            marks=pytest.mark.soak,
+        ),
+        pytest.param("import nowhere\n", "ModuleNotFoundError", marks=pytest.mark.soak),
+        pytest.param("raise SystemExit(3)\n", "it ends the process", marks=pytest.mark.soak),
+        pytest.param("worker_class = 'nowhere.Worker'\n", "nowhere", marks=pytest.mark.soak),
+        pytest.param("bind = '127.0.0.1:{busy}'\n", "is in use", marks=pytest.mark.soak),
+        pytest.param(None, "doesn't exist", marks=pytest.mark.soak),
+    ],
+)
+def test_a_hup_with_a_broken_configuration_changes_nothing(
+    make_server: MakeServer, broken: str | None, said: str
+) -> None:
+    """gunicorn itself ends then, and all its workers."""
+    server = make_server()
+    server.config = server.home / "mine.py"
+    good = (
+        f"{IMPORT}workers = 2\nraw_env = ['OURS=1']\n"
+        f"bind = '127.0.0.1:{server.port}'\nwsgi_app = 'app.wsgi:application'\n"
+    )
+    server.config.write_text(good)
+    server.start()
+    before = wait_until(lambda: len(found := server.workers()) == 2 and found, "both serve")
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        if broken is None:
+            server.config.unlink()
+        else:
+            busy = other.getsockname()[1]
+            server.config.write_text(f"{good}{broken.format(busy=busy)}")
+        assert server.process is not None
+        server.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: "HUP changes nothing" in server.log(), "it is said")
+        (line,) = [x for x in server.log().splitlines() if "HUP changes nothing" in x]
+        assert said in line
+        assert (
+            str(server.config) in line
+            or broken in {None, "raise SystemExit(3)\n"}
+            or ("worker" in line or "in use" in line)
+        )
+        assert server.workers() == before
+        server.write("edited", source("edited"))
+        server.wait_says("edited", "one")
+    server.config.write_text(good)
+    hup(server)
+    assert server.get("/edited").says == "one"

@@ -1,0 +1,62 @@
+"""The configuration that HUP has gunicorn read anew; one that cannot be used changes nothing."""
+
+import contextlib
+import io
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from app.errors import SettingsError
+from app.workers.addresses import refuse_busy_port
+
+
+def read_anew(app: Any, read: Callable[[], None], former: Any) -> None:
+    """Have gunicorn read its configuration, and refuse what would end the master afterwards.
+
+    gunicorn itself ends where its file has an error, and where an address cannot be bound after
+    it has closed the ones before.
+
+    Args:
+        app: gunicorn's application, which has the configuration as `cfg`.
+        read: reads it anew.
+        former: the configuration before, which stays where this one is refused.
+
+    Raises:
+        SettingsError: it cannot be used; `app.cfg` is the former one.
+    """
+    printed = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(printed):  # what gunicorn prints of it is said here
+            read()
+        app.cfg.worker_class  # noqa: B018 - is imported by that
+        ports = {address[1] for address in former.address if isinstance(address, tuple)}
+        refuse_busy_port(app.cfg, known=ports)
+    except (Exception, SystemExit) as error:
+        app.cfg = former
+        cause = error.__context__ if isinstance(error, SystemExit) else error
+        raise SettingsError(
+            f"HUP changes nothing, because the configuration cannot be used: "
+            f"{_named_setting(printed.getvalue())}{_describe(cause)}. "
+            "Mend it, and send HUP again."
+        ) from error
+
+
+def _named_setting(printed: str) -> str:
+    """Return which setting has a value that it cannot have, as gunicorn prints it, and only so."""
+    lines = [line for line in printed.splitlines() if line.startswith("Invalid value for ")]
+    return f"{lines[0]}; " if lines else ""
+
+
+def _describe(cause: BaseException | None) -> str:
+    if cause is None:
+        return "it ends the process"
+    if isinstance(cause, SettingsError):
+        return str(cause).rstrip(".")
+    text = f"{type(cause).__name__}: {str(cause).rstrip('.')}"
+    if isinstance(cause, SyntaxError):  # which says the line, and not the whole path
+        return f"{text} ({cause.filename})"
+    frames = [
+        f for f in traceback.extract_tb(cause.__traceback__) if "/gunicorn/" not in f.filename
+    ]
+    own = [frame for frame in frames if not frame.filename.startswith("<")]
+    return f"{text} ({own[-1].filename}, line {own[-1].lineno})" if own else text

@@ -1,0 +1,73 @@
+"""How many files a worker may have open, against how many connections it may take."""
+
+import errno
+import logging
+import resource
+import time
+from typing import Any
+
+log = logging.getLogger("benana")
+
+OTHER_FILES = 256
+"""What a worker has open beside connections of clients: the database, archives, its plugins."""
+
+NONE_LEFT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+"""What `accept` fails with where there is no file for one more connection; see accept(2)."""
+
+PAUSE_SECONDS = 0.5
+SAID_SECONDS = 10.0
+
+
+def make_room(configuration: Any) -> None:
+    """Raise the limit of open files as far as the connections need it, or take fewer of them.
+
+    The usual limit (1,024, which a process may raise itself) is less than gunicorn's 1,000
+    connections and what else is open. It is raised no further: programs that plugins start may
+    rely on it, see select(2).
+
+    Args:
+        configuration: gunicorn's settings.
+    """
+    others = OTHER_FILES + 4 * configuration.threads
+    needed = configuration.worker_connections + others
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return
+    possible = needed if hard == resource.RLIM_INFINITY else min(hard, needed)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (possible, hard))
+    if possible < needed:
+        connections = max(possible - others, configuration.threads + 1)
+        log.warning(
+            "a worker may have %d files open, so it takes %d connections at once instead of %d: "
+            "raise the limit (ulimit -Hn, LimitNOFILE of systemd), or lower worker_connections",
+            possible,
+            connections,
+            configuration.worker_connections,
+        )
+        configuration.set("worker_connections", connections)
+
+
+class FullHouse:
+    """Notes that a worker has no file left for a connection, and says so now and then."""
+
+    def __init__(self) -> None:
+        self._until = 0.0
+        self._said_at = 0.0
+
+    @property
+    def is_over(self) -> bool:
+        """Whether connections may be taken again."""
+        return time.monotonic() >= self._until
+
+    def begin(self, error: OSError) -> None:
+        """Begin a pause; what waits in the queue of the listening socket stays there."""
+        now = time.monotonic()
+        self._until = now + PAUSE_SECONDS
+        if now >= self._said_at + SAID_SECONDS:
+            self._said_at = now
+            log.error(
+                "no connection can be taken (%s); trying again: raise the limit of open files "
+                "(ulimit -n, LimitNOFILE of systemd), lower worker_connections, or find the plugin "
+                "that leaves files open",
+                error.strerror,
+            )
