@@ -19,6 +19,8 @@ from app.records import PluginRow, PluginSource
 
 log = logging.getLogger(__name__)
 
+SHOWN_NAMES = 5
+
 
 @dataclass(frozen=True, slots=True)
 class Published:
@@ -47,6 +49,8 @@ class HostState:
         self._start = self._folder / ".start"
         self._root = self._folder / ".root"
         self._started_from = self._folder / ".from"
+        self._moved_away = self._folder / ".lost"
+        """There is one from when the root was found empty until all of its plugins are back."""
         self._lost = False
 
     @property
@@ -99,10 +103,45 @@ class HostState:
                     "serving",
                     what,
                 )
+            with suppress(OSError):
+                self._moved_away.touch()
         else:
             self._conditions.clear("watching:mount")
         self._lost = lost
         return lost
+
+    @property
+    def was_lost(self) -> bool:
+        """Whether the root was found empty, and something is in it again, but maybe not all."""
+        return not self._lost and self._moved_away.exists()
+
+    def left_behind(self, root: Path) -> set[str]:
+        """Return the plugins that the root had before it was found empty, and does not have now.
+
+        Somebody may fill the mount point of a disk that is not mounted: to unregister all others
+        for that would be wrong, and so would silence. A server's start ends it.
+        """
+        return self.plugins() - set(list_folders(root))
+
+    def hold_left_behind(self, left: set[str], root: Path) -> None:
+        """Hold which plugins are served whose folders did not come back; `left` may be empty."""
+        if left:
+            shown = ", ".join(sorted(left)[:SHOWN_NAMES])
+            more = f" and {len(left) - SHOWN_NAMES} more" if len(left) > SHOWN_NAMES else ""
+            self._conditions.hold(
+                "watching:left",
+                f"{len(left)} plugins are served whose folders are gone ({shown}{more}): the "
+                f"plugins' root {root} was empty, and not all came back; mount its disk, put them "
+                "there, or delete their rows; a restart unregisters them",
+            )
+        else:
+            self.end_left_behind()
+
+    def end_left_behind(self) -> None:
+        """Take what is in the plugins' root for all that is to be there."""
+        self._conditions.clear("watching:left")
+        with suppress(OSError):
+            self._moved_away.unlink(missing_ok=True)
 
     def found_folder(self, root: Path) -> None:
         """Note that a plugin's folder is there: a root that was empty may be so no more."""

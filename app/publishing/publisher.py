@@ -127,6 +127,7 @@ class Publisher:
             raise DatabaseBusyError(f"the row of {name} is still locked")
         if not self._folder_is_gone(name, row):
             self._seen.found_folder(self._root)
+            self._left_behind()
             return self._sources.publish(name, row, attempt)
         if not self._seen.is_unmounted(self._root):
             self._remove(name, row, attempt)
@@ -158,6 +159,7 @@ class Publisher:
 
     def unpublished(self) -> list[str]:
         """Return the plugins whose row asks for a source to be compiled."""
+        self._left_behind()  # a row that is deleted is none of them any more
         return self._repository.unpublished_names()
 
     def scan(self, *, at_start: bool = False) -> list[str]:
@@ -198,7 +200,9 @@ class Publisher:
             )
         locked = [name for name, published in outcomes.items() if published is None]
         if not self._seen.is_unmounted(self._root):
-            locked += self._forget_missing(set(folders))
+            if restore:
+                self._seen.end_left_behind()
+            locked += self._forget_missing({*folders, *self._left_behind()})
         if folders:
             self._seen.record_root(root)
         if not locked:
@@ -207,6 +211,16 @@ class Publisher:
         if published:
             log.info("published %d of %d plugins", published, len(names))
         return locked
+
+    def _left_behind(self) -> set[str]:
+        """Return, and hold, what is served though its folder did not come back with the root."""
+        if not self._seen.was_lost:
+            return set()
+        left = self._seen.left_behind(self._root)
+        if left:
+            left &= {row.name for row in self._repository.list_rows()}
+        self._seen.hold_left_behind(left, self._root)
+        return left
 
     def _follow_root(self) -> None:
         """Have the rows of a root that is another folder now name this one.

@@ -330,6 +330,18 @@ def test_an_empty_folder_in_the_place_of_the_root_is_a_reason(
             (root / "other").mkdir()
             (root / "other" / "main.py").write_text(source("other"))
             live.serves("other")
+            wait_until(lambda: "whose folders are gone (one)" in str(reasons(live)), "it is said")
+            assert health(live)["status"] == "degraded"
+            assert "mount its disk" not in str(reasons(live)).partition("whose folders")[0]
+            # Another process that comes to watch looks at everything, and leaves it so.
+            (settings.artifacts_dir / ".watch.lock").unlink()
+            (root / "third").mkdir()
+            (root / "third" / "main.py").write_text(source("third"))
+            live.serves("third")
+            wait_until(lambda: "whose folders are gone (one)" in str(reasons(live)), "still")
+            assert live.client.get("/one").json["says"] == "one"
+            live.sql("DELETE FROM plugins WHERE name = 'one'")
+            wait_until(lambda: live.client.get("/one", status="*").status_code == 404, "it is gone")
         elif mended == "the same plugin":
             shutil.copytree(away / "one", root / "one")
         else:
