@@ -50,7 +50,7 @@ class PluginManager:
         self._host_conditions = Conditions()
         """What the publishing half holds: the host's, if it is this process that publishes."""
         self._running = app.running
-        self._database = server_pool(url, settings)
+        self._database = server_pool(url, settings, self._conditions)
         self._plugin_database = plugin_pool(url, settings)
         self._repository = Repository(self._database)
         admin = self._database.share(

@@ -25,6 +25,9 @@ SCHEMA_LOCK = 0x62656E616E61
 
 _ADVISORY = {PUBLISH_LOCK: "the lock of publishing", SCHEMA_LOCK: "the lock of the schema"}
 
+_STANDBY = "SyncRep"
+"""PostgreSQL's word (`pg_stat_activity.wait_event`) for a commit that waits for a standby."""
+
 LOOK_SECONDS = 0.5
 """How long the statement waits a second time, while another session looks who blocks it."""
 
@@ -49,7 +52,7 @@ _HOLDERS = """
             WHERE t.pid = w.pid AND t.locktype = 'tuple' LIMIT 1))::regclass::text AS relation,
         (w.classid::bigint << 32) | w.objid::bigint AS key,
         line.holder AS pid, a.application_name AS application, a.state, a.xact_start AS since,
-        a.query
+        a.query, a.wait_event
     FROM line JOIN pg_locks w ON w.pid = line.waiter AND NOT w.granted
     LEFT JOIN pg_stat_activity a ON a.pid = line.holder
     WHERE cardinality(pg_blocking_pids(line.holder)) = 0
@@ -65,6 +68,7 @@ class Holder:
     state: str | None
     since: datetime.datetime | None
     query: str | None
+    wait_event: str | None = None
 
     def __str__(self) -> str:
         if self.pid == 0:
@@ -74,6 +78,8 @@ class Holder:
             about.append(self.state)
         if self.since:
             about[-1] += f" since {self.since.astimezone(datetime.UTC):%Y-%m-%d %H:%M:%S} UTC"
+        if self.wait_event == _STANDBY:
+            about.append("its commit waits for a synchronous standby")
         return f"pid {self.pid} ({', '.join(about)})"
 
     @property
@@ -81,6 +87,8 @@ class Holder:
         """What a person can do about it."""
         if self.pid == 0:
             return "commit it or roll it back"
+        if self.wait_event == _STANDBY:
+            return "bring the standby back, or take it out of synchronous_standby_names"
         return f"end its transaction, or run SELECT pg_terminate_backend({self.pid})"
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 import psycopg2
 import psycopg2.extensions
 
+from app.conditions import Conditions
 from app.database.connection import (
     READ_COMMITTED,
     Connection,
@@ -19,7 +20,7 @@ from app.database.connection import (
     shut_down,
 )
 from app.database.locks import LockReport
-from app.database.pool_shares import Loan, Share, describe
+from app.database.pool_shares import Loan, Share, refusal
 from app.database.sessions import OWN_SETTINGS, SHARED_SETTINGS, PooledConnection, Sessions
 from app.database.silence import ANSWER_SECONDS, SILENT, SilenceWatch
 from app.database.sqlstates import unavailable
@@ -58,6 +59,7 @@ class Database:
         wait_seconds: float = WAIT_SECONDS,
         silence_seconds: float = ANSWER_SECONDS,
         name: str = "the pool",
+        conditions: Conditions | None = None,
     ) -> None:
         """Make a pool.
 
@@ -73,6 +75,7 @@ class Database:
             silence_seconds: after how long with a connection it is asked whether the database
                 answers at all; where it does not, all who wait get an error.
             name: whose pool it is, for errors.
+            conditions: where it is held what connections wait for, if that lasts.
 
         Raises:
             SettingsError: the URL cannot be read.
@@ -96,6 +99,7 @@ class Database:
         self._returned = threading.Condition(self._lock)
         self._closed = False
         self._silence_seconds = silence_seconds
+        self._conditions = conditions or Conditions()
         self._silence: SilenceWatch | None = None
 
     @property
@@ -204,18 +208,7 @@ class Database:
     def _busy(self, share: Share | None, taken: str) -> DatabaseBusyError:
         """Return the error that says who has the connections; the log says it now and then."""
         loans = list(self._loans)
-        if share is not None and taken:
-            text = (
-                f"{describe(taken, loans)}; that is all of the {share.places} database "
-                f"connections that it may hold at once: {share.advice}"
-            )
-        else:
-            holders = sorted({loan.holder for loan in loans})
-            shown = ", and ".join(describe(holder, loans) for holder in holders)
-            text = (
-                f"all {self._max_connections} connections of {self._name} are lent: {shown}; "
-                "try again in a moment"
-            )
+        text = refusal(loans, share, taken, self._max_connections, self._name)
         now = time.monotonic()
         if now - self._complained.get(taken, -COMPLAINT_SECONDS) >= COMPLAINT_SECONDS:
             self._complained[taken] = now
@@ -267,7 +260,11 @@ class Database:
         with self._lock:
             if self._silence is None and not self._closed:
                 self._silence = SilenceWatch(
-                    self.sessions, self._loans, self.abort, self._silence_seconds
+                    self.sessions,
+                    self._loans,
+                    self.abort,
+                    self._silence_seconds,
+                    self._conditions,
                 )
                 self._silence.start()
 

@@ -77,3 +77,25 @@ def describe(holder: str, loans: Collection[Loan]) -> str:
             "use its connection"
         )
     return text
+
+
+def refusal(
+    loans: Collection[Loan], share: Share | None, taken: str, places: int, pool: str
+) -> str:
+    """Return the sentence for whoever finds no connection free.
+
+    Args:
+        loans: what is lent.
+        share: of whom it was asked, None for the whole pool.
+        taken: who has all that the share may have; "" where the pool itself is lent out.
+        places: how many connections the pool has.
+        pool: its name.
+    """
+    if share is not None and taken:
+        return (
+            f"{describe(taken, loans)}; that is all of the {share.places} database "
+            f"connections that it may hold at once: {share.advice}"
+        )
+    holders = sorted({loan.holder for loan in loans})
+    shown = ", and ".join(describe(holder, loans) for holder in holders)
+    return f"all {places} connections of {pool} are lent: {shown}; try again in a moment"

@@ -1,5 +1,6 @@
 """The two pools of a process: a plugin that keeps its connections holds up only plugins."""
 
+from app.conditions import Conditions
 from app.database.pool import Database
 from app.database.pool_shares import Share
 from app.database.sessions import SHARED_SETTINGS
@@ -11,13 +12,14 @@ PLUGIN_SILENCE_SECONDS = 10.0
 requests wait as long. A thread that waits for ever is lost to all plugins."""
 
 
-def server_pool(url: str, settings: Settings) -> Database:
-    """Return the pool of the server's own work."""
+def server_pool(url: str, settings: Settings, conditions: Conditions) -> Database:
+    """Return the pool of the server's own work, which holds what it waits for."""
     return Database(
         url,
         max_connections=settings.threads + 8,
         timeouts=Timeouts(settings.lock_seconds, settings.statement_seconds),
         name="the server",
+        conditions=conditions,
     )
 
 

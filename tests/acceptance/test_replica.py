@@ -104,3 +104,35 @@ def test_the_workers_of_a_logical_replica_follow(
         assert subscriber(routes) == publisher(routes)
         publisher("TRUNCATE plugins CASCADE")
         replica.wait_gone("copied", 2.0)
+
+
+def test_commits_that_wait_for_a_standby_are_named(
+    clusters: tuple[str, str], tmp_path: Path
+) -> None:
+    """A synchronous standby is away: each commit is made here, and waits to be made there."""
+    url, _ = clusters
+    (tmp_path / "primary").mkdir()
+    server = Server(tmp_path / "primary", url)
+    with session(url) as sql, contextlib.ExitStack() as last, contextlib.ExitStack() as stack:
+        last.callback(server.kill)
+        server.start()
+        server.write("kept", source("kept"))
+        server.wait_says("kept", "one")
+        wait_until(lambda: server.get("/health/ready").json["status"] == "ready", "it is ready")
+        stack.callback(sql, "SELECT pg_reload_conf()")
+        stack.callback(sql, "ALTER SYSTEM RESET synchronous_standby_names")
+        sql("SET synchronous_commit = local")
+        sql("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
+        sql("SELECT pg_reload_conf()")
+        wait_until(lambda: sql("SHOW synchronous_standby_names") == [("nobody",)], "it counts")
+        server.write("kept", source("kept", "two"))
+
+        def reasons() -> str:
+            return str(server.get("/health/ready").json.get("reasons", ""))
+
+        wait_until(lambda: "wait for a synchronous standby" in reasons(), "it says why", 6.0)
+        assert server.get("/kept").status == 200
+        assert "pg_terminate_backend" not in reasons()
+        stack.close()
+        wait_until(lambda: server.get("/kept").says == "two", "it follows", 10.0)
+        wait_until(lambda: server.get("/health/ready").json["status"] == "ready", "it is ready")
