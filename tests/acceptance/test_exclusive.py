@@ -626,3 +626,49 @@ def test_an_owner_that_drains_in_a_round_follows_edits_until_it_ends(
     wait_until(lambda: owner not in server.workers(), "the owner ends", 10.0)
     wait_until(lambda: server.get("/owns_port").json["pid"] in server.workers(), "another has it")
     assert server.get("/owns_port").json["edit"] == 1
+
+
+def ends_its_worker(number: int, how: str) -> str:
+    """Return an edition that passes its trial, and ends its worker while it is loaded there."""
+    return edition(number).replace(
+        "    def initialize(self, context):\n",
+        f"    def initialize(self, context):\n        if not context.trial:\n            {how}\n",
+        1,
+    )
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize(
+    "how",
+    [
+        "__import__('os')._exit(3)",
+        "__import__('ctypes').string_at(0)",
+        "__import__('threading').Timer(1, lambda: __import__('os')._exit(4)).start()",
+    ],
+)
+def test_after_an_edit_that_ends_its_worker_everyone_passes_on_to_the_one_before(
+    make_server: MakeServer, how: str
+) -> None:
+    """Workers that were started anew had nothing of it in their table, and answered 404."""
+    server = start(make_server, workers=4)
+    server.wait_everywhere("/owns_port", says(0))
+    wait_until(lambda: (server.artifacts / ".served" / "owns_port").exists(), "it is kept", 15.0)
+    broken = ends_its_worker(1, how)
+    assert broken != edition(1)
+    server.write("owns_port", broken)
+    wait_until(lambda: "ended a worker" in server.log(), "it ends one", 20.0)
+    for pid in server.workers():  # the ones that lived on, too
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+    def all_answer() -> bool:
+        with contextlib.suppress(OSError):
+            found = server.ask_all("/owns_port")
+            return len(found) == 4 and all(says(0)(answer) for answer in found.values())
+        return False
+
+    wait_until(all_answer, "each of them answers", 20.0)
+    assert "it is not loaded again" in server.log()
+    assert server.get("/plugins/owns_port").json["error"]
+    server.write("owns_port", edition(2))
+    server.wait_everywhere("/owns_port", says(2), seconds=10.0)

@@ -204,12 +204,16 @@ class ExclusivePlugins:
             if seat is not None:
                 seat.hand_over.leave([end])
 
-    def failed(self, row: ServedRow, error: PluginError) -> bool:
+    def failed(self, row: ServedRow, error: PluginError, live: Served | None) -> bool:
         """Note that a row could not be loaded; what ran before it is loaded again.
+
+        Where another process runs it, its requests are passed on again instead, if nothing is in
+        the table for them: as in a worker that was started after the failure.
 
         Args:
             row: what was to be loaded.
             error: why it could not.
+            live: what is in the table.
 
         Returns:
             Whether it was itself the one before, and everything is said.
@@ -226,7 +230,8 @@ class ExclusivePlugins:
             return True
         before = self._last_known_good.find_before(row)
         self._failed[name] = (row, error)
-        goes_back = before is not None and (seat.owns or before.exclusive is None)
+        to_load = seat.owns or live is None or (before is not None and before.exclusive is None)
+        goes_back = before is not None and to_load
         seat.failed(row, error, goes_back=goes_back)
         if goes_back and before is not None:
             self._back[name] = before
