@@ -146,7 +146,7 @@ class ServingHalf:
         if replace is not None:
             self.reclaimer.replace_process(replace, self._settings.max_leaked)
             self.comparison.fresh.ask_by(replace)
-            self._regressions.replace = replace
+            self._regressions.replace = self._exclusive.replace = replace
         self._marker.record_faults()
         self.reclaimer.start()
         self.recorder.start()

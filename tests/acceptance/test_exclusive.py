@@ -672,3 +672,34 @@ def test_after_an_edit_that_ends_its_worker_everyone_passes_on_to_the_one_before
     assert server.get("/plugins/owns_port").json["error"]
     server.write("owns_port", edition(2))
     server.wait_everywhere("/owns_port", says(2), seconds=10.0)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("workers", [2, 4])
+def test_a_port_that_a_version_leaves_bound_goes_with_its_worker(
+    make_server: MakeServer, workers: int
+) -> None:
+    """Nobody could run the plugin until a HUP: the worker itself held the port."""
+    leaking = CASE.replace("    SOCKET.close()", "    __import__('builtins').kept = SOCKET")
+    assert leaking != CASE
+    server = start(make_server, workers=workers, text=leaking)
+    server.wait_everywhere("/owns_port", says(0))
+    before = owner_of(server)
+    wait_until(lambda: owners_said(server) == [before], "it is said who runs it")
+    server.write("owns_port", edition(1))
+
+    def all_answer() -> bool:
+        with contextlib.suppress(OSError):
+            found = server.ask_all("/owns_port")
+            return len(found) == workers and all(says(1)(a) for a in found.values())
+        return False
+
+    wait_until(all_answer, "each of them answers", 10.0)
+    assert before not in server.workers()
+    said = [x for x in server.log().splitlines() if "has not let go of it" in x]
+    assert f"is held by pid {before}" in said[0]
+    wait_until(lambda: server.get("/plugins/owns_port").json["error"] is None, "nothing is wrong")
+    after = server.workers()
+    server.write("owns_port", edition(2))
+    server.wait_everywhere("/owns_port", says(2))
+    assert server.workers() == after, "one that lets go is handed over as ever"

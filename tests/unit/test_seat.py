@@ -143,7 +143,7 @@ def test_a_failure_is_told_with_the_generation_that_failed(
     seat.want(ROW)
     with pytest.raises(LoadError) as caught:
         seat.load(ROW, broken)
-    seat.failed(ROW, caught.value, goes_back=False)
+    seat.failed(ROW, caught.value, comes=False, here=False)
     word = Board(folder.board("sample")).read()
     assert word is not None
     assert word.failed_with(ROW) == caught.value.as_record()

@@ -1,6 +1,7 @@
 """The plugins that one process alone runs: which of them this one runs, and what comes next."""
 
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,11 @@ from app.serving.last_known_good import LastKnownGood
 from app.serving.live_plugins import LivePlugins, Served
 
 log = logging.getLogger(__name__)
+
+_HELD_HERE = (
+    "; that is the worker itself, in which an earlier generation has not let go of it: let its "
+    "cleanup do so; a fresh worker takes this one's place, and another one runs it then"
+)
 
 
 class ExclusivePlugins:
@@ -65,6 +71,8 @@ class ExclusivePlugins:
         self._failed: dict[str, tuple[ServedRow, PluginError]] = {}
         """What failed last, and why."""
         self._ending = False
+        self.replace: Callable[[], None] | None = None
+        """Asks for another process in the place of this one, if anybody can be asked."""
         self._watch = LockWatch(
             lambda: list(self._seats.values()), conditions, lambda name: mark(name, True)
         )
@@ -207,8 +215,7 @@ class ExclusivePlugins:
     def failed(self, row: ServedRow, error: PluginError, live: Served | None) -> bool:
         """Note that a row could not be loaded; what ran before it is loaded again.
 
-        Where another process runs it, its requests are passed on again instead, if nothing is in
-        the table for them: as in a worker that was started after the failure.
+        In a worker that was started since then its requests are passed on to where that runs.
 
         Args:
             row: what was to be loaded.
@@ -226,13 +233,18 @@ class ExclusivePlugins:
         if was_back:
             del self._back[name]
             log.error("%s; nor can generation %d be loaded again", error, row.generation)
-            seat.failed(*self._failed.get(name, (row, error)), goes_back=False)
+            seat.failed(*self._failed.get(name, (row, error)), comes=False, here=False)
             return True
-        before = self._last_known_good.find_before(row)
         self._failed[name] = (row, error)
-        to_load = seat.owns or live is None or (before is not None and before.exclusive is None)
-        goes_back = before is not None and to_load
-        seat.failed(row, error, goes_back=goes_back)
+        if self.replace is not None and seat.has_run and error.holder == os.getpid():
+            error.message += _HELD_HERE
+            seat.failed(row, error, comes=True, here=False)
+            self.replace()
+            return False
+        before = self._last_known_good.find_before(row)
+        lacks = live is None and seat.served_generation is not None
+        goes_back = before is not None and (seat.owns or lacks or before.exclusive is None)
+        seat.failed(row, error, comes=goes_back, here=True)
         if goes_back and before is not None:
             self._back[name] = before
             self._mark(name, False)

@@ -64,6 +64,8 @@ class Seat:
         self._taking = threading.Lock()
         """Held while the locks are taken, which may take as long as a database."""
         self._ending = False
+        self.has_run = False
+        """Whether a generation of it was served by this process."""
 
     # --- what the reconciler asks and says -----------------------------------------------------
 
@@ -115,21 +117,24 @@ class Seat:
         self, plugin: LoadedPlugin, went_back_from: tuple[ServedRow, PluginError] | None = None
     ) -> PluginError | None:
         """Note that the table holds a generation, and let requests in; see `Announcer.serves`."""
+        self.has_run = True
         error = self._announcer.serves(plugin, went_back_from)
         self._door.set(is_open=True, idle_because="")
         return error
 
-    def failed(self, row: ServedRow, error: PluginError, *, goes_back: bool) -> None:
+    def failed(self, row: ServedRow, error: PluginError, *, comes: bool, here: bool) -> None:
         """Note that a generation could not be loaded, so that nothing runs; tell the others.
 
         Args:
             row: what was to be loaded.
             error: why it could not.
-            goes_back: whether the one before it is loaded next.
+            comes: whether something is loaded next, the one before it or elsewhere; requests of
+                other processes wait for that.
+            here: whether it is loaded here; else requests of this process are refused.
         """
         if self.owns:
-            self._announcer.failed(row, error, goes_back=goes_back)
-            if not goes_back:
+            self._announcer.failed(row, error, goes_back=comes)
+            if not (comes and here):
                 self._door.set(idle_because=str(error))
 
     def unwanted(self) -> None:
