@@ -36,7 +36,7 @@ def infer_types(csv_file: CsvFile) -> list[ColumnType]:
 
     Raises:
         falcon.HTTPUnprocessableEntity: a value has more characters than the csv module reads
-            (131,072), or a line more than ten million.
+            (131,072), or a line more than ten million, before all columns are known to be text.
     """
     count = csv_file.fields
     candidates = [list(_FITS) for _ in range(count)]
@@ -45,9 +45,12 @@ def infer_types(csv_file: CsvFile) -> list[ColumnType]:
         for rows in _batches(csv_file.rows(lines)):
             columns = itertools.islice(itertools.zip_longest(*rows, fillvalue=""), count)
             for number, values in enumerate(columns):
-                distinct = set(values) - {""}
-                filled[number] |= bool(distinct)
-                candidates[number] = _narrow(candidates[number], distinct)
+                if candidates[number]:
+                    distinct = set(values) - {""}
+                    filled[number] |= bool(distinct)
+                    candidates[number] = _narrow(candidates[number], distinct)
+            if not any(candidates):
+                break  # all of them are text, whatever comes
     return [
         TYPES[names[0] if names and has_values else "text"]
         for names, has_values in zip(candidates, filled, strict=True)
