@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from tests.benchmarks.figures import boot, edits, memory, requests, rows, throughput
+from tests.benchmarks.figures import boot, edits, imports, memory, requests, rows, throughput
 from tests.benchmarks.measure import Figure
 from tests.benchmarks.servers import Rig
 
@@ -17,6 +17,7 @@ FIGURES: dict[str, Callable[[Rig], list[Figure]]] = {
     "publish": boot.measure_publish,
     "memory": memory.measure,
     "requests": requests.measure,
+    "import": imports.measure,
     "boot-10000": boot.measure_many,
 }
 """By the name that `--only` takes, in the order in which they run: the floor of `edit` forks this
