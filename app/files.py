@@ -73,3 +73,14 @@ def make_private(descriptor: int) -> None:
     """Let nobody else open a file of ours, however it was made."""
     if os.fstat(descriptor).st_uid == os.geteuid():
         os.fchmod(descriptor, 0o600)
+
+
+def place_of(error: OSError, usual: Path) -> str:
+    """Return what the system could not open or read, as text: the error's file, else the usual one.
+
+    Args:
+        error: what was raised.
+        usual: what was looked at.
+    """
+    named = error.filename
+    return os.fsdecode(named) if isinstance(named, str | bytes) else str(usual)

@@ -11,6 +11,7 @@ from app.database.pools import plugin_pool, server_pool
 from app.database.repository import Repository
 from app.database.workers import WorkerRepository
 from app.errors import BenanaError, DatabaseError, UnknownPluginError
+from app.files import place_of
 from app.fleet import ADMIN_SHARE_SECONDS, Fleet
 from app.health import Health, HealthReport
 from app.isolation import own_sockets
@@ -136,8 +137,8 @@ class PluginManager:
             log.error("%s; starting without it, and trying again", error)
         except OSError as error:
             log.error(
-                "nothing is published or unregistered: the plugins' root %s: %s",
-                self._settings.plugins_dir,
+                "nothing is published or unregistered: %s: %s",
+                place_of(error, self._settings.plugins_dir),
                 error.strerror,
             )
         finally:

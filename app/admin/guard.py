@@ -12,7 +12,7 @@ from typing import Any
 
 import falcon
 
-from app.admin.peer import is_own_user, uid_of_peer
+from app.admin.peer import NOBODY, is_own_user, uid_of_peer
 from app.admin.problems import Problem
 from app.loading.body_parameter import read_body
 from app.loading.callers import is_address, is_own_origin, parse_host, parse_origin
@@ -130,12 +130,18 @@ def _check_peer(req: falcon.Request) -> None:
     uid = uid_of_peer(req.env.get("gunicorn.socket"))
     if uid is not None and is_own_user(uid):
         return
-    reason = (
-        "it cannot be told whose process made this call (it has closed its connection, or runs "
-        "in another container)"
-        if uid is None
-        else f"this call was made by a process of the user {uid}"
-    )
+    if uid is None:
+        reason = (
+            "it cannot be told whose process made this call (it has closed its connection, or runs "
+            "in another container)"
+        )
+    elif uid == NOBODY:
+        reason = (
+            f"this call comes from the user {uid}, which stands for everybody of other containers "
+            "too: run the server as a user of its own"
+        )
+    else:
+        reason = f"this call was made by a process of the user {uid}"
     raise Problem(
         403,
         "Without a token, admin writes are taken from processes of the server's own user "

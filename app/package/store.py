@@ -21,10 +21,13 @@ def store_artifact(artifact: Artifact, folder: Path) -> Path:
     try:
         return write_archive(artifact, folder)
     except OSError as error:
+        path = folder / artifact.file_name
+        advice = "free space, make the folder writable or set BENANA_ARTIFACTS_DIR"
+        if path.is_dir():
+            advice = "a folder stands there, in the place of the archive: remove it"
         raise ArtifactError(
             artifact.plugin,
-            f"{folder / artifact.file_name} cannot be written: {error.strerror}; free space, make "
-            "the folder writable or set BENANA_ARTIFACTS_DIR",
+            f"{path} cannot be written: {error.strerror}; {advice}",
             outside=True,
         ) from None
 

@@ -1,5 +1,6 @@
 """A source becomes an artifact: bytecode of every module, packed with the source, immutable."""
 
+import codecs
 import hashlib
 import importlib.util
 from collections.abc import Callable
@@ -40,6 +41,23 @@ def _can_be_named(path: str) -> bool:
 
 def _place(path: str, line: int | None, text: str) -> str:
     return f"{path}{f':{line}' if line else ''}: {text}"
+
+
+def _wide_text(raw: bytes) -> str:
+    """Return which encoding with several bytes a character a file has, empty if it has none."""
+    marks = {codecs.BOM_UTF32_LE: "UTF-32", codecs.BOM_UTF32_BE: "UTF-32"}
+    marks |= {codecs.BOM_UTF16_LE: "UTF-16", codecs.BOM_UTF16_BE: "UTF-16"}  # begins as UTF-32 does
+    return next((name for mark, name in marks.items() if raw.startswith(mark)), "")
+
+
+def _fault_of_bytes(raw: bytes) -> tuple[str, int] | None:
+    """Return why a file's bytes are no Python text, and in which line; None if they may be some."""
+    if wide := _wide_text(raw):
+        return f"it is {wide} text, expected UTF-8: save it as UTF-8, as an editor can", 1
+    if (at := raw.find(b"\0")) >= 0:
+        text = "it holds a NUL byte, expected UTF-8 text: half of a file, or UTF-16 without a mark"
+        return text, raw.count(b"\n", 0, at) + 1
+    return None
 
 
 def _former_code(former: Archive | None, path: str, raw: bytes, label: str) -> CodeType | None:
@@ -83,6 +101,9 @@ def compile_plugin(
             continue
         if (code := _former_code(former, path, raw, label)) is not None:
             pycs[path] = make_pyc(raw, code)
+            continue
+        if (fault := _fault_of_bytes(raw)) is not None:
+            faults.append((path, f"{fault[0]}{_advice(path)}", fault[1]))
             continue
         begins(path)
         try:

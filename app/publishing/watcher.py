@@ -16,6 +16,7 @@ from app.errors import (
     DatabaseRefusedError,
     DatabaseUnavailableError,
 )
+from app.files import place_of
 from app.publishing.discovery import rules_of
 from app.publishing.election import FIRST_LOOK, Election
 from app.publishing.known import KnownFolders
@@ -163,7 +164,7 @@ class SourceWatcher(OwnThread):
             except (OSError, DatabaseRefusedError) as error:
                 reason = str(error)
                 if isinstance(error, OSError):
-                    reason = f"the plugins' root {self._root}: {error.strerror or error}"
+                    reason = f"{place_of(error, self._root)}: {error.strerror or error}"
                 said = f"nothing is published or unregistered: {reason}"
                 if reason != complained:
                     log.error("%s", said)

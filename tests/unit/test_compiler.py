@@ -1,5 +1,6 @@
 """A source becomes an archive of source and bytecode, and is stored whole or not at all."""
 
+import codecs
 import errno
 import importlib.util
 import io
@@ -40,6 +41,26 @@ def test_a_syntax_error_is_named_with_its_file_and_line():
     error = refusal({"main.py": "x = 1\ndef f(:\n", "good.py": "y = 2\n"})
     assert (error.file, error.line) == ("main.py", 2)
     assert "good.py" not in error.message
+
+
+@pytest.mark.parametrize(
+    ("raw", "said", "line"),
+    [
+        ("x = 'é'\n".encode("utf-16"), "it is UTF-16 text, expected UTF-8: save it", 1),
+        (codecs.BOM_UTF16_BE + "x = 1\n".encode("utf-16-be"), "it is UTF-16 text", 1),
+        ("x = 1\n".encode("utf-32"), "it is UTF-32 text", 1),
+        ("x = 1\n".encode("utf-16-le"), "it holds a NUL byte, expected UTF-8 text", 1),
+        (b"x = 1\ny = 2\n\0\0\0\0", "it holds a NUL byte", 3),
+    ],
+)
+def test_a_file_in_another_encoding_is_named_with_what_to_do(raw, said, line):
+    error = refusal({"main.py": "x = 1\n", "wide.py": raw})
+    assert said in error.message
+    assert (error.file, error.line) == ("wide.py", line)
+
+
+def test_a_mark_of_utf_8_is_no_fault():
+    compile_plugin(source_of({"main.py": codecs.BOM_UTF8 + "x = 'é'\n".encode()}))
 
 
 def test_all_syntax_errors_are_named_at_once():
@@ -353,6 +374,12 @@ def test_a_read_only_folder_is_an_error_that_says_what_to_do(artifact, tmp_path)
     assert "BENANA_ARTIFACTS_DIR" in said
     assert "Permission denied" in said or "cannot be written" in said
     assert target.read_bytes() == b"old"
+
+
+def test_a_folder_in_the_place_of_the_archive_is_named(artifact, tmp_path):
+    (tmp_path / artifact.file_name / "inside").mkdir(parents=True)
+    with pytest.raises(ArtifactError, match="a folder stands there, in the place of the archive"):
+        store_artifact(artifact, tmp_path)
 
 
 def test_a_folder_that_is_a_file_is_an_error_of_the_artifact(artifact, tmp_path):
