@@ -101,6 +101,7 @@ class ServingHalf:
             Surroundings(settings.known_hosts, settings.trusted_proxies),
             self.files,
             self._exclusive.load,
+            self.reclaimer.expect_load,
         )
         self.comparison = Comparison(
             repository,

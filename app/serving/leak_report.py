@@ -11,7 +11,9 @@ from typing import Any
 
 from app.conditions import Conditions
 from app.loading.started_threads import started_threads
+from app.records import ServedRow
 from app.serving.collector import Collector
+from app.serving.hung_loads import HungLoads
 from app.serving.left_threads import LeftThreads
 from app.serving.referrers import describe_referrers
 from app.threads import OwnThread
@@ -71,6 +73,7 @@ class LeakReport(OwnThread):
         self._remains: list[Remains] = []
         self._collector = Collector()
         self._threads = LeftThreads(conditions, started_threads.running)
+        self._hung = HungLoads(conditions)
         self._max_leaked = 0
         self._replace: Callable[[], None] | None = None
 
@@ -85,9 +88,9 @@ class LeakReport(OwnThread):
 
     @property
     def leaked(self) -> int:
-        """How many generations are still there, in memory or with threads, though cleaned up."""
+        """How many generations are still there, though cleaned up or given up."""
         kept = {x.generation for x in list(self._remains) if x.reported and x.survivors()}
-        return len(kept | self._threads.generations)
+        return len(kept | self._threads.generations) + self._hung.count
 
     def expect(self) -> None:
         """Have what is garbage from now on finalized in this thread; by any thread."""
@@ -108,6 +111,11 @@ class LeakReport(OwnThread):
             generation: the name under which its threads are noted.
         """
         self.add(Remains(plugin, plugin, generation, [], time.monotonic()))
+
+    def add_hung(self, row: ServedRow, has_ended: Callable[[], bool]) -> None:
+        """Expect a load to return that nobody waits for any more; see `HungLoads.add`."""
+        self._hung.add(row, has_ended)
+        self._added.put(None)  # which wakes the thread
 
     def end(self) -> None:
         """Tell the thread to end; do not wait for it."""
@@ -146,7 +154,7 @@ class LeakReport(OwnThread):
     def _next_look(self) -> float | None:
         """Return the seconds until the remains are worth a look, None if there are none."""
         own = LOOK_SECONDS if self._collector.taken_over else None
-        asked = (self._threads.next_look(), self._next_memory(), own)
+        asked = (self._threads.next_look(), self._hung.next_look(), self._next_memory(), own)
         looks = [look for look in asked if look is not None]
         return min(looks, default=None)
 
@@ -166,6 +174,7 @@ class LeakReport(OwnThread):
     def _look(self) -> None:
         """Report what stays, and forget what is gone."""
         self._threads.look()
+        self._hung.look()
         left: list[Remains] = []
         for item in self._remains:
             if item.survivors():
@@ -177,8 +186,8 @@ class LeakReport(OwnThread):
             self._look_at_memory()
         if self._replace is not None and self.leaked > self._max_leaked:
             log.warning(
-                "%d generations stay in memory or leave threads, more than %d: replacing this "
-                "worker",
+                "%d generations stay in memory, leave threads or hang in their load, more than %d: "
+                "replacing this worker",
                 self.leaked,
                 self._max_leaked,
             )

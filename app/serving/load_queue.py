@@ -78,6 +78,7 @@ class LoadQueue:
         surroundings: Surroundings | None = None,
         files: HostFiles | None = None,
         exclusive: LoadExclusive | None = None,
+        on_given_up: Callable[[ServedRow, Callable[[], bool]], None] = lambda _row, _ended: None,
     ) -> None:
         """Make it.
 
@@ -92,7 +93,10 @@ class LoadQueue:
             files: is told whether archives can be kept; None for one of its own.
             exclusive: loads the rows of plugins that one process alone runs; None where each
                 process runs them.
+            on_given_up: is told of a load that goes on though nobody waits for it any more, and
+                what tells whether it has ended.
         """
+        self._on_given_up = on_given_up
         self._exclusive = exclusive
         self._files = files or HostFiles(artifacts_dir)
         self._surroundings = surroundings
@@ -177,6 +181,8 @@ class LoadQueue:
         job = self._late.pop(name, None)
         if job is not None:
             self._marker.forget(job.row)
+            if not job.done.done():
+                self._on_given_up(job.row, job.done.done)
             job.done.add_done_callback(self._discard_result)
 
     def tidy(self, plugin: str) -> None:

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from app.conditions import Conditions
 from app.loading.started_threads import started_threads
 from app.package.frames import innermost_plugin_frame
+from app.records import ServedRow
 from app.routing.grace_periods import InUse, RunningRequests
 from app.serving.collection_watch import CollectionWatch
 from app.serving.leak_report import LeakReport, Remains
@@ -146,6 +147,10 @@ class Reclaimer(OwnThread):
             self._retired.append(item)
             self._wake.notify_all()
         return item.done
+
+    def expect_load(self, row: ServedRow, has_ended: Callable[[], bool]) -> None:
+        """Expect a load to return that nobody waits for any more; see `HungLoads.add`."""
+        self._leaks.add_hung(row, has_ended)
 
     def stop(self, timeout: float = DRAIN_SECONDS) -> None:
         """Wait for what is retired, `timeout` seconds at most, and end the threads."""

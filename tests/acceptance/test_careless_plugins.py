@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.checkout import CHECKOUT
+from tests.support.plugins import source
 from tests.support.requester import Requester, counting, wait_number
 from tests.support.server import Answer, MakeServer, Server
 from tests.support.waiting import wait_until
@@ -174,3 +175,43 @@ def test_a_finalizer_that_takes_long_holds_up_the_end_of_a_worker_for_seconds_at
     took = time.monotonic() - began
     print(f"\nstopped in {took:.1f} s")
     assert took < 15.0, "and not only when the master has lost its patience, after 30 s"
+
+
+def test_a_load_that_hangs_is_named_after_its_mend_and_counts_as_a_leak(
+    make_server: MakeServer,
+) -> None:
+    """A mend went live at once, and the hung threads were known to nobody."""
+    server = make_server(BENANA_MAX_LEAKED_GENERATIONS="2").start()
+    server.write("stuck", source("stuck", "zero"))
+    server.wait_says("stuck", "zero")
+    before = server.workers()
+
+    def hang_and_mend(number: int) -> None:
+        hangs = source("stuck", f"hung {number}").replace(
+            "        pass\n",
+            "        if not context.trial:\n            import time; time.sleep(3600)\n",
+            1,
+        )
+        server.write("stuck", hangs)
+        wait_until(lambda: "still loading" in str(server.get("/health/ready").json), "it hangs")
+        server.write("stuck", source("stuck", f"mend {number}"))
+        server.wait_says("stuck", f"mend {number}")
+
+    hang_and_mend(1)
+
+    def reasons() -> str:
+        return str(server.get("/plugins/stuck").json["reasons"])
+
+    wait_until(lambda: "does not return (generation 2, at main.py:10)" in reasons(), "it is named")
+    wait_until(lambda: server.get("/health/ready").json["status"] == "ready", "it is ready")
+    assert server.workers() == before
+    for number in (2, 3):
+        hang_and_mend(number)
+    wait_until(
+        lambda: len(server.workers()) == 2 and not server.workers() & before,
+        "fresh workers take the place of those with three",
+        20.0,
+    )
+    assert server.get("/stuck").says == "mend 3"
+    assert not server.get("/plugins/stuck").json["reasons"]
+    assert len(lines(server, "stuck: a load that nobody waits for")) == 2, "once a worker"

@@ -40,6 +40,7 @@ def worker(*, serving, age=1):
 def master(tmp_path, monkeypatch):
     """A master without a process: its workers are records, its clock is `master.now`."""
     made = object.__new__(GunicornArbiter)
+    made.app = SimpleNamespace(reload=lambda: None)
     made.log = logging.getLogger("test")
     made.exited, made.started, made.signalled, made.now = [], [], [], 1000.0
     made._num_workers = 2
