@@ -1,9 +1,9 @@
 """Falcon's router for the routes below one first segment, and which templates it cannot serve."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from falcon.routing import CompiledRouter, map_http_methods, set_default_responders
 
@@ -22,22 +22,24 @@ _SAMPLES = ("", "a", *("0" * length for length in range(1, 33)))
 class SegmentRouter(CompiledRouter):
     """Falcon's router for the routes below one first segment.
 
-    `add` each route, then `compile`, then `find`. A route brings its method map along: Falcon's
-    own router would make it again from the resource, for each table.
+    `add` each route, then `finish`, then `find`. A route brings its method map along: Falcon's own
+    router would make it again from the resource, for each table.
 
     Who has no time for the calls asks what `find` asks, `finder(segments, routes, patterns,
     converters, fields)`: it returns the route, or None, and fills in the fields.
     """
 
-    finder: Any
-    routes: list[Route | None]
-    patterns: Any
-    converters: Any
-
-    if TYPE_CHECKING:
-
-        def find(self, uri: str, req: Any = None) -> Any:
-            """Find a path; the method map is the one that came with the route."""
+    def __init__(self) -> None:
+        super().__init__()
+        self.finder: Any = None
+        """Falcon's compiled function; None until `finish`."""
+        self.routes: list[Route | None] = []
+        """What it returns of, by its own numbers."""
+        self.patterns: Any = ()
+        self.converters: Any = ()
+        self._added: list[Route] = []
+        self._order: list[int | None] = []
+        """Which of the added routes each number stands for."""
 
     def add(self, route: Route) -> None:
         """Add a route.
@@ -54,6 +56,57 @@ class SegmentRouter(CompiledRouter):
             for name, converter in route.converters.items():
                 self.options.converters.data[names[name]] = converter
         self.add_route(template, route.resource, methods=route.methods)
+        self._added.append(route)
+        self.finder = None
+
+    def finish(self) -> None:
+        """Compile, and give what `find` asks; nothing to do where that is done."""
+        if self.finder is not None:
+            return
+        self.compile()
+        numbers = {id(route.methods): number for number, route in enumerate(self._added)}
+        maps: list[Any] = [node.method_map for node in self._return_values]
+        self._order = [None if methods is None else numbers[id(methods)] for methods in maps]
+        self._take(self._added)
+        self.finder, self.patterns, self.converters = self._find, self._patterns, self._converters
+
+    def with_others(self, routes: Sequence[Route]) -> "SegmentRouter | None":
+        """Return the router of other routes with the same templates, None where they differ.
+
+        An edit seldom changes a plugin's templates, and to compile them takes longer than all else
+        of a table. What is returned holds nothing of the routes that were here, and takes no more:
+        `is_whole`.
+
+        Args:
+            routes: all that it is to have, in order.
+        """
+        if self.finder is None or len(routes) != len(self._added):
+            return None
+        for known, route in zip(self._added, routes, strict=True):
+            # A converter of a plugin's own is another class in each version.
+            if known.template != route.template or known.converters or route.converters:
+                return None
+        made = SegmentRouter()
+        made.finder, made.patterns, made.converters = self.finder, self.patterns, self.converters
+        made._order = self._order
+        made._added = list(routes)
+        made._take(made._added)
+        made.is_whole = True
+        return made
+
+    is_whole = False
+    """Whether no route can be added, because it was made of another one."""
+
+    def _take(self, routes: Sequence[Route]) -> None:
+        self.routes = [None if number is None else routes[number] for number in self._order]
+
+    def find(self, uri: str, req: Any = None) -> Any:
+        """Find a path; Falcon's four, the method map is the one that came with the route."""
+        self.finish()
+        fields: dict[str, Any] = {}
+        segments = uri.lstrip("/").split("/")
+        route = self.finder(segments, self.routes, self.patterns, self.converters, fields)
+        return None if route is None else (route.resource, route.methods, fields, route.template)
 
     def map_http_methods(self, resource: object, **kwargs: Any) -> dict[str, Any]:
         """Return the method map that came with the route."""
@@ -67,13 +120,6 @@ class SegmentRouter(CompiledRouter):
         """Compile now what Falcon compiles at the first request, which would wait, or fail."""
         if self._find == self._compile_and_find:  # otherwise it is compiled already
             self._find = self._compile()
-
-    def finish(self) -> None:
-        """Compile, and give what `find` asks."""
-        self.compile()
-        maps: list[Any] = [node.method_map for node in self._return_values]
-        self.routes = [None if methods is None else methods.route for methods in maps]
-        self.finder, self.patterns, self.converters = self._find, self._patterns, self._converters
 
     def converter_fault(self) -> str | None:
         """Tell which converter raises where it must convert a text or refuse it, None if none."""

@@ -205,7 +205,7 @@ class TableBuilder:
                 if not has_fields(route.template):
                     paths.put(normal_path(route.template), route)
             if any(has_fields(route.template) for route in routes):
-                router = self._router(segment)
+                router = self._touched[segment] or self._router(segment)
                 router.finish()
                 routers.put(segment, router)
         owned, segments = self._owned.finish(), self._segments.finish()
@@ -223,6 +223,12 @@ class TableBuilder:
                 raise conflict_between(owner, route, other)
             present[normal_path(route.template)] = route
         fields = any(map(has_fields, present))
+        former = self._table.routers.find(segment) if fields else None
+        if former is not None:
+            same = former.with_others((*self._routes(segment), *new))
+            if same is not None:  # they exclude each other as little as they did
+                self._touched[segment] = same
+                return
         if fields:
             router = self._router(segment)
         else:
@@ -243,7 +249,7 @@ class TableBuilder:
 
     def _router(self, segment: str | None) -> SegmentRouter:
         router = self._touched.get(segment)
-        if router is None:
+        if router is None or router.is_whole:
             router = SegmentRouter()
             for route in self._routes(segment):
                 router.add(route)
