@@ -124,8 +124,8 @@ class LiveApp(CompleteApp):
             return self._answer_nested(env, start_response)
         # Noted first, and read again: whatever is found is in the noted table or a later one, and
         # what is retired from either waits for the noted one to be left.
-        slot.at = self.table
-        app = self._app_for(env["PATH_INFO"] or "/", slot) if self.table.apps else self
+        slot.at = table = self.table
+        app = self._app_for(env["PATH_INFO"] or "/", slot) if table.apps else self
         if "CONTENT_LENGTH" in env or "HTTP_TRANSFER_ENCODING" in env:
             bodies.wrap_input(env)
         try:

@@ -9,8 +9,10 @@ import falcon
 from falcon import testing
 
 from app.admin import problems
+from app.loading.registration import RouteCollector
 from app.loading.routes import Route
 from app.routing.application import LiveApp
+from app.routing.plugin_app import answer_by_own
 from tests.benchmarks.generator import generate
 from tests.benchmarks.measure import Figure, flat, in_turns, median, spread
 from tests.benchmarks.servers import Rig
@@ -36,6 +38,7 @@ def measure(rig: Rig) -> list[Figure]:
     return [
         _compare(rig, "request cost, 1 plugin", single, 1.05),
         _compare(rig, f"request cost, {plugins:,} plugins × 10 routes", many, 0.5),
+        _beside_middleware(rig, single),
     ]
 
 
@@ -48,16 +51,61 @@ def _ten(name: str) -> list[str]:
     return found
 
 
-def _compare(rig: Rig, name: str, templates: dict[str, list[str]], goal: float) -> Figure:
-    live, plain, resource = LiveApp(), falcon.App(), Resource()
+class _Middleware:
+    def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """Do nothing."""
+
+
+def _live(templates: dict[str, list[str]], resource: object) -> LiveApp:
+    """Return Benana's application with routes, by their owner."""
+    live = LiveApp()
     problems.install(live)
     builder = live.table.builder()
     for owner, theirs in templates.items():
-        unique = list(dict.fromkeys(theirs))
-        builder.add(owner, tuple(Route(owner, template, resource) for template in unique))
-        for template in unique:
-            plain.add_route(template, resource)
+        builder.add(owner, tuple(Route(owner, each, resource) for each in dict.fromkeys(theirs)))
     live.swap(builder.build())
+    return live
+
+
+def _beside_middleware(rig: Rig, templates: dict[str, list[str]]) -> Figure:
+    """Compare a plugin's requests with and without another plugin that has middleware."""
+    alone, beside = _live(templates, Resource()), _live(templates, Resource())
+    collector = RouteCollector("other", lambda _frame: None, "_plugins.other.g1")
+    collector.add_middleware(_Middleware())
+    collector.add_route("/other", Resource())
+    routes = collector.finish()
+    answer_by_own(beside, collector.own, routes)
+    builder = beside.table.builder()
+    builder.add("other", routes)
+    beside.swap(builder.build())
+    every = [template for theirs in templates.values() for template in dict.fromkeys(theirs)]
+    paths = [template.replace("{number:int}", "17") for template in every]
+    environments = [testing.create_environ(path=path) for path in paths]
+    calls = rig.pick(400, 2000)
+    found = in_turns(
+        rig.pick(5, 61),
+        {
+            "beside": lambda: [_cost(beside, environments, calls)],
+            "alone": lambda: [_cost(alone, environments, calls)],
+        },
+    )
+    ours, peer = flat(found["beside"]), flat(found["alone"])
+    ratios = [a / b for a, b in zip(ours, peer, strict=True)]
+    ratio = median(ratios)
+    return Figure(
+        *("request cost beside another plugin's middleware", median(ours), "µs", "without it"),
+        *(median(peer), ratio, "ratio ≤ 1.05", ratio <= 1.05, f"ratio {spread(ratios)}"),
+        f"{len(every)} routes, {calls:,} calls a round, {len(ours)} rounds",
+        {"beside": ours, "alone": peer},
+    )
+
+
+def _compare(rig: Rig, name: str, templates: dict[str, list[str]], goal: float) -> Figure:
+    plain, resource = falcon.App(), Resource()
+    live = _live(templates, resource)
+    for theirs in templates.values():
+        for template in dict.fromkeys(theirs):
+            plain.add_route(template, resource)
     chance = random.Random(7)
     every = [template for theirs in templates.values() for template in dict.fromkeys(theirs)]
     chosen = chance.sample(every, min(200, len(every)))
