@@ -13,11 +13,42 @@ from pathlib import Path
 from typing import Any, Protocol
 
 __all__ = [
+    "Cookie",
+    "Header",
     "PluginContext",
     "PluginInterface",
     "PluginMetadata",
     "PluginServer",
+    "Query",
 ]
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """Says that a handler's parameter is a query parameter, and how that is called.
+
+    As in `per_page: Annotated[int, Query("per-page")] = 20`. Without it a parameter that nothing
+    else fills is one under its own name.
+    """
+
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """Says that a handler's parameter is a header: `token: Annotated[str, Header("X-Token")]`.
+
+    Without a name it is the parameter's, with `-` for `_`.
+    """
+
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Cookie:
+    """Says that a handler's parameter is a cookie, as in `session: Annotated[str, Cookie()]`."""
+
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +105,9 @@ class PluginServer(Protocol):
     Templates are Falcon's URI templates. A handler is any callable; its parameters are filled by
     name and annotation: the template's fields by name, `body` with the parsed JSON body (with
     `body: bytes` as it came), `falcon.Request` and `falcon.Response` by annotation (or under the
-    names `req` and `resp`). What it returns is the JSON answer; None answers 204. A handler that
-    would fail at every request is refused.
+    names `req` and `resp`), all others by the query string (`limit: int = 10`), or by what
+    `Header` and `Cookie` name; what does not fit is a 422 that names all of it. What it returns is
+    the JSON answer; None answers 204. A handler that would fail at every request is refused.
     """
 
     def get(self, uri_template: str, handler: Callable[..., Any]) -> None:

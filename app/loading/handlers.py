@@ -3,8 +3,8 @@
 A handler's parameters are resolved once, when it is registered; a request only runs the plan.
 """
 
-import dataclasses
-from collections.abc import Callable, Iterable
+import inspect
+from collections.abc import Callable
 from typing import Any
 
 import falcon
@@ -15,9 +15,9 @@ from app.loading.annotations import (
     field_converter,
     is_a,
     is_bare,
-    looks_like_query,
 )
 from app.loading.body_parameter import MAX_BODY_BYTES, Provider, body_provider
+from app.loading.request_values import RequestValue, fill_values, marker_of, request_value
 from app.loading.return_values import answer_as, has_status, take_status
 from app.loading.signatures import HandlerError, describe, is_lambda, refuse_kind, taken_by
 from app.loading.strict_json import to_json
@@ -26,56 +26,20 @@ from app.uri_templates import template_fields
 Responder = Callable[..., None]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Plan:
-    """A handler resolved against its template.
-
-    `unfilled` are the parameters that look like query parameters and keep their default on this
-    route; on another route of the handler they may be a field.
-    """
-
-    responder: Responder
-    unfilled: tuple[str, ...]
-
-
 def make_responder(
     handler: Callable[..., Any], uri_template: str, *, max_body_bytes: int = MAX_BODY_BYTES
 ) -> Responder:
-    """Return the responder of a handler that has only this route.
-
-    Raises:
-        HandlerError: as `plan_handler`, or a parameter would always have its default.
-    """
-    plan = plan_handler(handler, uri_template, max_body_bytes=max_body_bytes)
-    if plan.unfilled:
-        raise HandlerError(unfilled_fault(handler, plan.unfilled))
-    return plan.responder
-
-
-def unfilled_fault(handler: Callable[..., Any], names: Iterable[str]) -> str:
-    """Say that no route of a handler fills these parameters, and what to do about it."""
-    return f"{describe(handler)}: " + "; ".join(
-        f"parameter {name!r} would always have its default: query parameters are not filled yet; "
-        f"take req and read req.get_param({name!r}), or call it '_{name}' if the plugin sets it "
-        "itself"
-        for name in names
-    )
-
-
-def plan_handler(
-    handler: Callable[..., Any], uri_template: str, *, max_body_bytes: int = MAX_BODY_BYTES
-) -> Plan:
     """Resolve a handler's parameters against its template.
 
     Args:
         handler: any callable. Its parameters are filled by name (the template's fields, `body`,
-            `req`, `resp`) and by annotation (`falcon.Request`, `falcon.Response`).
+            `req`, `resp`), by annotation (`falcon.Request`, `falcon.Response`) and from the query.
         uri_template: a Falcon URI template.
         max_body_bytes: the size of the largest body that is read for a parameter `body`.
 
     Returns:
-        A plan whose responder is called as `(req, resp, **fields)`. The handler's return value
-        becomes the JSON answer; None becomes 204, unless the handler takes the response.
+        What is called as `(req, resp, **fields)`. The handler's return value becomes the JSON
+        answer; None becomes 204, unless the handler takes the response.
 
     Raises:
         HandlerError: the signature does not fit the template; all faults are named at once.
@@ -88,8 +52,8 @@ def plan_handler(
     convert: dict[str, Converter] = {}
     provide: list[tuple[str, Provider]] = []
     owns_response = False
+    values: list[RequestValue] = []
     faults: list[str] = []
-    unfilled: list[str] = []
     if taken.opaque:
         faults.append(
             "it takes *args, which nothing fills; if that is a decorator, put "
@@ -99,6 +63,10 @@ def plan_handler(
         annotation = parameter.annotation
         if parameter.kind is parameter.POSITIONAL_ONLY:
             faults.append(f"parameter {name!r} is positional-only, expected one with a name")
+        elif marker_of(annotation) is not None:
+            if name in fields:
+                faults.append(f"the field {name!r} is annotated with where else it comes from")
+            values += _request_values(name, parameter, faults)
         elif name in fields:
             try:
                 converter = None if fields[name] else field_converter(annotation)
@@ -117,18 +85,10 @@ def plan_handler(
                 provide.append((name, body_provider(annotation, parameter.default, max_body_bytes)))
             except AnnotationError as error:
                 faults.append(f"body is annotated {error}")
-        elif parameter.default is parameter.empty:
-            faults.append(
-                f"parameter {name!r} is not filled by anything, expected a field of the template, "
-                "'body', a falcon.Request, a falcon.Response or a default value"
-            )
-        elif not (
-            name.startswith("_")
-            or name in taken.bound
-            or is_lambda(handler)
-            or not looks_like_query(annotation, parameter.default)
-        ):
-            unfilled.append(name)
+        elif _is_own(handler, name, parameter.default, taken.bound):
+            continue  # the plugin gives it itself
+        else:
+            values += _request_values(name, parameter, faults)
     for name in fields.keys() & taken.hidden:
         faults.append(f"the field {{{name}}} is given to it already, expected another name")
     if not taken.rest:
@@ -136,13 +96,40 @@ def plan_handler(
         faults += [f"no parameter takes the field {{{name}}}" for name in missing]
     if faults:
         raise HandlerError(f"{describe(handler)}: " + "; ".join(faults))
-    responder = _responder(handler, convert, tuple(provide), owns_response)
-    return Plan(responder, tuple(unfilled))
+    return _responder(handler, convert, tuple(values), tuple(provide), owns_response)
+
+
+def _request_values(
+    name: str, parameter: inspect.Parameter, faults: list[str]
+) -> list[RequestValue]:
+    """Return how the request fills a parameter, if it does; add why it cannot to `faults`."""
+    try:
+        found = request_value(name, parameter.annotation, parameter.default)
+    except AnnotationError as error:
+        faults.append(f"parameter {name!r} is annotated {error}")
+        return []
+    if found is not None:
+        return [found]
+    if parameter.default is parameter.empty:
+        faults.append(
+            f"parameter {name!r} is not filled by anything, expected a field of the template, "
+            "'body', a falcon.Request, a falcon.Response, a default value, or the annotation of a "
+            "query parameter, as int"
+        )
+    return []
+
+
+def _is_own(handler: Callable[..., Any], name: str, default: Any, bound: frozenset[str]) -> bool:
+    """Tell whether a parameter's default is what the plugin wants it to be."""
+    if default is inspect.Parameter.empty:
+        return False
+    return name.startswith("_") or name in bound or is_lambda(handler)
 
 
 def _responder(
     handler: Callable[..., Any],
     convert: dict[str, Converter],
+    values: tuple[RequestValue, ...],
     provide: tuple[tuple[str, Provider], ...],
     owns_response: bool,
 ) -> Responder:
@@ -153,6 +140,8 @@ def _responder(
             except ValueError:
                 # As with Falcon's converters: the path is not one of this route's.
                 raise falcon.HTTPRouteNotFound from None
+        if values:
+            fill_values(req, values, fields)
         for name, provider in provide:
             fields[name] = provider(req, resp)
         answer = handler(**fields)

@@ -12,7 +12,7 @@ from falcon.routing import map_http_methods
 from falcon.routing.util import SuffixedMethodNotFoundError
 
 from app.errors import LoadError
-from app.loading.handlers import Responder, plan_handler, unfilled_fault
+from app.loading.handlers import Responder, make_responder
 from app.loading.mounted import WSGI, Mounted
 from app.loading.route_group import RouteGroup, prefix_fault
 from app.loading.routes import Place, Route
@@ -66,10 +66,6 @@ class RouteCollector(SetUp):
         self._responders: dict[str, dict[str, Responder]] = {}
         self._endpoints: dict[str, list[Endpoint]] = {}
         self._faults: list[tuple[str, Place | None]] = []
-        self._filled: dict[tuple[int, ...], set[str]] = {}
-        """The fields of all templates of a handler."""
-        self._unfilled: list[tuple[str, Callable[..., Any], tuple[str, ...], Place | None]] = []
-        """Parameters that keep their default on one route; another route may fill them."""
         self._finished = False
 
     def get(self, uri_template: str, handler: Callable[..., Any]) -> None:
@@ -195,10 +191,6 @@ class RouteCollector(SetUp):
             LoadError: a route cannot be served; all faults are named.
         """
         self._finished = True
-        for what, handler, names, place in self._unfilled:
-            never = [name for name in names if name not in self._filled[_identity(handler)]]
-            if never:
-                self._faults.append((f"{what}: {unfilled_fault(handler, never)}", place))
         if self._faults:
             place = next((place for _, place in self._faults if place), None)
             raise LoadError(
@@ -237,7 +229,7 @@ class RouteCollector(SetUp):
             self._fault(f"{method} {uri_template} is registered twice")
             return
         try:
-            plan = plan_handler(handler, uri_template)
+            responder = make_responder(handler, uri_template)
         except HandlerError as error:
             self._fault(f"{method} {uri_template}: {error}")
             return
@@ -245,12 +237,8 @@ class RouteCollector(SetUp):
             resource = self._handlers[uri_template] = HandlerResource()
             self._routes[uri_template] = (resource, None)
             self._note_place(uri_template)
-        resource.set_responder(method, plan.responder)
-        self._responders.setdefault(uri_template, {})[method] = plan.responder
-        self._filled.setdefault(_identity(handler), set()).update(template_fields(uri_template))
-        if plan.unfilled:
-            what = f"{method} {uri_template}"
-            self._unfilled.append((what, handler, plan.unfilled, self._place()))
+        resource.set_responder(method, responder)
+        self._responders.setdefault(uri_template, {})[method] = responder
         endpoint = Endpoint(method, uri_template, describe(handler)[:255])
         self._endpoints.setdefault(uri_template, []).append(endpoint)
 
@@ -287,10 +275,3 @@ class RouteCollector(SetUp):
 
 def _answer_nothing(_req: falcon.Request, _resp: falcon.Response, **_: Any) -> None:
     """Stand for a responder: `PluginApp` has Falcon look for a sink or a static route instead."""
-
-
-def _identity(handler: Callable[..., Any]) -> tuple[int, ...]:
-    """Return a handler's identity; each `self.get` is another bound method of the same handler."""
-    if inspect.ismethod(handler):
-        return id(handler.__func__), id(handler.__self__)
-    return (id(handler),)

@@ -1113,15 +1113,12 @@ def test_all_faults_of_a_registration_are_named_at_once_even_if_they_were_swallo
 
 
 class Pages:
-    def page(self, number: int = 0, size: int = 10):
-        return [number, size]
-
     def item(self, number: int = 0):
         return number
 
 
 @pytest.mark.parametrize("turn", [1, -1])
-def test_a_default_for_the_route_without_the_field_is_the_handlers_own(turn):
+def test_on_a_route_without_the_field_the_query_or_the_default_counts(turn):
     pages = Pages()
     templates = ["/item", "/item/{number:int}"][::turn]
     found = collect(lambda server: [server.get(t, pages.item) for t in templates])
@@ -1130,24 +1127,11 @@ def test_a_default_for_the_route_without_the_field_is_the_handlers_own(turn):
     builder.add("one", found)
     app.swap(builder.build())
     assert [json_of(call(app, path).read()) for path in ("/item", "/item/5")] == [0, 5]
-
-
-def test_a_default_that_no_route_of_the_handler_fills_is_refused_at_its_line():
-    pages, other = Pages(), Pages()
-
-    def register(server):
-        server.get("/page/{number:int}", pages.page)
-        server.get("/page/{number:int}/{size:int}", other.page)  # another object's
-
-    def place_of(frame):
-        return ("main.py", frame.f_lineno) if frame.f_code is register.__code__ else None
-
-    collector = RouteCollector("one", place_of)
-    register(collector)
-    with pytest.raises(LoadError, match="'size' would always") as caught:
-        collector.finish()
-    assert caught.value.line == register.__code__.co_firstlineno + 1
-    assert "'number'" not in caught.value.message
+    asked = (
+        call(app, "/item", QUERY_STRING="number=7"),
+        call(app, "/item/5", QUERY_STRING="number=7"),
+    )
+    assert [json_of(answer.read()) for answer in asked] == [7, 5], "the path comes first"
 
 
 def test_a_route_after_the_end_of_the_registration_is_refused():

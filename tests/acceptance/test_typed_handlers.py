@@ -1,0 +1,85 @@
+"""Handlers that take query parameters, headers and cookies by type, on real workers."""
+
+from tests.support.server import Server
+from tests.support.waiting import wait_until
+
+TYPED = """
+import datetime
+from typing import Annotated, Literal
+
+from app.plugin import Cookie, Header, PluginInterface, PluginMetadata, Query
+
+
+class Typed(PluginInterface):
+    def initialize(self, context): ...
+
+    def get_metadata(self):
+        return PluginMetadata(name="typed", version="1")
+
+    def register_routes(self, server):
+        server.get("/typed/{item:int}", self.find)
+
+    def cleanup(self, context): ...
+
+    def find(
+        self,
+        item: int,
+        day: datetime.date,
+        limit: int = 10,
+        tags: Annotated[list[str], Query("tag")] = [],
+        sort: Literal["up", "down"] = "up",
+        token: Annotated[str | None, Header("X-Token")] = None,
+        session: Annotated[int, Cookie()] = 0,
+    ):
+        return {"item": item, "day": day, "limit": limit, "tags": tags, "sort": sort,
+                "token": token, "session": session}
+
+
+def new_plugin():
+    return Typed()
+"""
+
+
+def test_a_request_fills_what_a_handler_declares_and_an_edit_changes_it(server: Server) -> None:
+    server.write("typed", TYPED)
+    path = "/typed/5?day=2026-01-31"
+    server.wait_everywhere(path, lambda answer: answer.status == 200)
+    sent = {"X-Token": "t", "Cookie": "session=7"}
+    answer = server.get(f"{path}&tag=a&tag=b%20c&sort=down", **sent)
+    assert answer.json == {
+        "item": 5,
+        "day": "2026-01-31",
+        "limit": 10,
+        "tags": ["a", "b c"],
+        "sort": "down",
+        "token": "t",
+        "session": 7,
+    }
+    wrong = server.get("/typed/5?limit=x&sort=sideways", Cookie="session=a")
+    assert wrong.status == 422
+    assert [(e["where"], e["name"], e["reason"]) for e in wrong.json["errors"]] == [
+        ("query", "day", "it is missing"),
+        ("query", "limit", "found 'x', expected a whole number"),
+        ("query", "sort", "found 'sideways', expected one of up, down"),
+        ("cookie", "session", "found 'a', expected a whole number"),
+    ]
+    server.write("typed", TYPED.replace("limit: int = 10", "limit: float = 0.5"))
+    server.wait_everywhere(
+        f"{path}&limit=1.5", lambda answer: answer.status == 200 and answer.json["limit"] == 1.5
+    )
+
+
+def test_an_annotation_that_no_query_can_become_is_refused_and_the_one_before_serves(
+    server: Server,
+) -> None:
+    good = TYPED.replace('"typed"', '"kept"').replace("/typed/", "/kept/")
+    server.write("kept", good)
+    path = "/kept/5?day=2026-01-31"
+    server.wait_everywhere(path, lambda answer: answer.status == 200)
+    server.write("kept", good.replace("limit: int = 10", "limit: dict"))
+
+    def error() -> str:
+        return str((server.get("/plugins/kept").json["error"] or {}).get("message"))
+
+    wait_until(lambda: "parameter 'limit' is annotated dict" in error(), "it is refused")
+    assert server.get(path).status == 200

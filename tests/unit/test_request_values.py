@@ -1,0 +1,276 @@
+"""Query parameters, headers and cookies of a handler; all that is wrong is said at once."""
+
+import collections.abc
+import datetime
+import decimal
+import enum
+import uuid
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+import pytest
+
+from app.loading.handlers import make_responder
+from app.loading.registration import HandlerResource
+from app.loading.signatures import HandlerError
+from app.plugin import Cookie, Header, Query
+from app.routing.application import LiveApp
+from tests.support.wsgi import Answer, call, json_of, put
+
+Ask = Callable[[str], Answer]
+
+
+class Size(enum.Enum):
+    SMALL = "small"
+    LARGE = "large"
+
+
+class Level(enum.IntEnum):
+    LOW = 1
+    HIGH = 2
+
+
+def served(handler: Callable[..., Any], template: str = "/x") -> Ask:
+    """Serve a handler; the returned function asks it with a query."""
+    app = LiveApp()
+    resource = HandlerResource()
+    resource.set_responder("GET", make_responder(handler, template))
+    put(app, "sample", {template: resource})
+    return lambda query: call(app, "/x", QUERY_STRING=query)
+
+
+def answer_of(handler: Callable[..., Any], query: str) -> Any:
+    answer = served(handler)(query)
+    content = answer.read()
+    assert answer.status == 200, content
+    return json_of(content)
+
+
+def faults_of(handler: Callable[..., Any], query: str) -> Any:
+    """Return the `errors` of a 422."""
+    answer = served(handler)(query)
+    found = json_of(answer.read())
+    assert answer.status == 422, found
+    assert found["title"] == "The request does not fit"
+    for fault in found["errors"]:
+        assert f"query parameter {fault['name']!r}: {fault['reason']}" in found["description"]
+    return found["errors"]
+
+
+def of(annotation: Any, default: Any = ...) -> Callable[..., Any]:
+    """Return a handler with one query parameter, which answers what it is given."""
+
+    def handle(value: Any) -> Any:
+        return [type(value).__name__, value if not isinstance(value, set) else sorted(value)]
+
+    handle.__annotations__ = {"value": annotation}
+    if default is not ...:
+        handle.__defaults__ = (default,)
+    return handle
+
+
+DAY = datetime.date(2026, 1, 31)
+
+
+@pytest.mark.parametrize(
+    ("annotation", "query", "expected"),
+    [
+        (str, "value=a%20b", ["str", "a b"]),
+        (str, "value=", ["str", ""]),
+        (int, "value=-5", ["int", -5]),
+        (int | None, "value=5", ["int", 5]),
+        (float, "value=1.5", ["float", 1.5]),
+        (bool, "value=true", ["bool", True]),
+        (bool, "value=0", ["bool", False]),
+        (uuid.UUID, f"value={uuid.UUID(int=5)}", ["UUID", str(uuid.UUID(int=5))]),
+        (decimal.Decimal, "value=1.10", ["Decimal", "1.10"]),
+        (datetime.date, "value=2026-01-31", ["date", "2026-01-31"]),
+        (datetime.datetime, "value=2026-01-31T14:30", ["datetime", "2026-01-31T14:30:00"]),
+        (Size, "value=large", ["Size", "large"]),
+        (Level, "value=2", ["Level", 2]),
+        (Literal["up", "down"], "value=up", ["str", "up"]),
+        (int | str, "value=x", ["str", "x"]),
+        (list[int], "value=1&value=2", ["list", [1, 2]]),
+        (list[int], "value=1", ["list", [1]]),
+        (list[int] | None, "value=1", ["list", [1]]),
+        (list, "value=a&value=b", ["list", ["a", "b"]]),
+        (set[int], "value=2&value=1&value=2", ["set", [1, 2]]),
+        (tuple[int, ...], "value=1&value=2", ["tuple", [1, 2]]),
+        (collections.abc.Sequence[str], "value=a", ["list", ["a"]]),
+        (Annotated[int, "how many"], "value=3", ["int", 3]),
+    ],
+)
+def test_a_value_becomes_what_the_annotation_says(
+    annotation: Any, query: str, expected: list[Any]
+) -> None:
+    assert answer_of(of(annotation), query) == expected
+
+
+@pytest.mark.parametrize(
+    ("default", "query", "expected"),
+    [
+        (10, "", ["int", 10]),
+        (10, "value=5", ["int", 5]),
+        (False, "value=yes", ["bool", True]),
+        (None, "", ["NoneType", None]),
+        (None, "value=5", ["str", "5"]),
+        ("a", "value=b", ["str", "b"]),
+        (Size.SMALL, "value=large", ["Size", "large"]),
+        (DAY, "value=2026-02-01", ["date", "2026-02-01"]),
+    ],
+)
+def test_without_an_annotation_the_type_of_the_default_counts(
+    default: Any, query: str, expected: list[Any]
+) -> None:
+    handler = of(Any, default)
+    del handler.__annotations__["value"]
+    assert answer_of(handler, query) == expected
+
+
+@pytest.mark.parametrize(
+    ("annotation", "query", "reason"),
+    [
+        (int, "", "it is missing"),
+        (list[int], "other=1", "it is missing"),
+        (int, "value=", "found '', expected a whole number"),
+        (int, "value=x", "found 'x', expected a whole number"),
+        (int, "value=1&value=2", "found 2 values, expected one"),
+        (float, "value=nan", "found 'nan', expected a finite number"),
+        (bool, "value=maybe", "found 'maybe', expected true or false"),
+        (int | None, "value=x", "found 'x', expected a whole number"),
+        (int | bool, "value=x", "found 'x', expected a whole number or true or false"),
+        (list[int], "value=1&value=x", "found 'x', expected a whole number"),
+        (datetime.date, "value=31.1.26", "found '31.1.26', expected a date as 2026-01-31"),
+        (Size, "value=huge", "found 'huge', expected one of small, large"),
+        (Literal[1, 2], "value=3", "found '3', expected one of 1, 2"),
+        (int, f"value={'9' * 200}x", f"found '{'9' * 79}…', expected a whole number"),
+    ],
+)
+def test_what_does_not_fit_is_said(annotation: Any, query: str, reason: str) -> None:
+    assert faults_of(of(annotation), query) == [
+        {"name": "value", "reason": reason, "where": "query"}
+    ]
+
+
+def test_all_that_is_wrong_is_said_at_once() -> None:
+    def handle(number: int, day: datetime.date, size: Size = Size.SMALL, limit: int = 10) -> str:
+        raise AssertionError("it is not called")
+
+    found = faults_of(handle, "size=huge&limit=x&day=2026-01-31")
+    assert [fault["name"] for fault in found] == ["number", "size", "limit"]
+
+
+def test_parameters_that_nobody_takes_are_none_of_ours() -> None:
+    assert answer_of(of(int, 10), "other=1&value=2") == ["int", 2]
+
+
+def test_a_query_beside_fields_and_a_rest() -> None:
+    def handle(item: int, limit: int = 3, **rest: Any) -> Any:
+        return [item, limit, rest]
+
+    app = LiveApp()
+    resource = HandlerResource()
+    resource.set_responder("GET", make_responder(handle, "/x/{item}/{more}"))
+    put(app, "sample", {"/x/{item}/{more}": resource})
+    answer = call(app, "/x/5/y", QUERY_STRING="limit=7&item=9&more=z")
+    assert json_of(answer.read()) == [5, 7, {"more": "y"}], "the path is not the query"
+
+
+@pytest.mark.parametrize(
+    ("annotation", "said"),
+    [
+        (bytes, "bytes, expected"),
+        (dict[str, int], "expected"),
+        (list[int] | str, "expected one type of many values"),
+        (tuple[int, str], "expected one type of many values"),
+        (list[list[int]], "expected"),
+        (Annotated[int, type("Ge", (), {"ge": 1})()], "expected no constraints"),
+        (list[Annotated[int, type("Le", (), {"le": 9})()]], "expected no constraints"),
+    ],
+)
+def test_what_no_query_can_become_is_refused_at_its_registration(
+    annotation: Any, said: str
+) -> None:
+    with pytest.raises(HandlerError, match="'value' is annotated") as caught:
+        make_responder(of(annotation), "/x")
+    assert said in str(caught.value)
+
+
+def test_a_parameter_without_a_source_says_what_it_may_be() -> None:
+    handler = of(Any)
+    del handler.__annotations__["value"]
+    with pytest.raises(HandlerError, match="the annotation of a query parameter, as int"):
+        make_responder(handler, "/x")
+
+
+# --- headers, cookies, and other names ---------------------------------------------------------
+
+
+def asked(handler: Callable[..., Any], **environ: str) -> Any:
+    app = LiveApp()
+    resource = HandlerResource()
+    resource.set_responder("GET", make_responder(handler, "/x"))
+    put(app, "sample", {"/x": resource})
+    answer = call(app, "/x", **environ)
+    return json_of(answer.read())
+
+
+@pytest.mark.parametrize(
+    ("annotation", "environ", "expected"),
+    [
+        (Annotated[str, Header("X-Token")], {"HTTP_X_TOKEN": "secret"}, ["str", "secret"]),
+        (Annotated[int, Header("x-count")], {"HTTP_X_COUNT": "5"}, ["int", 5]),
+        (Annotated[str, Header()], {"HTTP_VALUE": "a"}, ["str", "a"]),
+        (Annotated[str, Header], {"HTTP_VALUE": "a"}, ["str", "a"]),
+        (Annotated[str, Header("Content-Type")], {"CONTENT_TYPE": "text/x"}, ["str", "text/x"]),
+        (Annotated[str, Cookie()], {"HTTP_COOKIE": "a=1; value=b"}, ["str", "b"]),
+        (Annotated[int, Cookie("session")], {"HTTP_COOKIE": "session=7"}, ["int", 7]),
+        (Annotated[list[int], Cookie], {"HTTP_COOKIE": "value=7; value=8"}, ["list", [7, 8]]),
+        (Annotated[int, Query("per-page")], {"QUERY_STRING": "per-page=7"}, ["int", 7]),
+        (Annotated[int, "a note", Query()], {"QUERY_STRING": "value=7"}, ["int", 7]),
+    ],
+)
+def test_a_marker_says_where_a_value_comes_from(
+    annotation: Any, environ: dict[str, str], expected: list[Any]
+) -> None:
+    assert asked(of(annotation), **environ) == expected
+
+
+def test_a_header_is_named_after_its_parameter() -> None:
+    def handle(x_request_id: Annotated[str, Header()], req: Annotated[str | None, Cookie()] = None):
+        return [x_request_id, req]
+
+    assert asked(handle, HTTP_X_REQUEST_ID="5", HTTP_COOKIE="req=c") == ["5", "c"]
+    found = asked(handle)
+    assert found["errors"] == [
+        {"name": "x-request-id", "reason": "it is missing", "where": "header"}
+    ]
+
+
+def test_faults_of_all_places_are_said_at_once() -> None:
+    def handle(
+        token: Annotated[int, Header("X-Token")],
+        session: Annotated[int, Cookie()],
+        limit: int,
+        page: Annotated[int, Query("p")] = 1,
+    ) -> None:
+        raise AssertionError("it is not called")
+
+    found = asked(handle, HTTP_X_TOKEN="a", HTTP_COOKIE="session=1; session=2", QUERY_STRING="p=x")
+    assert [(e["where"], e["name"]) for e in found["errors"]] == [
+        ("header", "X-Token"),
+        ("cookie", "session"),
+        ("query", "limit"),
+        ("query", "p"),
+    ]
+    assert (
+        "header 'X-Token': found 'a', expected a whole number; cookie 'session': found 2 values"
+        in (found["description"])
+    )
+
+
+def test_a_field_of_the_path_cannot_come_from_elsewhere() -> None:
+    def handle(item: Annotated[str, Header()]) -> None: ...
+
+    with pytest.raises(HandlerError, match="the field 'item' is annotated with where else"):
+        make_responder(handle, "/x/{item}")
