@@ -6,8 +6,10 @@ from typing import Any
 
 import falcon
 
-from app.loading.shapes import ANYTHING, allows_none, body_shape, is_raw
+from app.loading.annotations import AnnotationError
+from app.loading.shapes import ANYTHING, Shape, allows_none, body_shape, is_raw
 from app.loading.strict_json import parse_json
+from app.loading.typed_body import MakeBody, typed_body
 
 MAX_BODY_BYTES = 16 * 1024 * 1024
 """The largest body that is read for a handler's `body`; a larger one must be read as a stream."""
@@ -30,27 +32,67 @@ def body_provider(annotation: Any, default: Any, limit: int) -> Provider:
     required = default is inspect.Parameter.empty
     if is_raw(annotation):
         return _raw_provider(None if required and allows_none(annotation) else default, limit)
-    expected = body_shape(annotation)
+    try:
+        expected = body_shape(annotation)
+    except AnnotationError as error:
+        refused = error
+    else:
+        return _json_provider(expected, default, limit)
+    try:
+        make = typed_body(annotation)
+    except AnnotationError as error:
+        raise AnnotationError(f"{refused}; {error}") from None
+    return _typed_provider(make, allows_none(annotation), default, limit)
+
+
+def _json_provider(expected: Shape, default: Any, limit: int) -> Provider:
+    """Return what provides the body as JSON of a shape."""
+    required = default is inspect.Parameter.empty
 
     def give_body(req: falcon.Request, _resp: falcon.Response) -> Any:
         raw = read_body(req, limit)
         if not raw.strip():
             if required and (expected is ANYTHING or not expected.null):
-                raise falcon.HTTPBadRequest(
-                    title="Missing body", description="This call expects a JSON body; it is empty."
-                )
+                raise _missing()
             return None if required else default
-        try:
-            body = parse_json(raw)
-        except ValueError as error:
-            raise falcon.HTTPBadRequest(
-                title="Invalid JSON", description=f"The body is not JSON: {error}."
-            ) from None
+        body = _read(raw, parse_json)
         if not expected.fits(body):
             raise falcon.HTTPBadRequest(title="Unexpected body", description=expected.refusal(body))
         return body
 
     return give_body
+
+
+def _typed_provider(make: MakeBody, null: bool, default: Any, limit: int) -> Provider:
+    """Return what provides the body as a type of its plugin's."""
+    required = default is inspect.Parameter.empty
+
+    def give_typed(req: falcon.Request, _resp: falcon.Response) -> Any:
+        raw = read_body(req, limit)
+        if raw and not raw.isspace():
+            return _read(raw, make)
+        if not required:
+            return default
+        if null:
+            return None
+        raise _missing()
+
+    return give_typed
+
+
+def _read(raw: bytes, parse: MakeBody) -> Any:
+    try:
+        return parse(raw)
+    except ValueError as error:
+        raise falcon.HTTPBadRequest(
+            title="Invalid JSON", description=f"The body is not JSON: {error}."
+        ) from None
+
+
+def _missing() -> falcon.HTTPBadRequest:
+    return falcon.HTTPBadRequest(
+        title="Missing body", description="This call expects a JSON body; it is empty."
+    )
 
 
 def _raw_provider(default: Any, limit: int) -> Provider:

@@ -17,10 +17,12 @@ from app.loading.annotations import (
     is_bare,
 )
 from app.loading.body_parameter import MAX_BODY_BYTES, Provider, body_provider
+from app.loading.request_faults import UnfitRequest
 from app.loading.request_values import RequestValue, fill_values, marker_of, request_value
 from app.loading.return_values import answer_as, has_status, take_status
 from app.loading.signatures import HandlerError, describe, is_lambda, refuse_kind, taken_by
 from app.loading.strict_json import to_json
+from app.loading.typed_body import BodyFaults
 from app.uri_templates import template_fields
 
 Responder = Callable[..., None]
@@ -140,10 +142,14 @@ def _responder(
             except ValueError:
                 # As with Falcon's converters: the path is not one of this route's.
                 raise falcon.HTTPRouteNotFound from None
-        if values:
-            fill_values(req, values, fields)
-        for name, provider in provide:
-            fields[name] = provider(req, resp)
+        faults = fill_values(req, values, fields) if values else None
+        try:
+            for name, provider in provide:
+                fields[name] = provider(req, resp)
+        except BodyFaults as error:
+            raise UnfitRequest([*(faults or ()), *error.faults]) from None
+        if faults:
+            raise UnfitRequest(faults)
         answer = handler(**fields)
         if type(answer) is tuple and has_status(answer):
             answer = take_status(resp, *answer)

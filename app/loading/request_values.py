@@ -1,6 +1,6 @@
 """Query parameters, headers and cookies that a handler takes: found once, read at each request.
 
-All that is wrong with those of a request is said at once, in one 422.
+All that is wrong with those of a request is said at once (`request_faults.py`).
 """
 
 import collections.abc
@@ -12,7 +12,7 @@ import typing
 import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import falcon
 
@@ -25,15 +25,8 @@ from app.loading.annotations import (
     members,
     show,
 )
+from app.loading.request_faults import ValueFault, Where
 from app.plugin import Cookie, Header, Query
-
-Where = Literal["query", "header", "cookie"]
-
-_CALLED: dict[Where, str] = {
-    "query": "query parameter",
-    "header": "header",
-    "cookie": "cookie",
-}
 
 REQUIRED: Any = inspect.Parameter.empty
 
@@ -62,81 +55,63 @@ _EXPECTED: dict[Any, str] = {
 
 
 @dataclass(frozen=True, slots=True)
-class ValueFault:
-    """What is wrong with a value of a request: its name, why, and where it was looked for."""
-
-    name: str
-    reason: str
-    where: Where
-
-    def as_json(self) -> dict[str, str]:
-        """Return it as it stands in the problem's `errors`."""
-        return {"name": self.name, "reason": self.reason, "where": self.where}
-
-
-class UnfitRequest(falcon.HTTPUnprocessableEntity):
-    """A 422 that names all that is wrong with a request, in `errors`."""
-
-    def __init__(self, faults: Iterable[ValueFault]) -> None:
-        self.faults = tuple(faults)
-        said = "; ".join(f"{_CALLED[f.where]} {f.name!r}: {f.reason}" for f in self.faults)
-        super().__init__(title="The request does not fit", description=f"{said}.")
-
-    def to_dict(self, obj_type: Any = dict) -> Any:
-        """Return the problem, with its `errors`."""
-        found: Any = super().to_dict(obj_type)
-        found["errors"] = [fault.as_json() for fault in self.faults]
-        return found
-
-
-@dataclass(frozen=True, slots=True)
 class RequestValue:
     """A parameter that is filled with a value of the request.
 
-    `name` is what it is called there, and `where` says where that is. `collect` makes the
-    parameter of several values, None where one alone may come; `convert` makes one of its text,
-    None where it stays text; `expected` says what a text has to be; `default` is `REQUIRED` where
-    there is none.
+    `name` is what it is called there, and `where` says where that is. `find` returns what a request
+    has of it: a text, a list of several, None for nothing. `read` makes the value of that, and
+    raises ValueError, whose message says what does not fit. Both are plain functions: they are
+    called at each request.
     """
 
     parameter: str
     where: Where
     name: str
-    convert: Converter | None
-    collect: Callable[[Iterable[Any]], Any] | None
-    expected: str
-    default: Any
+    find: Callable[[falcon.Request], Any]
+    read: Callable[[Any], Any]
+    required: bool
 
-    def find(self, req: falcon.Request) -> Any:
-        """Return what the request has of it: a text, a list of several, None for nothing."""
-        if self.where == "query":
-            return req.params.get(self.name)
-        if self.where == "header":
-            return req.get_header(self.name)
-        return req.get_cookie_values(self.name)
 
-    def read(self, found: Any) -> Any:
-        """Return the value of what was found.
+def _finder(where: Where, name: str) -> Callable[[falcon.Request], Any]:
+    if where == "query":
+        return lambda req: req.params.get(name)
+    if where == "header":
+        return lambda req: req.get_header(name)
+    return lambda req: req.get_cookie_values(name)
 
-        Raises:
-            ValueError: it does not fit; the message says why.
-        """
-        if self.collect is None:
-            if type(found) is list:
-                if len(found) > 1:
-                    raise ValueError(f"found {len(found)} values, expected one")
-                (found,) = found
-            return self._one(found)
-        return self.collect(self._one(each) for each in (found if type(found) is list else [found]))
 
-    def _one(self, text: str) -> Any:
-        if self.convert is None:
+def _reader(
+    convert: Converter | None, collect: Callable[[Iterable[Any]], Any] | None, expected: str
+) -> Callable[[Any], Any]:
+    """Return what makes a parameter's value.
+
+    Args:
+        convert: makes a value of a text, None where it stays text.
+        collect: makes the parameter of several values, None where one alone may come.
+        expected: what a text has to be, for the message.
+    """
+
+    def one(text: str) -> Any:
+        if convert is None:
             return text
         try:
-            return self.convert(text)
+            return convert(text)
         except ValueError:
             shown = text if len(text) <= 80 else f"{text[:79]}…"
-            raise ValueError(f"found {shown!r}, expected {self.expected}") from None
+            raise ValueError(f"found {shown!r}, expected {expected}") from None
+
+    def read(found: Any) -> Any:
+        if type(found) is not list:
+            return one(found)
+        if len(found) > 1:
+            raise ValueError(f"found {len(found)} values, expected one")
+        return one(found[0])
+
+    def read_many(found: Any) -> Any:
+        assert collect is not None  # noqa: S101 - for the type checker
+        return collect(map(one, found if type(found) is list else [found]))
+
+    return read if collect is None else read_many
 
 
 def request_value(name: str, annotation: Any, default: Any) -> RequestValue | None:
@@ -163,16 +138,15 @@ def request_value(name: str, annotation: Any, default: Any) -> RequestValue | No
     kinds = [kind for kind in members(annotation) if kind is not type(None)]
     many = [kind for kind in kinds if _origin(kind) in _MANY]
     if not many:
-        return RequestValue(
-            name, *source, field_converter(annotation), None, _expected(kinds), default
-        )
+        read = _reader(field_converter(annotation), None, _expected(kinds))
+        return RequestValue(name, *source, _finder(*source), read, default is REQUIRED)
     items = [item for item in typing.get_args(many[0]) if item is not ...]
     if len(kinds) > 1 or len(items) > 1:
         raise AnnotationError(f"{show(annotation)}, expected one type of many values, as list[int]")
     item = items[0] if items else str
     of_item = [kind for kind in members(item) if kind is not type(None)]
-    collect = _MANY[_origin(many[0])]
-    return RequestValue(name, *source, field_converter(item), collect, _expected(of_item), default)
+    read = _reader(field_converter(item), _MANY[_origin(many[0])], _expected(of_item))
+    return RequestValue(name, *source, _finder(*source), read, default is REQUIRED)
 
 
 def marker_of(annotation: Any) -> Query | Header | Cookie | None:
@@ -188,12 +162,8 @@ def marker_of(annotation: Any) -> Query | Header | Cookie | None:
 
 def fill_values(
     req: falcon.Request, values: Iterable[RequestValue], fields: dict[str, Any]
-) -> None:
-    """Fill in what a request has of a handler's parameters.
-
-    Raises:
-        UnfitRequest: some do not fit, or are missing; all of them are named.
-    """
+) -> list[ValueFault]:
+    """Fill in what a request has of a handler's parameters; return what is wrong with them."""
     faults: list[ValueFault] = []
     for value in values:
         found = value.find(req)
@@ -202,10 +172,9 @@ def fill_values(
                 fields[value.parameter] = value.read(found)
             except ValueError as error:
                 faults.append(ValueFault(value.name, str(error), value.where))
-        elif value.default is REQUIRED:
+        elif value.required:
             faults.append(ValueFault(value.name, "it is missing", value.where))
-    if faults:
-        raise UnfitRequest(faults)
+    return faults
 
 
 def _source(parameter: str, marker: Query | Header | Cookie | None) -> tuple[Where, str]:

@@ -28,20 +28,24 @@ def to_utf8(text: str) -> bytes:
 def to_json(answer: Any) -> bytes:
     """Return a handler's answer as JSON.
 
-    Takes dict, list, tuple, str, numbers, bool, None, dataclasses, and inside them dates, UUIDs,
-    decimals (as strings), enumerations (by value) and sets.
+    Takes dict, list, tuple, str, numbers, bool, None, dataclasses, models of pydantic's, and inside
+    them dates, UUIDs, decimals (as strings), enumerations (by value) and sets.
 
     Raises:
         TypeError: the answer holds something else.
         ValueError: the answer holds NaN or an infinity, which JSON does not have.
     """
-    text = json.dumps(
-        answer, default=_encode, ensure_ascii=False, allow_nan=False, separators=(",", ":")
-    )
-    return to_utf8(text)
+    serializer: Any = getattr(type(answer), "__pydantic_serializer__", None)
+    if serializer is not None:
+        raw: bytes = serializer.to_json(answer, by_alias=True)
+        return raw
+    return to_utf8(_WRITER.encode(answer))
 
 
 def _encode(item: object) -> Any:
+    model: Any = getattr(type(item), "__pydantic_serializer__", None)
+    if model is not None:  # a model, or a dataclass of pydantic's; what it makes is JSON
+        return model.to_python(item, mode="json", by_alias=True)
     if dataclasses.is_dataclass(item) and not isinstance(item, type):
         # Field by field and not `asdict`, which copies deeply and breaks on locks and the like.
         return {f.name: getattr(item, f.name) for f in dataclasses.fields(item)}
@@ -54,6 +58,12 @@ def _encode(item: object) -> Any:
     if isinstance(item, (set, frozenset)):
         return list(item)
     raise TypeError(f"a handler answered with a {type(item).__qualname__}, which is not JSON")
+
+
+_WRITER = json.JSONEncoder(
+    default=_encode, ensure_ascii=False, allow_nan=False, separators=(",", ":")
+)
+"""Made once: `json.dumps` with other than its defaults makes one for each answer."""
 
 
 def parse_json(raw: bytes) -> Any:

@@ -83,3 +83,60 @@ def test_an_annotation_that_no_query_can_become_is_refused_and_the_one_before_se
 
     wait_until(lambda: "parameter 'limit' is annotated dict" in error(), "it is refused")
     assert server.get(path).status == 200
+
+
+MODELS = """
+import pydantic
+
+from app.plugin import PluginInterface, PluginMetadata
+
+
+class Item(pydantic.BaseModel):
+    name: str
+    count: int = 1
+
+
+class Order(pydantic.BaseModel):
+    number: int
+    items: list[Item]
+
+
+class Models(PluginInterface):
+    def initialize(self, context): ...
+
+    def get_metadata(self):
+        return PluginMetadata(name="models", version="1")
+
+    def register_routes(self, server):
+        server.post("/models/{customer}", self.create)
+
+    def cleanup(self, context): ...
+
+    def create(self, customer: str, body: Order):
+        return {"customer": customer, "order": body}, 201
+
+
+def new_plugin():
+    return Models()
+"""
+
+
+def test_a_body_is_a_model_and_an_edit_of_the_model_goes_live(server: Server) -> None:
+    server.write("models", MODELS)
+    body = {"number": 5, "items": [{"name": "a"}]}
+    wait_until(lambda: server.post("/models/c", body).status == 201, "it is served")
+    assert server.post("/models/c", body).json == {
+        "customer": "c",
+        "order": {"number": 5, "items": [{"name": "a", "count": 1}]},
+    }
+    wrong = server.post("/models/c", {"number": "x", "items": [{}], "more": 1})
+    assert wrong.status == 422
+    assert [e["name"] for e in wrong.json["errors"]] == ["number", "items.0.name", "more"]
+    assert server.post("/models/c", b"{").status == 400
+    server.write("models", MODELS.replace("count: int = 1", "colour: str"))
+    wait_until(
+        lambda: {server.post("/models/c", body).status for _ in range(8)} == {422},
+        "all workers have the new model",
+    )
+    body["items"] = [{"name": "a", "colour": "red"}]
+    assert server.post("/models/c", body).json["order"] == body

@@ -1081,34 +1081,20 @@ def test_a_refused_body_names_what_was_found_and_expected(post):
     assert "an object or an array" in detail
 
 
-@pytest.mark.parametrize(
-    "annotation",
-    [
-        Duck,
-        datetime.date,
-        decimal.Decimal,
-        uuid.UUID,
-        enum.Enum,
-        set[int],
-        tuple[int, ...],
-        typing.Iterable,
-        collections.OrderedDict,
-        bytes | dict,
-        list[bytes],
-        dict[int, str],
-        dict | datetime.date,
-        typing.Literal[b"x"],
-        dataclasses.make_dataclass("Order", ["number"]),
-    ],
-    ids=str,
-)
-def test_a_body_that_json_does_not_have_is_refused_and_says_what_to_write(annotation):
+class Undescribed:
+    def __init__(self, number):
+        self.number = number
+
+
+@pytest.mark.parametrize("annotation", [Duck, Undescribed, list[Undescribed], dict | Undescribed])
+def test_a_body_that_nothing_can_be_made_of_is_refused_and_says_what_to_write(annotation):
     @annotated(body=annotation)
     def handle(body): ...
 
     message = fault(handle)
     assert "body is annotated" in message
     assert "expected" in message
+    assert "pydantic says of" in message
 
 
 def test_a_body_with_something_else_in_it_is_refused_by_its_items(post):

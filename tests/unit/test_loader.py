@@ -416,7 +416,7 @@ def test_the_faults_of_routes_are_named_with_the_line_of_the_first(refusal):
     [
         ("def handle(self): yield 1", "generator function"),
         ("def handle(self, limit: bytes): ...", "parameter 'limit' is annotated bytes"),
-        ("def handle(self, body: set): ...", "body is annotated set"),
+        ("def handle(self, body: type('T', (), {})): ...", "body is annotated T"),
         ("def handle(self, number: complex): ...", "the field 'number' is annotated complex"),
         ("class handle: ...", "is the class"),
     ],

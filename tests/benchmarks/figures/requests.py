@@ -1,11 +1,14 @@
 """What a request costs: WSGI calls into Benana's application and into a plain `falcon.App`."""
 
+import json
 import random
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import falcon
+import pydantic
 from falcon import testing
 
 from app.admin import problems
@@ -39,6 +42,7 @@ def measure(rig: Rig) -> list[Figure]:
         _compare(rig, "request cost, 1 plugin", single, 1.05),
         _compare(rig, f"request cost, {plugins:,} plugins × 10 routes", many, 0.5),
         _beside_middleware(rig, single),
+        *_typed(rig),
     ]
 
 
@@ -49,6 +53,86 @@ def _ten(name: str) -> list[str]:
         base = f"/{name}/{thing}"
         found += [base, f"{base}/{{number:int}}", f"{base}/{{number:int}}/summary"]
     return found
+
+
+class Order(pydantic.BaseModel):
+    """A small model."""
+
+    number: int
+    name: str
+    price: float = 0.0
+
+
+class _ByHand:
+    """What a person writes in Falcon for the same."""
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response, number: int) -> None:
+        limit = req.get_param_as_int("limit", default=10)
+        resp.content_type = falcon.MEDIA_JSON
+        resp.data = json.dumps({"number": number, "limit": limit}).encode()
+
+    def on_post(self, req: falcon.Request, resp: falcon.Response, number: int) -> None:
+        order = Order.model_validate_json(req.bounded_stream.read())
+        order.number = number
+        resp.content_type = falcon.MEDIA_JSON
+        resp.data = order.model_dump_json().encode()
+
+
+def _find(number: int, limit: int = 10) -> dict[str, int]:
+    return {"number": number, "limit": limit}
+
+
+def _create(number: int, body: Order) -> Order:
+    body.number = number
+    return body
+
+
+def _typed(rig: Rig) -> list[Figure]:
+    """Compare typed handlers with the same by hand in plain Falcon."""
+    template, plain = "/typed/{number:int}", falcon.App()
+    plain.add_route(template, _ByHand())
+    collector = RouteCollector("typed", lambda _frame: None, "_plugins.typed.g1")
+    collector.get(template, _find)
+    collector.post(template, _create)
+    live = LiveApp()
+    problems.install(live)
+    builder = live.table.builder()
+    builder.add("typed", collector.finish())
+    live.swap(builder.build())
+    body = b'{"number": 5, "name": "a parcel", "price": 1.5}'
+    calls = rig.pick(400, 2000)
+
+    def cost(app: WSGI, method: str) -> list[float]:
+        made = {"path": "/typed/7", "method": method, "query_string": "limit=5"}
+        sent = body if method == "POST" else ""
+        environments = [testing.create_environ(**made, body=sent) for _ in range(calls)]
+        began = time.perf_counter()
+        for environment in environments:
+            app(environment, _start)
+        return [(time.perf_counter() - began) / calls * 1e6]
+
+    figures = []
+    for method, what, goal in (("GET", "without a body", 1.1), ("POST", "with a model", 1.3)):
+        found = in_turns(
+            rig.pick(5, 61),
+            {
+                "typed": partial(cost, live, method),
+                "by hand": partial(cost, plain, method),
+            },
+        )
+        ours, peer = flat(found["typed"]), flat(found["by hand"])
+        ratios = [a / b for a, b in zip(ours, peer, strict=True)]
+        ratio = median(ratios)
+        figures.append(
+            Figure(
+                *(f"typed handler {what}", median(ours), "µs", "by hand in plain Falcon"),
+                *(median(peer), ratio, f"ratio ≤ {goal}", ratio <= goal),
+                f"ratio {spread(ratios)}",
+                f"{calls:,} calls a round, {len(ours)} rounds",
+                {"typed": ours, "by hand": peer},
+            )
+        )
+    return figures
 
 
 class _Middleware:

@@ -1,0 +1,49 @@
+"""What is wrong with a request, all of it in one answer."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import falcon
+
+Where = Literal["query", "header", "cookie", "body"]
+
+_CALLED: dict[Where, str] = {
+    "query": "query parameter",
+    "header": "header",
+    "cookie": "cookie",
+    "body": "body",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ValueFault:
+    """What is wrong with a value of a request: its name, why, and where it was looked for."""
+
+    name: str
+    reason: str
+    where: Where
+
+    def __str__(self) -> str:
+        if self.where == self.name:
+            return f"{self.where}: {self.reason}"
+        return f"{_CALLED[self.where]} {self.name!r}: {self.reason}"
+
+    def as_json(self) -> dict[str, str]:
+        """Return it as it stands in the problem's `errors`."""
+        return {"name": self.name, "reason": self.reason, "where": self.where}
+
+
+class UnfitRequest(falcon.HTTPUnprocessableEntity):
+    """A 422 that names all that is wrong with a request, in `errors`."""
+
+    def __init__(self, faults: Iterable[ValueFault]) -> None:
+        self.faults = tuple(faults)
+        said = "; ".join(map(str, self.faults))
+        super().__init__(title="The request does not fit", description=f"{said}.")
+
+    def to_dict(self, obj_type: Any = dict) -> Any:
+        """Return the problem, with its `errors`."""
+        found: Any = super().to_dict(obj_type)
+        found["errors"] = [fault.as_json() for fault in self.faults]
+        return found

@@ -1,0 +1,103 @@
+"""The `body` of a handler as a type of its plugin's: checked, and made, by pydantic.
+
+pydantic is imported with the first handler that needs it, and by no worker else.
+"""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from app.loading.annotations import AnnotationError, show
+from app.loading.request_faults import ValueFault
+from app.loading.strict_json import parse_json
+
+MAX_FAULTS = 100
+"""How many faults of one body an answer names."""
+
+_EXTRA = frozenset(("extra_fields_behavior", "extra_behavior"))
+"""What pydantic's core schema has where a model says itself what becomes of unknown fields."""
+
+MakeBody = Callable[[bytes], Any]
+"""Makes the value of a body; raises `BodyFaults`, and ValueError where it is no JSON."""
+
+
+class BodyFaults(Exception):  # noqa: N818 - it carries them
+    """A body is JSON and does not fit its type: `faults` says where, and why."""
+
+    def __init__(self, faults: list[ValueFault]) -> None:
+        super().__init__(f"{len(faults)} faults")
+        self.faults = faults
+
+
+def typed_body(annotation: Any) -> MakeBody:
+    """Return what makes a value of an annotation from JSON.
+
+    A field that the type does not have is refused, unless a model in it says otherwise (`extra`).
+
+    Raises:
+        AnnotationError: pydantic can make none of it.
+    """
+    try:
+        import pydantic  # not before it is needed: it takes some 100 ms
+    except ImportError:
+        raise AnnotationError("or install pydantic, which knows more types") from None
+    try:
+        adapter: Any = pydantic.TypeAdapter(annotation)
+        open_to_others = _says_extra(adapter.core_schema)
+    except (pydantic.PydanticUserError, TypeError, NameError, AttributeError) as error:
+        reason = str(error).partition("\n")[0].rstrip(".")
+        raise AnnotationError(f"pydantic says of {show(annotation)}: {reason}") from None
+    extra = None if open_to_others else "forbid"
+
+    validate = adapter.validate_json
+
+    def make(raw: bytes) -> Any:
+        if b"NaN" in raw or b"Infinity" in raw:
+            parse_json(raw)  # which pydantic reads as numbers
+        try:
+            return validate(raw, extra=extra)
+        except pydantic.ValidationError as error:
+            found = error.errors(include_url=False, include_context=False, include_input=False)
+        if found[0]["type"] == "json_invalid":
+            return make(_in_utf8(raw))
+        raise BodyFaults([_fault(each) for each in found[:MAX_FAULTS]])
+
+    return make
+
+
+def _in_utf8(raw: bytes) -> bytes:
+    """Return JSON in another of its encodings, or what else pydantic does not read, anew.
+
+    Raises:
+        ValueError: it is no JSON; the message says where.
+    """
+    anew = json.dumps(parse_json(raw)).encode()
+    if anew == raw:
+        raise ValueError("it cannot be read")
+    return anew
+
+
+def _fault(error: Any) -> ValueFault:
+    where = ".".join(map(str, error["loc"]))
+    return ValueFault(where or "body", _sentence(error["msg"]), "body")
+
+
+def _sentence(message: str) -> str:
+    return message[:1].lower() + message[1:].removesuffix(".")
+
+
+def _says_extra(schema: Any) -> bool:
+    """Tell whether a model somewhere in a core schema says what becomes of unknown fields."""
+    waiting, seen = [schema], set()
+    while waiting:
+        item = waiting.pop()
+        if id(item) in seen:
+            continue
+        seen.add(id(item))
+        if type(item) is dict:
+            if not _EXTRA.isdisjoint(item):
+                return True
+            waiting += item.values()
+        elif type(item) in (list, tuple):
+            waiting += item
+    return False

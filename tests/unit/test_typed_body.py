@@ -1,0 +1,228 @@
+"""The body of a handler as a type of its plugin's: models, dataclasses, all that pydantic takes."""
+
+import dataclasses
+import datetime
+import decimal
+import enum
+import io
+import subprocess
+import sys
+from typing import Annotated, Any, Literal
+
+import pydantic
+import pytest
+
+from app.loading.handlers import make_responder
+from app.loading.registration import HandlerResource
+from app.plugin import Header
+from app.routing.application import LiveApp
+from tests.support.wsgi import call, json_of, put
+
+
+class Item(pydantic.BaseModel):
+    name: str
+    count: Annotated[int, pydantic.Field(ge=1)] = 1
+
+
+class Order(pydantic.BaseModel):
+    number: int
+    day: datetime.date
+    items: list[Item] = []
+    price: decimal.Decimal | None = None
+
+
+class Open(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="allow")
+    item: Item
+
+
+class Aliased(pydantic.BaseModel):
+    order_number: int = pydantic.Field(alias="orderNumber")
+
+
+@dataclasses.dataclass
+class Point:
+    x: int
+    y: int = 0
+
+
+class Size(enum.Enum):
+    SMALL = "small"
+
+
+def of(annotation: Any, default: Any = ...) -> Any:
+    def handle(body: Any) -> Any:
+        return {"type": type(body).__name__, "body": body}
+
+    handle.__annotations__ = {"body": annotation}
+    if default is not ...:
+        handle.__defaults__ = (default,)
+    return handle
+
+
+def post(handler: Any, body: bytes | str, **environ: str) -> Any:
+    app = LiveApp()
+    resource = HandlerResource()
+    resource.set_responder("POST", make_responder(handler, "/x"))
+    put(app, "sample", {"/x": resource})
+    raw = body if isinstance(body, bytes) else body.encode()
+    given = {"wsgi.input": io.BytesIO(raw), "CONTENT_LENGTH": str(len(raw)), **environ}
+    answer = call(app, "/x", "POST", **given)
+    return answer.status, json_of(answer.read())
+
+
+@pytest.mark.parametrize(
+    ("annotation", "body", "kind", "expected"),
+    [
+        (Item, '{"name": "a"}', "Item", {"name": "a", "count": 1}),
+        (
+            Order,
+            '{"number": 5, "day": "2026-01-31", "items": [{"name": "a"}], "price": 1.10}',
+            "Order",
+            {
+                "number": 5,
+                "day": "2026-01-31",
+                "items": [{"name": "a", "count": 1}],
+                "price": "1.1",
+            },
+        ),
+        (list[Item], '[{"name": "a"}]', "list", [{"name": "a", "count": 1}]),
+        (dict[str, Item], '{"k": {"name": "a"}}', "dict", {"k": {"name": "a", "count": 1}}),
+        (Item | None, "null", "NoneType", None),
+        (Aliased, '{"orderNumber": 5}', "Aliased", {"orderNumber": 5}),
+        (Point, '{"x": 1}', "Point", {"x": 1, "y": 0}),
+        (set[int], "[2, 2]", "set", [2]),
+        (tuple[int, str], '[1, "a"]', "tuple", [1, "a"]),
+        (datetime.date, '"2026-01-31"', "date", "2026-01-31"),
+        (Size, '"small"', "Size", "small"),
+        (Annotated[list[Item], pydantic.Field(min_length=1)], '[{"name": "a"}]', "list", None),
+    ],
+)
+def test_a_body_becomes_what_the_annotation_says(
+    annotation: Any, body: str, kind: str, expected: Any
+) -> None:
+    status, answer = post(of(annotation), body)
+    assert (status, answer["type"]) == (200, kind), answer
+    if expected is not None or kind == "NoneType":
+        assert answer["body"] == expected
+
+
+@pytest.mark.parametrize(
+    ("annotation", "body", "errors"),
+    [
+        (Item, "{}", [("name", "field required")]),
+        (Item, '{"name": 5, "count": 0}', [
+            ("name", "input should be a valid string"),
+            ("count", "input should be greater than or equal to 1"),
+        ]),
+        (Item, '{"name": "a", "colour": 1}', [("colour", "extra inputs are not permitted")]),
+        (list[Item], '[{"name": "a"}, {}]', [("1.name", "field required")]),
+        (Point, '{"x": 1, "z": 2}', [("z", "unexpected keyword argument")]),
+        (Item, "[]", [("body", "input should be an object")]),
+        (Order, '{"number": 1, "day": "x", "items": [{"name": "a", "more": 1}]}', [
+            ("day", "input should be a valid date or datetime, input is too short"),
+            ("items.0.more", "extra inputs are not permitted"),
+        ]),
+    ],
+)  # fmt: skip
+def test_all_that_does_not_fit_is_said_with_its_place(
+    annotation: Any, body: str, errors: list[tuple[str, str]]
+) -> None:
+    status, answer = post(of(annotation), body)
+    assert status == 422, answer
+    found = [(e["name"], e["reason"]) for e in answer["errors"]]
+    assert found == errors
+    assert {e["where"] for e in answer["errors"]} == {"body"}
+
+
+def test_a_model_that_takes_other_fields_gets_them() -> None:
+    status, answer = post(of(Open), '{"item": {"name": "a"}, "more": 1}')
+    assert (status, answer["body"]["more"]) == (200, 1)
+
+
+@pytest.mark.parametrize(
+    ("body", "title"),
+    [
+        ("", "Missing body"),
+        ("  ", "Missing body"),
+        ("{", "Invalid JSON"),
+        ('{"name": NaN}', "Invalid JSON"),
+        ("[" * 300 + "]" * 300, "Invalid JSON"),
+        (b'{"name": "\xff"}', "Invalid JSON"),
+    ],
+)
+def test_what_is_no_json_is_a_400(body: str | bytes, title: str) -> None:
+    status, answer = post(of(Item), body)
+    assert (status, answer["title"]) == (400, title), answer
+
+
+def test_an_empty_body_is_the_default_or_none() -> None:
+    assert post(of(Item, None), "")[1]["body"] is None
+    assert post(of(Item | None), "")[1]["body"] is None
+    assert post(of(Item, Item(name="d")), "")[1]["body"]["name"] == "d"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32-le"])
+def test_json_in_each_of_its_encodings_is_read(encoding: str) -> None:
+    status, answer = post(of(Item), '{"name": "é"}'.encode(encoding))
+    assert (status, answer["body"]["name"]) == (200, "é")
+
+
+def test_faults_of_the_body_come_with_those_of_the_rest() -> None:
+    def handle(body: Item, limit: int, token: Annotated[str, Header("X-Token")]) -> None:
+        raise AssertionError("it is not called")
+
+    status, answer = post(handle, '{"count": "x"}', QUERY_STRING="limit=a")
+    assert status == 422
+    assert [(e["where"], e["name"]) for e in answer["errors"]] == [
+        ("query", "limit"),
+        ("header", "X-Token"),
+        ("body", "name"),
+        ("body", "count"),
+    ]
+    assert "body 'name': field required" in answer["description"]
+
+
+def test_a_body_with_very_many_faults_names_the_first_hundred() -> None:
+    status, answer = post(of(list[Item]), f"[{', '.join(['{}'] * 1000)}]")
+    assert (status, len(answer["errors"])) == (422, 100)
+
+
+def test_models_are_answered_wherever_they_are() -> None:
+    def handle() -> Any:
+        order = Order(number=1, day=datetime.date(2026, 1, 31), items=[Item(name="a")])
+        return {"orders": [order], "alias": Aliased(orderNumber=3)}, 201
+
+    app = LiveApp()
+    resource = HandlerResource()
+    resource.set_responder("GET", make_responder(handle, "/x"))
+    put(app, "sample", {"/x": resource})
+    answer = call(app, "/x")
+    assert answer.status == 201
+    assert json_of(answer.read()) == {
+        "orders": [
+            {"number": 1, "day": "2026-01-31", "items": [{"name": "a", "count": 1}], "price": None}
+        ],
+        "alias": {"orderNumber": 3},
+    }
+
+
+def test_pydantic_is_imported_by_the_first_handler_that_needs_it() -> None:
+    code = (
+        "import sys\n"
+        "from app.loading.handlers import make_responder\n"
+        "def plain(body: dict, limit: int = 1): ...\n"
+        "make_responder(plain, '/x')\n"
+        "assert 'pydantic' not in sys.modules\n"
+        "import dataclasses\n"
+        "@dataclasses.dataclass\n"
+        "class Point: x: int\n"
+        "def typed(body: Point): ...\n"
+        "make_responder(typed, '/x')\n"
+        "assert 'pydantic' in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_literal_of_texts_is_none_of_pydantics() -> None:
+    assert post(of(Literal["a"]), '"a"')[1]["body"] == "a"
