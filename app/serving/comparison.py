@@ -7,6 +7,7 @@ from app.database.repository import Repository
 from app.database.upkeep import Upkeep
 from app.errors import PluginError
 from app.records import ACTIVE, ServedRow
+from app.serving.crashes import SETTLE_SECONDS
 from app.serving.exclusive.plugins import ExclusivePlugins
 from app.serving.fresh_processes import FreshProcesses
 from app.serving.last_known_good import LastKnownGood
@@ -181,7 +182,7 @@ class Comparison:
     def _load(self, row: ServedRow) -> LoadResult | None:
         if self._loading.is_loading(row):
             return None
-        self._last_known_good.write_one(row.name)
+        self._last_known_good.write_one(row.name, SETTLE_SECONDS)
         result = self._loading.load(row, self.timeout)
         if result is None and not self._exclusive.is_going_back_to(row):  # of that, why is said
             owner = self._exclusive.is_leaving(row.name)

@@ -76,6 +76,8 @@ class Crash:
     proven: bool
     file: str | None = None
     line: int | None = None
+    suspected_at: float = 0.0
+    """When it was noted first, in seconds since the epoch."""
 
     def is_of(self, row: ServedRow) -> bool:
         """Tell whether it is a row's generation that crashed."""
@@ -131,11 +133,11 @@ class CrashedLoads:
             try:
                 marker = json.loads(path.read_bytes())
                 loads = [ServedRow(*load) for load in marker["loads"]]
-                last = [ServedRow(*load) for load in marker["last"]]
+                recent = [(float(at), ServedRow(*load)) for at, *load in marker.get("recent", [])]
                 cleaning = [ServedRow(*load) for load in marker.get("cleaning", [])]
-                pid, since = int(marker["pid"]), time.time() - float(marker["at"])
+                pid = int(marker["pid"])
             except (OSError, ValueError, TypeError, KeyError):
-                loads, last, cleaning, pid, since = [], [], [], 0, 0.0  # it died while it wrote
+                loads, recent, cleaning, pid = [], [], [], 0  # it died while it wrote
             if pid in later:
                 continue
             end = (ends or {}).get(pid, UNKNOWN_END)
@@ -146,12 +148,52 @@ class CrashedLoads:
                 # The version after it is as good as it was; what loads just now is tried once more.
                 sentences += [_ended_by_cleanup(row, end) for row in cleaning]
                 end = ProcessEnd(end.how, by_itself=False)
-            elif not loads and alone and since < self._settle_seconds:
-                loads, end = last, ProcessEnd(f"{end.how}, moments after it", by_itself=True)
+            elif not loads and alone:
+                sentences += self._suspect(self._order(recent), end, trace)
             sentences += [self._record(row, end, trace) for row in loads]
             path.unlink(missing_ok=True)
             fault.unlink(missing_ok=True)
         return sentences
+
+    def is_suspect(self, row: ServedRow) -> bool:
+        """Tell whether a row's generation may have ended a process, and is loaded again."""
+        crash = self._read(row.name)
+        return crash is not None and crash.is_of(row) and not crash.blocks
+
+    def absolve(self, row: ServedRow) -> None:
+        """Note that a row's generation has been served for a while: it was another one."""
+        if self.is_suspect(row):
+            with suppress(OSError):
+                (self._folder / row.name).unlink()
+
+    def _order(self, recent: Iterable[tuple[float, ServedRow]]) -> list[ServedRow]:
+        """Return what was loaded moments ago, the likeliest cause first: who was suspected first.
+
+        A timer or a thread that a load leaves may end the process when others were loaded since.
+        """
+        now, found = time.time(), []
+        for at, row in recent:
+            if now - at < self._settle_seconds:
+                crash = self._read(row.name)
+                known = crash is not None and crash.is_of(row)
+                since = crash.suspected_at if crash is not None and known else now
+                found.append((not known, since, at, row))
+        return [row for *_, row in sorted(found, key=lambda item: item[:3])]
+
+    def _suspect(self, rows: list[ServedRow], end: ProcessEnd, trace: str) -> list[str]:
+        """Note what may have ended a process after its load: one alone did, of several one may."""
+        if len(rows) == 1:
+            end = ProcessEnd(f"{end.how}, moments after it", by_itself=True)
+            return [self._record(rows[0], end, trace)]
+        end = ProcessEnd(f"{end.how}, moments after it and others", by_itself=False)
+        newest: dict[str, ServedRow] = {}  # there is one note for each plugin, and no other is
+        for row in rows:  # loaded again
+            if row.name not in newest or newest[row.name].generation < row.generation:
+                newest[row.name] = row
+        return [
+            self._record(row, end, trace, counts=number == 0)
+            for number, row in enumerate(newest.values())
+        ]
 
     def _dead(self) -> Iterable[Path]:
         try:
@@ -166,20 +208,24 @@ class CrashedLoads:
                     continue  # its process lives
                 yield path
 
-    def _record(self, row: ServedRow, end: ProcessEnd, trace: str) -> str:
+    def _record(self, row: ServedRow, end: ProcessEnd, trace: str, *, counts: bool = True) -> str:
+        """Note that a load ended a process; where it does not count, only that it may have."""
         known = self._read(row.name)
         now = time.time()
-        rounds, round_at, proven = 1, now, end.by_itself
+        rounds, round_at, proven, suspected_at = 1, now, end.by_itself, now
         if known is not None and known.is_of(row):
             # Counted from its beginning: workers that are started again and end again, many times
             # in a second, are no one round without end.
             same = now - known.round_at <= ROUND_SECONDS
-            rounds, round_at = (known.rounds, known.round_at) if same else (known.rounds + 1, now)
+            again = (known.rounds + 1, now)
+            rounds, round_at = (known.rounds, known.round_at) if same or not counts else again
+            suspected_at = known.suspected_at
             if known.proven:
                 proven, end = True, ProcessEnd(known.how, by_itself=True)
         file, line = _place_in(trace, row)
         crash = Crash(
-            row.id, row.generation, row.binary_path, end.how, rounds, round_at, proven, file, line
+            *(row.id, row.generation, row.binary_path, end.how, rounds, round_at, proven),
+            *(file, line, suspected_at),
         )
         consequence = "it is not loaded again" if crash.blocks else "it is tried once more"
         try:
@@ -187,8 +233,9 @@ class CrashedLoads:
         except OSError as error:
             consequence = f"{self._folder} cannot be written ({error.strerror}): it is tried again"
         place = f" at {file}:{line}" if file else ""
+        did = "ended" if end.by_itself or not end.how.endswith("others") else "may have ended"
         return (
-            f"{row.name}: loading generation {row.generation} ended a worker "
+            f"{row.name}: loading generation {row.generation} {did} a worker "
             f"({end.how}{place}); {consequence}"
         )
 

@@ -13,6 +13,7 @@ from app.loading.callers import Surroundings
 from app.loading.context import make_context_factory
 from app.routing.application import LiveApp
 from app.serving.comparison import Comparison
+from app.serving.crashes import CrashedLoads
 from app.serving.exclusive.cluster_lock import ClusterLock
 from app.serving.exclusive.plugins import ExclusivePlugins
 from app.serving.host_files import HostFiles
@@ -65,7 +66,8 @@ class ServingHalf:
         repository = Repository(database)
         self.files = HostFiles(folder, needed=settings.watch)
         """What of this host's disk cannot be written."""
-        last_known_good = LastKnownGood(folder, self.files)
+        crashed = CrashedLoads(folder)
+        last_known_good = LastKnownGood(folder, self.files, crashed.absolve)
         self.upkeep = Upkeep(database, conditions, look_again)
         """Whether the database tells of changes."""
         self.recorder = Recorder(
@@ -78,7 +80,7 @@ class ServingHalf:
         """Cleans up what is no longer served."""
         self._regressions = Regressions(repository, last_known_good, settings.max_new_failures)
         app.on_failure = self._regressions.count
-        self._marker = LoadMarker(folder, self.files)
+        self._marker = LoadMarker(folder, self.files, crashed.is_suspect)
         self._exclusive = ExclusivePlugins(
             folder,
             app,

@@ -5,6 +5,7 @@ import logging
 import math
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -32,7 +33,20 @@ class LastKnownGood:
     to do than to wait for a disk, and of many changes only the last one is written.
     """
 
-    def __init__(self, artifacts_dir: Path, files: HostFiles | None = None) -> None:
+    def __init__(
+        self,
+        artifacts_dir: Path,
+        files: HostFiles | None = None,
+        on_settled: Callable[[ServedRow], None] = lambda _row: None,
+    ) -> None:
+        """Make it.
+
+        Args:
+            artifacts_dir: the host's own folder.
+            files: is told whether it can be written.
+            on_settled: is told each row that has been served for as long as `write` was given.
+        """
+        self._on_settled = on_settled
         self._folder = artifacts_dir / ".served"
         self._changed: dict[str, tuple[ServedRow | None, float]] = {}
         """What is to be written, and when it was noted, in monotonic seconds."""
@@ -70,13 +84,22 @@ class LastKnownGood:
                     self._changed = {**changed, **self._changed}
                 self._files.lacks(LAST_KNOWN_GOOD, error)
                 return
-            del changed[name]
+            row, _ = changed.pop(name)
+            if row is not None and served_for:
+                self._on_settled(row)
         self._files.has(LAST_KNOWN_GOOD)
 
-    def write_one(self, name: str) -> None:
-        """Write what was noted of one plugin now: its next load may end the process."""
+    def write_one(self, name: str, served_for: float) -> None:
+        """Write what was noted of one plugin now: its next load may end the process.
+
+        What was served for less time than `served_for` seconds takes no place: it may be what will
+        end the process.
+        """
         with self._lock:
             if name not in self._changed:
+                return
+            young = self._changed[name][1] > time.monotonic() - served_for
+            if young and (self._folder / name).exists():
                 return
             noted = self._changed.pop(name)
         try:

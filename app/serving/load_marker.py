@@ -11,13 +11,16 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from app.records import ServedRow
 from app.serving.host_files import MARKERS, HostFiles
+
+RECENT_SECONDS = 10.0
+"""How long a load is remembered after its end: longer than it is taken for a cause."""
 
 FOLDER = ".loading"
 """Where they are, within the host's own folder."""
@@ -26,18 +29,30 @@ FOLDER = ".loading"
 class LoadMarker:
     """What this process is loading, where others find it should the process die of it."""
 
-    def __init__(self, artifacts_dir: Path, files: HostFiles | None = None) -> None:
+    def __init__(
+        self,
+        artifacts_dir: Path,
+        files: HostFiles | None = None,
+        is_suspect: Callable[[ServedRow], bool] = lambda _row: False,
+    ) -> None:
+        """Make it; the file is made with the first load.
+
+        Args:
+            artifacts_dir: the host's own folder.
+            files: is told whether it can be written.
+            is_suspect: tells of a row that is loaded at the start whether it may have ended a
+                process before; of all others of so many none can be told.
+        """
+        self._is_suspect = is_suspect
         self._files = files or HostFiles(artifacts_dir)
         self._folder = artifacts_dir / FOLDER
         self._lock = threading.Lock()
         self._loads: list[ServedRow] = []
         self._cleaning: list[ServedRow] = []
-        self._at = 0.0
-        """When a load began or ended last, in seconds since the epoch."""
-        self._last: ServedRow | None = None
-        """What was loaded last."""
+        self._recent: list[tuple[float, ServedRow]] = []
+        """What was loaded in the last seconds, and when, in seconds since the epoch."""
         self._starting = True
-        """Whether all that is registered is being loaded: of so many none can be told."""
+        """Whether all that is registered is being loaded."""
         self._file = -1
         self._length = 0
         self._path: Path | None = None
@@ -80,8 +95,7 @@ class LoadMarker:
     def started(self) -> None:
         """Note that what is registered is loaded: from now on a load stands for one change."""
         with self._lock:
-            self._starting, self._last = False, None
-            self._write()
+            self._starting = False
 
     def close(self) -> None:
         """Take the marker away: this process ends, and not by a plugin."""
@@ -96,16 +110,17 @@ class LoadMarker:
         with self._lock:
             done = [row for row in ended if row in self._loads]
             self._loads = [row for row in self._loads if row not in ended] + begun
-            if done and not self._starting:
-                self._last = done[-1]
-            self._at = time.time()
+            now = time.time()
+            kept = [(at, row) for at, row in self._recent if now - at < RECENT_SECONDS]
+            new = [row for row in done if not self._starting or self._is_suspect(row)]
+            self._recent = kept + [(now, row) for row in new]
             self._write()
 
     def _write(self) -> None:
-        last = [] if self._last is None else [_listed(self._last)]
+        recent = [(at, *_listed(row)) for at, row in self._recent]
         loads, cleaning = (list(map(_listed, rows)) for rows in (self._loads, self._cleaning))
         marker = {
-            "pid": os.getpid(), "loads": loads, "last": last, "at": self._at, "cleaning": cleaning
+            "pid": os.getpid(), "loads": loads, "recent": recent, "cleaning": cleaning
         }  # fmt: skip
         text = json.dumps(marker).encode()
         try:

@@ -31,7 +31,7 @@ FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 15.0
 and twice as long each time."""
 
 TOGETHER_SECONDS = 1.0
-"""Workers that end within so many seconds of each other count once."""
+"""Workers that end within so many seconds of the first of them count once."""
 
 
 class Arbiter(GunicornArbiter):  # type: ignore[misc]
@@ -46,7 +46,7 @@ class Arbiter(GunicornArbiter):  # type: ignore[misc]
     _supervisor: Callable[[], int | None]
     _served: bool
     _never_served: int
-    _last_end: float
+    _round_at: float
     _start_at: float
     _bell: Bell
     _rounds: Rounds
@@ -82,7 +82,7 @@ class Arbiter(GunicornArbiter):  # type: ignore[misc]
         master._supervisor = supervisor
         master._served = False
         master._never_served = 0
-        master._last_end = master._start_at = 0.0
+        master._round_at = master._start_at = 0.0
         master._bell = Worker.bell = Bell()
         master._rounds = Rounds(max_draining)
         master._drains = Drains(drain_seconds)
@@ -181,8 +181,9 @@ class Arbiter(GunicornArbiter):  # type: ignore[misc]
 
     def _pace(self, early: bool) -> None:
         now = time.monotonic()
-        together = now - self._last_end < TOGETHER_SECONDS
-        self._last_end = now
+        together = now - self._round_at < TOGETHER_SECONDS
+        if not together:
+            self._round_at = now
         if not early:
             self._never_served = 0
         elif not together:

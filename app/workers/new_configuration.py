@@ -1,7 +1,11 @@
 """The configuration that HUP has gunicorn read anew; one that cannot be used changes nothing."""
 
 import contextlib
+import importlib.util
 import io
+import os
+import ssl
+import sys
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -25,20 +29,53 @@ def read_anew(app: Any, read: Callable[[], None], former: Any) -> None:
         SettingsError: it cannot be used; `app.cfg` is the former one.
     """
     printed = io.StringIO()
+    before, folder, path = dict(vars(app)), os.getcwd(), list(sys.path)  # noqa: PTH109 - a text
     try:
         with contextlib.redirect_stderr(printed):  # what gunicorn prints of it is said here
             read()
         app.cfg.worker_class  # noqa: B018 - is imported by that
         ports = {address[1] for address in former.address if isinstance(address, tuple)}
         refuse_busy_port(app.cfg, known=ports)
-    except (Exception, SystemExit) as error:
-        app.cfg = former
+        _refuse_unusable_files(app)
+    except BaseException as error:
+        vars(app).clear()
+        vars(app).update(before, cfg=former)  # gunicorn has taken more of it back than `cfg`
+        sys.path[:] = path
+        with contextlib.suppress(OSError):
+            os.chdir(folder)
         cause = error.__context__ if isinstance(error, SystemExit) else error
         raise SettingsError(
             f"HUP changes nothing, because the configuration cannot be used: "
             f"{_named_setting(printed.getvalue())}{_describe(cause)}. "
             "Mend it, and send HUP again."
         ) from error
+
+
+def _refuse_unusable_files(app: Any) -> None:
+    """Refuse what each worker would fail at: an application or a certificate that is not there.
+
+    Raises:
+        SettingsError: one is not.
+    """
+    configuration = app.cfg
+    module = str(getattr(app, "app_uri", None) or "").partition(":")[0]
+    try:
+        missing = bool(module) and importlib.util.find_spec(module) is None
+    except (ImportError, ValueError) as error:
+        raise SettingsError(f"the application {module!r} cannot be imported: {error}") from None
+    if missing:
+        raise SettingsError(f"there is no module {module!r}, which wsgi_app names")
+    if not configuration.is_ssl:
+        return
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_cert_chain(configuration.certfile, configuration.keyfile)
+    except (OSError, TypeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise SettingsError(
+            f"certfile {configuration.certfile} and keyfile {configuration.keyfile} cannot be "
+            f"used: {reason}"
+        ) from None
 
 
 def _named_setting(printed: str) -> str:

@@ -644,6 +644,7 @@ def ends_its_worker(number: int, how: str) -> str:
         "__import__('os')._exit(3)",
         "__import__('ctypes').string_at(0)",
         "__import__('threading').Timer(1, lambda: __import__('os')._exit(4)).start()",
+        "__import__('threading').Timer(2.5, lambda: __import__('os')._exit(4)).start()",
     ],
 )
 def test_after_an_edit_that_ends_its_worker_everyone_passes_on_to_the_one_before(

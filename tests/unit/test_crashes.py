@@ -299,3 +299,82 @@ def test_a_load_that_nobody_waits_for_any_more_is_not_blamed(tmp_path, crashed):
 
     assert crashed.collect(in_another_process(tmp_path, supersede)) == []
     assert crashed.find(ROW) is None
+
+
+# --- what ends a process moments after its load -------------------------------------------------
+
+OTHER = dataclasses.replace(ROW, id="2", name="two", binary_path=f"/x/two-{DIGEST}.pyz")
+
+
+def load_and_die(folder, crashed, *rows, starting=()):
+    """Load rows in another process, some at its start, which ends a moment later."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            marker = LoadMarker(folder, is_suspect=crashed.is_suspect)
+            for row in starting:
+                with marker.loading(row):
+                    pass
+            marker.started()
+            for row in rows:
+                with marker.loading(row):
+                    pass
+        finally:
+            os._exit(9)
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    return crashed.collect({pid: end_of(code)})
+
+
+def test_of_several_loads_none_is_blocked_before_it_happens_again(tmp_path, crashed, monkeypatch):
+    """A mend, or another plugin, was blamed for what a timer of the load before did."""
+    sentences = load_and_die(tmp_path, crashed, ROW, OTHER)
+    assert [text.partition(":")[0] for text in sentences] == ["one", "two"]
+    assert (
+        "one: loading generation 3 may have ended a worker (exit code 9, moments after it and"
+        in (sentences[0])
+    )
+    assert "it is tried once more" in sentences[0]
+    assert crashed.find(ROW) is crashed.find(OTHER) is None
+    later = time.time() + 3.0
+    monkeypatch.setattr("app.serving.crashes.time.time", lambda: later)
+    # The next process loads both at its start, in whatever order, among others.
+    third = dataclasses.replace(ROW, id="3", name="three", binary_path=f"/x/three-{DIGEST}.pyz")
+    load_and_die(tmp_path, crashed, starting=[third, OTHER, ROW])
+    assert crashed.find(ROW) is not None, "who was suspected first"
+    assert crashed.find(OTHER) is crashed.find(third) is None
+    # Were it the other one after all, it would be the only one that is left.
+    monkeypatch.setattr("app.serving.crashes.time.time", lambda: later + 3.0)
+    load_and_die(tmp_path, crashed, starting=[third, OTHER])
+    assert crashed.find(OTHER) is not None
+    assert crashed.find(third) is None
+
+
+def test_a_mend_is_no_suspect_once_the_one_before_it_is_gone(tmp_path, crashed):
+    load_and_die(tmp_path, crashed, ROW, NEXT)
+    assert crashed.find(ROW) is crashed.find(NEXT) is None
+    assert crashed.is_suspect(NEXT)
+    assert not crashed.is_suspect(ROW), "one note for each plugin, of what is served next"
+
+
+def test_who_dies_with_others_of_one_cause_blocks_one_alone(tmp_path, crashed, monkeypatch):
+    """Four workers end at once, and each has its own note."""
+    now = time.time()
+    for seconds in (0.0, 0.1, 3.0, 3.1, 3.2):
+        monkeypatch.setattr("app.serving.crashes.time.time", lambda s=seconds: now + s)
+        load_and_die(tmp_path, crashed, ROW, OTHER)
+    assert crashed.find(ROW) is not None
+    assert crashed.find(OTHER) is None
+
+
+def test_what_is_served_for_a_while_is_a_suspect_no_more(tmp_path, crashed):
+    load_and_die(tmp_path, crashed, ROW, OTHER)
+    crashed.absolve(OTHER)
+    assert (crashed.is_suspect(ROW), crashed.is_suspect(OTHER)) == (True, False)
+    load_and_die(tmp_path, crashed, ROW)
+    crashed.absolve(ROW)
+    assert crashed.find(ROW) is not None, "what is proven stays"
+
+
+def test_what_is_loaded_at_a_start_is_blamed_only_where_it_is_suspected(tmp_path, crashed):
+    assert load_and_die(tmp_path, crashed, starting=[ROW, OTHER]) == []
+    assert crashed.find(ROW) is None

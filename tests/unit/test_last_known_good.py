@@ -160,3 +160,16 @@ def test_what_may_still_end_its_process_does_not_take_the_place_of_the_one_befor
     assert numbers(tmp_path) == {"one": 2}
     last_known_good.write()  # the process ends, and not by a plugin
     assert numbers(tmp_path) == {"one": 3}
+
+
+def test_what_was_served_for_a_moment_takes_no_place_before_the_next_load(tmp_path: Path) -> None:
+    """A version that ends its process 2 s after its load was what workers went back to."""
+    good = LastKnownGood(tmp_path)
+    good.remember(ROW)
+    good.write_one("one", 5.0)
+    assert numbers(tmp_path) == {"one": 1}, "where nothing is known, it is better than nothing"
+    good.remember(replace(ROW, generation=2))
+    good.write_one("one", 5.0)
+    assert numbers(tmp_path) == {"one": 1}
+    good.write_one("one", 0.0)
+    assert numbers(tmp_path) == {"one": 2}
