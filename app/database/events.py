@@ -6,20 +6,18 @@ are lost, and again every 30 to 60 s, because one may get lost in other ways.
 
 import contextlib
 import logging
-import os
 import random
-import select
 import threading
 import time
 import uuid
 from collections.abc import Callable
-from typing import Any
 
 import psycopg2
 import psycopg2.errors
 import psycopg2.extensions
 
 from app.conditions import Conditions
+from app.database.async_steps import AsyncSteps, LostError
 from app.database.connection import Connection, connection_options
 from app.database.payloads import read_payload
 from app.database.sessions import OWN_SETTINGS, Sessions
@@ -34,12 +32,18 @@ log = logging.getLogger(__name__)
 CHANNEL = "plugin_changes"
 FULL_COMPARISON_SECONDS = (30.0, 60.0)
 
+OVERDUE_SECONDS = 1.0
+_OVERDUE = (
+    "changes may not be noticed: a notification to itself has not come back for "
+    f"{OVERDUE_SECONDS:g} s; what is loaded is served"
+)
+
 OnChange = Callable[[frozenset[str] | None], None]
 """Called with the names that changed, or with None: compare everything."""
 
 
-class _LostError(Exception):
-    """The connection is of no use any more."""
+_SETTINGS = {**OWN_SETTINGS, "synchronous_commit": "local"}
+"""A notification to itself need not be on a standby: it would wait for one that is away."""
 
 
 class _NoListenError(Exception):
@@ -81,18 +85,19 @@ class ChangeListener:
         self._times = times or ListenerTimes()
         self._probe_seconds = probe_seconds
         options = connection_options(url, application_name="benana-listener")
-        self._sessions = self._rows = Sessions(options, OWN_SETTINGS)
+        self._sessions = self._rows = Sessions(options, _SETTINGS)
         if rows_url not in {None, url}:
             options = connection_options(rows_url, application_name="benana-listener")
-            self._rows = Sessions(options, OWN_SETTINGS)
+            self._rows = Sessions(options, _SETTINGS)
         self._on_change = on_change
-        self._stopped = threading.Event()
-        self._wake_read = self._wake_write = -1  # made by `start`: a fork would share them
+        self._steps = AsyncSteps()
+        self._stopped = self._steps.stopped
         self._thread: threading.Thread | None = None
         self._lost_at: float | None = None
         """Since when it does not listen, in monotonic seconds; None while it does."""
         self._lost = ""
         """Why, as it was seen first."""
+        self._said_unheard = False
         self.connected = False
         """Whether changes are noticed at once now."""
 
@@ -103,7 +108,7 @@ class ChangeListener:
 
     def start(self) -> None:
         """Start the thread, in the process that is to run it."""
-        self._wake_read, self._wake_write = os.pipe()
+        self._steps.begin()
         self._conditions.hold("listening", "changes of the rows are not noticed yet")
         self._thread = start_thread("benana-listener", self._run)
 
@@ -114,13 +119,12 @@ class ChangeListener:
         self._stopped.set()
         if self._thread is None:
             return
-        os.write(self._wake_write, b"x")
+        self._steps.wake()
         self._thread.join(timeout)
         if self._thread.is_alive():
             log.warning("%s did not end within %.0f s", self._thread.name, timeout)
             return
-        os.close(self._wake_read)
-        os.close(self._wake_write)
+        self._steps.close()
 
     # --- the loop --------------------------------------------------------------------------
 
@@ -129,7 +133,7 @@ class ChangeListener:
         while not self._stopped.is_set():
             connection = None
             try:
-                connection = self._connect(self._sessions)
+                connection = self._steps.connect(self._sessions, self._times.connect)
                 self._listen(connection)
             except _NoListenError as error:
                 self.connected = False
@@ -137,10 +141,10 @@ class ChangeListener:
                     connection.close()
                 self._poll(str(error))
                 failures = 0
-            except (_LostError, psycopg2.Error, OSError) as error:
+            except (LostError, psycopg2.Error, OSError) as error:
                 failures = 1 if self.connected else failures + 1
                 if not self._stopped.is_set():
-                    self._lose(f"the database is away ({reason_of(error)})")
+                    self._lose(self._why_lost(error))
             except Exception as error:
                 log.exception("the listener failed; starting over")
                 self._lose(f"{type(error).__name__}: {error}")
@@ -152,20 +156,12 @@ class ChangeListener:
             longest = min(self._times.max_backoff, 0.2 * 2 ** min(failures, 8))
             self._stopped.wait(random.uniform(0, longest))  # noqa: S311
 
-    def _connect(self, sessions: Sessions) -> Connection:
-        while True:
-            try:
-                connection: Connection = sessions.begin_to_connect()
-                self._complete(connection, self._times.connect)
-                return connection
-            except psycopg2.OperationalError as error:
-                if not sessions.learn(error):
-                    raise
-
     def _listen(self, connection: Connection) -> None:
         own = f"benana_{uuid.uuid4().hex}"
         try:
-            self._execute(connection, f'LISTEN {CHANNEL}; LISTEN "{own}"')
+            self._steps.execute(
+                connection, f'LISTEN {CHANNEL}; LISTEN "{own}"', self._probe_seconds
+            )
         except (psycopg2.errors.ReadOnlySqlTransaction, psycopg2.errors.FeatureNotSupported):
             raise _NoListenError("the database is a standby, which refuses LISTEN") from None
         self.connected = True
@@ -191,6 +187,7 @@ class ChangeListener:
             if not awaited and now >= probe_at:
                 # The notification may come with the answer: the deadline has to stand before.
                 awaited = now + self._probe_seconds
+                self._conditions.expect("listening", _OVERDUE, OVERDUE_SECONDS)
                 self._notify(connection, own, elsewhere=elsewhere)
                 elsewhere = False  # until everything is compared the next time
                 continue
@@ -198,13 +195,13 @@ class ChangeListener:
                 compare_at = now + random.uniform(*FULL_COMPARISON_SECONDS)  # noqa: S311
                 elsewhere = self._rows is not self._sessions
                 self._on_change(None)
-            self._wait(connection, min(awaited or probe_at, compare_at) - now)
+            self._steps.wait(connection, min(awaited or probe_at, compare_at) - now)
 
     def _is_pooled(self, connection: Connection) -> bool:
         """Tell whether there is a pooler in between, whose own number a client is told."""
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_backend_pid()")
-            self._complete(connection, self._probe_seconds)
+            self._steps.complete(connection, self._probe_seconds)
             return cursor.fetchone() != (connection.get_backend_pid(),)
 
     def _notify(self, connection: Connection, own: str, *, elsewhere: bool) -> None:
@@ -214,19 +211,23 @@ class ChangeListener:
         the answer, and nobody else's.
         """
         if not elsewhere:
-            self._execute(connection, f'NOTIFY "{own}"')
+            self._steps.execute(connection, f'NOTIFY "{own}"', self._probe_seconds)
             return
-        with contextlib.closing(self._connect(self._rows)) as other:
-            self._execute(other, f'NOTIFY "{own}"')
+        with contextlib.closing(self._steps.connect(self._rows, self._times.connect)) as other:
+            self._steps.execute(other, f'NOTIFY "{own}"', self._probe_seconds)
 
     def _unheard(self) -> str:
         """Say what may be the reason that a notification to ourselves did not come back."""
         if self._rows is self._sessions:
             return "a notification to itself did not come back: is there a pooler?"
-        return (
+        said = (
             "what is notified at DATABASE_URL is not heard at BENANA_LISTEN_DATABASE_URL: do both "
             "name the same database?"
         )
+        if not self._said_unheard:
+            self._said_unheard = True
+            log.error("%s", said)
+        return said
 
     def _drain(self, connection: Connection, own: str) -> bool:
         """Hand on all notifications that are here; return whether our own was among them."""
@@ -270,6 +271,14 @@ class ChangeListener:
             if self._stopped.wait(self._times.poll):
                 return
 
+    def _why_lost(self, error: Exception) -> str:
+        if self._rows is not self._sessions:
+            self._on_change(None)  # the rows may be there all the same
+            return f"BENANA_LISTEN_DATABASE_URL cannot be reached ({reason_of(error)})"
+        if isinstance(error, LostError) and self.connected:
+            return f"the connection that listens hears nothing ({error})"
+        return f"the database is away ({reason_of(error)})"
+
     def _lose(self, reason: str) -> None:
         """Hold that changes are not noticed; the log has it as a turn, if it lasts."""
         self._conditions.hold("listening", f"changes are not noticed: {reason}")
@@ -282,30 +291,3 @@ class ChangeListener:
         lost_at, self._lost_at = self._lost_at, None
         if lost_at is not None and (lasted := time.monotonic() - lost_at) < TURN_SECONDS:
             log.info("listening again after %.1f s: %s", lasted, self._lost)
-
-    # --- an asynchronous connection, each step against a deadline ------------------------------
-
-    def _execute(self, connection: Connection, statement: str) -> None:
-        with connection.cursor() as cursor:
-            cursor.execute(statement)
-            self._complete(connection, self._probe_seconds)
-
-    def _complete(self, connection: Connection, seconds: float) -> None:
-        deadline = time.monotonic() + seconds
-        while True:
-            state = connection.poll()
-            if state == psycopg2.extensions.POLL_OK:
-                return
-            left = deadline - time.monotonic()
-            if left <= 0:
-                raise _LostError(f"no answer within {seconds:g} s")
-            writing = state == psycopg2.extensions.POLL_WRITE
-            self._wait(connection, left, select.POLLOUT if writing else select.POLLIN)
-            if self._stopped.is_set():
-                raise _LostError("stopping")
-
-    def _wait(self, connection: Any, seconds: float, events: int = select.POLLIN) -> None:
-        poll = select.poll()
-        poll.register(self._wake_read, select.POLLIN)
-        poll.register(connection, events)
-        poll.poll(max(0.0, seconds) * 1000)

@@ -22,7 +22,7 @@ from app.database.connection import (
 from app.database.locks import LockReport
 from app.database.pool_shares import Loan, Share, refusal
 from app.database.sessions import OWN_SETTINGS, SHARED_SETTINGS, PooledConnection, Sessions
-from app.database.silence import ANSWER_SECONDS, SILENT, SilenceWatch
+from app.database.silence import ANSWER_SECONDS, SILENT, SilenceGate, SilenceWatch
 from app.database.sqlstates import unavailable
 from app.database.timeouts import Timeouts
 from app.errors import DatabaseBusyError, DatabaseUnavailableError
@@ -72,8 +72,7 @@ class Database:
                 `reset` what psycopg2 does.
             timeouts: what bounds `statement` and `transaction`.
             wait_seconds: how long to wait for a connection while all of them are lent.
-            silence_seconds: after how long with a connection it is asked whether the database
-                answers at all; where it does not, all who wait get an error.
+            silence_seconds: after how long it is asked whether the database answers at all.
             name: whose pool it is, for errors.
             conditions: where it is held what connections wait for, if that lasts.
 
@@ -94,13 +93,14 @@ class Database:
         self._moved: dict[str, float] = {}
         """When a connection of each holder was last lent or came back, in monotonic seconds."""
         self._complained: dict[str, float] = {}
-        # Reentrant: the collector may give back what a plugin has lost, in whatever thread it runs.
+        # Reentrant: the collector gives back what a plugin has lost, in whatever thread it runs.
         self._lock = threading.RLock()
         self._returned = threading.Condition(self._lock)
         self._closed = False
         self._silence_seconds = silence_seconds
         self._conditions = conditions or Conditions()
         self._silence: SilenceWatch | None = None
+        self._gate = SilenceGate()
 
     @property
     def pool(self) -> "Database":
@@ -149,7 +149,8 @@ class Database:
         self._enter(loan, share)
         connection = None
         try:
-            connection = self._take(loan)
+            with self._gate.passing():
+                connection = self._take(loan)
             try:
                 if connection.autocommit != autocommit:
                     # Without a level psycopg2 leaves the server's alone: no statement of its own.
@@ -220,6 +221,7 @@ class Database:
         with self._lock:
             lent = [loan for loan in list(self._loans) if loan.connection is not None]
             idle, self._idle = self._idle, []
+        self._gate.close()
         for loan in lent:
             loan.unanswered = True
         for connection in [*(loan.connection for loan in lent), *idle]:
@@ -228,6 +230,7 @@ class Database:
     def let_go(self) -> None:
         """Begin anew in a forked child: all connections are its parent's, and so is the lock."""
         self._idle, self._loans, self._silence = [], set(), None
+        self._gate = SilenceGate()
         self._lock = threading.RLock()
         self._returned = threading.Condition(self._lock)
 
@@ -238,7 +241,7 @@ class Database:
             idle, self._idle = self._idle, []
             silence, self._silence = self._silence, None
         if silence is not None:
-            silence.stop()
+            silence.end()
         for connection in idle:
             connection.close()
 
@@ -260,11 +263,8 @@ class Database:
         with self._lock:
             if self._silence is None and not self._closed:
                 self._silence = SilenceWatch(
-                    self.sessions,
-                    self._loans,
-                    self.abort,
-                    self._silence_seconds,
-                    self._conditions,
+                    *(self.sessions, self._loans, self.abort),
+                    *(self._silence_seconds, self._conditions),
                 )
                 self._silence.start()
 

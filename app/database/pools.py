@@ -7,9 +7,9 @@ from app.database.sessions import SHARED_SETTINGS
 from app.database.timeouts import Timeouts, plugin_bounds
 from app.settings import Settings
 
-PLUGIN_SILENCE_SECONDS = 10.0
-"""After how long a plugin's statement is asked for; a pooler may pause for a failover, and its
-requests wait as long. A thread that waits for ever is lost to all plugins."""
+PLUGIN_SILENCE_SECONDS = 5.0
+"""After how long a plugin's statement is asked for: a pooler may pause for a failover, and requests
+wait as long. But a thread that waits is lost to all plugins, and to health checks."""
 
 
 def server_pool(url: str, settings: Settings, conditions: Conditions) -> Database:

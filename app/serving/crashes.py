@@ -76,8 +76,8 @@ class Crash:
     proven: bool
     file: str | None = None
     line: int | None = None
-    suspected_at: float = 0.0
-    """When it was noted first, in seconds since the epoch."""
+    after: float = 0.0
+    """How many seconds after its load the process ended, when that was noted first."""
 
     def is_of(self, row: ServedRow) -> bool:
         """Tell whether it is a row's generation that crashed."""
@@ -149,7 +149,7 @@ class CrashedLoads:
                 sentences += [_ended_by_cleanup(row, end) for row in cleaning]
                 end = ProcessEnd(end.how, by_itself=False)
             elif not loads and alone:
-                sentences += self._suspect(self._order(recent), end, trace)
+                sentences += self._suspect(recent, end, trace)
             sentences += [self._record(row, end, trace) for row in loads]
             path.unlink(missing_ok=True)
             fault.unlink(missing_ok=True)
@@ -166,33 +166,33 @@ class CrashedLoads:
             with suppress(OSError):
                 (self._folder / row.name).unlink()
 
-    def _order(self, recent: Iterable[tuple[float, ServedRow]]) -> list[ServedRow]:
-        """Return what was loaded moments ago, the likeliest cause first: who was suspected first.
+    def _suspect(
+        self, recent: Iterable[tuple[float, ServedRow]], end: ProcessEnd, trace: str
+    ) -> list[str]:
+        """Note what may have ended a process after its load, by a timer or a thread that it left.
 
-        A timer or a thread that a load leaves may end the process when others were loaded since.
+        What alone was loaded moments ago did it. Of several one may have, and all are loaded once
+        more: next time it is the one whose process ended as long after its load as the first time.
         """
-        now, found = time.time(), []
-        for at, row in recent:
-            if now - at < self._settle_seconds:
-                crash = self._read(row.name)
-                known = crash is not None and crash.is_of(row)
-                since = crash.suspected_at if crash is not None and known else now
-                found.append((not known, since, at, row))
-        return [row for *_, row in sorted(found, key=lambda item: item[:3])]
-
-    def _suspect(self, rows: list[ServedRow], end: ProcessEnd, trace: str) -> list[str]:
-        """Note what may have ended a process after its load: one alone did, of several one may."""
+        now = time.time()
+        rows = {row: now - at for at, row in recent if now - at < self._settle_seconds}
         if len(rows) == 1:
             end = ProcessEnd(f"{end.how}, moments after it", by_itself=True)
-            return [self._record(rows[0], end, trace)]
+            return [self._record(row, end, trace) for row in rows]
         end = ProcessEnd(f"{end.how}, moments after it and others", by_itself=False)
         newest: dict[str, ServedRow] = {}  # there is one note for each plugin, and no other is
         for row in rows:  # loaded again
             if row.name not in newest or newest[row.name].generation < row.generation:
                 newest[row.name] = row
+        differs = {}
+        for row in newest.values():
+            crash = self._read(row.name)
+            if crash is not None and crash.is_of(row):
+                differs[row] = abs(crash.after - rows[row])
+        likeliest = min(differs, key=lambda row: differs[row], default=None)
         return [
-            self._record(row, end, trace, counts=number == 0)
-            for number, row in enumerate(newest.values())
+            self._record(row, end, trace, after=rows[row], counts=row == likeliest)
+            for row in newest.values()
         ]
 
     def _dead(self) -> Iterable[Path]:
@@ -208,24 +208,32 @@ class CrashedLoads:
                     continue  # its process lives
                 yield path
 
-    def _record(self, row: ServedRow, end: ProcessEnd, trace: str, *, counts: bool = True) -> str:
+    def _record(
+        self,
+        row: ServedRow,
+        end: ProcessEnd,
+        trace: str,
+        *,
+        after: float = 0.0,
+        counts: bool = True,
+    ) -> str:
         """Note that a load ended a process; where it does not count, only that it may have."""
         known = self._read(row.name)
         now = time.time()
-        rounds, round_at, proven, suspected_at = 1, now, end.by_itself, now
+        rounds, round_at, proven = 1, now, end.by_itself
         if known is not None and known.is_of(row):
             # Counted from its beginning: workers that are started again and end again, many times
             # in a second, are no one round without end.
             same = now - known.round_at <= ROUND_SECONDS
             again = (known.rounds + 1, now)
             rounds, round_at = (known.rounds, known.round_at) if same or not counts else again
-            suspected_at = known.suspected_at
+            after = known.after
             if known.proven:
                 proven, end = True, ProcessEnd(known.how, by_itself=True)
         file, line = _place_in(trace, row)
         crash = Crash(
             *(row.id, row.generation, row.binary_path, end.how, rounds, round_at, proven),
-            *(file, line, suspected_at),
+            *(file, line, after),
         )
         consequence = "it is not loaded again" if crash.blocks else "it is tried once more"
         try:

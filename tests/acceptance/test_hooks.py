@@ -190,6 +190,12 @@ def test_the_shipped_file_is_no_other_than_that_line(make_server: MakeServer) ->
         pytest.param("raise SystemExit(3)\n", "it ends the process", marks=pytest.mark.soak),
         pytest.param("worker_class = 'nowhere.Worker'\n", "nowhere", marks=pytest.mark.soak),
         pytest.param("bind = '127.0.0.1:{busy}'\n", "is in use", marks=pytest.mark.soak),
+        pytest.param("wsgi_app = 'nosuch:app'\n", "no module 'nosuch'", marks=pytest.mark.soak),
+        pytest.param(
+            "certfile = keyfile = '/nowhere.pem'\n", "/nowhere.pem", marks=pytest.mark.soak
+        ),
+        pytest.param("raise KeyboardInterrupt\n", "KeyboardInterrupt", marks=pytest.mark.soak),
+        pytest.param("chdir = '/nowhere'\n", "/nowhere", marks=pytest.mark.soak),
         pytest.param(None, "doesn't exist", marks=pytest.mark.soak),
     ],
 )

@@ -319,7 +319,11 @@ def test_a_new_worker_without_what_others_serve_is_degraded_and_says_which(
     wait_until(lambda: failed not in server.workers() and all_up(server), "another is there")
     new = next(pid for pid in server.workers() if pid not in has_it)
     wait_until(  # at first it says besides that it does not hear of changes yet
-        lambda: server.ask_all("/health/ready")[new].json.get("reason_count") == 1 or print("RC", server.ask_all("/health/ready")[new].json), "it listens"
+        lambda: (
+            server.ask_all("/health/ready")[new].json.get("reason_count") == 1
+            or print("RC", server.ask_all("/health/ready")[new].json)
+        ),
+        "it listens",
     )
     ready = server.ask_all("/health/ready")
     assert [answer.status for answer in ready.values()] == [200, 200]

@@ -21,6 +21,7 @@ import pytest
 
 from app.conditions import Conditions
 from app.database import events
+from app.database.async_steps import AsyncSteps
 from app.database.connection import Connection
 from app.database.events import ChangeListener
 from app.database.pool import Database
@@ -139,16 +140,18 @@ def test_notifications_that_come_during_a_heartbeat_are_not_lost(
     proxy: Proxy, sql: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They are read together with the answer, so that `select` would not fire for them."""
-    execute = ChangeListener._execute
+    execute = AsyncSteps.execute
     beats = itertools.count()
 
-    def with_company(listener: ChangeListener, connection: Connection, statement: str) -> None:
+    def with_company(
+        steps: AsyncSteps, connection: Connection, statement: str, seconds: float
+    ) -> None:
         if statement.startswith("NOTIFY"):
             for _ in range(3):
                 sql(f"NOTIFY plugin_changes, '{json.dumps({'name': f'h{next(beats)}'})}'")
-        execute(listener, connection, statement)
+        execute(steps, connection, statement, seconds)
 
-    monkeypatch.setattr(ChangeListener, "_execute", with_company)
+    monkeypatch.setattr(AsyncSteps, "execute", with_company)
     recorder = Recorder()
     with listening(proxy.url, recorder, heartbeat=0.05):
         for n in range(10):
@@ -465,15 +468,15 @@ def test_stop_returns_at_once_while_an_answer_is_awaited(
 ) -> None:
     recorder = Recorder()
     listens, executing = threading.Event(), threading.Event()
-    execute = ChangeListener._execute
+    execute = AsyncSteps.execute
 
-    def noted(listener: ChangeListener, connection: Connection, statement: str) -> None:
+    def noted(steps: AsyncSteps, connection: Connection, statement: str, seconds: float) -> None:
         if statement.startswith("NOTIFY") and listens.is_set():
             proxy.flows.clear()  # here, so that no answer is on its way
             executing.set()
-        execute(listener, connection, statement)
+        execute(steps, connection, statement, seconds)
 
-    monkeypatch.setattr(ChangeListener, "_execute", noted)
+    monkeypatch.setattr(AsyncSteps, "execute", noted)
     with listening(proxy.url, recorder, heartbeat=1.0) as listener:
         listens.set()
         assert executing.wait(5)

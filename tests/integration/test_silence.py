@@ -1,6 +1,8 @@
 """A database that is connected and says nothing any more: who waits for it gets an error."""
 
 import contextlib
+import os
+import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -87,6 +89,56 @@ def test_a_commit_into_silence_ends_too(behind: Database, proxy: Proxy) -> None:
     proxy.paused = False
 
 
+def test_one_connection_whose_session_is_stopped_is_ended_alone(url: str, sql: Session) -> None:
+    """The database answers everybody else: calls waited until somebody ended that process."""
+    with contextlib.closing(Database(url, max_connections=PLACES, silence_seconds=PATIENCE)) as own:
+        with own.connection() as connection:
+            stopped = connection.info.backend_pid
+        os.kill(stopped, signal.SIGSTOP)
+        try:
+            began = time.monotonic()
+            with pytest.raises(DatabaseUnavailableError, match="does not answer"):
+                ask(own)
+            assert time.monotonic() - began < 5.0
+            assert ask(own) == (1,), "another connection"
+        finally:
+            os.kill(stopped, signal.SIGCONT)
+
+
+def test_while_a_database_is_silent_one_tries_and_the_others_are_refused_at_once(
+    behind: Database, proxy: Proxy
+) -> None:
+    """Each of those that waited in a queue waited anew, and held a thread of the server's."""
+    proxy.paused = True
+    with pytest.raises(DatabaseUnavailableError):
+        ask(behind)
+    began = time.monotonic()
+    with ThreadPoolExecutor(8) as pool:
+        errors = [f.exception(5) for f in [pool.submit(ask, behind) for _ in range(32)]]
+    assert all(isinstance(error, DatabaseUnavailableError) for error in errors)
+    assert time.monotonic() - began < 3.0
+    proxy.paused = False
+    wait_until(lambda: _answers(behind), "it is asked again", 5.0)
+    with ThreadPoolExecutor(PLACES) as pool:
+        assert set(pool.map(lambda _: ask(behind), range(20))) == {(1,)}
+
+
+def _answers(database: Database) -> bool:
+    with contextlib.suppress(DatabaseUnavailableError):
+        return ask(database) == (1,)
+    return False
+
+
+def test_a_listener_that_hears_nothing_says_so_before_it_gives_up(proxy: Proxy) -> None:
+    recorder, conditions = Recorder(), Conditions()
+    with listening(proxy.url, recorder, heartbeat=2.0, conditions=conditions):
+        wait_until(lambda: not conditions.held(), "it hears itself")
+        proxy.flows.clear()
+        wait_until(lambda: "has not come back for 1 s" in str(conditions.held()), "said", 3.9)
+        wait_until(lambda: "listens hears nothing" in str(conditions.held()), "and why", 4.0)
+        proxy.flows.set()
+
+
 def test_what_is_slow_is_left_alone(behind: Database, sql: Session) -> None:
     asked = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%%pg_sleep(1.5)%%'"
     with behind.connection() as connection, connection.cursor() as cursor:
@@ -130,7 +182,7 @@ def test_the_watch_ends_with_its_pool(proxy: Proxy) -> None:
         cursor.execute("SELECT 1")
     assert watches() == before + 1
     database.close()
-    assert watches() == before
+    wait_until(lambda: watches() == before, "it has ended")
 
 
 def test_listening_to_another_database_is_noticed(url: str, sql: Session) -> None:

@@ -306,8 +306,12 @@ def test_a_load_that_nobody_waits_for_any_more_is_not_blamed(tmp_path, crashed):
 OTHER = dataclasses.replace(ROW, id="2", name="two", binary_path=f"/x/two-{DIGEST}.pyz")
 
 
-def load_and_die(folder, crashed, *rows, starting=()):
-    """Load rows in another process, some at its start, which ends a moment later."""
+def load_and_die(folder, crashed, *rows, starting=(), before=0.0, late=0.0):
+    """Load rows in another process, some at its start, which ends a moment later.
+
+    `before` are the seconds by which the first of them is loaded earlier, `late` those after which
+    the process ends.
+    """
     pid = os.fork()
     if pid == 0:
         try:
@@ -316,36 +320,42 @@ def load_and_die(folder, crashed, *rows, starting=()):
                 with marker.loading(row):
                     pass
             marker.started()
-            for row in rows:
+            for number, row in enumerate(rows):
                 with marker.loading(row):
                     pass
+                if number == 0:
+                    marker._recent = [(at - before, seen) for at, seen in marker._recent]
+            marker._recent = [(at - late, seen) for at, seen in marker._recent]
+            marker._write()
         finally:
             os._exit(9)
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     return crashed.collect({pid: end_of(code)})
 
 
-def test_of_several_loads_none_is_blocked_before_it_happens_again(tmp_path, crashed, monkeypatch):
+@pytest.mark.parametrize("guilty", ["the first", "the second"])
+def test_of_several_loads_the_one_that_ends_it_as_late_again_is_blocked(
+    tmp_path, crashed, monkeypatch, guilty
+):
     """A mend, or another plugin, was blamed for what a timer of the load before did."""
-    sentences = load_and_die(tmp_path, crashed, ROW, OTHER)
+    sentences = load_and_die(tmp_path, crashed, ROW, OTHER, before=3.0)
     assert [text.partition(":")[0] for text in sentences] == ["one", "two"]
     assert (
-        "one: loading generation 3 may have ended a worker (exit code 9, moments after it and"
-        in (sentences[0])
+        "one: loading generation 3 may have ended a worker (exit code 9, moments " in sentences[0]
     )
     assert "it is tried once more" in sentences[0]
     assert crashed.find(ROW) is crashed.find(OTHER) is None
-    later = time.time() + 3.0
-    monkeypatch.setattr("app.serving.crashes.time.time", lambda: later)
     # The next process loads both at its start, in whatever order, among others.
     third = dataclasses.replace(ROW, id="3", name="three", binary_path=f"/x/three-{DIGEST}.pyz")
-    load_and_die(tmp_path, crashed, starting=[third, OTHER, ROW])
-    assert crashed.find(ROW) is not None, "who was suspected first"
-    assert crashed.find(OTHER) is crashed.find(third) is None
+    now, late = time.time(), 3.0 if guilty == "the first" else 0.0
+    monkeypatch.setattr("time.time", lambda: now + 2.5)
+    load_and_die(tmp_path, crashed, starting=[third, OTHER, ROW], late=late)
+    found, spared = (ROW, OTHER) if guilty == "the first" else (OTHER, ROW)
+    assert crashed.find(found) is not None
+    assert crashed.find(spared) is crashed.find(third) is None
     # Were it the other one after all, it would be the only one that is left.
-    monkeypatch.setattr("app.serving.crashes.time.time", lambda: later + 3.0)
-    load_and_die(tmp_path, crashed, starting=[third, OTHER])
-    assert crashed.find(OTHER) is not None
+    load_and_die(tmp_path, crashed, starting=[third, spared])
+    assert crashed.find(spared) is not None
     assert crashed.find(third) is None
 
 
