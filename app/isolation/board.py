@@ -33,6 +33,8 @@ class Word:
     failed: int | None = None
     error: Mapping[str, Any] | None = None
     goes_back: bool = False
+    leaves: bool = False
+    """Whether its process is in the way, and another one runs the plugin once it has ended."""
 
     def serves(self, row: ServedRow) -> bool:
         """Tell whether what a row says is served there, or something newer."""

@@ -190,7 +190,7 @@ class Comparison:
         return result
 
     def _fail(self, row: ServedRow, error: PluginError) -> None:
-        if not self._exclusive.failed(row, error, self._live.find(row.name)):
+        if not self._exclusive.failed(row, error, self._live):
             self._outcomes.failed(row, error, self._serving(row.name))
 
     def _serving(self, name: str) -> int | None:

@@ -33,6 +33,9 @@ from app.worker_records import WorkerReport
 STOP_SECONDS = 20.0
 """How long an ending worker waits for its last requests and cleanups; gunicorn kills it at 30 s."""
 
+GIVE_WAY_SECONDS = 1.0
+"""The same for one that ends because it holds what another one needs: its cleanup may hang."""
+
 
 class ServingHalf:
     """Builds, starts and stops what loads and serves plugins in a process."""
@@ -149,7 +152,8 @@ class ServingHalf:
         if replace is not None:
             self.reclaimer.replace_process(replace, self._settings.max_leaked)
             self.comparison.fresh.ask_by(replace)
-            self._regressions.replace = self._exclusive.replace = replace
+            self._regressions.replace = replace
+            self._exclusive.giving_way.ask_by(replace)
         self._marker.record_faults()
         self.reclaimer.start()
         self.recorder.start()
@@ -191,7 +195,8 @@ class ServingHalf:
         self.reconciler.stop()
         self._live.unload_all()
         self._loading.close()
-        self.reclaimer.stop(min(STOP_SECONDS, self._settings.drain_seconds))
+        seconds = GIVE_WAY_SECONDS if self._exclusive.giving_way.began else STOP_SECONDS
+        self.reclaimer.stop(min(seconds, self._settings.drain_seconds))
         self._exclusive.close()  # once they have stopped: another process starts them now
         self.recorder.stop()
         self._marker.close()

@@ -84,11 +84,11 @@ class HungLoads:
         self._held = set(hung)
 
     def _tell(self, plugin: str, loads: list[_Load]) -> None:
-        numbers = ", ".join(str(load.generation) for load in loads)
+        numbers = ", ".join(str(load.generation) for load in loads) + places_of_loads(plugin)
         several = len(loads) > 1
         what = (
             f"{'loads' if several else 'a load'} that nobody waits for any more "
-            f"{'do' if several else 'does'} not return (generation {numbers}{_places(plugin)}); "
+            f"{'do' if several else 'does'} not return (generation {numbers}); "
             f"{'their threads stay' if several else 'its thread stays'}: bound what it waits for"
         )
         self._conditions.hold(_key(plugin), what, plugin, degrades=False)
@@ -101,7 +101,7 @@ def _key(plugin: str) -> str:
     return f"hung:{plugin}"
 
 
-def _places(plugin: str) -> str:
+def places_of_loads(plugin: str) -> str:
     """Return where the loads of a plugin are, as `, at main.py:14`; empty where nobody can tell."""
     frames = sys._current_frames()
     stacks = [frames.get(t.ident or 0) for t in threading.enumerate() if t.name == LOAD_THREAD]

@@ -704,3 +704,84 @@ def test_a_port_that_a_version_leaves_bound_goes_with_its_worker(
     server.write("owns_port", edition(2))
     server.wait_everywhere("/owns_port", says(2))
     assert server.workers() == after, "one that lets go is handed over as ever"
+
+
+HANGS = "\n        if not context.trial:\n            import time; time.sleep(3600)\n"
+
+
+@pytest.mark.soak
+def test_a_load_that_hangs_is_given_away_by_a_mend(make_server: MakeServer) -> None:
+    """Nobody could load anything of it any more, until its owner was killed."""
+    server = start(make_server, workers=2)
+    server.wait_everywhere("/owns_port", says(0))
+    before = owner_of(server)
+    start_of_initialize = "    def initialize(self, context):\n"
+    hung = edition(1).replace(start_of_initialize, start_of_initialize.rstrip("\n") + HANGS, 1)
+    assert hung != edition(1)
+    server.write("owns_port", hung)
+    wait_until(lambda: "published generation 2" in server.log(), "it is published")
+    server.write("owns_port", edition(2))
+
+    def all_answer() -> bool:
+        with contextlib.suppress(OSError):
+            found = server.ask_all("/owns_port")
+            return len(found) == 2 and all(says(2)(answer) for answer in found.values())
+        return False
+
+    wait_until(all_answer, "each of them answers", 20.0)
+    assert before not in server.workers()
+    assert "loading generation 2 has not returned for 5 s, at main.py:" in server.log()
+
+
+@pytest.mark.soak
+def test_a_load_that_hangs_for_long_is_given_up_for_the_version_before(
+    make_server: MakeServer,
+) -> None:
+    server = start(make_server, workers=2)
+    server.wait_everywhere("/owns_port", says(0))
+    wait_until(lambda: (server.artifacts / ".served" / "owns_port").exists(), "it is kept", 15.0)
+    start_of_initialize = "    def initialize(self, context):\n"
+    server.write(
+        "owns_port",
+        edition(1).replace(start_of_initialize, start_of_initialize.rstrip("\n") + HANGS, 1),
+    )
+    wait_until(lambda: "has not returned for 30 s" in server.log(), "it is given up", 45.0)
+    statuses: set[int] = set()
+
+    def all_answer() -> bool:
+        with contextlib.suppress(OSError):
+            found = server.ask_all("/owns_port")
+            statuses.update(answer.status for answer in found.values())
+            return len(found) == 2 and all(says(0)(answer) for answer in found.values())
+        return False
+
+    wait_until(all_answer, "the version before answers", 20.0)
+    assert 404 not in statuses
+    assert "has not returned for 30 s" in str(server.get("/plugins/owns_port").json["error"])
+    server.write("owns_port", edition(2))
+    server.wait_everywhere("/owns_port", says(2), seconds=10.0)
+
+
+@pytest.mark.soak
+def test_a_cleanup_that_hangs_with_the_port_holds_the_next_version_up_for_seconds(
+    make_server: MakeServer,
+) -> None:
+    """Its worker waited for that very cleanup before it ended: 27 s without the plugin."""
+    hanging = CASE.replace("    SOCKET.close()", "    import time; context.trial or time.sleep(99)")
+    assert hanging != CASE
+    server = start(make_server, workers=2, text=hanging)
+    server.wait_everywhere("/owns_port", says(0))
+    server.write("owns_port", edition(1))
+    statuses: set[int] = set()
+
+    def all_answer() -> bool:
+        with contextlib.suppress(OSError):
+            found = server.ask_all("/owns_port")
+            statuses.update(answer.status for answer in found.values())
+            return len(found) == 2 and all(says(1)(answer) for answer in found.values())
+        return False
+
+    began = time.monotonic()
+    wait_until(all_answer, "each of them answers", 20.0)
+    assert time.monotonic() - began < 15.0
+    assert 404 not in statuses

@@ -82,19 +82,17 @@ class Announcer:
             )
         return None
 
-    def failed(self, row: ServedRow, error: PluginError, *, goes_back: bool) -> None:
+    def failed(self, row: ServedRow, error: PluginError, *, goes_back: bool, leaves: bool) -> None:
         """Tell that a generation could not be loaded, and that nothing is served.
 
         Args:
             row: what was to be loaded.
             error: why it could not.
-            goes_back: whether the one before it is loaded next.
+            goes_back: whether something is loaded next, here or elsewhere.
+            leaves: whether this process is about to end for that.
         """
-        self.tell(
-            _own_word(
-                id=row.id, failed=row.generation, error=error.as_record(), goes_back=goes_back
-            )
-        )
+        of, why = {"id": row.id, "failed": row.generation}, error.as_record()
+        self.tell(_own_word(**of, error=why, goes_back=goes_back, leaves=leaves))
 
     def tell(self, word: Word) -> None:
         """Tell something, of this process or of one of another host."""

@@ -38,6 +38,8 @@ class HandOver:
         self._lock = threading.Lock()
         self._leaving: list[threading.Event] = []
         self._unclaimed: LoadedPlugin | None = None
+        self.under_way: tuple[ServedRow, float] | None = None
+        """What is being loaded now, and since when in monotonic seconds."""
 
     def leave(self, ends: Iterable[threading.Event]) -> None:
         """Note generations that ran here and are being cleaned up; each sets its event."""
@@ -90,6 +92,7 @@ class HandOver:
         self._wait_for_former()
         deadline = time.monotonic() + FREE_SHARE * self._wait_seconds
         while True:
+            self.under_way = row, time.monotonic()
             try:
                 plugin = load(row)
                 break
@@ -98,6 +101,8 @@ class HandOver:
                 # What is in use may be let go of in a moment, by a process that stops.
                 if not error.in_use or time.monotonic() > deadline or not is_wanted():
                     raise
+            finally:
+                self.under_way = None
             time.sleep(LOOK_SECONDS)
         with self._lock:
             self._unclaimed = plugin

@@ -26,6 +26,7 @@ class LockWatch(OwnThread):
         seats: Callable[[], list[Seat]],
         conditions: Conditions,
         again: Callable[[str], None],
+        look_for_hung: Callable[[Seat], None],
     ) -> None:
         """Make it.
 
@@ -33,11 +34,13 @@ class LockWatch(OwnThread):
             seats: returns what is to be looked at.
             conditions: where it is held that a plugin runs on another host.
             again: has the reconciler look at a plugin anew, also if it failed; returns at once.
+            look_for_hung: looks whether the load of a plugin hangs here.
         """
         super().__init__("benana-exclusive")
         self._seats = seats
         self._conditions = conditions
         self._again = again
+        self._look_for_hung = look_for_hung
         self._look_now = False
 
     def start_once(self) -> None:
@@ -69,6 +72,7 @@ class LockWatch(OwnThread):
         try:
             if seat.look():
                 self._again(seat.name)
+            self._look_for_hung(seat)
             word = seat.elsewhere
         except PluginError as error:
             self._conditions.hold(key, error.message, seat.name)

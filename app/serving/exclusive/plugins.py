@@ -1,7 +1,6 @@
 """The plugins that one process alone runs: which of them this one runs, and what comes next."""
 
 import logging
-import os
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -10,9 +9,10 @@ from app.conditions import Conditions
 from app.errors import PluginError
 from app.isolation.runtime_folder import RuntimeFolder
 from app.loading.loader import LoadedPlugin
-from app.records import CLUSTER, ServedRow
+from app.records import CLUSTER, Endpoint, ServedRow
 from app.routing.application import LiveApp
 from app.serving.exclusive.cluster_lock import ClusterLock
+from app.serving.exclusive.giving_way import GivingWay
 from app.serving.exclusive.hand_over import DRAIN_SHARE
 from app.serving.exclusive.lock_watch import LockWatch
 from app.serving.exclusive.seat import Seat
@@ -20,11 +20,6 @@ from app.serving.last_known_good import LastKnownGood
 from app.serving.live_plugins import LivePlugins, Served
 
 log = logging.getLogger(__name__)
-
-_HELD_HERE = (
-    "; that is the worker itself, in which an earlier generation has not let go of it: let its "
-    "cleanup do so; a fresh worker takes this one's place, and another one runs it then"
-)
 
 
 class ExclusivePlugins:
@@ -71,10 +66,13 @@ class ExclusivePlugins:
         self._failed: dict[str, tuple[ServedRow, PluginError]] = {}
         """What failed last, and why."""
         self._ending = False
-        self.replace: Callable[[], None] | None = None
-        """Asks for another process in the place of this one, if anybody can be asked."""
+        self.giving_way = GivingWay(artifacts_dir, wait_seconds)
+        """Asks for a fresh process where this one is in the way."""
         self._watch = LockWatch(
-            lambda: list(self._seats.values()), conditions, lambda name: mark(name, True)
+            lambda: list(self._seats.values()),
+            conditions,
+            lambda name: mark(name, True),
+            self.giving_way.look,
         )
 
     # --- what the reconciler asks --------------------------------------------------------------
@@ -197,6 +195,7 @@ class ExclusivePlugins:
             self._failed.pop(plugin.name, None)
         if seat is None:
             return went_back
+        seat.last = row
         if row.exclusive is None:
             seat.unwanted()
         elif isinstance(plugin, LoadedPlugin):
@@ -212,10 +211,8 @@ class ExclusivePlugins:
             if seat is not None:
                 seat.hand_over.leave([end])
 
-    def failed(self, row: ServedRow, error: PluginError, live: Served | None) -> bool:
-        """Note that a row could not be loaded; what ran before it is loaded again.
-
-        In a worker that was started since then its requests are passed on to where that runs.
+    def failed(self, row: ServedRow, error: PluginError, live: LivePlugins) -> bool:
+        """Note that a row could not be loaded; what ran before it is loaded again, or passed on to.
 
         Args:
             row: what was to be loaded.
@@ -236,18 +233,20 @@ class ExclusivePlugins:
             seat.failed(*self._failed.get(name, (row, error)), comes=False, here=False)
             return True
         self._failed[name] = (row, error)
-        if self.replace is not None and seat.has_run and error.holder == os.getpid():
-            error.message += _HELD_HERE
-            seat.failed(row, error, comes=True, here=False)
-            self.replace()
+        if self.giving_way.failed(seat, row, error):
             return False
-        before = self._last_known_good.find_before(row)
-        lacks = live is None and seat.served_generation is not None
+        last = seat.last
+        older = last is not None and last.id == row.id and last.generation < row.generation
+        before = last if older else self._last_known_good.find_before(row)
+        lacks = name not in live and seat.served_generation is not None
         goes_back = before is not None and (seat.owns or lacks or before.exclusive is None)
         seat.failed(row, error, comes=goes_back, here=True)
         if goes_back and before is not None:
             self._back[name] = before
             self._mark(name, False)
+        elif name not in live and not seat.owns and row.endpoints:  # else a request is a 404
+            known = [Endpoint(*parts) for parts in row.endpoints]
+            live.swap([], [seat.stand_in(row.id, 0, known)])  # 0: nothing is served
         return False
 
     def unwanted(self, names: Iterable[str]) -> None:

@@ -66,6 +66,8 @@ class Seat:
         self._ending = False
         self.has_run = False
         """Whether a generation of it was served by this process."""
+        self.last: ServedRow | None = None
+        """What the table of this process had last, of itself or of another one."""
 
     # --- what the reconciler asks and says -----------------------------------------------------
 
@@ -133,7 +135,7 @@ class Seat:
             here: whether it is loaded here; else requests of this process are refused.
         """
         if self.owns:
-            self._announcer.failed(row, error, goes_back=comes)
+            self._announcer.failed(row, error, goes_back=comes, leaves=comes and not here)
             if not (comes and here):
                 self._door.set(idle_because=str(error))
 
@@ -265,5 +267,8 @@ class Seat:
             if error is not None:
                 self._announcer.word = word
                 raise LoadError(self.name, **error)
+            if word is not None and word.leaves:
+                text = f"it comes once the worker that is in the way has ended (pid {word.pid})"
+                raise LoadError(self.name, text)  # when its lock is free, it is tried again
             time.sleep(LOOK_SECONDS)
         raise LoadError(self.name, "something else is to be loaded by now", transient=True)
