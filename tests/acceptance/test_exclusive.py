@@ -85,6 +85,17 @@ def says(number: int) -> Any:
     return expected
 
 
+def everyone_says(server: Server, number: int, statuses: set[int] | None = None) -> bool:
+    """Tell whether all workers there should be answer with an edit; note what others answered."""
+    with contextlib.suppress(OSError):
+        found = server.ask_all("/owns_port")
+        if statuses is not None:
+            statuses.update(answer.status for answer in found.values())
+        wanted = int(server.environment["WEB_CONCURRENCY"])
+        return len(found) == wanted and all(says(number)(a) for a in found.values())
+    return False
+
+
 def owner_of(server: Server, name: str = "owns_port") -> int:
     """Return the process that answers for a plugin, in whichever worker it is asked."""
     pids = {answer.json["pid"] for answer in server.ask_all(f"/{name}").values()}
@@ -662,13 +673,7 @@ def test_after_an_edit_that_ends_its_worker_everyone_passes_on_to_the_one_before
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
 
-    def all_answer() -> bool:
-        with contextlib.suppress(OSError):
-            found = server.ask_all("/owns_port")
-            return len(found) == 4 and all(says(0)(answer) for answer in found.values())
-        return False
-
-    wait_until(all_answer, "each of them answers", 20.0)
+    wait_until(lambda: everyone_says(server, 0), "each of them answers", 20.0)
     assert "it is not loaded again" in server.log()
     assert server.get("/plugins/owns_port").json["error"]
     server.write("owns_port", edition(2))
@@ -689,13 +694,7 @@ def test_a_port_that_a_version_leaves_bound_goes_with_its_worker(
     wait_until(lambda: owners_said(server) == [before], "it is said who runs it")
     server.write("owns_port", edition(1))
 
-    def all_answer() -> bool:
-        with contextlib.suppress(OSError):
-            found = server.ask_all("/owns_port")
-            return len(found) == workers and all(says(1)(a) for a in found.values())
-        return False
-
-    wait_until(all_answer, "each of them answers", 10.0)
+    wait_until(lambda: everyone_says(server, 1), "each of them answers", 10.0)
     assert before not in server.workers()
     said = [x for x in server.log().splitlines() if "has not let go of it" in x]
     assert f"is held by pid {before}" in said[0]
@@ -722,13 +721,7 @@ def test_a_load_that_hangs_is_given_away_by_a_mend(make_server: MakeServer) -> N
     wait_until(lambda: "published generation 2" in server.log(), "it is published")
     server.write("owns_port", edition(2))
 
-    def all_answer() -> bool:
-        with contextlib.suppress(OSError):
-            found = server.ask_all("/owns_port")
-            return len(found) == 2 and all(says(2)(answer) for answer in found.values())
-        return False
-
-    wait_until(all_answer, "each of them answers", 20.0)
+    wait_until(lambda: everyone_says(server, 2), "each of them answers", 20.0)
     assert before not in server.workers()
     assert "loading generation 2 has not returned for 5 s, at main.py:" in server.log()
 
@@ -748,14 +741,7 @@ def test_a_load_that_hangs_for_long_is_given_up_for_the_version_before(
     wait_until(lambda: "has not returned for 30 s" in server.log(), "it is given up", 45.0)
     statuses: set[int] = set()
 
-    def all_answer() -> bool:
-        with contextlib.suppress(OSError):
-            found = server.ask_all("/owns_port")
-            statuses.update(answer.status for answer in found.values())
-            return len(found) == 2 and all(says(0)(answer) for answer in found.values())
-        return False
-
-    wait_until(all_answer, "the version before answers", 20.0)
+    wait_until(lambda: everyone_says(server, 0, statuses), "the version before answers", 20.0)
     assert 404 not in statuses
     assert "has not returned for 30 s" in str(server.get("/plugins/owns_port").json["error"])
     server.write("owns_port", edition(2))
@@ -774,14 +760,7 @@ def test_a_cleanup_that_hangs_with_the_port_holds_the_next_version_up_for_second
     server.write("owns_port", edition(1))
     statuses: set[int] = set()
 
-    def all_answer() -> bool:
-        with contextlib.suppress(OSError):
-            found = server.ask_all("/owns_port")
-            statuses.update(answer.status for answer in found.values())
-            return len(found) == 2 and all(says(1)(answer) for answer in found.values())
-        return False
-
     began = time.monotonic()
-    wait_until(all_answer, "each of them answers", 20.0)
+    wait_until(lambda: everyone_says(server, 1, statuses), "each of them answers", 20.0)
     assert time.monotonic() - began < 15.0
     assert 404 not in statuses
