@@ -4,6 +4,7 @@ import gc
 import locale
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -151,6 +152,24 @@ def _put_signal(number: signal.Signals, handler: Any) -> None:
         signal.signal(number, handler)
 
 
+_LIMITS = {
+    f"of {what}": getattr(resource, name)
+    for what, name in (
+        ("open files", "RLIMIT_NOFILE"),
+        ("memory", "RLIMIT_AS"),
+        ("processes", "RLIMIT_NPROC"),
+        ("processor time", "RLIMIT_CPU"),
+        ("a file's size", "RLIMIT_FSIZE"),
+    )
+    if hasattr(resource, name)
+}
+
+
+def _put_limit(what: str, value: Any) -> None:
+    with suppress(ValueError, OSError):  # a hard limit that was lowered stays so
+        resource.setrlimit(_LIMITS[what], value)
+
+
 START_METHOD = _one("multiprocessing's start method", _read_start_method, _put_start_method, never)
 HANDLERS = Aspect(
     "a handler of the logger",
@@ -188,6 +207,12 @@ ASPECTS: tuple[Aspect, ...] = (
     _one("sys.stderr", lambda: sys.stderr, lambda v: setattr(sys, "stderr", v), plain=False),
     _one("umask", _read_umask, os.umask, show=oct),
     _one("the current folder", _read_folder, _put_folder),
+    Aspect(
+        "the limit",
+        lambda: {what: resource.getrlimit(number) for what, number in _LIMITS.items()},
+        _put_limit,
+        always,
+    ),
     _one(
         "the locale",
         lambda: locale.setlocale(locale.LC_ALL),

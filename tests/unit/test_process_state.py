@@ -8,6 +8,7 @@ import logging
 import logging.config
 import multiprocessing
 import os
+import resource
 import socket
 import sys
 import textwrap
@@ -62,6 +63,11 @@ def stop_propagation():
     logging.getLogger("benana").propagate = False
 
 
+def lower(name, soft):
+    number = getattr(resource, name)
+    resource.setrlimit(number, (soft, resource.getrlimit(number)[1]))
+
+
 HARMFUL = {
     "dictConfig": bare_config,
     "basicConfig": forced_config,
@@ -78,6 +84,8 @@ HARMFUL = {
     "stderr": lambda: setattr(sys, "stderr", io.StringIO()),
     "umask": lambda: os.umask(0o077),
     "folder": lambda: os.chdir("/"),
+    "open files": lambda: lower("RLIMIT_NOFILE", 200),
+    "a file's size": lambda: lower("RLIMIT_FSIZE", 2**30),
     "locale": lambda: locale.setlocale(locale.LC_ALL, "C"),
     "timeout": lambda: socket.setdefaulttimeout(0.001),
     "gc off": gc.disable,
