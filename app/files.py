@@ -75,12 +75,14 @@ def make_private(descriptor: int) -> None:
         os.fchmod(descriptor, 0o600)
 
 
-def place_of(error: OSError, usual: Path) -> str:
-    """Return what the system could not open or read, as text: the error's file, else the usual one.
+def place_of(error: OSError, usual: Path, called: str) -> str:
+    """Return what the system could not open or read, as text for a sentence.
 
     Args:
-        error: what was raised.
+        error: what was raised, which may name another file.
         usual: what was looked at.
+        called: what that is called, as "the plugins' root".
     """
     named = error.filename
-    return os.fsdecode(named) if isinstance(named, str | bytes) else str(usual)
+    place = os.fsdecode(named) if isinstance(named, str | bytes) else str(usual)
+    return f"{called} {place}" if place == str(usual) else place

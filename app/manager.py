@@ -138,7 +138,7 @@ class PluginManager:
         except OSError as error:
             log.error(
                 "nothing is published or unregistered: %s: %s",
-                place_of(error, self._settings.plugins_dir),
+                place_of(error, self._settings.plugins_dir, "the plugins' root"),
                 error.strerror,
             )
         finally:

@@ -164,7 +164,8 @@ class SourceWatcher(OwnThread):
             except (OSError, DatabaseRefusedError) as error:
                 reason = str(error)
                 if isinstance(error, OSError):
-                    reason = f"{place_of(error, self._root)}: {error.strerror or error}"
+                    place = place_of(error, self._root, "the plugins' root")
+                    reason = f"{place}: {error.strerror or error}"
                 said = f"nothing is published or unregistered: {reason}"
                 if reason != complained:
                     log.error("%s", said)

@@ -171,6 +171,7 @@ def test_of_two_plugins_the_one_that_ends_the_workers_is_found(server: Server) -
     wait_until(lambda: kept(server, "guilty") == kept(server, "innocent") == 1, "both count", 15.0)
     server.write("guilty", ends_later("guilty", 3.0))
     server.wait_says("guilty", "ended")
+    time.sleep(1.5)  # what tells them apart is how long after its load each time
     server.write("innocent", source("innocent", "edited"))
     server.wait_says("innocent", "edited")
     wait_until(lambda: "generation 2" in str(error_of(server, "guilty")), "it is found", 30.0)
