@@ -77,28 +77,51 @@ def put_handler(key: tuple[str, int], value: Any) -> None:
 
 
 class _KnownLoggers:
-    """The names of the loggers that are not plugins': those of libraries and of the server.
+    """The names of all loggers, by whose they are: a generation's, or no plugin's.
 
-    Each plugin has loggers of its own, so all loggers are too many to be looked at with each load.
+    Each plugin has loggers of its own, so all of them are too many to be looked at with each load
+    and each generation that goes: only those are that came since the last time.
     """
 
     def __init__(self) -> None:
-        self._names: dict[str, None] = {}
+        self._others: dict[str, None] = {}
+        """Those of libraries and of the server."""
+        self._generations: dict[str, set[str]] = {}
+        """Those that are named after modules of a generation, by its package's name."""
         self._newest = ""
         """What was the last one of all when it was looked for more."""
 
-    def find(self) -> list[str]:
-        """Return them, with those that came since the last time."""
+    def others(self) -> list[str]:
+        """Return those that are not plugins', with those that came since the last time."""
         with logging._lock:  # type: ignore[attr-defined]
-            loggers = logging.root.manager.loggerDict
-            newest = next(reversed(loggers), "")
-            for name in reversed(loggers):  # they stand in the order in which they came
-                if name == self._newest:
-                    break
-                if not _is_of_plugin(name):
-                    self._names[name] = None
-            self._newest = newest
-            return [name for name in self._names if name in loggers]
+            loggers = self._look()
+            return [name for name in self._others if name in loggers]
+
+    def drop(self, generation: str) -> list[Any]:
+        """Drop those that are named after a generation's modules, and return them."""
+        with logging._lock:  # type: ignore[attr-defined]
+            loggers = self._look()
+            names = self._generations.pop(generation, ())
+            gone = [loggers.pop(name) for name in names if name in loggers]
+            self._newest = next(reversed(loggers), "")
+            return gone
+
+    def _look(self) -> dict[str, Any]:
+        """Note those that came since the last time, and return all."""
+        loggers: dict[str, Any] = logging.root.manager.loggerDict
+        newest = next(reversed(loggers), "")
+        for name in reversed(loggers):  # they stand in the order in which they came
+            if name == self._newest:
+                break
+            if name.startswith(f"{PACKAGES}."):
+                parts = name.split(".", 3)  # the package of all plugins, the plugin, the generation
+                if len(parts) > 2:
+                    generation = ".".join(parts[:3])
+                    self._generations.setdefault(generation, set()).add(name)
+            elif not _is_of_plugin(name):
+                self._others[name] = None
+        self._newest = newest
+        return loggers
 
 
 _known_loggers = _KnownLoggers()
@@ -116,7 +139,7 @@ def read_disabled() -> dict[Any, Any]:
     Those of plugins are looked at only where all may have been disabled.
     """
     loggers = logging.root.manager.loggerDict
-    names = list(loggers) if _CANARY.disabled else _known_loggers.find()
+    names = list(loggers) if _CANARY.disabled else _known_loggers.others()
     found: dict[Any, Any] = {}
     for name in names:
         item: Any = loggers.get(name)
@@ -146,10 +169,9 @@ def forget_loggers(generation: str) -> None:
     Args:
         generation: the name of its package.
     """
-    known, inside = logging.root.manager.loggerDict, f"{generation}."
     with logging._lock:  # type: ignore[attr-defined]
-        names = [name for name in known if name == generation or name.startswith(inside)]
-        gone = {id(item): item for item in map(known.pop, names)}
+        gone = {id(item): item for item in _known_loggers.drop(generation)}
+        known = logging.root.manager.loggerDict
         while gone and generation:
             generation = generation.rpartition(".")[0]
             above = known.get(generation)

@@ -16,6 +16,7 @@ import threading
 import time
 import warnings
 import weakref
+from typing import Any
 
 import pytest
 
@@ -355,6 +356,34 @@ def test_a_look_costs_the_same_among_many_plugins():
         for name in added:
             forget_loggers(name.removesuffix(".main"))
     assert not set(added) & set(logging.root.manager.loggerDict)
+
+
+class CountingName(str):
+    """A logger's name that counts how often it is looked at."""
+
+    looks = 0
+
+    def startswith(self, *prefix: Any) -> bool:
+        CountingName.looks += 1
+        return super().startswith(*prefix)
+
+
+def test_a_generation_that_goes_costs_the_same_among_many_plugins():
+    others = [CountingName(f"_plugins.d1_other.g{number}.main") for number in range(50)]
+    for name in others:
+        logging.getLogger(name)
+    names = [f"_plugins.d1_gone.g1.{module}" for module in ("main", "main.deep", "other")]
+    loggers = [logging.getLogger(name) for name in names]
+    read_disabled()
+    CountingName.looks = 0
+    forget_loggers("_plugins.d1_gone.g1")
+    assert CountingName.looks == 0
+    known = logging.root.manager.loggerDict
+    assert not [name for name in known if name.startswith("_plugins.d1_gone.")]
+    assert set(others) <= set(known)
+    assert [logger.name for logger in loggers] == names
+    for name in others:
+        forget_loggers(name.removesuffix(".main"))
 
 
 def test_a_logger_that_the_load_made_itself_may_be_disabled():
