@@ -11,7 +11,7 @@ from app.database.plugin_rows import PLUGIN_ROWS, read_plugin_row
 from app.database.publication import BY_PUBLISH, KEPT_VERSIONS, Publication
 from app.database.regressions import RegressionRepository
 from app.database.reloads import ReloadRepository
-from app.database.rows import each_row, fetch_records, fetch_row
+from app.database.rows import each_row, fetch_records, fetch_row, fetch_rows
 from app.database.schema import LOCK_TIMEOUT, apply_schema
 from app.database.served_rows import SERVED_ROWS, SERVED_ROWS_AND_SILENCE
 from app.database.statements import Lender, statement, transaction
@@ -96,14 +96,20 @@ class Repository:
             )
             return [name for (name,) in cursor.fetchall()]
 
-    def names_of_source(self, folder: str) -> list[str]:
-        """Return the names of the rows whose `source_path` is a folder or lies within it."""
+    def find_by_source(self, folder: str, name: str) -> list[PluginRow]:
+        """Return the rows whose `source_path` is a folder or lies within it.
+
+        Where there is none, the row of a name, if that is there.
+        """
         with statement(self._database) as cursor:
+            texts = [storable(text, encoding_of(cursor)) for text in (name, folder, f"{folder}/")]
             cursor.execute(
-                "SELECT name FROM plugins WHERE source_path = %s OR starts_with(source_path, %s)",
-                [storable(text, encoding_of(cursor)) for text in (folder, f"{folder}/")],
+                f"{PLUGIN_ROWS} WHERE p.name = %s OR p.source_path = %s"
+                " OR starts_with(p.source_path, %s)",
+                texts,
             )
-            return [name for (name,) in cursor.fetchall()]
+            rows = [read_plugin_row(row) for row in fetch_rows(cursor)]
+        return [row for row in rows if f"{row.source_path}/".startswith(texts[2])] or rows
 
     def served_rows(self, names: Collection[str] | None = None) -> list[ServedRow]:
         """Return what decides what is served, oldest first; of all plugins or of some.

@@ -206,9 +206,9 @@ class PublishPool:
         began = time.monotonic()
         stamp = attempt.stamp = folder_stamp(path)
         large = tried = False
-        for name in self._publisher.names_of(folder):
+        for name, row in self._publisher.find_rows(folder).items():
             try:
-                tried |= self._publisher.follow(name, attempt)
+                tried |= self._publisher.follow(name, row, attempt)
             except (PluginError, DatabaseRefusedError, DatabaseReadOnlyError) as error:
                 tried = True  # it was said, and is tried again where that may help
                 large = large or isinstance(error, TooLargeError)

@@ -95,13 +95,14 @@ class Publisher:
             self._sources.note_refused(name, attempt, error, aloud=False)
             raise
 
-    def follow(self, name: str, attempt: PublishAttempt) -> bool:
+    def follow(self, name: str, row: PluginRow | None, attempt: PublishAttempt) -> bool:
         """Make a plugin's row follow its folder: publish what changed, unregister what is gone.
 
         What is refused is said, and tried again where that may help (`refusals`).
 
         Args:
             name: the plugin's name.
+            row: its row as it was read, None if it has none.
             attempt: what is known of the folder while it is looked at.
 
         Returns:
@@ -114,15 +115,14 @@ class Publisher:
             SupersededError: nothing was recorded, because the folder changed again.
         """
         try:
-            published = self._follow(name, attempt)
+            published = self._follow(name, row, attempt)
         except (PluginError, DatabaseRefusedError, DatabaseReadOnlyError) as error:
             self._sources.note_refused(name, attempt, error)
             raise
         self.refusals.show(name)
         return published
 
-    def _follow(self, name: str, attempt: PublishAttempt) -> bool:
-        row = self._repository.find_row(name)
+    def _follow(self, name: str, row: PluginRow | None, attempt: PublishAttempt) -> bool:
         if row is not None and not attempt.waits_for_lock and self._repository.is_locked(row):
             raise DatabaseBusyError(f"the row of {name} is still locked")
         if not self._folder_is_gone(name, row):
@@ -153,9 +153,13 @@ class Publisher:
             self._sources.records.write(name, row, folder, attempt, refused)
             raise
 
-    def names_of(self, folder: str) -> list[str]:
-        """Return the plugins whose source is a folder of the plugins' root, or lies within it."""
-        return self._repository.names_of_source(str(self._root / folder)) or [folder]
+    def find_rows(self, folder: str) -> dict[str, PluginRow | None]:
+        """Return the rows of the plugins whose source is a folder of the root, or lies within it.
+
+        Where no row says so, it is the plugin of the folder's name, which may have none.
+        """
+        rows = self._repository.find_by_source(str(self._root / folder), folder)
+        return {row.name: row for row in rows} or {folder: None}
 
     def unpublished(self) -> list[str]:
         """Return the plugins whose row asks for a source to be compiled."""

@@ -2,7 +2,7 @@
 
 import contextlib
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from app.database.repository import Repository
@@ -10,6 +10,7 @@ from app.errors import ArtifactError, DatabaseError, PluginError, SupersededErro
 from app.package.store import store_artifact
 from app.package.version_folders import VersionFolders
 from app.publishing.attempt import PublishAttempt
+from app.publishing.old_versions import OldVersions, drop_archives
 from app.publishing.quiet_period import SAVE_SECONDS
 from app.records import (
     ACTIVE,
@@ -18,7 +19,6 @@ from app.records import (
     PluginSource,
     Reload,
     TrialReport,
-    artifact_name,
 )
 from app.routing.conflicts import find_conflict
 
@@ -34,6 +34,7 @@ class Saver:
         self._artifacts_dir = artifacts_dir
         self._folders = VersionFolders(artifacts_dir)
         self._repository = repository
+        self._old = OldVersions(artifacts_dir, repository)
 
     def save(
         self,
@@ -112,19 +113,8 @@ class Saver:
             )
             if not attempt.outlast_quiet_period():
                 raise SupersededError("the source changed while it was tried")
-        self._prune(source.name)
+        self._old.drop_soon(source.name)
         return saved
-
-    def _prune(self, plugin: str) -> None:
-        """Drop a plugin's oldest versions, once nobody waits for the publish any more."""
-        try:
-            with self._repository.publishing() as publication:
-                pruned = publication.prune_versions(plugin)
-        except DatabaseError as error:
-            log.warning("%s: its oldest versions stay until its next publish: %s", plugin, error)
-            return
-        # Their folders go when what a worker served of them is out of its memory.
-        self._drop_archives(artifact_name(plugin, digest) for digest in pruned)
 
     @contextlib.contextmanager
     def _stored(self, artifact: Artifact) -> Iterator[Path]:
@@ -135,13 +125,6 @@ class Saver:
             yield binary_path
         except (PluginError, SupersededError, DatabaseError):
             if not known:  # should it be registered after all, it is fetched from the database
-                self._drop_archives([artifact.file_name])
+                drop_archives(self._artifacts_dir, [artifact.file_name])
                 self._folders.tidy(artifact.plugin)
             raise
-
-    def _drop_archives(self, file_names: Iterable[str]) -> None:
-        for file_name in file_names:
-            try:
-                (self._artifacts_dir / file_name).unlink(missing_ok=True)
-            except OSError as error:
-                log.warning("%s cannot be removed: %s", file_name, error.strerror)

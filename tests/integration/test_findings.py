@@ -14,7 +14,7 @@ from app.publishing.publisher import Publisher
 from app.publishing.trials.rehearsal import Rehearsal
 from app.records import FRESH, HOT, Artifact, PluginRow, Reload
 from tests.support.databases import Session
-from tests.support.publications import InstantTrial, publisher_of
+from tests.support.publications import InstantTrial, follow, publisher_of
 from tests.support.waiting import wait_until
 
 KEEPS = Reload(FRESH, "library.classes keeps Tag of generation 1", "Take it back in cleanup")
@@ -52,7 +52,7 @@ class Publishing:
     def edit(self, text: str, manifest: str = "") -> None:
         (self.folder / "main.py").write_text(f"new_plugin = object  # {text}\n")
         (self.folder / "plugin.yaml").write_text(manifest)
-        self.publisher.follow("shop", PublishAttempt())
+        follow(self.publisher, "shop", PublishAttempt())
 
     @property
     def row(self) -> PluginRow:

@@ -30,6 +30,7 @@ from tests.support.publications import (
     InstantTrial,
     artifact,
     digest,
+    follow,
     publish,
     publisher_of,
     publisher_on,
@@ -181,7 +182,7 @@ def test_no_lock_is_held_while_the_quiet_period_is_waited_out(
     }[kind]
     with ThreadPoolExecutor(1) as pool:
         began = time.monotonic()
-        done = pool.submit(publisher.follow, "one", PublishAttempt(speculative=True))
+        done = pool.submit(follow, publisher, "one", PublishAttempt(speculative=True))
         free = 0
         while time.monotonic() < began + 0.17:
             free += 1
@@ -336,7 +337,7 @@ def test_a_folder_that_goes_while_its_row_is_locked_is_looked_at_again(
     with holding(url, ROW):
         assert publisher.scan() == ["one"]
         assert impatient.find_row("one") is not None
-    publisher.follow("one", PublishAttempt())
+    follow(publisher, "one", PublishAttempt())
     assert impatient.find_row("one") is None
 
 
@@ -356,16 +357,16 @@ def test_a_row_that_was_locked_before_is_not_waited_for_again(
     publisher = publisher_of(tmp_path / "plugins", tmp_path, impatient, trial)
     with holding(url, ROW):
         with pytest.raises(DatabaseBusyError, match="a row of plugins is locked by pid"):
-            publisher.follow("one", PublishAttempt())
+            follow(publisher, "one", PublishAttempt())
         trials.clear()
         with pytest.raises(DatabaseBusyError, match="the row of one is still locked"):
-            publisher.follow("one", PublishAttempt(waits_for_lock=False))
+            follow(publisher, "one", PublishAttempt(waits_for_lock=False))
         assert trials == [], "nothing is tried for a row that cannot be written"
-        publisher.follow("fine", PublishAttempt(waits_for_lock=False))
+        follow(publisher, "fine", PublishAttempt(waits_for_lock=False))
 
     def follows() -> bool:
         try:
-            return publisher.follow("one", PublishAttempt(waits_for_lock=False))
+            return follow(publisher, "one", PublishAttempt(waits_for_lock=False))
         except DatabaseBusyError:  # a session's locks last a moment longer than its connection
             return False
 
@@ -380,10 +381,10 @@ def test_an_error_that_cannot_be_recorded_is_logged_once(
     with holding(url, ROW):
         for _ in range(2):
             with pytest.raises(DatabaseBusyError):
-                publisher.follow("one", PublishAttempt())
+                follow(publisher, "one", PublishAttempt())
     assert caplog.text.count("is broken") == 1
     with pytest.raises(PluginError, match="is broken"):
-        publisher.follow("one", PublishAttempt())
+        follow(publisher, "one", PublishAttempt())
     row = impatient.find_row("one")
     assert row is not None
     assert row.error is not None

@@ -29,6 +29,7 @@ from tests.support.plugins import source
 from tests.support.publications import (
     MESSAGES,
     InstantTrial,
+    follow,
     publish,
     publisher_of,
     publisher_on,
@@ -133,9 +134,8 @@ def test_a_folder_whose_name_is_not_utf8_stops_nothing(
     (tmp_path / "plugins" / os.fsdecode(b"caf\xe9")).mkdir()
     publisher.scan(at_start=True)
     assert [row.name for row in repository.list_rows()] == ["fine"]
-    for name in publisher.names_of("caf\udce9"):  # as the watcher does after an event
-        with contextlib.suppress(PluginError):
-            publisher.follow(name, PublishAttempt())
+    with contextlib.suppress(PluginError):
+        follow(publisher, "caf\udce9", PublishAttempt())
     assert len(repository.failures.list_all()) == 1
 
 
@@ -150,17 +150,17 @@ def test_a_source_that_changes_while_it_settles_leaves_nothing_behind(
     attempt = PublishAttempt(speculative=True)
     attempt.superseded.set()
     with pytest.raises(SupersededError):
-        publisher.follow("fine", attempt)
+        follow(publisher, "fine", attempt)
     assert repository.list_rows() == []
     assert sql("SELECT * FROM plugin_versions") == []
     assert archives(tmp_path) == set()
-    publisher.follow("fine", PublishAttempt(speculative=True))
+    follow(publisher, "fine", PublishAttempt(speculative=True))
     assert len(archives(tmp_path)) == 1
     again = PublishAttempt(speculative=True)
     again.superseded.set()
     (tmp_path / "plugins/fine/main.py").write_text("new_plugin = int\n")
     with pytest.raises(SupersededError):
-        publisher.follow("fine", again)
+        follow(publisher, "fine", again)
     (row,) = repository.list_rows()
     assert archives(tmp_path) == {Path(row.binary_path or "").name}
 
@@ -169,7 +169,7 @@ def test_a_source_that_is_refused_leaves_no_archive(repository: Repository, tmp_
     publish(repository, "other", "/taken")
     publisher = publisher_on(tmp_path, repository, bad=report("bad", "/taken"))
     with pytest.raises(ConflictError):
-        publisher.follow("bad", PublishAttempt())
+        follow(publisher, "bad", PublishAttempt())
     assert archives(tmp_path) == set()
 
 
@@ -177,7 +177,7 @@ def test_a_publish_that_fails_keeps_an_archive_that_was_there(
     repository: Repository, tmp_path: Path
 ) -> None:
     publisher = publisher_on(tmp_path, repository)
-    publisher.follow("fine", PublishAttempt())
+    follow(publisher, "fine", PublishAttempt())
     before = archives(tmp_path)
     publish(repository, "other", "/taken")
     trial: Any = InstantTrial(fine=report("fine", "/taken"))
@@ -198,7 +198,7 @@ def test_an_unmounted_root_unregisters_nothing(
     root.rename(away)
     root.mkdir()  # the mount point below the disk
     publisher.scan()
-    publisher.follow("fine", PublishAttempt())
+    follow(publisher, "fine", PublishAttempt())
     trial: Any = InstantTrial()
     conditions = Conditions()
     Publisher(
@@ -237,7 +237,7 @@ def test_a_root_that_is_lost_while_it_is_looked_at_is_not_taken_for_an_empty_one
     if look == "scan":
         publisher.scan(at_start=True)
     else:
-        publisher.follow("fine", PublishAttempt())
+        follow(publisher, "fine", PublishAttempt())
     publisher_of(root, tmp_path, repository, InstantTrial()).scan()
     assert [row.name for row in repository.list_rows()] == ["fine"], "it is not unregistered"
     assert publisher._seen.is_unmounted(root)
@@ -254,8 +254,8 @@ def test_what_the_database_refuses_is_recorded_beside_the_row(
         refusing = publisher_on(tmp_path, repository, fine=report("fine", "/new"))
         (tmp_path / "plugins" / "fine" / "main.py").write_text("new_plugin = dict\n")
         with pytest.raises(DatabaseRefusedError, match=r"^fine: the database refuses: .*mine"):
-            refusing.follow("fine", PublishAttempt())
-        refusing.follow("fine", PublishAttempt())  # not tried again as long as it stays as it is
+            follow(refusing, "fine", PublishAttempt())
+        follow(refusing, "fine", PublishAttempt())  # not tried again as long as it stays as it is
         with pytest.raises(DatabaseRefusedError):
             refusing.publish("fine")
     finally:
@@ -401,17 +401,17 @@ def test_names_that_are_swapped_and_swapped_back_leave_nothing_behind(
     swap()
     (root / "one" / "main.py").write_text(source("one", "edited"))
     with pytest.raises(PluginError, match="if the row was renamed, set its name back to 'one'"):
-        publisher.follow("two", PublishAttempt())
+        follow(publisher, "one", PublishAttempt())
     assert publisher.refusals.next_at() < math.inf
     swap()
     for name in ("one", "two"):
-        publisher.follow(name, PublishAttempt())
+        follow(publisher, name, PublishAttempt())
     assert sql("SELECT error FROM plugins ORDER BY name") == [(None,), (None,)]
     assert publisher.refusals.next_at() == math.inf
 
 
 def test_a_row_that_was_read_before_another_process_published_is_no_older_one(
-    repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    repository: Repository, tmp_path: Path
 ) -> None:
     """As where one process of a host takes over from another that publishes still."""
     conditions = Conditions()
@@ -419,13 +419,10 @@ def test_a_row_that_was_read_before_another_process_published_is_no_older_one(
     root = tmp_path / "plugins"
     publisher = publisher_of(root, tmp_path, repository, InstantTrial(), conditions)
     publisher.scan(at_start=True)
-    rows = [repository.find_row("fine")]
+    row = repository.find_row("fine")
     (root / "fine" / "main.py").write_text("new_plugin = object  # after\n")
-    publisher_of(root, tmp_path, repository, InstantTrial()).follow("fine", PublishAttempt())
-    find = repository.find_row
-    monkeypatch.setattr(repository, "find_row", lambda name: rows.pop() if rows else find(name))
-    publisher.follow("fine", PublishAttempt())
-    assert rows == []
+    follow(publisher_of(root, tmp_path, repository, InstantTrial()), "fine", PublishAttempt())
+    publisher.follow("fine", row, PublishAttempt())
     assert conditions.held() == ()
 
 
@@ -447,7 +444,7 @@ def test_an_older_row_is_no_reason_once_it_is_published_or_gone(
         shutil.rmtree(root / "fine")
     else:
         publisher_of(root, tmp_path, repository, InstantTrial()).publish("fine")
-    publisher.follow("fine", PublishAttempt())
+    follow(publisher, "fine", PublishAttempt())
     assert conditions.held() == ()
 
 

@@ -388,7 +388,7 @@ def calls(repository: Repository, row: Any) -> dict[str, Callable[[], Any]]:
         "list_rows": repository.list_rows,
         "find_row": lambda: repository.find_row("one"),
         "unpublished_names": repository.unpublished_names,
-        "names_of_source": lambda: repository.names_of_source("/p"),
+        "find_by_source": lambda: repository.find_by_source("/p", "p"),
         "served_rows": repository.served_rows,
         "served_rows_some": lambda: repository.served_rows(["one"]),
         "find_artifact": lambda: repository.find_artifact("one", digest(1)),

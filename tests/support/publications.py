@@ -9,6 +9,7 @@ from app.conditions import Conditions
 from app.database.repository import Repository
 from app.errors import PluginError
 from app.plugin import PluginMetadata
+from app.publishing.attempt import PublishAttempt
 from app.publishing.compiler import compile_plugin
 from app.publishing.publisher import Publisher
 from app.publishing.refusals import Refusals
@@ -110,3 +111,10 @@ def publisher_of(
     """A publisher of the folders below a root."""
     held = conditions or Conditions()
     return Publisher(root, tmp_path / "bin", repository, trial, Refusals(held), conditions=held)
+
+
+def follow(publisher: Publisher, folder: str, attempt: PublishAttempt) -> bool:
+    """Have the plugins of a folder follow it, as the watcher does after an event."""
+    rows = publisher.find_rows(folder)
+    published = [publisher.follow(name, row, attempt) for name, row in rows.items()]
+    return any(published)
