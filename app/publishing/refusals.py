@@ -47,6 +47,10 @@ class _Refusal:
     """What the log says of it, without what differs from one try to the next."""
     condition: str | None = None
     """What is held of it for as long as it lasts; None for what is the plugin's own fault."""
+    trying: bool = False
+    """Whether somebody is at it."""
+    awaited: bool = False
+    """Whether a look left it to whoever is at it."""
 
     @property
     def next_at(self) -> float:
@@ -87,9 +91,13 @@ class Refusals:
             digest: its source.
             stamp: what its folder looks like; NOTHING if that is not known.
         """
-        refusal = self._found.get(name)
-        if refusal is None or refusal.digest != digest:
-            return False
+        with self._lock:
+            refusal = self._found.get(name)
+            if refusal is None or refusal.digest != digest:
+                return False
+            if refusal.trying:
+                self._found[name] = replace(refusal, awaited=True)
+                return True
         if refusal.retry_at is None:
             return True
         return time.monotonic() < refusal.retry_at and stamp in (NOTHING, refusal.stamp)
@@ -99,21 +107,24 @@ class Refusals:
         with self._lock:
             refusal = self._found.get(name)
             if refusal is None or refusal.digest != digest:
-                self._found[name] = _Refusal(digest)
-            else:
-                self._found[name] = replace(refusal, retry_at=None, told=False)
+                refusal = _Refusal(digest)
+            self._found[name] = replace(refusal, retry_at=None, told=False, trying=True)
 
     def give_up(self, name: str) -> None:
         """Note that a source was not tried to the end; it is tried again as if for the first time.
 
-        What is held of it stays so until its next look.
+        What is held of it stays so until its next look. That is due at once where a look has left
+        it to this attempt: nothing else would make the row follow its folder.
         """
         with self._lock:
-            self._found.pop(name, None)
+            refusal = self._found.pop(name, None)
+            if refusal is not None and refusal.awaited:
+                self._found[name] = _Refusal(None, retry_at=time.monotonic())
 
     def end(self, name: str) -> None:
         """Note that nothing is refused any more."""
-        self.give_up(name)
+        with self._lock:
+            self._found.pop(name, None)
         self._conditions.clear(f"publish:{name}")
 
     def note(
@@ -152,6 +163,8 @@ class Refusals:
                 attempts=attempts,
                 retry_at=time.monotonic() + wait if passes else None,
                 told=False,
+                trying=False,
+                awaited=False,
             )
             if aloud:
                 held = text.removeprefix(f"{name}: ") if passes and ours else None

@@ -341,6 +341,41 @@ def test_a_folder_that_goes_while_its_row_is_locked_is_looked_at_again(
     assert impatient.find_row("one") is None
 
 
+@pytest.mark.parametrize("ends", ["in vain", "well"])
+def test_what_a_look_left_to_a_call_is_looked_at_again_if_the_call_ends_in_vain(
+    impatient: Repository, url: str, tmp_path: Path, ends: str
+) -> None:
+    """A reload by REST was at the source, and ended at the lock: the edit was live never."""
+    looked: list[bool] = []
+
+    class LookedAtMeanwhile(InstantTrial):
+        def run(self, source: PluginSource, *rest: Any) -> Any:
+            if source.name == "one" and not looked:
+                looked.append(follow(publisher, "one", PublishAttempt()))
+            return super().run(source, *rest)
+
+    publisher_on(tmp_path, impatient, one=report("one", "/one"))
+    trial: Any = LookedAtMeanwhile(one=report("one", "/one"))
+    publisher = publisher_of(tmp_path / "plugins", tmp_path, impatient, trial)
+    if ends == "in vain":
+        with holding(url, ROW), pytest.raises(DatabaseBusyError):
+            publisher.publish("one")
+    else:
+        publisher.publish("one")
+    assert looked == [False], "somebody else was at it"
+    assert publisher.refusals.due() == (["one"] if ends == "in vain" else [])
+    if ends == "in vain":
+        wait_until(lambda: not locked(impatient), "the lock is gone")
+        assert follow(publisher, "one", PublishAttempt())
+    assert publisher.refusals.due() == []
+
+
+def locked(repository: Repository) -> bool:
+    row = repository.find_row("one")
+    assert row is not None
+    return repository.is_locked(row)
+
+
 def test_a_row_that_was_locked_before_is_not_waited_for_again(
     impatient: Repository, url: str, tmp_path: Path
 ) -> None:
