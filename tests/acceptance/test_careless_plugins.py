@@ -213,5 +213,5 @@ def test_a_load_that_hangs_is_named_after_its_mend_and_counts_as_a_leak(
         20.0,
     )
     assert server.get("/stuck").says == "mend 3"
-    assert not server.get("/plugins/stuck").json["reasons"]
+    wait_until(lambda: reasons() == "[]", "all is well with it")
     assert len(lines(server, "stuck: a load that nobody waits for")) == 2, "once a worker"

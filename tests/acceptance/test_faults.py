@@ -395,7 +395,11 @@ def test_postgresql_is_away_for_10_s(make_server: MakeServer, postgres: Embedded
     assert len(away) <= 2 * WORKERS + 2, "\n".join(away)
     assert not any("listening again" in line for line in lines), "its end is that of the turn"
     assert sum("degraded since" in line for line in lines) == WORKERS
-    assert sum("over after" in line for line in lines) == WORKERS
+    wait_until(
+        lambda: sum("over after" in line for line in server.log().splitlines()) == WORKERS,
+        "each process says that it is over",
+        10.0,
+    )
 
 
 # --- notifications that say nothing ----------------------------------------------------------
