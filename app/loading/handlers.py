@@ -1,10 +1,12 @@
 """A plugin's handler becomes a Falcon responder.
 
-A handler's parameters are resolved once, when it is registered; a request only runs the plan.
+A handler's parameters are resolved once, when it is registered; a request only runs what comes of
+it (`responders.py`).
 """
 
 import inspect
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import falcon
@@ -17,31 +19,59 @@ from app.loading.annotations import (
     is_bare,
 )
 from app.loading.body_parameter import MAX_BODY_BYTES, Provider, body_provider
-from app.loading.request_faults import UnfitRequest
-from app.loading.request_values import RequestValue, fill_values, marker_of, request_value
-from app.loading.return_values import answer_as, has_status, take_status
-from app.loading.signatures import HandlerError, describe, is_lambda, refuse_kind, taken_by
-from app.loading.strict_json import to_json
-from app.loading.typed_body import BodyFaults
+from app.loading.constraints import Check, constraint_check
+from app.loading.handler_signature import HandlerParameter, HandlerSignature, Kind
+from app.loading.request_values import RequestValue, marker_of, request_value
+from app.loading.responders import Plan, Responder, build_responder
+from app.loading.return_values import answerer
+from app.loading.signatures import (
+    HandlerError,
+    Taken,
+    describe,
+    is_lambda,
+    refuse_kind,
+    returned_by,
+    taken_by,
+)
+from app.plugin import PluginContext
 from app.uri_templates import template_fields
 
-Responder = Callable[..., None]
+_REQUEST_NAMES = frozenset({"req", "request"})
+_RESPONSE_NAMES = frozenset({"resp", "response"})
 
 
 def make_responder(
-    handler: Callable[..., Any], uri_template: str, *, max_body_bytes: int = MAX_BODY_BYTES
+    handler: Callable[..., Any],
+    uri_template: str,
+    *,
+    context: PluginContext | None = None,
+    max_body_bytes: int = MAX_BODY_BYTES,
 ) -> Responder:
+    """Return the responder of a handler; arguments and errors are those of `read_handler`."""
+    return read_handler(handler, uri_template, context=context, max_body_bytes=max_body_bytes)[0]
+
+
+def read_handler(
+    handler: Callable[..., Any],
+    uri_template: str,
+    *,
+    context: PluginContext | None = None,
+    max_body_bytes: int = MAX_BODY_BYTES,
+) -> tuple[Responder, HandlerSignature]:
     """Resolve a handler's parameters against its template.
 
     Args:
         handler: any callable. Its parameters are filled by name (the template's fields, `body`,
-            `req`, `resp`), by annotation (`falcon.Request`, `falcon.Response`) and from the query.
+            `req`, `resp`), by annotation (`falcon.Request`, `falcon.Response`, `PluginContext`)
+            and from the query.
         uri_template: a Falcon URI template.
+        context: the plugin's, None where there is none.
         max_body_bytes: the size of the largest body that is read for a parameter `body`.
 
     Returns:
-        What is called as `(req, resp, **fields)`. The handler's return value becomes the JSON
-        answer; None becomes 204, unless the handler takes the response.
+        What is called as `(req, resp, **fields)`, and what the handler takes and returns. The
+        handler's return value becomes the JSON answer; None becomes 204, unless the handler takes
+        the response.
 
     Raises:
         HandlerError: the signature does not fit the template; all faults are named at once.
@@ -50,130 +80,133 @@ def make_responder(
         raise HandlerError(f"the handler is {handler!r}, expected a callable")
     refuse_kind(handler)
     taken = taken_by(handler)
-    fields = template_fields(uri_template)
-    convert: dict[str, Converter] = {}
-    provide: list[tuple[str, Provider]] = []
-    owns_response = False
-    values: list[RequestValue] = []
-    faults: list[str] = []
-    if taken.opaque:
-        faults.append(
-            "it takes *args, which nothing fills; if that is a decorator, put "
-            "@functools.wraps(function) above its inner function, and let it take **kwargs"
+    found = _Resolution(handler, taken, template_fields(uri_template), context, max_body_bytes)
+    plan = found.plan()
+    return build_responder(plan), HandlerSignature(tuple(found.parameters), returned_by(handler))
+
+
+@dataclass
+class _Resolution:
+    """Finds what fills each parameter of a handler, and all that is wrong with them."""
+
+    handler: Callable[..., Any]
+    taken: Taken
+    fields: dict[str, bool]
+    context: PluginContext | None
+    max_body_bytes: int
+    parameters: list[HandlerParameter] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+    converters: dict[str, Converter] = field(default_factory=dict)
+    checks: dict[str, Check] = field(default_factory=dict)
+    values: list[RequestValue] = field(default_factory=list)
+    providers: dict[str, Provider] = field(default_factory=dict)
+    constants: dict[str, Any] = field(default_factory=dict)
+
+    def plan(self) -> Plan:
+        """Return what came of it; HandlerError names all faults."""
+        taken, faults, fields = self.taken, self.faults, self.fields
+        if taken.opaque:
+            faults.append(
+                "it takes *args, which nothing fills; if that is a decorator, put "
+                "@functools.wraps(function) above its inner function, and let it take **kwargs"
+            )
+        for parameter in taken.named.values():
+            self._fill(parameter)
+        for name in fields.keys() & taken.hidden:
+            faults.append(f"the field {{{name}}} is given to it already, expected another name")
+        if not taken.rest:
+            missing = fields.keys() - taken.named.keys() - taken.hidden
+            faults += [f"no parameter takes the field {{{name}}}" for name in missing]
+        if faults:
+            raise HandlerError(f"{describe(self.handler)}: " + "; ".join(faults))
+        response = self._of_kind("response")
+        return Plan(
+            handler=self.handler,
+            fields=tuple(fields),
+            converters=self.converters,
+            checks=self.checks,
+            values=tuple(self.values),
+            providers=self.providers,
+            constants=self.constants,
+            request=self._of_kind("request"),
+            response=response,
+            answer=answerer(owns_response=bool(response)),
+            is_plain=not response,
         )
-    for name, parameter in taken.named.items():
-        annotation = parameter.annotation
+
+    def _fill(self, parameter: inspect.Parameter) -> None:
+        """Find what fills a parameter."""
+        name, annotation = parameter.name, parameter.annotation
         if parameter.kind is parameter.POSITIONAL_ONLY:
-            faults.append(f"parameter {name!r} is positional-only, expected one with a name")
+            self.faults.append(f"parameter {name!r} is positional-only, expected one with a name")
         elif marker_of(annotation) is not None:
-            if name in fields:
-                faults.append(f"the field {name!r} is annotated with where else it comes from")
-            values += _request_values(name, parameter, faults)
-        elif name in fields:
-            try:
-                converter = None if fields[name] else field_converter(annotation)
-            except AnnotationError as error:
-                faults.append(f"the field {name!r} is annotated {error}")
-                continue
-            if converter is not None:
-                convert[name] = converter
+            if name in self.fields:
+                self.faults.append(f"the field {name!r} is annotated with where else it comes from")
+            self._fill_by_value(parameter)
+        elif name in self.fields:
+            self._fill_by_field(parameter)
         elif is_a(annotation, falcon.Request) or (is_bare(annotation) and name in _REQUEST_NAMES):
-            provide.append((name, _give_request))
+            self._note("request", parameter)
         elif is_a(annotation, falcon.Response) or (is_bare(annotation) and name in _RESPONSE_NAMES):
-            provide.append((name, _give_response))
-            owns_response = True
+            self._note("response", parameter)
+        elif is_a(annotation, PluginContext):
+            self.constants[name] = self.context
+            self._note("context", parameter)
         elif name == "body":
             try:
-                provide.append((name, body_provider(annotation, parameter.default, max_body_bytes)))
+                provider = body_provider(annotation, parameter.default, self.max_body_bytes)
             except AnnotationError as error:
-                faults.append(f"body is annotated {error}")
-        elif _is_own(handler, name, parameter.default, taken.bound):
-            continue  # the plugin gives it itself
-        else:
-            values += _request_values(name, parameter, faults)
-    for name in fields.keys() & taken.hidden:
-        faults.append(f"the field {{{name}}} is given to it already, expected another name")
-    if not taken.rest:
-        missing = fields.keys() - taken.named.keys() - taken.hidden
-        faults += [f"no parameter takes the field {{{name}}}" for name in missing]
-    if faults:
-        raise HandlerError(f"{describe(handler)}: " + "; ".join(faults))
-    return _responder(handler, convert, tuple(values), tuple(provide), owns_response)
-
-
-def _request_values(
-    name: str, parameter: inspect.Parameter, faults: list[str]
-) -> list[RequestValue]:
-    """Return how the request fills a parameter, if it does; add why it cannot to `faults`."""
-    try:
-        found = request_value(name, parameter.annotation, parameter.default)
-    except AnnotationError as error:
-        faults.append(f"parameter {name!r} is annotated {error}")
-        return []
-    if found is not None:
-        return [found]
-    if parameter.default is parameter.empty:
-        faults.append(
-            f"parameter {name!r} is not filled by anything, expected a field of the template, "
-            "'body', a falcon.Request, a falcon.Response, a default value, or the annotation of a "
-            "query parameter, as int"
-        )
-    return []
-
-
-def _is_own(handler: Callable[..., Any], name: str, default: Any, bound: frozenset[str]) -> bool:
-    """Tell whether a parameter's default is what the plugin wants it to be."""
-    if default is inspect.Parameter.empty:
-        return False
-    return name.startswith("_") or name in bound or is_lambda(handler)
-
-
-def _responder(
-    handler: Callable[..., Any],
-    convert: dict[str, Converter],
-    values: tuple[RequestValue, ...],
-    provide: tuple[tuple[str, Provider], ...],
-    owns_response: bool,
-) -> Responder:
-    def respond(req: falcon.Request, resp: falcon.Response, /, **fields: Any) -> None:
-        for name, converter in convert.items():
-            try:
-                fields[name] = converter(fields[name])
-            except ValueError:
-                # As with Falcon's converters: the path is not one of this route's.
-                raise falcon.HTTPRouteNotFound from None
-        faults = fill_values(req, values, fields) if values else None
-        try:
-            for name, provider in provide:
-                fields[name] = provider(req, resp)
-        except BodyFaults as error:
-            raise UnfitRequest([*(faults or ()), *error.faults]) from None
-        if faults:
-            raise UnfitRequest(faults)
-        answer = handler(**fields)
-        if type(answer) is tuple and has_status(answer):
-            answer = take_status(resp, *answer)
-            if answer is None:
+                self.faults.append(f"body is annotated {error}")
                 return
-        if answer is not None:
-            if owns_response and resp.content_type is not None:
-                answer_as(resp, resp.content_type, answer)
-            else:
-                resp.content_type = falcon.MEDIA_JSON
-                resp.data = to_json(answer)
-        elif not owns_response:
-            resp.status = falcon.HTTP_204
+            self.providers[name] = provider
+            self._note("body", parameter)
+        elif not self._is_own(parameter):  # else the plugin gives it itself
+            self._fill_by_value(parameter)
 
-    return respond
+    def _fill_by_field(self, parameter: inspect.Parameter) -> None:
+        name, annotation = parameter.name, parameter.annotation
+        try:
+            converter = None if self.fields[name] else field_converter(annotation)
+            check = constraint_check(annotation)
+        except AnnotationError as error:
+            self.faults.append(f"the field {name!r} is annotated {error}")
+            return
+        if converter is not None:
+            self.converters[name] = converter
+        if check is not None:
+            self.checks[name] = check
+        self._note("path", parameter)
 
+    def _fill_by_value(self, parameter: inspect.Parameter) -> None:
+        """Have the request's query, headers or cookies fill a parameter."""
+        name, empty = parameter.name, parameter.empty
+        try:
+            found = request_value(name, parameter.annotation, parameter.default)
+        except AnnotationError as error:
+            self.faults.append(f"parameter {name!r} is annotated {error}")
+            return
+        if found is not None:
+            self.values.append(found)
+            self._note(found.where, parameter, found.name)
+        elif parameter.default is empty:
+            self.faults.append(
+                f"parameter {name!r} is not filled by anything, expected a field of the template, "
+                "'body', a falcon.Request, a falcon.Response, a PluginContext, a default value, or "
+                "the annotation of a query parameter, as int"
+            )
 
-_REQUEST_NAMES = frozenset({"req", "request"})
-_RESPONSE_NAMES = frozenset({"resp", "response"})
+    def _note(self, kind: Kind, parameter: inspect.Parameter, name: str = "") -> None:
+        made = HandlerParameter(
+            kind, parameter.name, name or parameter.name, parameter.annotation, parameter.default
+        )
+        self.parameters.append(made)
 
+    def _of_kind(self, kind: Kind) -> tuple[str, ...]:
+        return tuple(each.parameter for each in self.parameters if each.kind == kind)
 
-def _give_request(req: falcon.Request, _resp: falcon.Response) -> falcon.Request:
-    return req
-
-
-def _give_response(_req: falcon.Request, resp: falcon.Response) -> falcon.Response:
-    return resp
+    def _is_own(self, parameter: inspect.Parameter) -> bool:
+        """Tell whether a parameter's default is what the plugin wants it to be."""
+        name = parameter.name
+        if parameter.default is parameter.empty:
+            return False
+        return name.startswith("_") or name in self.taken.bound or is_lambda(self.handler)

@@ -233,7 +233,11 @@ def _load(
     try:
         steps.reached("register_routes")
         collector = RouteCollector(
-            name, lambda frame: _frame_place(importer, frame), importer.name, tried=tried
+            name,
+            lambda frame: _frame_place(importer, frame),
+            importer.name,
+            tried=tried,
+            context=context,
         )
         guarded(name, "register_routes", importer, lambda: instance.register_routes(collector))
         routes = guarded(name, "register_routes", importer, collector.finish)

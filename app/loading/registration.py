@@ -12,13 +12,16 @@ from falcon.routing import map_http_methods
 from falcon.routing.util import SuffixedMethodNotFoundError
 
 from app.errors import LoadError
-from app.loading.handlers import Responder, make_responder
+from app.loading.handler_signature import HandlerSignature
+from app.loading.handlers import read_handler
 from app.loading.mounted import WSGI, Mounted
+from app.loading.responders import Responder
 from app.loading.route_group import RouteGroup, prefix_fault
 from app.loading.routes import Place, Route
 from app.loading.segment_router import template_fault
 from app.loading.set_up import SetUp
 from app.loading.signatures import HandlerError, describe, responder_fault
+from app.plugin import PluginContext
 from app.records import Endpoint
 from app.uri_templates import has_fields, template_fields
 
@@ -45,6 +48,7 @@ class RouteCollector(SetUp):
         generation: str = "",
         *,
         tried: bool = False,
+        context: PluginContext | None = None,
     ) -> None:
         """Collect for one plugin.
 
@@ -54,9 +58,11 @@ class RouteCollector(SetUp):
             generation: the `Route.generation` of the collected routes.
             tried: whether the plugin's trial has passed. The trial has checked what Falcon makes
                 of each template and responder; that check takes a third of a load.
+            context: what handlers are given that take a `PluginContext`.
         """
         super().__init__()
         self._tried = tried
+        self._context = context
         self._plugin = plugin
         self._generation = generation
         self._place_of = place_of
@@ -64,6 +70,7 @@ class RouteCollector(SetUp):
         self._routes: dict[str, tuple[object, str | None]] = {}
         self._places: dict[str, Place | None] = {}
         self._responders: dict[str, dict[str, Responder]] = {}
+        self._signatures: dict[str, dict[str, HandlerSignature]] = {}
         self._endpoints: dict[str, list[Endpoint]] = {}
         self._faults: list[tuple[str, Place | None]] = []
         self._finished = False
@@ -213,6 +220,7 @@ class RouteCollector(SetUp):
                 self._generation,
                 self._places.get(template),
                 converters,
+                self._signatures.get(template, {}),
             )
             for template, (resource, suffix) in self._routes.items()
         )
@@ -229,7 +237,7 @@ class RouteCollector(SetUp):
             self._fault(f"{method} {uri_template} is registered twice")
             return
         try:
-            responder = make_responder(handler, uri_template)
+            responder, signature = read_handler(handler, uri_template, context=self._context)
         except HandlerError as error:
             self._fault(f"{method} {uri_template}: {error}")
             return
@@ -239,6 +247,7 @@ class RouteCollector(SetUp):
             self._note_place(uri_template)
         resource.set_responder(method, responder)
         self._responders.setdefault(uri_template, {})[method] = responder
+        self._signatures.setdefault(uri_template, {})[method] = signature
         endpoint = Endpoint(method, uri_template, describe(handler)[:255])
         self._endpoints.setdefault(uri_template, []).append(endpoint)
 

@@ -6,9 +6,11 @@ from typing import Any, Literal
 
 import falcon
 
-Where = Literal["query", "header", "cookie", "body"]
+Where = Literal["path", "query", "header", "cookie", "body"]
+"""In which part of a request a value is looked for."""
 
 _CALLED: dict[Where, str] = {
+    "path": "field",
     "query": "query parameter",
     "header": "header",
     "cookie": "cookie",
@@ -32,6 +34,13 @@ class ValueFault:
     def as_json(self) -> dict[str, str]:
         """Return it as it stands in the problem's `errors`."""
         return {"name": self.name, "reason": self.reason, "where": self.where}
+
+
+def with_fault(
+    faults: list[ValueFault] | None, name: str, where: Where, reason: object
+) -> list[ValueFault]:
+    """Return the faults that are known of a request, and one more."""
+    return [*(faults or ()), ValueFault(name, str(reason), where)]
 
 
 class UnfitRequest(falcon.HTTPUnprocessableEntity):

@@ -1,13 +1,12 @@
 """Query parameters, headers and cookies that a handler takes: found once, read at each request.
 
-All that is wrong with those of a request is said at once (`request_faults.py`).
+All that is wrong with those of a request is said at once (`responders.py`).
 """
 
 import collections.abc
 import datetime
 import decimal
 import enum
-import inspect
 import typing
 import uuid
 from collections.abc import Callable, Iterable
@@ -25,10 +24,10 @@ from app.loading.annotations import (
     members,
     show,
 )
-from app.loading.request_faults import ValueFault, Where
+from app.loading.constraints import Check, constraint_check, is_marker
+from app.loading.handler_signature import REQUIRED
+from app.loading.request_faults import Where
 from app.plugin import Cookie, Header, Query
-
-REQUIRED: Any = inspect.Parameter.empty
 
 _MANY: dict[Any, Callable[[Iterable[Any]], Any]] = {
     list: list,
@@ -38,9 +37,6 @@ _MANY: dict[Any, Callable[[Iterable[Any]], Any]] = {
     collections.abc.Sequence: list,
 }
 """The types of parameters that may come several times, and what makes them of the values."""
-
-_BOUNDS = ("ge", "gt", "le", "lt", "multiple_of", "min_length", "max_length", "pattern", "metadata")
-"""What the objects have that `Annotated` constrains a value with (`annotated_types`, pydantic)."""
 
 _EXPECTED: dict[Any, str] = {
     int: "a whole number",
@@ -59,29 +55,35 @@ class RequestValue:
     """A parameter that is filled with a value of the request.
 
     `name` is what it is called there, and `where` says where that is. `find` returns what a request
-    has of it: a text, a list of several, None for nothing. `read` makes the value of that, and
-    raises ValueError, whose message says what does not fit. Both are plain functions: they are
-    called at each request.
+    has of it: a text, a list of several, None for nothing; it is not asked for query parameters,
+    which stand in `req.params`. `read` makes the value of that, and raises ValueError, whose
+    message says what does not fit. Where one text alone is the usual case, `convert` makes the
+    value of it without a word of what does not fit; None where it stays as it is (`is_text`).
     """
 
     parameter: str
     where: Where
     name: str
-    find: Callable[[falcon.Request], Any]
+    default: Any
+    find: Callable[[falcon.Request], Any] | None
     read: Callable[[Any], Any]
-    required: bool
+    convert: Converter | None
+    is_text: bool
 
 
-def _finder(where: Where, name: str) -> Callable[[falcon.Request], Any]:
-    if where == "query":
-        return lambda req: req.params.get(name)
+def _finder(where: Where, name: str) -> Callable[[falcon.Request], Any] | None:
     if where == "header":
         return lambda req: req.get_header(name)
-    return lambda req: req.get_cookie_values(name)
+    if where == "cookie":
+        return lambda req: req.get_cookie_values(name)
+    return None
 
 
 def _reader(
-    convert: Converter | None, collect: Callable[[Iterable[Any]], Any] | None, expected: str
+    convert: Converter | None,
+    collect: Callable[[Iterable[Any]], Any] | None,
+    expected: str,
+    check: Check | None,
 ) -> Callable[[Any], Any]:
     """Return what makes a parameter's value.
 
@@ -89,6 +91,7 @@ def _reader(
         convert: makes a value of a text, None where it stays text.
         collect: makes the parameter of several values, None where one alone may come.
         expected: what a text has to be, for the message.
+        check: checks the value's constraints, None where it has none.
     """
 
     def one(text: str) -> Any:
@@ -111,7 +114,8 @@ def _reader(
         assert collect is not None  # noqa: S101 - for the type checker
         return collect(map(one, found if type(found) is list else [found]))
 
-    return read if collect is None else read_many
+    make = read if collect is None else read_many
+    return make if check is None else lambda found: check(make(found))
 
 
 def request_value(name: str, annotation: Any, default: Any) -> RequestValue | None:
@@ -133,48 +137,34 @@ def request_value(name: str, annotation: Any, default: Any) -> RequestValue | No
         return None
     if is_bare(annotation):
         annotation = str if default is None else type(default)
-    _refuse_bounds(annotation)
-    source = _source(name, marker)
+    where, called = _source(name, marker)
+    find = _finder(where, called)
     kinds = [kind for kind in members(annotation) if kind is not type(None)]
     many = [kind for kind in kinds if _origin(kind) in _MANY]
     if not many:
-        read = _reader(field_converter(annotation), None, _expected(kinds))
-        return RequestValue(name, *source, _finder(*source), read, default is REQUIRED)
+        convert, check = field_converter(annotation), constraint_check(annotation)
+        read = _reader(convert, None, _expected(kinds), check)
+        is_text = convert is None and check is None
+        usual = convert if check is None else None
+        return RequestValue(name, where, called, default, find, read, usual, is_text)
     items = [item for item in typing.get_args(many[0]) if item is not ...]
     if len(kinds) > 1 or len(items) > 1:
         raise AnnotationError(f"{show(annotation)}, expected one type of many values, as list[int]")
     item = items[0] if items else str
     of_item = [kind for kind in members(item) if kind is not type(None)]
-    read = _reader(field_converter(item), _MANY[_origin(many[0])], _expected(of_item))
-    return RequestValue(name, *source, _finder(*source), read, default is REQUIRED)
+    collect, check = _MANY[_origin(many[0])], constraint_check(annotation)
+    read = _reader(field_converter(item), collect, _expected(of_item), check)
+    return RequestValue(name, where, called, default, find, read, None, is_text=False)
 
 
 def marker_of(annotation: Any) -> Query | Header | Cookie | None:
     """Return what an `Annotated` says of where a parameter comes from, None if it says nothing."""
     for extra in getattr(annotation, "__metadata__", ()):
-        if extra in (Query, Header, Cookie):  # the class itself, as `Annotated[str, Header]`
-            marker: Query | Header | Cookie = extra()
+        if is_marker(extra):
+            # The class itself, too, as `Annotated[str, Header]`.
+            marker: Query | Header | Cookie = extra() if isinstance(extra, type) else extra
             return marker
-        if isinstance(extra, Query | Header | Cookie):
-            return extra
     return None
-
-
-def fill_values(
-    req: falcon.Request, values: Iterable[RequestValue], fields: dict[str, Any]
-) -> list[ValueFault]:
-    """Fill in what a request has of a handler's parameters; return what is wrong with them."""
-    faults: list[ValueFault] = []
-    for value in values:
-        found = value.find(req)
-        if found is not None:
-            try:
-                fields[value.parameter] = value.read(found)
-            except ValueError as error:
-                faults.append(ValueFault(value.name, str(error), value.where))
-        elif value.required:
-            faults.append(ValueFault(value.name, "it is missing", value.where))
-    return faults
 
 
 def _source(parameter: str, marker: Query | Header | Cookie | None) -> tuple[Where, str]:
@@ -187,17 +177,6 @@ def _source(parameter: str, marker: Query | Header | Cookie | None) -> tuple[Whe
 
 def _origin(kind: Any) -> Any:
     return typing.get_origin(kind) or kind
-
-
-def _refuse_bounds(annotation: Any) -> None:
-    """Refuse an `Annotated` whose constraints nothing would check."""
-    for kind in [annotation, *typing.get_args(annotation)]:
-        for extra in getattr(kind, "__metadata__", ()):
-            if any(getattr(extra, bound, None) is not None for bound in _BOUNDS):
-                raise AnnotationError(
-                    f"{show(annotation)}, expected no constraints: they are not checked; check the "
-                    "value in the handler"
-                )
 
 
 def _expected(kinds: list[Any]) -> str:

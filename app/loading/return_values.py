@@ -1,6 +1,6 @@
 """What a handler returned becomes the response: a status, headers, a body."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import falcon
@@ -11,6 +11,30 @@ STATUS_LINES = frozenset(
     line for name, line in vars(falcon.status_codes).items() if name.startswith("HTTP_")
 )
 """The status lines that Falcon knows, as `200 OK`."""
+
+
+def answerer(*, owns_response: bool) -> Callable[[falcon.Request, falcon.Response, Any], None]:
+    """Return what makes the response of what a handler has returned.
+
+    Args:
+        owns_response: whether the handler takes the response, so that None leaves it as it is.
+    """
+
+    def answer_by(_req: falcon.Request, resp: falcon.Response, answer: Any) -> None:
+        if type(answer) is tuple and has_status(answer):
+            answer = take_status(resp, *answer)
+            if answer is None:
+                return
+        if answer is not None:
+            if owns_response and resp.content_type is not None:
+                answer_as(resp, resp.content_type, answer)
+            else:
+                resp.content_type = falcon.MEDIA_JSON
+                resp.data = to_json(answer)
+        elif not owns_response:
+            resp.status = falcon.HTTP_204
+
+    return answer_by
 
 
 def has_status(answer: tuple[Any, ...]) -> bool:

@@ -15,7 +15,8 @@ from falcon.routing import (
 
 from app.activity import Name
 from app.loading.callers import CallerCheck
-from app.loading.handlers import Responder
+from app.loading.handler_signature import HandlerSignature
+from app.loading.responders import Responder
 from app.records import Endpoint
 from app.uri_templates import converter_names
 
@@ -62,6 +63,8 @@ class Route:
     `converters` are those of the template that Falcon does not bring, by name; where they are not
     given, as where only templates are compared, something stands for them.
 
+    `signatures` says what its handlers take and return, by method; a Falcon resource has none.
+
     `methods` is Falcon's method map: the responder of each method, with 405 for those that the
     resource does not answer. It is made once, for all tables that the route will be in: from
     `responders` if they are given, else by asking the resource. The responder of GET answers HEAD
@@ -77,6 +80,9 @@ class Route:
     generation: str = ""
     place: Place | None = None
     converters: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    signatures: Mapping[str, HandlerSignature] = field(
+        default_factory=dict, repr=False, compare=False
+    )
     app: Any = field(default=None, init=False, repr=False, compare=False)
     methods: MethodMap = field(init=False, repr=False, compare=False)
     name: Name = field(init=False, repr=False, compare=False)

@@ -83,6 +83,17 @@ def taken_by(handler: Callable[..., Any]) -> Taken:
     return taken
 
 
+def returned_by(handler: Callable[..., Any]) -> Any:
+    """Return the type that a handler says it returns, `Parameter.empty` if it says none."""
+    found = getattr(_innermost(handler), "__annotations__", {}).get("return", Parameter.empty)
+    if not isinstance(found, str):
+        return found
+    try:
+        return _resolve(handler, {"return": found})["return"]
+    except HandlerError:  # it is nothing that a request needs
+        return Parameter.empty
+
+
 def is_lambda(handler: Callable[..., Any]) -> bool:
     """Tell whether a handler is a lambda: its defaults usually bind values of its loop or scope."""
     return getattr(_innermost(handler), "__name__", None) == "<lambda>"

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from app.loading.annotations import AnnotationError, show
+from app.loading.pydantic_types import adapter_of, sentence
 from app.loading.request_faults import ValueFault
 from app.loading.strict_json import parse_json
 
@@ -37,18 +37,10 @@ def typed_body(annotation: Any) -> MakeBody:
     Raises:
         AnnotationError: pydantic can make none of it.
     """
-    try:
-        import pydantic  # not before it is needed: it takes some 100 ms
-    except ImportError:
-        raise AnnotationError("or install pydantic, which knows more types") from None
-    try:
-        adapter: Any = pydantic.TypeAdapter(annotation)
-        open_to_others = _says_extra(adapter.core_schema)
-    except (pydantic.PydanticUserError, TypeError, NameError, AttributeError) as error:
-        reason = str(error).partition("\n")[0].rstrip(".")
-        raise AnnotationError(f"pydantic says of {show(annotation)}: {reason}") from None
-    extra = None if open_to_others else "forbid"
+    adapter = adapter_of(annotation)
+    import pydantic  # which the adapter has imported
 
+    extra = None if _says_extra(adapter.core_schema) else "forbid"
     validate = adapter.validate_json
 
     def make(raw: bytes) -> Any:
@@ -79,11 +71,7 @@ def _in_utf8(raw: bytes) -> bytes:
 
 def _fault(error: Any) -> ValueFault:
     where = ".".join(map(str, error["loc"]))
-    return ValueFault(where or "body", _sentence(error["msg"]), "body")
-
-
-def _sentence(message: str) -> str:
-    return message[:1].lower() + message[1:].removesuffix(".")
+    return ValueFault(where or "body", sentence(error["msg"]), "body")
 
 
 def _says_extra(schema: Any) -> bool:

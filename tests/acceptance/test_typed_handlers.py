@@ -7,7 +7,10 @@ TYPED = """
 import datetime
 from typing import Annotated, Literal
 
-from app.plugin import Cookie, Header, PluginInterface, PluginMetadata, Query
+import annotated_types
+import pydantic
+
+from app.plugin import Cookie, Header, PluginContext, PluginInterface, PluginMetadata, Query
 
 
 class Typed(PluginInterface):
@@ -18,6 +21,7 @@ class Typed(PluginInterface):
 
     def register_routes(self, server):
         server.get("/typed/{item:int}", self.find)
+        server.get("/typed/bounded/{item}", self.bounded)
 
     def cleanup(self, context): ...
 
@@ -33,6 +37,18 @@ class Typed(PluginInterface):
     ):
         return {"item": item, "day": day, "limit": limit, "tags": tags, "sort": sort,
                 "token": token, "session": session}
+
+    def bounded(
+        self,
+        item: Annotated[int, annotated_types.Ge(1)],
+        context: PluginContext,
+        tag: Annotated[list[Annotated[str, pydantic.Field(pattern="^[a-z]+$")]],
+                       annotated_types.MaxLen(2)] = [],
+        token: Annotated[str, Header("X-Token"), pydantic.Field(min_length=3)] = "none",
+        session: Annotated[int, Cookie(), annotated_types.Lt(10)] = 0,
+    ):
+        return {"item": item, "plugin": context.name, "tag": tag, "token": token,
+                "session": session}
 
 
 def new_plugin():
@@ -67,6 +83,29 @@ def test_a_request_fills_what_a_handler_declares_and_an_edit_changes_it(server: 
     server.wait_everywhere(
         f"{path}&limit=1.5", lambda answer: answer.status == 200 and answer.json["limit"] == 1.5
     )
+
+
+def test_constraints_are_checked_and_a_handler_is_given_its_plugins_context(server: Server) -> None:
+    server.write("bounded", TYPED.replace('"typed"', '"bounded"').replace("/typed/", "/bounds/"))
+    path = "/bounds/bounded/5"
+    server.wait_everywhere(path, lambda answer: answer.status == 200)
+    answer = server.get(f"{path}?tag=a&tag=b", **{"X-Token": "abc", "Cookie": "session=9"})
+    assert answer.json == {
+        "item": 5,
+        "plugin": "bounded",
+        "tag": ["a", "b"],
+        "token": "abc",
+        "session": 9,
+    }
+    wrong = server.get("/bounds/bounded/0?tag=a&tag=B", **{"X-Token": "ab", "Cookie": "session=10"})
+    assert wrong.status == 422
+    assert [(e["where"], e["name"]) for e in wrong.json["errors"]] == [
+        ("path", "item"),
+        ("query", "tag"),
+        ("header", "X-Token"),
+        ("cookie", "session"),
+    ]
+    assert server.get("/bounds/bounded/x").status == 404
 
 
 def test_an_annotation_that_no_query_can_become_is_refused_and_the_one_before_serves(

@@ -16,16 +16,19 @@ import json
 import threading
 import typing
 import uuid
+from pathlib import Path
 from typing import Any
 
 import falcon
 import pytest
 
 from app.loading.body_parameter import MAX_BODY_BYTES
+from app.loading.context import make_context_factory
 from app.loading.handlers import make_responder
-from app.loading.registration import HandlerResource
+from app.loading.registration import HandlerResource, RouteCollector
 from app.loading.signatures import HandlerError, describe
 from app.loading.strict_json import to_json
+from app.plugin import PluginContext
 from app.uri_templates import template_fields
 from tests.support.wsgi import call, json_of, put, resource
 
@@ -1399,3 +1402,27 @@ def test_two_handlers_of_one_resource_do_not_mix(app):
     answer = call(app, "/x", "PUT")
     assert answer.status == 405
     assert set(answer.headers["allow"].split(", ")) == {"GET", "HEAD", "DELETE", "OPTIONS"}
+
+
+# --- the plugin's context ----------------------------------------------------------------------
+
+
+def test_a_handler_may_take_the_plugins_context(app):
+    context = make_context_factory(Path("nowhere"), lambda _: print)("sample", {"limit": 3})
+
+    def handle(where: PluginContext, number: int = 1):
+        return [where.config["limit"], number, where is context]
+
+    collector = RouteCollector("sample", lambda _frame: None, context=context)
+    collector.get("/x", handle)
+    (route,) = collector.finish()
+    put(app, "sample", {"/x": route.resource})
+    assert json_of(call(app, "/x", QUERY_STRING="number=5").read()) == [3, 5, True]
+
+
+def test_an_answer_that_holds_itself_is_said_so():
+    answer: dict[str, Any] = {"name": "a"}
+    answer["self"] = [answer]
+    with pytest.raises(ValueError, match="Circular reference"):
+        to_json(answer)
+    assert to_json({"after": 1}) == b'{"after":1}'

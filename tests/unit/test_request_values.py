@@ -8,10 +8,13 @@ import uuid
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
+import annotated_types
+import falcon
+import pydantic
 import pytest
 
 from app.loading.handlers import make_responder
-from app.loading.registration import HandlerResource
+from app.loading.registration import HandlerResource, RouteCollector
 from app.loading.signatures import HandlerError
 from app.plugin import Cookie, Header, Query
 from app.routing.application import LiveApp
@@ -184,8 +187,8 @@ def test_a_query_beside_fields_and_a_rest() -> None:
         (list[int] | str, "expected one type of many values"),
         (tuple[int, str], "expected one type of many values"),
         (list[list[int]], "expected"),
-        (Annotated[int, type("Ge", (), {"ge": 1})()], "expected no constraints"),
-        (list[Annotated[int, type("Le", (), {"le": 9})()]], "expected no constraints"),
+        (Annotated[str, pydantic.Field(pattern="(")], "pydantic says"),
+        (Annotated[dict[str, int], pydantic.Field(min_length=1)], "expected"),
     ],
 )
 def test_what_no_query_can_become_is_refused_at_its_registration(
@@ -201,6 +204,137 @@ def test_a_parameter_without_a_source_says_what_it_may_be() -> None:
     del handler.__annotations__["value"]
     with pytest.raises(HandlerError, match="the annotation of a query parameter, as int"):
         make_responder(handler, "/x")
+
+
+# --- constraints -------------------------------------------------------------------------------
+
+Positive = Annotated[int, annotated_types.Gt(0)]
+
+
+@pytest.mark.parametrize(
+    ("annotation", "query", "expected"),
+    [
+        (Annotated[int, annotated_types.Ge(1)], "value=1", ["int", 1]),
+        (Annotated[float, pydantic.Field(ge=0.5, lt=1)], "value=0.5", ["float", 0.5]),
+        (Annotated[int, annotated_types.Interval(ge=1, le=3)], "value=3", ["int", 3]),
+        (Annotated[str, pydantic.Field(pattern="^a+$")], "value=aa", ["str", "aa"]),
+        (Annotated[str, pydantic.StringConstraints(to_upper=True)], "value=a", ["str", "A"]),
+        (Annotated[str, annotated_types.Len(1, 3)] | None, "value=abc", ["str", "abc"]),
+        (Annotated[list[Positive], annotated_types.MinLen(2)], "value=1&value=2", ["list", [1, 2]]),
+        (set[Positive], "value=2&value=2", ["set", [2]]),
+    ],
+)
+def test_a_value_that_keeps_its_constraints_is_filled_in(
+    annotation: Any, query: str, expected: Any
+) -> None:
+    assert answer_of(of(annotation), query) == expected
+
+
+@pytest.mark.parametrize(
+    ("annotation", "query", "reason"),
+    [
+        (Annotated[int, annotated_types.Ge(1)], "value=0", "greater than or equal to 1"),
+        (Annotated[int, annotated_types.Ge(1)], "value=x", "found 'x', expected a whole number"),
+        (Annotated[int, annotated_types.Ge(1)], "value=1&value=2", "found 2 values, expected one"),
+        (Annotated[int, pydantic.Field(multiple_of=5)], "value=7", "multiple of 5"),
+        (Annotated[str, pydantic.Field(pattern="^a+$")], "value=b", "match pattern '^a+$'"),
+        (Annotated[str, annotated_types.MaxLen(2)] | None, "value=abc", "at most 2 characters"),
+        (list[Positive], "value=1&value=0", "item 2: input should be greater than 0"),
+        (Annotated[list[int], annotated_types.MinLen(2)], "value=1", "at least 2 items"),
+        (
+            Annotated[datetime.date, annotated_types.Ge(datetime.date(2026, 1, 1))],
+            "value=2025-12-31",
+            "greater than or equal to 2026-01-01",
+        ),
+    ],
+)
+def test_a_value_that_breaks_its_constraints_is_a_fault(
+    annotation: Any, query: str, reason: str
+) -> None:
+    (found,) = faults_of(of(annotation), query)
+    assert found["where"] == "query"
+    assert reason in found["reason"]
+
+
+def test_the_default_of_a_constrained_parameter_is_the_handlers_own() -> None:
+    assert answer_of(of(Annotated[int, annotated_types.Ge(1)], 0), "") == ["int", 0]
+
+
+def test_a_field_that_does_not_convert_is_a_404_and_one_that_breaks_a_constraint_a_422() -> None:
+    def handle(item: Positive, other: Annotated[str, pydantic.Field(max_length=2)]) -> Any:
+        return [item, other]
+
+    for template in ("/x/{item}/{other}", "/x/{item:int}/{other}"):
+        app = LiveApp()
+        resource = HandlerResource()
+        resource.set_responder("GET", make_responder(handle, template))
+        put(app, "sample", {template: resource})
+        assert call(app, "/x/a/b").status == 404
+        assert json_of(call(app, "/x/5/b").read()) == [5, "b"]
+        answer = call(app, "/x/0/abc")
+        assert answer.status == 422
+        found = json_of(answer.read())
+        assert [(e["where"], e["name"]) for e in found["errors"]] == [
+            ("path", "item"),
+            ("path", "other"),
+        ]
+        assert "field 'item': input should be greater than 0" in found["description"]
+
+
+def test_headers_and_cookies_have_constraints_too() -> None:
+    def handle(
+        token: Annotated[str, Header("X-Token"), annotated_types.MinLen(3)],
+        session: Annotated[int, Cookie(), annotated_types.Ge(1)] = 5,
+    ) -> Any:
+        return [token, session]
+
+    found = asked(handle, HTTP_X_TOKEN="ab", HTTP_COOKIE="session=0")
+    assert [(e["where"], e["name"]) for e in found["errors"]] == [
+        ("header", "X-Token"),
+        ("cookie", "session"),
+    ]
+    assert asked(handle, HTTP_X_TOKEN="abc") == ["abc", 5]
+
+
+def test_fields_and_parameters_may_have_any_name() -> None:
+    def handle(type: str, dict: int, ValueError: str, _x: str, str: int = 1) -> Any:  # noqa: A002
+        return [type, dict, ValueError, _x, str]
+
+    template = "/x/{type}/{dict}/{ValueError}/{_x}"
+    app = LiveApp()
+    resource = HandlerResource()
+    resource.set_responder("GET", make_responder(handle, template))
+    put(app, "sample", {template: resource})
+    asked = call(app, "/x/a/5/b/c", QUERY_STRING="str=7")
+    assert json_of(asked.read()) == ["a", 5, "b", "c", 7]
+    assert call(app, "/x/a/no/b/c").status == 404
+    assert call(app, "/x/a/5/b/c", QUERY_STRING="str=no").status == 422
+
+
+# --- what documents are made of ----------------------------------------------------------------
+
+
+def test_a_route_has_what_its_handler_takes_and_returns() -> None:
+    def handle(
+        item: Positive,
+        resp: falcon.Response,
+        token: Annotated[str, Header()],
+        limit: int = 10,
+        _own: int = 3,
+    ) -> "list[int]":
+        return [item, limit]
+
+    collector = RouteCollector("sample", lambda _frame: None)
+    collector.get("/x/{item}", handle)
+    (route,) = collector.finish()
+    found = route.signatures["GET"]
+    assert found.returns == list[int]
+    assert [(p.kind, p.name, p.annotation, p.required) for p in found.parameters] == [
+        ("path", "item", Positive, True),
+        ("response", "resp", falcon.Response, True),
+        ("header", "token", Annotated[str, Header()], True),
+        ("query", "limit", int, False),
+    ]
 
 
 # --- headers, cookies, and other names ---------------------------------------------------------
