@@ -12,13 +12,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from app.responses import Answer, Problem
+
 __all__ = [
+    "Answer",
     "Cookie",
     "Header",
     "PluginContext",
     "PluginInterface",
     "PluginMetadata",
     "PluginServer",
+    "Problem",
     "Query",
 ]
 

@@ -13,10 +13,10 @@ from typing import Any
 import falcon
 
 from app.admin.peer import NOBODY, is_own_user, uid_of_peer
-from app.admin.problems import Problem
 from app.loading.body_parameter import read_body
 from app.loading.callers import is_address, is_own_origin, parse_host, parse_origin
 from app.loading.responders import Responder
+from app.responses import Problem
 from app.settings import Settings
 
 MAX_BODY_BYTES = 64 * 1024

@@ -5,10 +5,10 @@ from typing import Any
 import falcon
 
 from app.admin.guard import Guard
-from app.admin.problems import Problem
 from app.admin.views import answer_json, show_reason
 from app.health import STARTING
 from app.manager import PluginManager
+from app.responses import Problem
 
 
 class HealthResource:

@@ -5,11 +5,11 @@ from typing import Any
 
 import falcon
 
-from app.admin.problems import Problem
 from app.admin.views import answer_json, show_convergence, show_failure, show_plugin, why_behind
 from app.errors import DatabaseUnavailableError, SupersededError, UnknownPluginError
 from app.manager import PluginManager
 from app.records import ACTIVE, INACTIVE, ServedRow, is_plugin_name
+from app.responses import Problem
 
 STATUSES = (ACTIVE, INACTIVE, "failed")
 MAX_WAIT_SECONDS = 60

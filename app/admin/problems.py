@@ -2,8 +2,6 @@
 
 import logging
 import uuid
-from collections.abc import Mapping
-from http import HTTPStatus
 from typing import Any
 
 import falcon
@@ -21,6 +19,7 @@ from app.errors import (
 )
 from app.loading.routes import SERVER, Route, describe_owner
 from app.loading.strict_json import to_json
+from app.responses import Problem
 from app.routing.answers import BadAnswerError, PluginExitError
 from app.routing.application import LiveApp
 
@@ -32,26 +31,6 @@ RETRY_AFTER_SECONDS = 1
 # By the class of PostgreSQL's code: what stands against it is a value, or another row. A refusal
 # that somebody wrote into a trigger is a conflict, whatever its code; the rest is set up wrongly.
 _REFUSED = {"22": 422, "23": 409}
-
-
-class Problem(falcon.HTTPError):
-    """An HTTP error with members of its own beside RFC 9457's."""
-
-    def __init__(
-        self,
-        status: int,
-        detail: str,
-        *,
-        members: Mapping[str, Any] | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> None:
-        super().__init__(
-            falcon.code_to_http_status(status),
-            title=HTTPStatus(status).phrase,
-            description=detail,
-            headers=dict(headers) if headers else None,
-        )
-        self.members = dict(members or {})
 
 
 def install(app: LiveApp) -> None:
@@ -123,8 +102,6 @@ def _serialize(req: falcon.Request, resp: falcon.Response, error: falcon.HTTPErr
         body["detail"] = detail
     body["instance"] = req.path
     body.update(members)
-    if isinstance(error, Problem):
-        body.update(error.members)
     resp.content_type = MEDIA_PROBLEM
     resp.data = to_json(body)
 

@@ -18,13 +18,11 @@ from app.loading.constraints import Check
 from app.loading.handler_signature import REQUIRED
 from app.loading.request_faults import UnfitRequest, with_fault
 from app.loading.request_values import RequestValue
+from app.loading.return_values import Answerer
 from app.loading.strict_json import to_json
 from app.loading.typed_body import BodyFaults
 
 Responder = Callable[..., None]
-
-Answerer = Callable[[falcon.Request, falcon.Response, Any], None]
-"""Makes the response of what a handler has returned."""
 
 
 @dataclass(frozen=True, slots=True)

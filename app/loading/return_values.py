@@ -1,11 +1,16 @@
 """What a handler returned becomes the response: a status, headers, a body."""
 
 from collections.abc import Callable, Mapping
+from http import HTTPStatus
 from typing import Any
 
 import falcon
 
 from app.loading.strict_json import to_json
+from app.responses import Answer
+
+Answerer = Callable[[falcon.Request, falcon.Response, Any], None]
+"""Makes the response of what a handler has returned."""
 
 STATUS_LINES = frozenset(
     line for name, line in vars(falcon.status_codes).items() if name.startswith("HTTP_")
@@ -13,7 +18,7 @@ STATUS_LINES = frozenset(
 """The status lines that Falcon knows, as `200 OK`."""
 
 
-def answerer(*, owns_response: bool) -> Callable[[falcon.Request, falcon.Response, Any], None]:
+def answerer(*, owns_response: bool) -> Answerer:
     """Return what makes the response of what a handler has returned.
 
     Args:
@@ -21,18 +26,26 @@ def answerer(*, owns_response: bool) -> Callable[[falcon.Request, falcon.Respons
     """
 
     def answer_by(_req: falcon.Request, resp: falcon.Response, answer: Any) -> None:
-        if type(answer) is tuple and has_status(answer):
-            answer = take_status(resp, *answer)
-            if answer is None:
-                return
-        if answer is not None:
-            if owns_response and resp.content_type is not None:
-                answer_as(resp, resp.content_type, answer)
-            else:
-                resp.content_type = falcon.MEDIA_JSON
-                resp.data = to_json(answer)
-        elif not owns_response:
-            resp.status = falcon.HTTP_204
+        content_type = resp.content_type if owns_response else None
+        kind = type(answer)
+        if kind is Answer or (kind is tuple and has_status(answer)):
+            answer, status, headers = _parts_of(answer)
+            if headers:
+                resp.set_headers(dict(headers))
+                if any(name.lower() == "content-type" for name in headers):
+                    content_type = resp.content_type
+            if status is not None:
+                resp.status = status
+                if answer is None:
+                    return
+        if answer is None:
+            if not owns_response:
+                resp.status = falcon.HTTP_204
+        elif content_type is not None:
+            answer_as(resp, content_type, answer)
+        else:
+            resp.content_type = falcon.MEDIA_JSON
+            resp.data = to_json(answer)
 
     return answer_by
 
@@ -41,38 +54,49 @@ def has_status(answer: tuple[Any, ...]) -> bool:
     """Tell whether a returned tuple is an answer with its status, and perhaps headers.
 
     The types decide and not the values, so that the meaning does not depend on the data: `items,
-    7` is an answer with a (wrong) status, two numbers are an array.
+    7` is an answer with a (wrong) status, two numbers are an array. An `HTTPStatus` may also stand
+    first, which no data does.
     """
-    if len(answer) not in (2, 3) or isinstance(answer[0], (int, float)):
+    if len(answer) not in (2, 3) or (len(answer) == 3 and not isinstance(answer[2], Mapping)):
         return False
-    if len(answer) == 3 and not isinstance(answer[2], Mapping):
+    first, second = answer[:2]
+    if type(first) is HTTPStatus:
+        return True
+    if isinstance(first, (int, float)):
         return False
-    status = answer[1]
-    if isinstance(status, str):
-        return status in STATUS_LINES
-    return isinstance(status, int) and not isinstance(status, bool)
+    if isinstance(second, str):
+        return second in STATUS_LINES
+    return isinstance(second, int) and not isinstance(second, bool)
 
 
-def take_status(
-    resp: falcon.Response,
-    answer: Any,
-    status: int | str,
-    headers: Mapping[str, str] | None = None,
-) -> Any:
-    """Set the response's status and headers from a returned tuple, and return the answer in it.
+def _parts_of(
+    answer: Answer[Any] | tuple[Any, ...],
+) -> tuple[Any, int | str | None, Mapping[str, str] | None]:
+    """Return the value, the status and the headers of an answer that has them.
 
     Raises:
-        ValueError: the status is not between 200 and 599.
+        ValueError: the status is not between 200 and 599, or no status line.
     """
+    if isinstance(answer, Answer):
+        value, status, headers = answer.value, answer.status, answer.headers
+        if isinstance(status, str) and status not in STATUS_LINES:
+            raise ValueError(
+                f"a handler answered with an Answer of the status {status!r}, expected a number or "
+                "a line as '201 Created'"
+            )
+    else:
+        value, status, *rest = answer
+        if type(value) is HTTPStatus:
+            value, status = status, value
+        headers = rest[0] if rest else None
     if isinstance(status, int) and not 200 <= status <= 599:
+        shown = type(answer).__name__
         raise ValueError(
-            f"a handler answered with a tuple of something and {int(status)}: expected (answer, "
-            "status) with a status from 200 to 599, or a list, which is sent as an array"
+            f"a handler answered with {'an' if shown == 'Answer' else 'a'} {shown} of something "
+            f"and {int(status)}: expected (answer, status) with a status from 200 to 599, or a "
+            "list, which is sent as an array"
         )
-    resp.status = status
-    if headers:
-        resp.set_headers(dict(headers))
-    return answer
+    return value, int(status) if isinstance(status, int) else status, headers
 
 
 def answer_as(resp: falcon.Response, content_type: str, answer: Any) -> None:

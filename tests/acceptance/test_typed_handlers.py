@@ -179,3 +179,54 @@ def test_a_body_is_a_model_and_an_edit_of_the_model_goes_live(server: Server) ->
     assert server.post("/models/c", body).status == 422
     body["items"] = [{"name": "a", "colour": "red"}]
     assert server.post("/models/c", body).json["order"] == body
+
+
+ANSWERS = """
+from app.plugin import Answer, PluginInterface, PluginMetadata, Problem
+
+
+class Answers(PluginInterface):
+    def initialize(self, context): ...
+
+    def get_metadata(self):
+        return PluginMetadata(name="answers", version="1")
+
+    def register_routes(self, server):
+        server.get("/answers/{seat}", self.find)
+        server.post("/answers", self.book)
+
+    def cleanup(self, context): ...
+
+    def find(self, seat: int):
+        if seat > 9:
+            raise Problem(404, f"There is no seat {seat}.", title="No such seat",
+                          type="https://example.com/seats", members={"seats": 9})
+        return None if seat else Answer("<p>0", headers={"Content-Type": "text/html"})
+
+    def book(self, body: dict):
+        return Answer(body, status=201, headers={"Location": "/answers/5"})
+
+
+def new_plugin():
+    return Answers()
+"""
+
+
+def test_answers_have_their_status_and_headers_and_problems_their_members(server: Server) -> None:
+    server.write("answers", ANSWERS)
+    server.wait_everywhere("/answers/5", lambda answer: answer.status == 204)
+    booked = server.post("/answers", {"seat": 5})
+    assert (booked.status, booked.headers["location"]) == (201, "/answers/5")
+    assert booked.json == {"seat": 5}
+    page = server.get("/answers/0")
+    assert (page.status, page.headers["content-type"], page.body) == (200, "text/html", b"<p>0")
+    missing = server.get("/answers/10")
+    assert (missing.status, missing.headers["content-type"]) == (404, "application/problem+json")
+    assert missing.json == {
+        "type": "https://example.com/seats",
+        "title": "No such seat",
+        "status": 404,
+        "detail": "There is no seat 10.",
+        "instance": "/answers/10",
+        "seats": 9,
+    }

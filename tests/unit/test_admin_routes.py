@@ -9,9 +9,9 @@ import pytest
 from falcon import testing
 
 from app.admin.guard import Guard
-from app.admin.problems import Problem
 from app.admin.routes import admin_routes
 from app.loading.routes import Route
+from app.responses import Problem
 from app.routing.server_routes import RESERVED_SEGMENTS, TEMPLATES
 from app.settings import Settings
 from app.uri_templates import first_segment

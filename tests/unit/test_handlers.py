@@ -28,7 +28,7 @@ from app.loading.handlers import make_responder
 from app.loading.registration import HandlerResource, RouteCollector
 from app.loading.signatures import HandlerError, describe
 from app.loading.strict_json import to_json
-from app.plugin import PluginContext
+from app.plugin import Answer, PluginContext, Problem
 from app.uri_templates import template_fields
 from tests.support.wsgi import call, json_of, put, resource
 
@@ -1426,3 +1426,98 @@ def test_an_answer_that_holds_itself_is_said_so():
     with pytest.raises(ValueError, match="Circular reference"):
         to_json(answer)
     assert to_json({"after": 1}) == b'{"after":1}'
+
+
+# --- answers with a status, and problems -------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "content"),
+    [
+        (Answer({"a": 1}), 200, b'{"a":1}'),
+        (Answer([1, 2], 201), 201, b"[1,2]"),
+        (Answer({"a": 1}, "201 Created"), 201, b'{"a":1}'),
+        (Answer({"a": 1}, http.HTTPStatus.ACCEPTED), 202, b'{"a":1}'),
+        (Answer(None), 204, b""),
+        (Answer(None, 202), 202, b""),
+        (Answer(0), 200, b"0"),
+        ((http.HTTPStatus.CREATED, {"a": 1}), 201, b'{"a":1}'),
+        ((http.HTTPStatus.CREATED, 5), 201, b"5"),
+        ((http.HTTPStatus.ACCEPTED, None), 202, b""),
+    ],
+)
+def test_an_answer_may_have_its_status(serve, answer, status, content):
+    given = serve(lambda: answer)()
+    assert (given.status, given.content) == (status, content)
+
+
+def test_an_answer_may_have_headers_and_its_own_content_type(serve):
+    made = Answer("<p>é", 404, {"Content-Type": "text/html; charset=utf-8", "X-Of": "a"})
+    given = serve(lambda: made)()
+    assert (given.status, given.content) == (404, "<p>é".encode())
+    assert given.headers["content-type"] == "text/html; charset=utf-8"
+    assert given.headers["x-of"] == "a"
+    given = serve(lambda: (http.HTTPStatus.CREATED, [1], {"Location": "/x/1"}))()
+    assert (given.status, given.content, given.headers["location"]) == (201, b"[1]", "/x/1")
+
+
+@pytest.mark.parametrize("status", [99, 199, 600, 0, True, "201", "Created"])
+def test_an_answer_whose_status_cannot_be_sent_says_so(serve, caplog, status):
+    assert serve(lambda: Answer([1], status))().status == 500
+    assert "Answer of" in caplog.text
+
+
+def test_a_problem_is_answered_as_it_is_raised(serve):
+    def handle(number: int):
+        raise Problem(
+            409,
+            f"The seat {number} is taken.",
+            title="Taken",
+            type="https://example.com/taken",
+            members={"seat": number, "free": [1, 2]},
+            headers={"Retry-After": "5"},
+        )
+
+    given = serve(handle, "/x/{number}")("/x/7")
+    assert (given.status, given.headers["retry-after"]) == (409, "5")
+    assert given.headers["content-type"] == "application/problem+json"
+    assert json_of(given.content) == {
+        "type": "https://example.com/taken",
+        "title": "Taken",
+        "status": 409,
+        "detail": "The seat 7 is taken.",
+        "instance": "/x/7",
+        "seat": 7,
+        "free": [1, 2],
+    }
+
+
+@pytest.mark.parametrize(
+    ("status", "line", "title"),
+    [
+        (404, 404, "Not Found"),
+        (http.HTTPStatus.GONE, 410, "Gone"),
+        ("409 Conflict", 409, "Conflict"),
+        ("499 Gone Away", 499, "Gone Away"),
+    ],
+)
+def test_a_problem_needs_no_more_than_its_status(serve, status, line, title):
+    def handle():
+        raise Problem(status)
+
+    given = serve(handle)()
+    assert given.status == line
+    assert json_of(given.content) == {
+        "type": "about:blank",
+        "title": title,
+        "status": line,
+        "instance": "/x",
+    }
+
+
+def test_a_problem_whose_members_are_no_json_is_a_500(serve, caplog):
+    def handle():
+        raise Problem(409, members={"lock": threading.Lock()})
+
+    assert serve(handle)().status == 500
+    assert "which is not JSON" in caplog.text
