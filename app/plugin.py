@@ -111,8 +111,8 @@ class PluginServer(Protocol):
     `body: bytes` as it came), `falcon.Request`, `falcon.Response` and `PluginContext` by
     annotation (the first two also under the names `req` and `resp`), all others by the query string
     (`limit: int = 10`), or by what `Header` and `Cookie` name; what does not fit is a 422 that
-    names all of it. What it returns is the JSON answer; None answers 204. A handler that would fail
-    at every request is refused.
+    names all of it. What it returns is the JSON answer; None answers 204, what it yields is
+    streamed. A handler that would fail at every request is refused.
     """
 
     def get(self, uri_template: str, handler: Callable[..., Any]) -> None:

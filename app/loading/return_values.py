@@ -6,6 +6,7 @@ from typing import Any
 
 import falcon
 
+from app.loading.streamed_answers import is_streamed, stream
 from app.loading.strict_json import to_json
 from app.responses import Answer
 
@@ -16,6 +17,9 @@ STATUS_LINES = frozenset(
     line for name, line in vars(falcon.status_codes).items() if name.startswith("HTTP_")
 )
 """The status lines that Falcon knows, as `200 OK`."""
+
+_PLAIN = frozenset((dict, list, str, int, float, bool))
+"""What is JSON at a glance."""
 
 
 def answerer(*, owns_response: bool) -> Answerer:
@@ -30,6 +34,7 @@ def answerer(*, owns_response: bool) -> Answerer:
         kind = type(answer)
         if kind is Answer or (kind is tuple and has_status(answer)):
             answer, status, headers = _parts_of(answer)
+            kind = type(answer)
             if headers:
                 resp.set_headers(dict(headers))
                 if any(name.lower() == "content-type" for name in headers):
@@ -41,6 +46,10 @@ def answerer(*, owns_response: bool) -> Answerer:
         if answer is None:
             if not owns_response:
                 resp.status = falcon.HTTP_204
+        elif kind not in _PLAIN and is_streamed(answer):
+            usual = stream(resp, answer)  # up to its first part, which may set what is owned
+            if content_type is None and not (owns_response and resp.content_type):
+                resp.content_type = usual
         elif content_type is not None:
             answer_as(resp, content_type, answer)
         else:

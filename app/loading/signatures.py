@@ -45,7 +45,7 @@ def refuse_kind(handler: Callable[..., Any]) -> None:
     """Refuse a callable that cannot answer a request.
 
     Raises:
-        HandlerError: it is a class, a coroutine function or a generator function.
+        HandlerError: it is a class or a coroutine function.
     """
     function = _outermost(handler)
     name = describe(handler)
@@ -56,11 +56,6 @@ def refuse_kind(handler: Callable[..., Any]) -> None:
         )
     if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
         raise HandlerError(f"{name} is a coroutine function, expected a plain one")
-    if inspect.isgeneratorfunction(function):
-        raise HandlerError(
-            f"{name} is a generator function, expected one that returns its answer; to stream, "
-            "take resp and set resp.stream"
-        )
 
 
 def taken_by(handler: Callable[..., Any]) -> Taken:

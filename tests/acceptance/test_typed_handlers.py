@@ -1,5 +1,7 @@
 """Handlers that take query parameters, headers and cookies by type, on real workers."""
 
+import contextlib
+
 from tests.support.server import Server
 from tests.support.waiting import wait_until
 
@@ -182,7 +184,7 @@ def test_a_body_is_a_model_and_an_edit_of_the_model_goes_live(server: Server) ->
 
 
 ANSWERS = """
-from app.plugin import Answer, PluginInterface, PluginMetadata, Problem
+from app.plugin import Answer, PluginContext, PluginInterface, PluginMetadata, Problem
 
 
 class Answers(PluginInterface):
@@ -194,8 +196,18 @@ class Answers(PluginInterface):
     def register_routes(self, server):
         server.get("/answers/{seat}", self.find)
         server.post("/answers", self.book)
+        server.get("/answers/parts/{name}", self.parts)
 
     def cleanup(self, context): ...
+
+    def parts(self, name, context: PluginContext, number: int = 3):
+        if number > 1000:
+            raise Problem(400, "These are too many.")
+        try:
+            for part in range(number):
+                yield f"{part:>65536}"
+        finally:
+            (context.data_dir / name).write_text("closed")
 
     def find(self, seat: int):
         if seat > 9:
@@ -230,3 +242,26 @@ def test_answers_have_their_status_and_headers_and_problems_their_members(server
         "instance": "/answers/10",
         "seats": 9,
     }
+
+
+def test_what_a_handler_yields_is_streamed_and_closed_when_the_client_goes(server: Server) -> None:
+    text = ANSWERS.replace('"answers"', '"parts"').replace("/answers", "/parts")
+    server.write("parts", text)
+    server.wait_everywhere("/parts/5", lambda answer: answer.status == 204)
+    whole = server.get("/parts/parts/whole")
+    assert whole.headers["content-type"] == "text/plain; charset=utf-8"
+    assert (whole.headers["transfer-encoding"], len(whole.body)) == ("chunked", 3 * 65536)
+    assert server.get("/parts/parts/x?number=1001").status == 400
+    closed = server.home / "var" / "plugins" / "parts"
+    assert (closed / "whole").read_text() == "closed"
+    with contextlib.closing(server.connect()) as connection:
+        connection.request("GET", "/parts/parts/broken?number=1000")
+        response = connection.getresponse()
+        assert response.read(65536).strip() == b"0"
+        # It runs on in its version while a newer one serves.
+        server.write("parts", text.replace("if seat else", "if seat != 5 else"))
+        server.wait_everywhere("/parts/5", lambda answer: answer.status == 200)
+        assert response.read(65536).strip() == b"1"
+        assert not (closed / "broken").exists()
+        response.close()
+    wait_until((closed / "broken").exists, "the generator is closed")

@@ -414,7 +414,7 @@ def test_the_faults_of_routes_are_named_with_the_line_of_the_first(refusal):
 @pytest.mark.parametrize(
     ("handler", "said"),
     [
-        ("def handle(self): yield 1", "generator function"),
+        ("async def handle(self): yield 1", "coroutine function"),
         ("def handle(self, limit: bytes): ...", "parameter 'limit' is annotated bytes"),
         ("def handle(self, body: type('T', (), {})): ...", "body is annotated T"),
         ("def handle(self, number: complex): ...", "the field 'number' is annotated complex"),

@@ -1,0 +1,80 @@
+"""Answers that a handler yields: sent part by part, as they come."""
+
+import io
+from collections.abc import Iterator
+from typing import Any
+
+import falcon
+
+MEDIA_BYTES = "application/octet-stream"
+
+_NOTHING: Any = object()
+
+
+class StreamedAnswer:
+    """What a handler yields, as the body of an answer; its first part is made with it.
+
+    So what raises before there is a first part is answered as any other error.
+    """
+
+    def __init__(self, parts: Iterator[Any]) -> None:
+        """Make it, and its first part; TypeError if that is neither bytes nor text."""
+        self._parts = parts
+        first = next(parts, _NOTHING)
+        self.is_text = isinstance(first, str)
+        """Whether the first part is text."""
+        try:
+            self._first = None if first is _NOTHING else _to_bytes(first)
+        except TypeError:
+            self.close()
+            raise
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        if self._first is not None:
+            first, self._first = self._first, None
+            return first
+        return _to_bytes(next(self._parts))
+
+    def close(self) -> None:
+        """Close what yields: at its end, or once the client has gone."""
+        close = getattr(self._parts, "close", None)
+        if close is not None:
+            close()
+
+
+def is_streamed(answer: object) -> bool:
+    """Tell whether an answer is sent part by part: a generator, another iterator, a file."""
+    return hasattr(type(answer), "__next__")
+
+
+def stream(resp: falcon.Response, answer: Any) -> str:
+    """Answer with what yields bytes or text, or with a file.
+
+    Returns:
+        The content type where the handler says none: `application/octet-stream` of bytes,
+        `text/plain` of text.
+
+    Raises:
+        TypeError: its first part is neither.
+    """
+    if isinstance(answer, io.RawIOBase | io.BufferedIOBase):
+        resp.stream = answer  # read in blocks, or sent by the system
+        return MEDIA_BYTES
+    resp.stream = made = StreamedAnswer(answer)
+    return falcon.MEDIA_TEXT if made.is_text else MEDIA_BYTES
+
+
+def _to_bytes(part: object) -> bytes:
+    if isinstance(part, bytes):
+        return part
+    if isinstance(part, str):
+        return part.encode()
+    if isinstance(part, bytearray | memoryview):
+        return bytes(part)
+    raise TypeError(
+        f"a handler yielded a {type(part).__qualname__}, expected bytes or text; a list is sent as "
+        "JSON"
+    )
