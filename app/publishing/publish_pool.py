@@ -21,7 +21,7 @@ from app.publishing.known import KnownFolders
 from app.publishing.publish_slots import SLOTS
 from app.publishing.publisher import Publisher
 from app.publishing.sight import Sight
-from app.publishing.stamps import folder_stamp, large_stamp
+from app.publishing.stamps import large_stamp
 from app.publishing.work_queue import WorkQueue
 from app.threads import start_thread
 
@@ -126,7 +126,7 @@ class PublishPool:
         """
         attempt = self._queue.attempt(folder)
         if attempt is not None:
-            attempt.compare(lambda: folder_stamp(self._root / folder))
+            attempt.compare()
         with self._lock:
             now = time.monotonic()
             last = partial(self._known.last_event, folder)
@@ -174,8 +174,9 @@ class PublishPool:
             tried = self._follow(folder, attempt)
             locked = False
             self._publisher.refusals.show(folder)
-        except SupersededError:
-            pass  # the folder is marked again
+        except SupersededError as error:
+            if attempt.restless:
+                self._publisher.refusals.wait(folder, error)
         except DatabaseUnavailableError as error:
             again = True  # it stays marked; who holds a lock is logged, as is an outage
             if isinstance(error, DatabaseBusyError):
@@ -203,8 +204,7 @@ class PublishPool:
     def _follow(self, folder: str, attempt: PublishAttempt) -> bool:
         """Have a folder's plugins follow it, and return whether a source was tried."""
         path = self._root / folder
-        began = time.monotonic()
-        stamp = attempt.stamp = folder_stamp(path)
+        attempt.look(path)
         large = tried = False
         for name, row in self._publisher.find_rows(folder).items():
             try:
@@ -217,7 +217,7 @@ class PublishPool:
             if not path.is_dir():
                 self._known.forget(folder)
                 self._queue.slots.forget(folder)
-            elif self._known.keep(folder, stamp, began, root_stamp):
+            elif self._known.keep(folder, attempt.stamp, attempt.began, root_stamp):
                 # For what changed before the stamp was taken.
                 self._queue.later(folder, time.monotonic(), SETTLE_SECONDS)
         return tried

@@ -87,10 +87,12 @@ class Publisher:
                 what was served keeps serving.
             DatabaseUnavailableError: nothing was recorded; publish again later.
             DatabaseRefusedError: the row cannot be written; recorded, if the database takes that.
+            SupersededError: nothing was recorded, because the folder changed meanwhile.
         """
         attempt = PublishAttempt()
         try:
-            self._sources.publish(name, self._repository.find_row(name), attempt, force=True)
+            row = self._repository.find_row(name)
+            self._sources.publish(name, row, self._sources.look(name, row, attempt), force=True)
         except (PluginError, DatabaseRefusedError, DatabaseReadOnlyError) as error:
             self._sources.note_refused(name, attempt, error, aloud=False)
             raise
@@ -123,6 +125,7 @@ class Publisher:
         return published
 
     def _follow(self, name: str, row: PluginRow | None, attempt: PublishAttempt) -> bool:
+        self._sources.look(name, row, attempt)
         if row is not None and not attempt.waits_for_lock and self._repository.is_locked(row):
             raise DatabaseBusyError(f"the row of {name} is still locked")
         if not self._folder_is_gone(name, row):
@@ -141,6 +144,8 @@ class Publisher:
 
     def _remove(self, name: str, row: PluginRow | None, attempt: PublishAttempt) -> None:
         """Unregister a plugin whose folder is gone from this host, if this host published it."""
+        if not attempt.outlast_quiet_period():
+            raise SupersededError("its folder is there again, as one that was put in its place")
         folder = self._root / name
         try:
             if self._seen.find(name) is not None:
@@ -173,8 +178,8 @@ class Publisher:
         could not be completed then is made up for by the next one.
 
         Returns:
-            The plugins that somebody's lock keeps from following their folder: they are to be
-            looked at again.
+            The plugins that somebody's lock keeps from following their folder, or whose folder
+            changed meanwhile: they are to be looked at again.
 
         Raises:
             OSError: the plugins' root is gone or unreadable; nothing was unregistered.
@@ -193,28 +198,27 @@ class Publisher:
         names |= {name for name, row in rows.items() if row.unpublished}
         self.rehearsals.catch_up(rows.values())
         # One after the other: several threads that read small files wait for the GIL, not the disk.
-        unsettled = [name for name in names if not self._is_settled(name, rows.get(name))]
+        unsettled = [name for name in names if not self._sources.is_settled(name, rows.get(name))]
+        # All before the first is read, so that one quiet period is waited for.
+        attempts = {name: self._sources.look(name, rows.get(name)) for name in unsettled}
+
+        def follow(name: str) -> bool | None:
+            return self._scan_one(name, rows.get(name), attempts[name], restore)
+
         with ThreadPoolExecutor(SCAN_THREADS, thread_name_prefix="benana-scan") as pool:
-            outcomes = dict(
-                zip(
-                    unsettled,
-                    pool.map(lambda name: self._scan_one(name, rows.get(name), restore), unsettled),
-                    strict=True,
-                )
-            )
-        locked = [name for name, published in outcomes.items() if published is None]
+            published = list(pool.map(follow, unsettled))
+        again = [name for name, done in zip(unsettled, published, strict=True) if done is None]
         if not self._seen.is_unmounted(self._root):
             if restore:
                 self._seen.end_left_behind()
-            locked += self._forget_missing({*folders, *self._left_behind()})
+            again += self._forget_missing({*folders, *self._left_behind()})
         if folders:
             self._seen.record_root(root)
-        if not locked:
+        if not again:
             self._seen.end_start(self._root)
-        published = sum(map(bool, outcomes.values()))
-        if published:
-            log.info("published %d of %d plugins", published, len(names))
-        return locked
+        if any(published):
+            log.info("published %d of %d plugins", published.count(True), len(names))
+        return again
 
     def _left_behind(self) -> set[str]:
         """Return, and hold, what is served though its folder did not come back with the root."""
@@ -241,21 +245,16 @@ class Publisher:
                 moved,
             )
 
-    def _is_settled(self, name: str, row: PluginRow | None) -> bool:
-        settled = self._sources.is_settled(name, row)
-        if settled:
-            self.refusals.end(name)
-        return settled
-
-    def _scan_one(self, name: str, row: PluginRow | None, restore: bool) -> bool | None:
-        """Publish a plugin if it wants it; return whether, or None if somebody's lock is there."""
-        attempt = PublishAttempt()
+    def _scan_one(
+        self, name: str, row: PluginRow | None, attempt: PublishAttempt, restore: bool
+    ) -> bool | None:
+        """Publish a plugin if it wants it; return whether, or None if that cannot be told now."""
         try:
             published = self._sources.publish(name, row, attempt, restore=restore)
         except (PluginError, DatabaseRefusedError, DatabaseReadOnlyError) as error:
             self._sources.note_refused(name, attempt, error)
         except SupersededError:
-            log.debug("%s changes while it is looked at", name)  # its event is on the way
+            return None  # no event may tell of it
         except DatabaseBusyError as error:
             self.refusals.wait(name, error)
             return None
@@ -270,16 +269,16 @@ class Publisher:
         return False
 
     def _forget_missing(self, folders: set[str]) -> list[str]:
-        """Forget the folders that are gone; return the plugins that somebody's lock keeps."""
+        """Forget the folders that are gone; return the plugins that are to be looked at again."""
         failures = {
             failure.name
             for failure in self._repository.failures.list_all()
             if Path(failure.source_path).parent == self._root
-            and not self._is_listed(Path(failure.source_path))
+            and not _is_listed(Path(failure.source_path))
         }
-        locked = []
-        for name in {*(self._seen.plugins() - folders), *failures}:
-            attempt = PublishAttempt()
+        again = []
+        missing = {*(self._seen.plugins() - folders), *failures}
+        for name, attempt in {name: self._sources.look(name, None) for name in missing}.items():
             try:
                 row = self._repository.find_row(name)
                 if self._folder_is_gone(name, row):
@@ -288,11 +287,13 @@ class Publisher:
                     self._repository.failures.forget(name)
             except DatabaseBusyError as error:
                 self.refusals.wait(name, error)
-                locked.append(name)
+                again.append(name)
+            except SupersededError:
+                again.append(name)
             except (DatabaseRefusedError, DatabaseReadOnlyError) as error:
                 self._sources.note_refused(name, attempt, error)
-        return locked
+        return again
 
-    @staticmethod
-    def _is_listed(folder: Path) -> bool:
-        return folder.is_dir() and is_part(folder.name) and may_be_plugin(str(folder))
+
+def _is_listed(folder: Path) -> bool:
+    return folder.is_dir() and is_part(folder.name) and may_be_plugin(str(folder))

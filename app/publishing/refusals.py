@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 
 from app.conditions import Conditions
 from app.errors import (
+    BenanaError,
     ConflictError,
     DatabaseRefusedError,
-    DatabaseUnavailableError,
     LoadError,
     PluginError,
     TooLargeError,
@@ -182,8 +182,8 @@ class Refusals:
         else:
             self._conditions.hold(f"publish:{name}", refusal.condition, name)
 
-    def wait(self, name: str, error: DatabaseUnavailableError) -> None:
-        """Hold that a plugin waits for the database; the next look at it ends that."""
+    def wait(self, name: str, error: BenanaError) -> None:
+        """Hold that a plugin waits, as for the database; the next look at it ends that."""
         self._conditions.hold(f"publish:{name}", f"not published yet: {error}", name)
 
     def due(self) -> list[str]:

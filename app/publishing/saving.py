@@ -27,6 +27,16 @@ log = logging.getLogger(__name__)
 MAX_PATH_LENGTH = 500
 
 
+def _outlast_quiet_period(attempt: PublishAttempt, early: float = 0.0) -> None:
+    """Wait for the end of the quiet period; what passed its trial goes live in a restless folder.
+
+    Raises:
+        SupersededError: the folder changed in that time.
+    """
+    if not attempt.outlast_quiet_period(early) and not attempt.restless:
+        raise SupersededError("the source changed while it was tried")
+
+
 class Saver:
     """Saves what passed its trial; safe to use from several threads and processes."""
 
@@ -89,8 +99,7 @@ class Saver:
         templates = list(dict.fromkeys(endpoint.path for endpoint in report.endpoints))
         with self._repository.publishing() as publication:
             publication.keep_version(artifact, report, reload)
-            if not attempt.outlast_quiet_period(SAVE_SECONDS):
-                raise SupersededError("the source changed while it was tried")
+            _outlast_quiet_period(attempt, SAVE_SECONDS)
             row = publication.lock_row(source.name)
             if not force and row is not None and row.source_digest == source.digest:
                 return row.id, row.generation  # another process published the same meanwhile
@@ -111,8 +120,7 @@ class Saver:
                 source_digest=source.digest,
                 status=ACTIVE if source.manifest.enabled else INACTIVE,
             )
-            if not attempt.outlast_quiet_period():
-                raise SupersededError("the source changed while it was tried")
+            _outlast_quiet_period(attempt)
         self._old.drop_soon(source.name)
         return saved
 

@@ -3,6 +3,7 @@
 import logging
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from app.database.repository import Repository
@@ -55,12 +56,25 @@ class SourcePublisher:
         self.records = ErrorRecords(repository, refusals)
         """Where it is recorded what is wrong with a source."""
 
+    def look(
+        self, name: str, row: PluginRow | None, attempt: PublishAttempt | None = None
+    ) -> PublishAttempt:
+        """Have an attempt look at the folder that a plugin's source lies in, and return it."""
+        folder = self._root / name
+        with suppress(DiscoveryError):
+            folder = self.folder_of(name, row)
+        if folder.is_relative_to(self._root):
+            folder = self._root / folder.relative_to(self._root).parts[0]
+        attempt = attempt or PublishAttempt()
+        attempt.look(folder)
+        return attempt
+
     def prepare(self) -> None:
         """Start what the first publish would have to wait for."""
         self._trial.prepare()
 
     def is_settled(self, name: str, row: PluginRow | None) -> bool:
-        """Tell whether a folder is what its row says, and nothing is to be done or noted.
+        """Tell whether a folder is what its row says: nothing is to be done, or refused any more.
 
         Args:
             name: the plugin's name.
@@ -72,7 +86,10 @@ class SourcePublisher:
             source = self._read(self.folder_of(name, row), name)
         except PluginError:
             return False
-        return self._seen.find(name) == Published(source.digest, row.id, row.generation)
+        settled = self._seen.find(name) == Published(source.digest, row.id, row.generation)
+        if settled:
+            self._refusals.end(name)
+        return settled
 
     def publish(
         self,
@@ -88,7 +105,7 @@ class SourcePublisher:
         Args:
             name: the plugin's name.
             row: its row as it was read, None if it has none.
-            attempt: what is known of the folder while it is looked at.
+            attempt: what is known of the folder, which it has looked at.
             force: whether to publish even what is published already.
             restore: whether a plugin whose row was deleted is registered again.
 
@@ -104,13 +121,16 @@ class SourcePublisher:
         began = time.perf_counter()
         folder = self._root / name
         root = identity_of(self._root)
-        source = None
         try:
             folder = self.folder_of(name, row)
             source = self._read(folder, name)
             attempt.digest = source.digest
             last = self._seen.find(name)
             if not force and not is_wanted(last, row, source, restore):
+                in_row = (row.id, row.generation) if row is not None else ()
+                published = Published(source.digest, *in_row)
+                if last != published or (row is not None and row.error is not None):
+                    self._settle(name, attempt)
                 if row is not None and row.error is not None:
                     self._repository.record_error(row, None)
                 if row is not None and last is not None and went_back(last, row, source):
@@ -120,8 +140,7 @@ class SourcePublisher:
                         return self.publish(name, now, attempt, force=force, restore=restore)
                     self.note_refused(name, attempt, _older_row(last, row))
                 else:
-                    in_row = (row.id, row.generation) if row is not None else ()
-                    self._remember(source, attempt, root, last, Published(source.digest, *in_row))
+                    self._remember(source, attempt, root, last, published)
                 return False
             if not force and self._refusals.holds(name, source.digest, attempt.stamp):
                 return False  # it was tried and refused; events come in twos and threes
@@ -135,9 +154,7 @@ class SourcePublisher:
             saved = self._saver.save(source, artifact, report, attempt, reload, force=force)
             self._remember(source, attempt, root, last, Published(source.digest, *saved))
         except PluginError as error:
-            if not attempt.outlast_quiet_period() or self._has_changed(name, row, source):
-                self._refusals.give_up(name)
-                raise SupersededError("the source changed while it was looked at") from None
+            self._settle(name, attempt)
             if error.outside and not self._root.is_dir():
                 self._refusals.give_up(name)  # that it is gone is told elsewhere, for all plugins
                 raise SupersededError(f"the plugins' root {self._root} is gone") from None
@@ -155,6 +172,7 @@ class SourcePublisher:
             self._refusals.give_up(name)  # it was not tried to the end
             raise
         except DatabaseRefusedError as error:
+            self._settle(name, attempt)
             error.plugin = name
             refused = PluginError(name, error.message, phase="save")
             self.records.write(name, row, folder, attempt, refused)
@@ -209,13 +227,11 @@ class SourcePublisher:
     def _read(self, folder: Path, name: str) -> PluginSource:
         return read_source(self._root, folder, name, self._max_module_mb)
 
-    def _has_changed(self, name: str, row: PluginRow | None, source: PluginSource | None) -> bool:
-        """Tell whether a folder is not any more what was refused: it was read half-written."""
-        try:
-            now = self._read(self.folder_of(name, row), name)
-        except PluginError:
-            return source is not None
-        return source is None or now.digest != source.digest
+    def _settle(self, name: str, attempt: PublishAttempt) -> None:
+        """Wait until what was found counts; SupersededError if the folder changed meanwhile."""
+        if not attempt.outlast_quiet_period():
+            self._refusals.give_up(name)
+            raise SupersededError("the source changed while it was looked at")
 
     def folder_of(self, name: str, row: PluginRow | None) -> Path:
         """Return a plugin's source folder on this host.

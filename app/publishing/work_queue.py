@@ -47,6 +47,8 @@ class WorkQueue:
         self._busy: dict[str, PublishAttempt] = {}
         self._locked: set[str] = set()
         """The folders whose last attempt somebody's lock ended."""
+        self._superseded: dict[str, float] = {}
+        """Since when each look at a folder was superseded."""
         self.slots = PublishSlots()
         """Which folders may be looked at at the same time."""
 
@@ -71,7 +73,7 @@ class WorkQueue:
     def later(self, folder: str, now: float, seconds: float) -> None:
         """Mark a folder to be looked at in some seconds, if it is not marked."""
         if folder not in self._marks:
-            self._marks[folder] = Mark(now, now + seconds)
+            self._marks[folder] = Mark(now + seconds, now + seconds)
 
     def event(
         self, folder: str, file: str, event_type: str, now: float, last_event: Callable[[], float]
@@ -135,11 +137,12 @@ class WorkQueue:
         if full:
             return None
         mark = self._marks.pop(folder)
+        restless_at = self._superseded.get(folder, now) + quiet_period.RESTLESS_SECONDS
         attempt = self._busy[folder] = PublishAttempt(
-            speculative=mark.speculative,
             waits_for_lock=folder not in self._locked,
             told=bool(mark.files),
             untold_at=mark.untold_at,
+            restless=now >= restless_at,
         )
         self.slots.begin(folder, now)
         return folder, attempt
@@ -161,7 +164,12 @@ class WorkQueue:
             tried: whether a source was tried.
             locked: whether somebody's lock ended the attempt, None if that is not known.
         """
-        del self._busy[folder]
+        attempt = self._busy.pop(folder)
         self.slots.end(folder, now, tried=tried)
+        if attempt.superseded.is_set() and not tried:
+            self._superseded.setdefault(folder, attempt.began)
+            self.later(folder, now, quiet_period.QUIET_SECONDS)  # no event may tell of it
+        else:
+            self._superseded.pop(folder, None)
         if locked is not None:
             (self._locked.add if locked else self._locked.discard)(folder)

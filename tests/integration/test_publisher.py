@@ -147,16 +147,16 @@ def test_a_source_that_changes_while_it_settles_leaves_nothing_behind(
     repository: Repository, tmp_path: Path, sql: Session
 ) -> None:
     publisher = publisher_on(tmp_path, repository)
-    attempt = PublishAttempt(speculative=True)
+    attempt = PublishAttempt()
     attempt.superseded.set()
     with pytest.raises(SupersededError):
         follow(publisher, "fine", attempt)
     assert repository.list_rows() == []
     assert sql("SELECT * FROM plugin_versions") == []
     assert archives(tmp_path) == set()
-    follow(publisher, "fine", PublishAttempt(speculative=True))
+    follow(publisher, "fine", PublishAttempt())
     assert len(archives(tmp_path)) == 1
-    again = PublishAttempt(speculative=True)
+    again = PublishAttempt()
     again.superseded.set()
     (tmp_path / "plugins/fine/main.py").write_text("new_plugin = int\n")
     with pytest.raises(SupersededError):
@@ -231,13 +231,15 @@ def test_a_root_that_is_lost_while_it_is_looked_at_is_not_taken_for_an_empty_one
             root.mkdir()
             return found
 
-    publisher_on(tmp_path, repository)
+    publisher_on(tmp_path, repository).scan(at_start=True)
+    (root / "fine" / "main.py").write_text("new_plugin = int\n")
     trial: Any = Unmounting()
     publisher = publisher_of(root, tmp_path, repository, trial)
     if look == "scan":
-        publisher.scan(at_start=True)
+        assert publisher.scan(at_start=True) == ["fine"], "it is looked at again"
     else:
-        follow(publisher, "fine", PublishAttempt())
+        with pytest.raises(SupersededError):
+            follow(publisher, "fine", PublishAttempt())
     publisher_of(root, tmp_path, repository, InstantTrial()).scan()
     assert [row.name for row in repository.list_rows()] == ["fine"], "it is not unregistered"
     assert publisher._seen.is_unmounted(root)

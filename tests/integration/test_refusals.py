@@ -34,7 +34,6 @@ from app.publishing import discovery
 from app.publishing.attempt import PublishAttempt
 from app.publishing.publisher import Publisher
 from app.publishing.refusals import Refusals
-from app.publishing.stamps import FolderStamp
 from app.publishing.trials.trial import TrialRunner
 from app.records import Endpoint, TrialReport
 from tests.support.databases import Session, session, undoing
@@ -709,15 +708,13 @@ def test_the_same_content_saved_again_is_tried_at_once_where_that_may_help(
     publishing: Publishing, tmp_path: Path
 ) -> None:
     (tmp_path / "bin").write_text("")
-    attempt = PublishAttempt()
-    attempt.stamp = FolderStamp((("one", 0, 0, 0, 0),))
-    with pytest.raises(ArtifactError):
-        follow(publishing.publisher, "one", attempt)
+    assert isinstance(publishing.follow(), ArtifactError)
     (tmp_path / "bin").unlink()
-    assert not follow(publishing.publisher, "one", attempt), "it is not due"
-    saved = PublishAttempt()
-    saved.stamp = FolderStamp((("two", 0, 0, 0, 0),))
-    assert follow(publishing.publisher, "one", saved)
+    assert publishing.follow() is None
+    assert publishing.repository.find_row("one") is None, "it is not due"
+    publishing.edit("first")
+    assert publishing.follow() is None
+    assert publishing.repository.find_row("one") is not None
 
 
 def test_a_row_that_was_renamed_is_told_how_to_come_back(

@@ -12,6 +12,7 @@ import pytest
 from app.conditions import Conditions
 from app.errors import DatabaseUnavailableError, PluginError
 from app.publishing import (
+    attempt,
     discovery,
     observer,
     publish_pool,
@@ -27,6 +28,7 @@ from app.publishing.known import KnownFolders
 from app.publishing.observer import FolderObserver
 from app.publishing.stamps import FolderStamp, same_large
 from app.publishing.watcher import SourceWatcher
+from app.records import PluginRow
 from tests.support.looks import Looks, write
 from tests.support.waiting import wait_until
 
@@ -331,6 +333,7 @@ def test_a_single_file_is_looked_at_at_once_and_a_second_one_supersedes_it(
     monkeypatch.setattr(quiet_period, "CALM_SECONDS", 30.0)
     (root / "one" / "other.py").write_text("other")
     wait_until(lambda: looks.superseded == 1, "the first look is given up")
+    monkeypatch.setattr(quiet_period, "QUIET_SECONDS", 0.02)
     wait_until(lambda: looks.saw("one", "new"), "the next one waited before it began")
     assert looks.superseded == 1
 
@@ -410,7 +413,7 @@ def test_a_folder_that_is_too_large_is_left_alone_until_it_changes(
     wait_until(rests, "it is refused as it is now")
     walks = looks.walks
     with monkeypatch.context() as patch:
-        patch.setattr(publish_pool, "folder_stamp", lambda _folder: pytest.fail("it was walked"))
+        patch.setattr(attempt, "folder_stamp", lambda _folder: pytest.fail("it was walked"))
         for number in range(300):
             (data / f"f{number % 30}").write_text("x")
             watching.notice("large", f"large/data/f{number}", "modified")
@@ -436,7 +439,7 @@ def test_thousands_of_events_cost_few_stamps(
             pass
         return same
 
-    monkeypatch.setattr(publish_pool, "folder_stamp", stamp)
+    monkeypatch.setattr(attempt, "folder_stamp", stamp)
     write(root, "hangs", "one")
     wait_until(lambda: looks.hanging == 1, "its attempt is under way")
     began, before = time.monotonic(), len(taken)
@@ -444,12 +447,12 @@ def test_thousands_of_events_cost_few_stamps(
         watching.notice("hangs", f"hangs/f{number}", "created")
     took = time.monotonic() - began
     assert len(taken) - before <= 1 + took / 0.02
-    (attempt,) = looks.attempts
-    monkeypatch.setattr(publish_pool, "folder_stamp", lambda _folder: FolderStamp(()))
+    (under_way,) = looks.attempts
+    monkeypatch.setattr(attempt, "folder_stamp", lambda _folder: FolderStamp(()))
 
     def superseded() -> bool:
         watching.notice("hangs", "hangs/last", "created")
-        return attempt.superseded.is_set()
+        return under_way.superseded.is_set()
 
     wait_until(superseded, "a change is noticed, once its time has come")
     looks.release.set()
@@ -493,11 +496,11 @@ def test_what_is_published_when_a_process_ends_is_published_to_the_end(
     began, done = threading.Event(), threading.Event()
     follow = looks.follow
 
-    def slow(name: str, attempt: PublishAttempt) -> bool:
+    def slow(name: str, row: PluginRow | None, attempt: PublishAttempt) -> bool:
         began.set()
         time.sleep(0.3)  # a trial
         done.set()
-        return follow(name, attempt)
+        return follow(name, row, attempt)
 
     monkeypatch.setattr(looks, "follow", slow)
     ending = SourceWatcher(root, tmp_path / "bin", looks, Conditions())  # type: ignore[arg-type]

@@ -18,6 +18,7 @@ from app.publishing import sight
 from app.publishing.attempt import PublishAttempt
 from app.publishing.refusals import Refusals
 from app.publishing.watcher import SourceWatcher
+from app.records import PluginRow
 
 sight.AGAIN_SECONDS = sight.PROOF_SECONDS = 0.5
 
@@ -45,8 +46,8 @@ class Publisher:
 
     def prepare(self) -> None: ...
 
-    def names_of(self, folder: str) -> list[str]:
-        return [folder]
+    def find_rows(self, folder: str) -> dict[str, PluginRow | None]:
+        return {folder: None}
 
     def unpublished(self) -> list[str]:
         return []
@@ -60,7 +61,7 @@ class Publisher:
         say(scanned=True)
         return []
 
-    def follow(self, name: str, attempt: PublishAttempt) -> bool:
+    def follow(self, name: str, _row: PluginRow | None, attempt: PublishAttempt) -> bool:
         if not attempt.outlast_quiet_period():
             return False
         return self._publish(name)

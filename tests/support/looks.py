@@ -13,6 +13,7 @@ from app.errors import (
 from app.publishing.attempt import PublishAttempt
 from app.publishing.discovery import read_source
 from app.publishing.refusals import Refusals
+from app.records import PluginRow
 
 
 class Looks:
@@ -42,8 +43,8 @@ class Looks:
 
     def prepare(self) -> None: ...
 
-    def names_of(self, folder: str) -> list[str]:
-        return [folder]
+    def find_rows(self, folder: str) -> dict[str, PluginRow | None]:
+        return {folder: None}
 
     def unpublished(self) -> list[str]:
         return self.asked
@@ -54,7 +55,7 @@ class Looks:
         self.scans += 1
         return self.locked
 
-    def follow(self, name: str, attempt: PublishAttempt) -> bool:
+    def follow(self, name: str, _row: PluginRow | None, attempt: PublishAttempt) -> bool:
         self.waits_for_lock.append(attempt.waits_for_lock)
         if self.locked_row:
             raise DatabaseBusyError("locked")
