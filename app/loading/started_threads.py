@@ -93,7 +93,7 @@ class StartedThreads:
         """Return the threads that run now, by the generation that has started them."""
         found: dict[str, list[threading.Thread]] = {}
         for thread in threading.enumerate():
-            generation = self._of(thread)
+            generation = self.generation_of(thread)
             if generation:
                 found.setdefault(generation, []).append(thread)
         return found
@@ -103,14 +103,17 @@ class StartedThreads:
         generation = (
             frame.generation
             if frame is not None
-            else self._called.get() or self._answered() or self._of(threading.current_thread())
+            else self._called.get()
+            or self._answered()
+            or self.generation_of(threading.current_thread())
         )
         if generation:
             number, noted = id(thread), self._noted
             forget = weakref.ref(thread, lambda _: noted.pop(number, None))
             noted[number] = (forget, generation)
 
-    def _of(self, thread: threading.Thread) -> str:
+    def generation_of(self, thread: threading.Thread) -> str:
+        """Return the generation that has started a thread, empty where that is not known."""
         noted = self._noted.get(id(thread))
         return noted[1] if noted is not None and noted[0]() is thread else ""
 

@@ -149,7 +149,7 @@ class Comparison:
         for result in filter(None, results):
             if result.error is not None:
                 failed.append((result.row, result.error))
-                if (before := self._load_before(result.row)) is not None:
+                if (before := self._load_before(result.row, result.error)) is not None:
                     arrived[before.row.name] = before
             elif result.plugin is not None:
                 arrived[result.row.name] = result
@@ -166,10 +166,12 @@ class Comparison:
             else:
                 self.fresh.leave(row)
 
-    def _load_before(self, row: ServedRow) -> LoadResult | None:
+    def _load_before(self, row: ServedRow, error: PluginError) -> LoadResult | None:
         """Load what this host served before a generation that failed, where nothing is served."""
-        before = self._last_known_good.find_before(row)
-        if row.name in self._live or before is None or row.exclusive is not None:
+        if row.name in self._live or row.exclusive is not None:
+            return None
+        before = self._last_known_good.find_before(row, error)
+        if before is None:
             return None
         if not self._loading.may_load(before):
             self.fresh.spoil(row)

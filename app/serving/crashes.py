@@ -8,17 +8,24 @@ again.
 
 import fcntl
 import json
-import re
-import signal
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import replace
 from pathlib import Path
 
-from app.files import write_whole
-from app.package.archive import path_within
-from app.records import ServedRow, is_plugin_name
+from app.records import ServedRow
+from app.serving.crash_notes import (
+    LATE_OCCASIONS,
+    LOOP_SECONDS,
+    UNKNOWN_END,
+    Crash,
+    CrashNotes,
+    ProcessEnd,
+)
+from app.serving.last_known_good import LastKnownGood
+from app.serving.last_words import is_of_request, named_in, place_in, plugins_in
+from app.serving.load_errors import crashed_error
 from app.serving.load_marker import FOLDER
 
 ROUND_SECONDS = 2.0
@@ -27,70 +34,6 @@ ROUND_SECONDS = 2.0
 SETTLE_SECONDS = 5.0
 """How long after its load a generation may still be what ended its process: it may have left a
 thread or a timer behind."""
-
-_OWN_SIGNALS = frozenset(
-    signal.Signals[name].name
-    for name in ("SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGABRT", "SIGSYS", "SIGTRAP")
-    if name in signal.Signals.__members__
-)
-
-_FRAME = re.compile(r'^\s*File "(?P<file>[^"]+)", line (?P<line>\d+)', re.MULTILINE)
-
-
-@dataclass(frozen=True, slots=True)
-class ProcessEnd:
-    """How a process ended: `how` for a person; `by_itself` if nobody else can have ended it."""
-
-    how: str
-    by_itself: bool
-
-
-UNKNOWN_END = ProcessEnd("its end is not known", by_itself=False)
-
-
-def end_of(code: int) -> ProcessEnd:
-    """Return how a process ended, from its exit code, negative for a signal's number."""
-    if code >= 0:
-        return ProcessEnd(f"exit code {code}", by_itself=True)
-    try:
-        name = signal.Signals(-code).name
-    except ValueError:
-        name = f"signal {-code}"
-    return ProcessEnd(name, by_itself=name in _OWN_SIGNALS)
-
-
-@dataclass(frozen=True, slots=True)
-class Crash:
-    """A generation whose load ended its process.
-
-    `rounds` counts the occasions: a process that was killed from outside was perhaps only
-    unlucky, so that one counts for nothing yet. `round_at` is when the last one began.
-    """
-
-    id: str
-    generation: int
-    binary_path: str | None
-    how: str
-    rounds: int
-    round_at: float
-    proven: bool
-    file: str | None = None
-    line: int | None = None
-    after: float = 0.0
-    """How many seconds after its load the process ended, when that was noted first."""
-
-    def is_of(self, row: ServedRow) -> bool:
-        """Tell whether it is a row's generation that crashed."""
-        return (self.id, self.generation, self.binary_path) == (
-            row.id,
-            row.generation,
-            row.binary_path,
-        )
-
-    @property
-    def blocks(self) -> bool:
-        """Whether the generation is not to be loaded again."""
-        return self.proven or self.rounds > 1
 
 
 class CrashedLoads:
@@ -104,13 +47,16 @@ class CrashedLoads:
             settle_seconds: how long after its load a generation may still have ended its process.
         """
         self._settle_seconds = settle_seconds
+        self._served = LastKnownGood(artifacts_dir)
+        self.on_held_back: Callable[[], object] = lambda: None
+        """Called when a generation is held back that other processes serve still."""
         self._markers = artifacts_dir / FOLDER
-        self._folder = artifacts_dir / ".crashed"
+        self._notes = CrashNotes(artifacts_dir / ".crashed")
 
     def find(self, row: ServedRow) -> Crash | None:
         """Return the crash for which a row is not to be loaded, None if there is none."""
-        crash = self._read(row.name)
-        return crash if crash is not None and crash.is_of(row) and crash.blocks else None
+        crash = self._notes.find(row)
+        return crash if crash is not None and crash.blocks else None
 
     def collect(
         self,
@@ -142,29 +88,55 @@ class CrashedLoads:
                 continue
             end = (ends or {}).get(pid, UNKNOWN_END)
             fault = path.with_suffix(".fault")
-            trace = fault.read_text(errors="replace") if fault.is_file() else ""
+            words = fault.read_text(errors="replace") if fault.is_file() else ""
             alone = end.by_itself and pid not in busy
-            if cleaning and alone and not any(_place_in(trace, row)[0] for row in loads):
+            named = plugins_in(words)
+            at_work = {row.name for row in (*loads, *cleaning)}
+            if named and at_work.isdisjoint(named) and not is_of_request(words, busy=pid in busy):
+                sentences += self._ended_by_thread(named, recent, end, words)
+                loads = []  # of these none did it
+            elif cleaning and alone and not any(place_in(words, row).file for row in loads):
                 # The version after it is as good as it was; what loads just now is tried once more.
                 sentences += [_ended_by_cleanup(row, end) for row in cleaning]
                 end = ProcessEnd(end.how, by_itself=False)
             elif not loads and alone:
-                sentences += self._suspect(recent, end, trace)
-            sentences += [self._record(row, end, trace) for row in loads]
+                sentences += self._suspect(recent, end, words)
+            sentences += [self._record(row, end, words) for row in loads]
             path.unlink(missing_ok=True)
             fault.unlink(missing_ok=True)
         return sentences
 
     def is_suspect(self, row: ServedRow) -> bool:
         """Tell whether a row's generation may have ended a process, and is loaded again."""
-        crash = self._read(row.name)
-        return crash is not None and crash.is_of(row) and not crash.blocks
+        crash = self._notes.find(row)
+        return crash is not None and not crash.blocks
 
     def absolve(self, row: ServedRow) -> None:
         """Note that a row's generation has been served for a while: it was another one."""
-        if self.is_suspect(row):
+        crash = self._notes.find(row)
+        if crash is not None and not crash.blocks and not crash.late:
             with suppress(OSError):
-                (self._folder / row.name).unlink()
+                (self._notes.folder / row.name).unlink()
+
+    def _ended_by_thread(
+        self,
+        named: Sequence[str],
+        recent: Sequence[tuple[float, ServedRow]],
+        end: ProcessEnd,
+        words: str,
+    ) -> list[str]:
+        """Note that a thread or a timer of a plugin has ended a process."""
+        served = filter(None, map(self._served.find, named))
+        row = named_in(words, [*(row for _, row in reversed(recent)), *served])
+        if row is None:
+            return [
+                f"{named[0]}: a worker ended ({end.how}) by a thread that a generation has left "
+                "which is served no more: end such threads in `cleanup`"
+            ]
+        end = ProcessEnd(end.how, by_itself=True)  # it says so itself, also of SIGKILL
+        if any(row == new and time.time() - at < self._settle_seconds for at, new in recent):
+            return self._suspect([load for load in recent if load[1] == row], end, words)
+        return [self._record_late(row, end, words)]
 
     def _suspect(
         self, recent: Iterable[tuple[float, ServedRow]], end: ProcessEnd, trace: str
@@ -186,8 +158,8 @@ class CrashedLoads:
                 newest[row.name] = row
         differs = {}
         for row in newest.values():
-            crash = self._read(row.name)
-            if crash is not None and crash.is_of(row):
+            crash = self._notes.find(row)
+            if crash is not None:
                 differs[row] = abs(crash.after - rows[row])
         likeliest = min(differs, key=lambda row: differs[row], default=None)
         return [
@@ -218,10 +190,10 @@ class CrashedLoads:
         counts: bool = True,
     ) -> str:
         """Note that a load ended a process; where it does not count, only that it may have."""
-        known = self._read(row.name)
+        known = self._notes.find(row)
         now = time.time()
         rounds, round_at, proven = 1, now, end.by_itself
-        if known is not None and known.is_of(row):
+        if known is not None:
             # Counted from its beginning: workers that are started again and end again, many times
             # in a second, are no one round without end.
             same = now - known.round_at <= ROUND_SECONDS
@@ -230,30 +202,48 @@ class CrashedLoads:
             after = known.after
             if known.proven:
                 proven, end = True, ProcessEnd(known.how, by_itself=True)
-        file, line = _place_in(trace, row)
+        place = place_in(trace, row)
         crash = Crash(
             *(row.id, row.generation, row.binary_path, end.how, rounds, round_at, proven),
-            *(file, line, after),
+            *(place.file, place.line, after),
         )
         consequence = "it is not loaded again" if crash.blocks else "it is tried once more"
-        try:
-            write_whole(self._folder / row.name, json.dumps(asdict(crash)).encode())
-        except OSError as error:
-            consequence = f"{self._folder} cannot be written ({error.strerror}): it is tried again"
-        place = f" at {file}:{line}" if file else ""
+        consequence = self._notes.write(row, crash) or consequence
         did = "ended" if end.by_itself or not end.how.endswith("others") else "may have ended"
         return (
             f"{row.name}: loading generation {row.generation} {did} a worker "
             f"({end.how}{place}); {consequence}"
         )
 
-    def _read(self, name: str) -> Crash | None:
-        if not is_plugin_name(name):
-            return None
-        try:
-            return Crash(**json.loads((self._folder / name).read_bytes()))
-        except (OSError, ValueError, TypeError):
-            return None  # none, or none that can be read: it costs one more crash
+    def _record_late(self, row: ServedRow, end: ProcessEnd, words: str) -> str:
+        """Note that a generation ended a process in which it was served already."""
+        known = self._notes.find(row)
+        place = place_in(words, row)
+        now = time.time()
+        crash = Crash(
+            *(row.id, row.generation, row.binary_path, end.how, 1, now, False),
+            *(place.file, place.line),
+            late=True,
+        )
+        if known is not None:
+            if known.blocks:
+                crash = known
+            elif known.late and now - known.round_at <= ROUND_SECONDS:
+                crash = replace(crash, rounds=known.rounds, round_at=known.round_at)
+            elif known.late and now - known.round_at <= LOOP_SECONDS:
+                crash = replace(crash, rounds=known.rounds + 1)
+        before = self._served.find_before(row, crashed_error(row, crash))
+        consequence = f"once it has done so {LATE_OCCASIONS} times in a row, it is held back"
+        if crash.blocks:
+            other = "nothing of it" if before is None else f"generation {before.generation}"
+            consequence = f"that was {crash.rounds} times in a row: {other} is served"
+        consequence = self._notes.write(row, crash) or consequence
+        if crash.blocks and before is not None:
+            self.on_held_back()
+        return (
+            f"{row.name}: a thread or a timer of generation {row.generation} ended a worker "
+            f"({end.how}{place}); {consequence}"
+        )
 
 
 def _ended_by_cleanup(row: ServedRow, end: ProcessEnd) -> str:
@@ -261,13 +251,3 @@ def _ended_by_cleanup(row: ServedRow, end: ProcessEnd) -> str:
         f"{row.name}: a worker ended ({end.how}) while generation {row.generation} was cleaned up "
         "in it: look at its `cleanup`; new workers load what comes after it"
     )
-
-
-def _place_in(trace: str, row: ServedRow) -> tuple[str | None, int | None]:
-    """Return the plugin's innermost file and line in what faulthandler wrote."""
-    if row.digest is not None:
-        for match in _FRAME.finditer(trace):
-            path = path_within(row.name, row.digest, match["file"])
-            if path is not None:
-                return path, int(match["line"])
-    return None, None

@@ -3,12 +3,14 @@
 import json
 import logging
 import math
+import os
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from app.errors import CrashedLoadError, PluginError
 from app.files import read_whole, write_whole
 from app.records import ACTIVE, ServedRow, is_plugin_name
 from app.serving.host_files import LAST_KNOWN_GOOD, HostFiles
@@ -48,6 +50,7 @@ class LastKnownGood:
         """
         self._on_settled = on_settled
         self._folder = artifacts_dir / ".served"
+        self._replaced = self._folder / ".replaced"
         self._changed: dict[str, tuple[ServedRow | None, float]] = {}
         """What is to be written, and when it was noted, in monotonic seconds."""
         self._lock = threading.Lock()
@@ -112,13 +115,26 @@ class LastKnownGood:
         path = self._folder / name
         if row is None:
             path.unlink(missing_ok=True)
+            (self._replaced / name).unlink(missing_ok=True)
             return
         kept = _KEPT if row.exclusive is None else _KEPT_OF_EXCLUSIVE
         text = json.dumps({name: getattr(row, name) for name in kept}).encode()
         with suppress(OSError):
-            if read_whole(path) == text:
+            if (known := read_whole(path)) == text:
                 return  # another worker was first
+            self._keep_replaced(path, known, row)
         write_whole(path, text)
+
+    def _keep_replaced(self, path: Path, known: bytes, row: ServedRow) -> None:
+        """Keep the note of the version that a newer one replaces."""
+        before = _parsed(row.name, known)
+        if before is None or before.binary_path == row.binary_path:
+            return
+        if before.id == row.id and before.generation < row.generation:
+            kept = self._replaced / row.name
+            self._replaced.mkdir(exist_ok=True)
+            kept.unlink(missing_ok=True)
+            os.link(path, kept)  # `write_whole` leaves this file as it is
 
     def rows(self) -> list[ServedRow]:
         """Return what was served last, by name."""
@@ -128,31 +144,48 @@ class LastKnownGood:
             return []
         return [row for row in map(self.find, names) if row is not None]
 
-    def find_before(self, row: ServedRow) -> ServedRow | None:
-        """Return what was served last of a row that is newer, None if nothing is known."""
+    def find_before(self, row: ServedRow, error: PluginError | None = None) -> ServedRow | None:
+        """Return what was served last of a row that is newer, None if nothing is known.
+
+        Args:
+            row: what is to be served.
+            error: why it is not. What ends its processes was served itself, before it was known:
+                then it is what that had replaced.
+        """
         before = self.find(row.name)
+        crashed = isinstance(error, CrashedLoadError)
+        if crashed and before is not None and before.generation >= row.generation:
+            before = self._find(self._replaced / row.name)
         older = before is not None and before.id == row.id and before.generation < row.generation
         return before if older else None
 
     def find(self, name: str) -> ServedRow | None:
         """Return what was served last of a plugin, None if nothing is known."""
-        path = self._folder / name
+        return self._find(self._folder / name)
+
+    def _find(self, path: Path) -> ServedRow | None:
         try:
-            kept = json.loads(read_whole(path))
-            if isinstance(kept, list):
-                kept = {"name": name, "status": ACTIVE, **dict(zip(_LISTED, kept, strict=True))}
-            row = ServedRow(**kept)
-            if row.name != name:
-                raise ValueError(f"it is of {row.name!r}")
+            raw = read_whole(path)
         except OSError:
             return None
-        except (ValueError, TypeError) as error:  # costs one plugin its head start, nothing else
+        row = _parsed(path.name, raw)
+        if row is None:  # costs one plugin its head start, nothing else
             log.warning(
-                "%s is left out (%s): without the database %s is not served; the file is written "
-                "again when it is",
+                "%s is left out (it is no note of %s): without the database that is not served; "
+                "the file is written again when it is",
                 path,
-                error,
-                name,
+                path.name,
             )
-            return None
         return row
+
+
+def _parsed(name: str, raw: bytes) -> ServedRow | None:
+    """Return the row that a file holds, None if it is not what was written."""
+    try:
+        kept = json.loads(raw)
+        if isinstance(kept, list):
+            kept = {"name": name, "status": ACTIVE, **dict(zip(_LISTED, kept, strict=True))}
+        row = ServedRow(**kept)
+    except (ValueError, TypeError):
+        return None
+    return row if row.name == name else None

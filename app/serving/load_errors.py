@@ -10,7 +10,7 @@ from app.errors import (
     PluginError,
 )
 from app.records import ServedRow
-from app.serving.crashes import Crash
+from app.serving.crash_notes import Crash
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +31,15 @@ def error_of(row: ServedRow, fault: BaseException) -> PluginError:
 
 def crashed_error(row: ServedRow, crash: Crash) -> CrashedLoadError:
     """Return why a row's generation is not loaded that has ended a process of this host."""
+    if crash.late:
+        return CrashedLoadError(
+            row.name,
+            f"generation {row.generation} ended the workers that served it, time and again "
+            f"({crash.how}), by a thread or a timer of its own; it is not loaded again: mend it "
+            "and save it, or reload it to try once more",
+            file=crash.file,
+            line=crash.line,
+        )
     # Without a process id or a time: all workers say the same, and one of them writes it down.
     return CrashedLoadError(
         row.name,

@@ -4,7 +4,6 @@ The file is locked as long as its process lives (the kernel frees the lock, howe
 ends) and survives it: see `crashes`, which makes something of those of dead processes.
 """
 
-import faulthandler
 import fcntl
 import json
 import os
@@ -18,6 +17,7 @@ from typing import Any
 
 from app.records import ServedRow
 from app.serving.host_files import MARKERS, HostFiles
+from app.serving.last_words import last_words
 
 RECENT_SECONDS = 10.0
 """How long a load is remembered after its end: longer than it is taken for a cause."""
@@ -58,11 +58,11 @@ class LoadMarker:
         self._path: Path | None = None
 
     def record_faults(self) -> None:
-        """Have the interpreter write beside the marker where it was when it crashed."""
+        """Have this process write beside the marker who ends it, and where that was."""
         with self._lock, suppress(OSError):
             path = self._open().with_suffix(".fault")
             fault = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-            faulthandler.enable(fault, all_threads=False)
+            last_words.watch(fault)
 
     @contextmanager
     def loading(self, row: ServedRow) -> Iterator[None]:
@@ -72,6 +72,7 @@ class LoadMarker:
             yield
         finally:
             self._change([], [row])
+            last_words.record_faults()  # which the plugin may have sent elsewhere
 
     @contextmanager
     def cleaning(self, row: ServedRow) -> Iterator[None]:
@@ -100,6 +101,7 @@ class LoadMarker:
     def close(self) -> None:
         """Take the marker away: this process ends, and not by a plugin."""
         with self._lock:
+            last_words.unwatch()
             if self._path is not None:
                 for path in (self._path.with_suffix(".fault"), self._path):
                     with suppress(OSError):  # the folder may be another thing by now

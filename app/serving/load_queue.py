@@ -13,10 +13,7 @@ from typing import NamedTuple
 
 from app.database.publication import KEPT_VERSIONS
 from app.database.repository import Repository
-from app.errors import (
-    DatabaseError,
-    PluginError,
-)
+from app.errors import DatabaseError, PluginError
 from app.loading.callers import Surroundings
 from app.loading.context import MakeContext
 from app.loading.in_use import advise

@@ -17,7 +17,8 @@ from gunicorn.errors import HaltServer
 
 from app.descendants import GRACE_SECONDS, KILL_SECONDS
 from app.errors import SettingsError
-from app.serving.crashes import UNKNOWN_END, CrashedLoads, ProcessEnd, end_of
+from app.serving.crash_notes import UNKNOWN_END, ProcessEnd, end_of
+from app.serving.crashes import CrashedLoads
 from app.workers.bell import Bell
 from app.workers.drains import Drains
 from app.workers.identity import as_user
@@ -35,10 +36,9 @@ TOGETHER_SECONDS = 1.0
 
 
 class Arbiter(GunicornArbiter):  # type: ignore[misc]
-    """A master that says what its workers were doing when they ended, lets them be replaced, and
-    ends what they leave.
+    """A master that says what workers did when they ended, replaces them, and ends what they leave.
 
-    gunicorn has no setting for the master's class: `look_after` makes one of a running master.
+    gunicorn has no setting for the master's class: `look_after` makes one.
     """
 
     _crashed: CrashedLoads
@@ -78,6 +78,7 @@ class Arbiter(GunicornArbiter):  # type: ignore[misc]
         """
         master.__class__ = cls
         master._crashed = crashed
+        crashed.on_held_back = master._renew_all
         master._orphans = orphans
         master._supervisor = supervisor
         master._served = False
@@ -87,10 +88,7 @@ class Arbiter(GunicornArbiter):  # type: ignore[misc]
         master._rounds = Rounds(max_draining)
         master._drains = Drains(drain_seconds)
         master._all_anew = False
-        with as_user(master.cfg.uid, master.cfg.gid):
-            sentences = crashed.collect()
-        for sentence in sentences:
-            master.log.error("%s", sentence)
+        master._say_crashed()
 
     # --- what wakes it -----------------------------------------------------------------------
 
@@ -172,17 +170,24 @@ class Arbiter(GunicornArbiter):  # type: ignore[misc]
                     "Worker (pid:%s) ended (%s) while it answered: %s", pid, end.how, doing
                 )
             early |= not worker.activity.serving and end.by_itself
-        with as_user(self.cfg.uid, self.cfg.gid):
-            crashed = self._crashed.collect(ends, later=self.WORKERS, busy=busy)
-        for sentence in crashed:
-            self.log.error("%s", sentence)
         self._pace(early)
-        return crashed
+        return self._say_crashed(ends, later=self.WORKERS, busy=busy)
+
+    def _say_crashed(self, *ends: Any, **known: Any) -> list[str]:
+        with as_user(self.cfg.uid, self.cfg.gid):
+            sentences = self._crashed.collect(*ends, **known)
+        for said in sentences:
+            self.log.error("%s", said)
+        return sentences
+
+    def _renew_all(self) -> None:
+        """Have fresh workers take all places: these still serve what is held back now."""
+        for worker in filter(_shares, self.WORKERS.values()):
+            worker.activity.ask_to_be_replaced()
 
     def _pace(self, early: bool) -> None:
         now = time.monotonic()
-        together = now - self._round_at < TOGETHER_SECONDS
-        if not together:
+        if not (together := now - self._round_at < TOGETHER_SECONDS):
             self._round_at = now
         if not early:
             self._never_served = 0

@@ -1,6 +1,5 @@
 """However a plugin ends its worker, the server goes on, and says who it was."""
 
-import json
 import os
 import signal
 import socket
@@ -13,6 +12,7 @@ import pytest
 from tests.support.plugins import source
 from tests.support.server import Server, ask
 from tests.support.waiting import wait_until
+from tests.support.worker_ends import all_up, ending_at_load, error_of, kept
 
 ENDS = {
     "exits_3": ("import os; os._exit(3)", "exit code 3"),
@@ -34,35 +34,12 @@ def ending(name: str, how: str, says: str = "ended") -> str:
     return source(name, says).replace("    def get(self):", f"    def get(self):\n        {how}")
 
 
-def ending_at_load(name: str, how: str, says: str = "ended") -> str:
-    """Return a plugin that passes its trial, and ends the worker that loads it."""
-    return source(name, says).replace(
-        "        pass\n", f"        if not context.trial:\n            {how}\n", 1
-    )
-
-
 def status_of(server: Server, path: str) -> int | None:
     """Return the status of a GET, None where the connection is lost."""
     try:
         return server.get(path).status
     except OSError:
         return None
-
-
-def error_of(server: Server, name: str) -> Any:
-    """Return a plugin's error, None where there is none or the worker that is asked ends."""
-    try:
-        return (server.plugin(name) or {}).get("error")
-    except OSError:
-        return None
-
-
-def all_up(server: Server) -> bool:
-    """Tell whether as many workers answer as there should be."""
-    try:
-        return len(server.ask_all("/whoami")) == int(server.environment["WEB_CONCURRENCY"])
-    except OSError:
-        return False
 
 
 @pytest.mark.parametrize("name", _long(ENDS, "exits_3", "segfaults"))
@@ -123,12 +100,6 @@ def test_a_version_that_ends_its_workers_a_moment_after_its_load_is_not_loaded_a
     server.wait_says("late", "good", 10.0)
     server.write("late", source("late", "mended"))
     server.wait_says("late", "mended", 10.0)
-
-
-def kept(server: Server, name: str) -> int:
-    """Return the generation that this host would go back to."""
-    path = server.artifacts / ".served" / name
-    return int(json.loads(path.read_text())["generation"]) if path.exists() else 0
 
 
 def ends_later(name: str, seconds: float) -> str:

@@ -12,7 +12,8 @@ from gunicorn.arbiter import Arbiter as GunicornArbiter
 from gunicorn.errors import HaltServer
 
 from app.activity import Activity, Name
-from app.serving.crashes import CrashedLoads, end_of
+from app.serving.crash_notes import end_of
+from app.serving.crashes import CrashedLoads
 from app.workers import arbiter
 from app.workers.arbiter import Arbiter
 from app.workers.drains import LEAVE_SECONDS

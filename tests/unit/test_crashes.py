@@ -10,7 +10,8 @@ import pytest
 
 from app.activity import Activity, Name
 from app.records import ServedRow
-from app.serving.crashes import UNKNOWN_END, CrashedLoads, end_of
+from app.serving.crash_notes import UNKNOWN_END, end_of
+from app.serving.crashes import CrashedLoads
 from app.serving.load_marker import LoadMarker
 
 DIGEST = "0" * 32

@@ -237,7 +237,7 @@ class ExclusivePlugins:
             return False
         last = seat.last
         older = last is not None and last.id == row.id and last.generation < row.generation
-        before = last if older else self._last_known_good.find_before(row)
+        before = last if older else self._last_known_good.find_before(row, error)
         lacks = name not in live and seat.served_generation is not None
         goes_back = before is not None and (seat.owns or lacks or before.exclusive is None)
         seat.failed(row, error, comes=goes_back, here=True)
