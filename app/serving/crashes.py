@@ -238,8 +238,8 @@ class CrashedLoads:
             other = "nothing of it" if before is None else f"generation {before.generation}"
             consequence = f"that was {crash.rounds} times in a row: {other} is served"
         consequence = self._notes.write(row, crash) or consequence
-        if crash.blocks and before is not None:
-            self.on_held_back()
+        if before is not None and crash.blocks and crash is not known:
+            self.on_held_back()  # once: of what drains still, more may end so
         return (
             f"{row.name}: a thread or a timer of generation {row.generation} ended a worker "
             f"({end.how}{place}); {consequence}"

@@ -69,7 +69,7 @@ def place_in(words: str, row: ServedRow) -> Place:
 def named_in(words: str, rows: Iterable[ServedRow]) -> ServedRow | None:
     """Return which of some rows' generations has ended a process, by its last words.
 
-    None where they name none: also where its code is deeper in the stack than another's.
+    None where they name none: also where its code called another version's, which did it.
     """
     caller = _CALLER.search(words)
     if caller is not None:
@@ -80,6 +80,8 @@ def named_in(words: str, rows: Iterable[ServedRow]) -> ServedRow | None:
         for row in known:
             if row.digest is not None and path_within(row.name, row.digest, match["file"]):
                 return row
+        if _plugin_of(match["file"]):
+            return None
     return None
 
 
@@ -88,9 +90,14 @@ def plugins_in(words: str) -> list[str]:
     caller = _CALLER.search(words)
     if caller is not None:
         return [caller["plugin"]]
-    files = [match["file"] for match in _FRAME.finditer(words)]
-    found = [_VERSION.search(file) or _IN_MEMORY.match(file) for file in files]
-    return list(dict.fromkeys(match["plugin"] for match in found if match is not None))
+    found = [_plugin_of(match["file"]) for match in _FRAME.finditer(words)]
+    return list(dict.fromkeys(filter(None, found)))
+
+
+def _plugin_of(file: str) -> str:
+    """Return whose version a file belongs to, empty where it is no plugin's."""
+    match = _VERSION.search(file) or _IN_MEMORY.match(file)
+    return "" if match is None else match["plugin"]
 
 
 def is_of_request(words: str, *, busy: bool) -> bool:

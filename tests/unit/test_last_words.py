@@ -88,7 +88,8 @@ def test_who_ends_its_process_three_times_in_a_row_is_held_back(
             assert "at main.py:2)" in said
         crashed.absolve(ROW)  # it was served all the while
     assert said.endswith("that was 3 times in a row: generation 2 is served")
-    assert held_back
+    end(tmp_path, crashed, ends)  # by a worker that was told to end, and drained still
+    assert held_back == [1]
     assert crashed.find(ROW) is not None
     assert crashed.find(OTHER) is crashed.find(NEXT) is None
 
@@ -117,6 +118,16 @@ def test_a_thread_of_a_version_that_is_gone_holds_nothing_back(tmp_path, crashed
     [said] = end(tmp_path, crashed, code_of(NEXT, ENDS["os._exit"]))
     assert "one: a worker ended (exit code 7) by a thread that a generation has left" in said
     assert crashed.find(ROW) is crashed.find(NEXT) is None
+
+
+@pytest.mark.parametrize("how", ["os._exit", "a crash"])
+def test_who_calls_the_one_that_ends_the_process_is_not_blamed(tmp_path, crashed, how):
+    names = {"called": code_of(NEXT, ENDS[how])}
+    path = f"/bin/versions/two/{OTHER.digest}/main.py"
+    exec(compile("def run():\n    called()", path, "exec"), names)
+    [said] = end(tmp_path, crashed, names["run"])
+    assert said.startswith("one: a worker ended")
+    assert crashed.is_suspect(OTHER) is crashed.is_suspect(ROW) is False
 
 
 def test_what_loads_meanwhile_is_not_blamed(tmp_path, crashed):
