@@ -1,7 +1,7 @@
 """All SQL that corrects what is recorded of a served version's routes."""
 
-import json
 from collections.abc import Iterable, Sequence
+from json import dumps
 from typing import Any
 
 from app.database.statements import Lender, transaction
@@ -62,6 +62,6 @@ class EndpointRepository:
                 "UPDATE plugin_versions"
                 " SET metadata = jsonb_set(metadata, '{endpoints}', %s::jsonb)"
                 " WHERE plugin_name = %s AND source_digest = %s",
-                (json.dumps(parts), row.name, digest),
+                (dumps(parts), row.name, digest),
             )
             replace_endpoints(cursor, row.id, wanted)

@@ -1,6 +1,6 @@
 """What a notification names, whoever wrote it."""
 
-import json
+from json import loads
 
 from app.records import is_plugin_name
 
@@ -11,7 +11,7 @@ def read_payload(payload: str) -> tuple[str | None, str | None]:
     None where it names none: older triggers do not name the schema.
     """
     try:
-        change = json.loads(payload)
+        change = loads(payload)
         name, schema = change["name"], change.get("schema")
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None, None

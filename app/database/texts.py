@@ -1,7 +1,7 @@
 """Makes texts that come from anywhere storable in PostgreSQL, whatever its encoding."""
 
-import json
 from collections.abc import Mapping, Sequence
+from json import dumps
 from typing import Any
 
 import psycopg2.extensions
@@ -24,7 +24,7 @@ def as_json(
         encoding: as of `storable`.
     """
     # Not escaped: PostgreSQL names the encoding in which it has no such character only then.
-    return None if value is None else json.dumps(storable(value, encoding), ensure_ascii=False)
+    return None if value is None else dumps(storable(value, encoding), ensure_ascii=False)
 
 
 def storable(value: Any, encoding: str | None = None) -> Any:

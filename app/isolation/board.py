@@ -1,9 +1,9 @@
 """What the process that runs a plugin tells the others of its host."""
 
-import json
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from json import dumps, loads
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,7 @@ class Board:
 
     def write(self, word: Word) -> None:
         """Tell something; OSError if it cannot be written."""
-        write_whole(self._path, json.dumps(asdict(word)).encode())
+        write_whole(self._path, dumps(asdict(word)).encode())
 
     def clear(self) -> None:
         """Tell nothing any more."""
@@ -69,7 +69,7 @@ class Board:
     def read(self) -> Word | None:
         """Return what is told, None if nothing is, or by a process that has ended."""
         try:
-            content = json.loads(read_whole(self._path))
+            content = loads(read_whole(self._path))
             endpoints = tuple(Endpoint(**known) for known in content.pop("endpoints"))
             word = Word(**content, endpoints=endpoints)
         except (OSError, ValueError, TypeError, KeyError, AttributeError):

@@ -12,11 +12,11 @@ nobody can tell, so it is not sent again.
 """
 
 import enum
-import json
 import socket
 import struct
 from collections.abc import Mapping
 from contextlib import suppress
+from json import dumps, loads
 from typing import Any
 
 from app.isolation import own_sockets
@@ -133,7 +133,7 @@ class Channel:
 
 def pack_json(content: Mapping[str, Any]) -> bytes:
     """Return what `unpack_json` reads; a text of Latin-1, as WSGI's, stays what it is."""
-    return json.dumps(content, separators=(",", ":")).encode()
+    return dumps(content, separators=(",", ":")).encode()
 
 
 def unpack_json(payload: bytes) -> dict[str, Any]:
@@ -143,7 +143,7 @@ def unpack_json(payload: bytes) -> dict[str, Any]:
         MalformedFrameError: it is no JSON object.
     """
     try:
-        content = json.loads(payload)
+        content = loads(payload)
     except ValueError as error:
         raise MalformedFrameError(f"a frame that is no JSON: {error}") from None
     if not isinstance(content, dict):

@@ -35,7 +35,7 @@ OFTEN_PATCHED = {
     "random": ("random",),
     "datetime": ("datetime", "date"),
     "uuid": ("uuid4",),
-    "os": ("environ", "fork", "_exit"),
+    "os": ("environ", "fork", "_exit", "kill"),
     "sys": ("exit",),
     "builtins": ("open", "print", "__import__"),
     "requests": ("Session",),
@@ -47,10 +47,33 @@ OFTEN_PATCHED = {
 """What is looked at before and after each load, by module: what libraries for testing, tracing,
 caching and proxies replace."""
 
-NEVER = frozenset(f"{module}.{name}" for module, names in THREADS.items() for name in names) | {
+REFUSED = frozenset(f"{module}.{name}" for module, names in THREADS.items() for name in names) | {
     "os.environ"
 }
-"""What no plugin may replace in a running server."""
+"""What a trial refuses."""
+
+NEVER = REFUSED | {
+    "os.fork",
+    "os._exit",
+    "os.kill",
+    "time.time",
+    "time.monotonic",
+    "json.dumps",
+    "json.loads",
+    "pickle.dumps",
+    "pickle.loads",
+    "builtins.open",
+    "builtins.__import__",
+}
+"""What no plugin may replace in a running server: the server and all plugins call it by its name,
+and rely on what it takes and returns."""
+
+_IMPORTED_BY_ALL = (
+    *OFTEN_PATCHED,
+    *("app", "app.plugin", "falcon", "gunicorn", "psycopg2.extras", "yaml", "signal", "importlib"),
+    *("asyncio", "multiprocessing", "traceback", "warnings", "weakref", "collections", "functools"),
+    *("io", "re", "string", "typing", "types", "inspect", "pathlib", "tempfile", "ctypes"),
+)
 
 _CODE = frozenset({FunctionType, BuiltinFunctionType, type})
 
@@ -65,16 +88,30 @@ def read_often_patched() -> Mapping[str, Any]:
     found: dict[str, Any] = {}
     modules = sys.modules
     for module, names in _LOOKED_AT:
-        if (held := modules.get(module)) is None:
-            continue
+        held = modules.get(module)
+        if not issubclass(type(held), ModuleType):
+            continue  # it is not imported, or somebody has put something else there
         there = held.__dict__
         for path, holder, name in names:
             if not holder:
                 if name in there:
                     found[path] = there[name]
-            elif holder in there and name in (inner := there[holder].__dict__):
-                found[path] = inner[name]
+            elif issubclass(type(there.get(holder)), type):  # else that is replaced itself
+                inner = there[holder].__dict__
+                if name in inner:
+                    found[path] = inner[name]
     return found
+
+
+def read_modules() -> Mapping[str, Any]:
+    """Return the modules that the server and most plugins import, by name."""
+    modules = sys.modules
+    return {name: modules[name] for name in _IMPORTED_BY_ALL if name in modules}
+
+
+def put_module(name: str, value: Any) -> None:
+    """Put a module where it was."""
+    sys.modules[name] = value
 
 
 def read_all() -> Mapping[str, Any]:
@@ -116,6 +153,14 @@ def shown(value: Any) -> str:
     return f"{named.__module__}.{named.__qualname__}"
 
 
+def shown_module(value: Any) -> str:
+    """Return a module's file, or what stands in the place of a module."""
+    if type(value) is not ModuleType:
+        return f"an object of {shown(value)}"
+    file = value.__dict__.get("__file__")
+    return file if type(file) is str else "another one"
+
+
 def refuse_green_threads(plugin: str, phase: str) -> None:
     """Refuse a plugin that has replaced what threads rest on.
 
@@ -141,5 +186,5 @@ def refuse_green_threads(plugin: str, phase: str) -> None:
 def _replaced_by_others() -> Iterator[tuple[str, str]]:
     for path, value in read_often_patched().items():
         origin = shown(value).partition(".")[0]
-        if path in NEVER and origin not in sys.stdlib_module_names:
+        if path in REFUSED and origin not in sys.stdlib_module_names:
             yield path, origin

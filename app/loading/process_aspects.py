@@ -31,9 +31,12 @@ from app.loading.logging_state import (
 from app.loading.patches import (
     NEVER,
     put_attribute,
+    put_module,
     read_all,
+    read_modules,
     read_often_patched,
     shown,
+    shown_module,
 )
 
 
@@ -257,6 +260,15 @@ ASPECTS: tuple[Aspect, ...] = (
         where_it_was_there,
         plain=False,
         counts=_is_no_new_one_of_ours,
+    ),
+    Aspect(
+        "the module",
+        read_modules,
+        put_module,
+        always,
+        plain=False,
+        counts=where_it_was_there,
+        show=shown_module,
     ),
     ENVIRONMENT,
     START_METHOD,

@@ -4,7 +4,7 @@ import logging
 import os
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -14,9 +14,9 @@ from app.loading.process_state import Change, ProcessState, difference, glance
 
 log = logging.getLogger(__name__)
 
-_NAMED, _OF_A_KIND = 12, 2
-"""How many kinds of changes a line of the log names, and how many of each."""
-
+_NAMED, _TOLD = 12, 2
+"""How many kinds of changes a line of the log names, and of how many of each it says what they are
+now."""
 
 _NO_VALUES: Mapping[str, str] = {}
 
@@ -153,14 +153,13 @@ class ProcessChanges:
 
     def _new(self, plugin: str, changes: list[Change], *, by_kind: bool) -> str:
         """Return what was not said yet, as one text; `by_kind`: one of a kind stands for all."""
-        kinds: dict[tuple[str, str], list[str]] = {}
+        kinds: dict[tuple[str, str], list[Change]] = {}
         for change in changes:
             what = str(id(change.aspect)) if by_kind else change.aspect.called(change.key)
-            kinds.setdefault((plugin, what), []).append(str(change))
-        new = [texts for kind, texts in kinds.items() if kind not in self._said]
+            kinds.setdefault((plugin, what), []).append(change)
+        new = [of_a_kind for kind, of_a_kind in kinds.items() if kind not in self._said]
         self._said.update(kinds)
-        listed = [_listed(texts, _OF_A_KIND) for texts in new]
-        return _listed(listed, _NAMED)
+        return _listed("; ", [_told(of_a_kind) for of_a_kind in new])
 
 
 def _undo(plugin: str, change: Change, values: Mapping[str, str] = _NO_VALUES) -> None:
@@ -175,9 +174,16 @@ def _undo(plugin: str, change: Change, values: Mapping[str, str] = _NO_VALUES) -
         log.exception("%s: this change cannot be undone: %s", plugin, change)
 
 
-def _listed(texts: list[str], most: int) -> str:
-    listed, more = "; ".join(texts[:most]), len(texts) - most
-    return f"{listed}; and {more} more" if more > 0 else listed
+def _told(of_a_kind: Sequence[Change]) -> str:
+    """Return changes of one kind in words: the first as they are, the rest by what they are of."""
+    told = [str(change) for change in of_a_kind[:_TOLD]]
+    rest = dict.fromkeys(change.aspect.called(change.key) for change in of_a_kind[_TOLD:])
+    return "; ".join([*told, f"so {_listed(', ', list(rest))}"] if rest else told)
+
+
+def _listed(separator: str, texts: Sequence[str]) -> str:
+    listed, more = separator.join(texts[:_NAMED]), len(texts) - _NAMED
+    return f"{listed}{separator}and {more} more" if more > 0 else listed
 
 
 def _equal(one: object, other: object) -> bool:

@@ -9,6 +9,7 @@ import math
 import re
 import uuid
 from collections.abc import Callable, Iterable
+from json import loads
 from typing import Any
 
 MAX_JSON_LEVELS = 200
@@ -112,7 +113,7 @@ def parse_media(text: str) -> Any:
 
 
 def _loads(text: str) -> Any:
-    return json.loads(text, parse_constant=_no_constant, parse_float=_finite)
+    return loads(text, parse_constant=_no_constant, parse_float=_finite)
 
 
 def _shallow(parse: Callable[[str], Any], text: str) -> Any:

@@ -3,8 +3,8 @@
 pydantic is imported with the first handler that needs it, and by no worker else.
 """
 
-import json
 from collections.abc import Callable
+from json import dumps
 from typing import Any
 
 from app.loading.pydantic_types import adapter_of, sentence
@@ -63,7 +63,7 @@ def _in_utf8(raw: bytes) -> bytes:
     Raises:
         ValueError: it is no JSON; the message says where.
     """
-    anew = json.dumps(parse_json(raw)).encode()
+    anew = dumps(parse_json(raw)).encode()
     if anew == raw:
         raise ValueError("it cannot be read")
     return anew

@@ -4,7 +4,6 @@ One process writes, and never makes the file anew: what has its place on a disk 
 when that is full. The header is written last and makes the body count.
 """
 
-import json
 import logging
 import os
 import time
@@ -12,6 +11,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from json import dumps, loads
 
 from app.conditions import Condition
 from app.files import make_private, open_regular
@@ -60,7 +60,7 @@ class Board:
             {"key": c.key, "what": c.what, "plugin": c.plugin, "since": c.since.isoformat()}
             for c in conditions[:_MAX_CONDITIONS]
         ]
-        body = json.dumps(told).encode()
+        body = dumps(told).encode()
         length, checksum = len(body), zlib.crc32(body)
         header = _HEADER.format(
             pid=os.getpid(), beat=time.monotonic_ns(), length=length, checksum=checksum
@@ -97,7 +97,7 @@ class Board:
                 raw = os.pread(file, length, _HEADER_BYTES)
                 if zlib.crc32(raw) != checksum:
                     return None  # it is just being written
-                conditions = tuple(map(_condition, json.loads(raw)))
+                conditions = tuple(map(_condition, loads(raw)))
                 return Word(pid, beat, (length, checksum), conditions)
             finally:
                 os.close(file)

@@ -1,6 +1,5 @@
 """What this host served last, beside its archives: enough to start without the database."""
 
-import json
 import logging
 import math
 import os
@@ -8,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from json import dumps, loads
 from pathlib import Path
 
 from app.errors import CrashedLoadError, PluginError
@@ -118,7 +118,7 @@ class LastKnownGood:
             (self._replaced / name).unlink(missing_ok=True)
             return
         kept = _KEPT if row.exclusive is None else _KEPT_OF_EXCLUSIVE
-        text = json.dumps({name: getattr(row, name) for name in kept}).encode()
+        text = dumps({name: getattr(row, name) for name in kept}).encode()
         with suppress(OSError):
             if (known := read_whole(path)) == text:
                 return  # another worker was first
@@ -182,7 +182,7 @@ class LastKnownGood:
 def _parsed(name: str, raw: bytes) -> ServedRow | None:
     """Return the row that a file holds, None if it is not what was written."""
     try:
-        kept = json.loads(raw)
+        kept = loads(raw)
         if isinstance(kept, list):
             kept = {"name": name, "status": ACTIVE, **dict(zip(_LISTED, kept, strict=True))}
         row = ServedRow(**kept)

@@ -5,13 +5,13 @@ ends) and survives it: see `crashes`, which makes something of those of dead pro
 """
 
 import fcntl
-import json
 import os
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from json import dumps
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +124,7 @@ class LoadMarker:
         marker = {
             "pid": os.getpid(), "loads": loads, "recent": recent, "cleaning": cleaning
         }  # fmt: skip
-        text = json.dumps(marker).encode()
+        text = dumps(marker).encode()
         try:
             self._open()
             # One write, because it is made before every load; no fsync: the file is to survive

@@ -13,6 +13,7 @@ from gunicorn.workers.gthread import ThreadWorker
 from app.activity import Activity
 from app.processes import PR_SET_PDEATHSIG, process_option
 from app.workers.bell import Bell
+from app.workers.listening import keep_class
 from app.workers.open_files import NONE_LEFT, FullHouse
 
 LOOK_SECONDS = 1.0
@@ -55,6 +56,12 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         self._quiet = False
         self._full_house = FullHouse()
         self._ends_at: float | None = None
+
+    def init_process(self) -> None:
+        """Make this process a worker, and serve."""
+        for listener in self.sockets:
+            keep_class(listener.sock)
+        super().init_process()
 
     # --- what it tells its master -------------------------------------------------------------
 

@@ -105,6 +105,73 @@ def test_green_threads_are_refused_at_the_trial_with_the_reason(running: Server)
     running.wait_says("looks", "after")
 
 
+PATCHES = """
+import builtins, json, os, pickle, socket, threading, time
+
+REAL = (json.dumps, json.loads, time.time, os.path.exists, time.sleep)
+
+def broken(*_):
+    raise RuntimeError("replaced")
+
+def patch(gate):
+    json.dumps = lambda value: repr(value).encode()  # as who takes orjson's: bytes, no options
+    json.loads = lambda text: REAL[1](text)
+    time.time = lambda: 0.0
+    os.fork = os.kill = pickle.dumps = pickle.loads = broken
+    socket.socket = broken
+    while not REAL[3](gate):
+        REAL[4](0.01)
+    threading.Thread = type("Watched", (threading.Thread,), {})
+"""
+
+
+def test_who_replaces_what_all_call_breaks_nobody_else_and_is_named_once(
+    running: Server, tmp_path: Path
+) -> None:
+    """Each request with a body failed, of all plugins, as long as the one that did it was there."""
+    body = 'def get(self, body: dict):\n        return {"says": body}\n    def unused(self):'
+    running.write(
+        "takes_body",
+        source("takes_body")
+        .replace("def get(self):", body)
+        .replace('server.get("/takes_body"', 'server.post("/takes_body"'),
+    )
+    wait_until(lambda: running.post("/takes_body", {"a": 1}).status == 200, "it is served")
+    gate = tmp_path / "gate"
+    text = PATCHES + source("patches", "patched").replace(
+        "        pass\n", f"        if not context.trial:\n            patch({str(gate)!r})\n", 1
+    )
+
+    def all_is_well() -> None:
+        for _ in range(8):
+            assert running.post("/takes_body", {"a": "é"}).json == {"says": {"a": "é"}}
+            assert running.get("/looks").says == "one"
+            assert running.get("/plugins/looks").json["name"] == "looks"
+            assert running.get("/health/ready").status == 200
+            assert running.get("/nowhere").json["status"] == 404
+
+    before = running.workers()
+    running.write("patches", text)
+    workers = int(running.environment["WEB_CONCURRENCY"])
+    wait_until(
+        lambda: running.log().count("generation 1 is still loading") == workers, "it patches"
+    )
+    all_is_well()
+    gate.touch()
+    running.wait_says("patches", "patched")
+    all_is_well()
+    running.write("looks", looking("two"))  # an edit is followed, and a child is forked for it
+    running.wait_says("looks", "two")
+    for number in range(2):
+        running.write("patches", text.replace('"patched"', f'"edit {number}"'))
+        running.wait_says("patches", f"edit {number}")
+    lines = [line for line in running.log().splitlines() if "patches: its load changed" in line]
+    assert len(lines) == workers, "each says it once"
+    for name in ("json.dumps", "json.loads", "time.time", "os.fork", "threading.Thread"):
+        assert name in lines[0]
+    assert running.workers() == before
+
+
 CHANGES = """
 import logging, os, sys, warnings
 os.environ.setdefault("CASE_VARIABLE", "{value}")

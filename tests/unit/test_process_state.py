@@ -1,5 +1,6 @@
 """What of a process is looked at before and after a load, and how it is put back."""
 
+import builtins
 import gc
 import io
 import json
@@ -8,12 +9,15 @@ import logging
 import logging.config
 import multiprocessing
 import os
+import pickle
 import resource
 import socket
+import subprocess
 import sys
 import textwrap
 import threading
 import time
+import types
 import warnings
 import weakref
 from typing import Any
@@ -24,7 +28,7 @@ from app.errors import LoadError
 from app.loading import process_changes
 from app.loading.environment import hidden
 from app.loading.logging_state import forget_loggers, read_disabled
-from app.loading.patches import refuse_green_threads
+from app.loading.patches import put_module, refuse_green_threads
 from app.loading.process_aspects import ASPECTS
 from app.loading.process_changes import ProcessChanges
 from app.loading.process_state import difference, glance, snapshot
@@ -98,6 +102,15 @@ HARMFUL = {
     "meta_path emptied": sys.meta_path.clear,
     "time.sleep": lambda: setattr(time, "sleep", lambda _: None),
     "os.environ": lambda: setattr(os, "environ", {}),
+    "os.fork": lambda: setattr(os, "fork", lambda: 0),
+    "time.time": lambda: setattr(time, "time", lambda: 0.0),
+    "json.dumps": lambda: setattr(json, "dumps", lambda value: repr(value).encode()),
+    "json.loads": lambda: setattr(json, "loads", lambda text: text),
+    "a class of the standard library": lambda: setattr(threading, "Thread", print),
+    "a module": lambda: put_module("json", types.SimpleNamespace()),
+    "a module that is no module": lambda: put_module("subprocess", None),
+    "a module that is removed": lambda: sys.modules.pop("socket"),
+    "open": lambda: setattr(builtins, "open", lambda _: None),
 }
 
 
@@ -128,6 +141,30 @@ def test_what_stops_or_silences_others_is_undone_at_once_and_named(name, a_handl
     assert any(text.startswith("taker: its load changed what the server") for text in said), said
 
 
+def test_all_that_is_undone_is_named(caplog):
+    called = [(json, "dumps"), (json, "loads"), (time, "time"), (pickle, "dumps")]
+    before = [getattr(module, name) for module, name in called]
+    with ProcessChanges().loading("taker"):
+        for module, name in called:
+            setattr(module, name, print)
+    assert [getattr(module, name) for module, name in called] == before
+    [said] = [r.getMessage() for r in caplog.records if "which is undone" in r.getMessage()]
+    for module, name in called:
+        assert f"{module.__name__}.{name}" in said
+    assert said.count("is builtins.print, it was") == 2
+
+
+def test_a_module_that_is_imported_for_the_first_time_is_no_change(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ctypes", types.ModuleType("ctypes"))  # put back afterwards
+    del sys.modules["ctypes"]
+    changes, before = ProcessChanges(), glance()
+    with changes.loading("taker"):
+        put_module("ctypes", types.ModuleType("ctypes"))
+        assert difference(before, glance()) == ()
+    changes.disposed("taker")
+    assert type(sys.modules["ctypes"]) is types.ModuleType
+
+
 def test_our_log_goes_on_after_a_load_that_failed(a_handler):
     changes = ProcessChanges()
     with pytest.raises(ZeroDivisionError), changes.loading("taker"):
@@ -145,8 +182,8 @@ HARMLESS = {
         lambda: any(item[0] == "ignore" and "d1" in str(item[1]) for item in warnings.filters),
     ),
     "patch": (
-        lambda: setattr(json, "dumps", lambda _: "patched"),
-        lambda: json.dumps({}) == "patched",
+        lambda: setattr(subprocess, "Popen", print),
+        lambda: vars(subprocess)["Popen"] is print,
     ),
     "hook": (lambda: setattr(sys, "excepthook", print), lambda: sys.excepthook is print),
     "handler": (
