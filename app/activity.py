@@ -9,6 +9,7 @@ import mmap
 import struct
 import threading
 from collections import deque
+from collections.abc import Callable
 
 NAMES = 16_384
 """How many names the memory has room for; the oldest makes room for the next."""
@@ -65,6 +66,8 @@ class Activity:
         self._numbers = itertools.count(1)
         self._unused: deque[int] = deque()
         self._lock = threading.Lock()
+        self.waiting: Callable[[], int] = lambda: 0
+        """How many requests wait for a thread; known to the process alone that answers them."""
 
     def cell(self) -> memoryview:
         """Return the calling thread's word, as a sequence of one whole number."""

@@ -51,8 +51,8 @@ class PluginManager:
         self._host_conditions = Conditions()
         """What the publishing half holds: the host's, if it is this process that publishes."""
         self._running = app.running
-        self._database = server_pool(url, settings, self._conditions)
-        self._plugin_database = plugin_pool(url, settings)
+        self._database = server_pool(url, settings, self._conditions, app.running.is_short)
+        self._plugin_database = plugin_pool(url, settings, app.running.is_short)
         self._repository = Repository(self._database)
         admin = self._database.share(
             "the admin API", max(1, settings.threads // 2), timeout=ADMIN_SHARE_SECONDS

@@ -87,8 +87,8 @@ def finish(connection: Any, deadline: float) -> None:
             raise TimeoutError("no answer in time")
 
 
-def has_hung_up(connection: Connection) -> bool:
-    """Tell whether the server has closed an idle connection: it has nothing to say else."""
+def can_be_read(connection: Connection) -> bool:
+    """Tell whether something came from the server; from an idle connection, that it is closed."""
     poll = select.poll()
     try:
         poll.register(connection, select.POLLIN)

@@ -4,7 +4,8 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 
 import psycopg2
 import psycopg2.extensions
@@ -13,17 +14,15 @@ from app.conditions import Conditions
 from app.database.connection import (
     READ_COMMITTED,
     Connection,
-    connect,
     connection_options,
-    discard,
-    has_hung_up,
     shut_down,
 )
 from app.database.locks import LockReport
 from app.database.pool_shares import Loan, Share, refusal
-from app.database.sessions import OWN_SETTINGS, SHARED_SETTINGS, PooledConnection, Sessions
-from app.database.silence import ANSWER_SECONDS, SILENT, SilenceGate, SilenceWatch
+from app.database.sessions import OWN_SETTINGS, SHARED_SETTINGS, Sessions
+from app.database.silence import ANSWER_SECONDS, SILENT, SilenceWatch
 from app.database.sqlstates import unavailable
+from app.database.supply import Supply
 from app.database.timeouts import Timeouts
 from app.errors import DatabaseBusyError, DatabaseUnavailableError
 
@@ -33,10 +32,11 @@ WAIT_SECONDS = 10.0
 SHARE_SECONDS = 5.0
 """How long a share waits for a connection, while none comes back."""
 
+BULKHEAD = 3
+"""How many connections are made at the same time, and may be silent where threads are short."""
+
 COMPLAINT_SECONDS = 10.0
 """How often the log says again that one holder has all of its connections."""
-
-_IDLE = psycopg2.extensions.TRANSACTION_STATUS_IDLE
 
 
 class Database:
@@ -58,6 +58,8 @@ class Database:
         timeouts: Timeouts | None = None,
         wait_seconds: float = WAIT_SECONDS,
         silence_seconds: float = ANSWER_SECONDS,
+        bulkhead: int = BULKHEAD,
+        is_short: Callable[[], bool] = lambda: False,
         name: str = "the pool",
         conditions: Conditions | None = None,
     ) -> None:
@@ -73,6 +75,9 @@ class Database:
             timeouts: what bounds `statement` and `transaction`.
             wait_seconds: how long to wait for a connection while all of them are lent.
             silence_seconds: after how long it is asked whether the database answers at all.
+            bulkhead: how many of those who wait for a database that does not answer go on waiting
+                where threads are short; as many connections, or one, are made at the same time.
+            is_short: tells whether requests wait for a thread.
             name: whose pool it is, for errors.
             conditions: where it is held what connections wait for, if that lasts.
 
@@ -88,7 +93,8 @@ class Database:
             settings = SHARED_SETTINGS if reset else OWN_SETTINGS
         self.sessions = Sessions(connection_options(url), settings)
         self.locks = LockReport(lambda: self.sessions.options)
-        self._idle: list[Connection] = []
+        self._bulkhead = bulkhead
+        self._is_short = is_short
         self._loans: set[Loan] = set()
         self._moved: dict[str, float] = {}
         """When a connection of each holder was last lent or came back, in monotonic seconds."""
@@ -96,11 +102,18 @@ class Database:
         # Reentrant: the collector gives back what a plugin has lost, in whatever thread it runs.
         self._lock = threading.RLock()
         self._returned = threading.Condition(self._lock)
+        self._make_supply = partial(
+            Supply,
+            self.sessions,
+            reset=reset,
+            openers=max(1, bulkhead),
+            wait_seconds=wait_seconds,
+        )
+        self._supply = self._make_supply(self._returned)
         self._closed = False
         self._silence_seconds = silence_seconds
         self._conditions = conditions or Conditions()
         self._silence: SilenceWatch | None = None
-        self._gate = SilenceGate()
 
     @property
     def pool(self) -> "Database":
@@ -149,8 +162,9 @@ class Database:
         self._enter(loan, share)
         connection = None
         try:
-            with self._gate.passing():
-                connection = self._take(loan)
+            if self._silence is None:
+                self._watch_for_silence()
+            connection = self._supply.take(loan)
             try:
                 if connection.autocommit != autocommit:
                     # Without a level psycopg2 leaves the server's alone: no statement of its own.
@@ -172,7 +186,7 @@ class Database:
             loan.connection = None
             try:
                 if connection is not None:
-                    self._give_back(connection)
+                    self._supply.give_back(connection)
             finally:
                 with self._returned:
                     self._loans.discard(loan)  # in a forked child it is gone already
@@ -184,10 +198,12 @@ class Database:
 
         Raises:
             DatabaseBusyError: there is none.
+            DatabaseUnavailableError: there is none, and those who have them hear nothing.
         """
         with self._returned:
             deadline = 0.0
             while (taken := self._taken(share)) is not None:
+                self._supply.gate.check()
                 now = time.monotonic()
                 deadline = deadline or now + self._wait_seconds
                 until = deadline
@@ -216,83 +232,46 @@ class Database:
             log.warning("%s", text)
         return DatabaseBusyError(text)
 
-    def abort(self) -> None:
-        """Abort every connection from outside: who waits for the database gets an error."""
-        with self._lock:
-            lent = [loan for loan in list(self._loans) if loan.connection is not None]
-            idle, self._idle = self._idle, []
-        self._gate.close()
+    def abort(self, keep: int = 0) -> None:
+        """Abort connections from outside: who waits for the database gets an error.
+
+        Args:
+            keep: how many of those that were lent first are left alone.
+        """
+        self._supply.gate.close(SILENT)
+        with self._returned:
+            # Who waits for a new connection cannot be reached.
+            loans = sorted(self._loans, key=lambda loan: (loan.connection is not None, loan.since))
+            lent = [loan for loan in loans[keep:] if loan.connection is not None]
+            self._returned.notify_all()
         for loan in lent:
             loan.unanswered = True
-        for connection in [*(loan.connection for loan in lent), *idle]:
+        for connection in [*(loan.connection for loan in lent), *self._supply.take_idle()]:
             shut_down(connection)
 
     def let_go(self) -> None:
         """Begin anew in a forked child: all connections are its parent's, and so is the lock."""
-        self._idle, self._loans, self._silence = [], set(), None
-        self._gate = SilenceGate()
+        self._loans, self._silence = set(), None
         self._lock = threading.RLock()
         self._returned = threading.Condition(self._lock)
+        self._supply = self._make_supply(self._returned)
 
     def close(self) -> None:
         """Close the idle connections; lent ones are closed when they come back."""
         with self._lock:
             self._closed = True
-            idle, self._idle = self._idle, []
             silence, self._silence = self._silence, None
         if silence is not None:
             silence.end()
-        for connection in idle:
+        for connection in self._supply.end():
             connection.close()
-
-    def _take(self, loan: Loan) -> Connection:
-        while True:
-            with self._lock:
-                if not self._idle:
-                    break
-                connection = self._idle.pop()
-            if not has_hung_up(connection):
-                loan.connection = connection
-                return connection
-            connection.close()
-        self._watch_for_silence()
-        return self._connect(loan)
 
     def _watch_for_silence(self) -> None:
         """Have the database watched, from the first connection of this process on."""
         with self._lock:
             if self._silence is None and not self._closed:
                 self._silence = SilenceWatch(
-                    *(self.sessions, self._loans, self.abort),
-                    *(self._silence_seconds, self._conditions),
+                    *(self.sessions, self._loans, self.abort, self._silence_seconds),
+                    *(self._conditions, self._is_short, lambda: self.abort(self._bulkhead)),
                 )
                 self._silence.start()
-
-    def _connect(self, loan: Loan) -> Connection:
-        factory = PooledConnection if self._reset and self.sessions.pooled else None
-        loan.connection = connection = connect(self.sessions, connection_factory=factory)
-        try:
-            connection.autocommit = True
-            self.sessions.look(connection)
-            connection.autocommit = False
-        except psycopg2.Error as error:
-            connection.close()
-            if loan.unanswered:
-                raise DatabaseUnavailableError(SILENT) from None
-            raise unavailable(error) from None
-        if isinstance(connection, PooledConnection):
-            connection.beginning = self.sessions.beginning
-        elif self._reset and self.sessions.pooled:
-            connection.close()
-            return self._connect(loan)
-        return connection
-
-    def _give_back(self, connection: Connection) -> None:
-        if connection.closed == 0:
-            idle = connection.get_transaction_status() == _IDLE
-            fit = idle and (not self._reset or discard(connection))
-            with self._lock:
-                if fit and not self._closed:
-                    self._idle.append(connection)
-                    return
-        connection.close()

@@ -9,12 +9,13 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator
+from typing import Any
 
 import psycopg2
 import psycopg2.extensions
 
 from app.conditions import Conditions
-from app.database.connection import finish, shut_down
+from app.database.connection import can_be_read, finish, shut_down
 from app.database.pool_shares import Loan
 from app.database.sessions import Sessions
 from app.errors import DatabaseUnavailableError
@@ -27,13 +28,20 @@ LOOK_SECONDS = 0.5
 ANSWER_SECONDS = 3.0
 """How long the database may take to answer the watch's own question."""
 
+SHORT_SECONDS = 0.5
+"""After so long it is asked where requests wait for the threads that wait for the database."""
+
+SHORT_ANSWER_SECONDS = 1.0
+"""How long the database may take to answer then."""
+
 SILENT = "the database is away: it is connected, and does not answer"
 
 _CONDITION = "standby"
 _SESSIONS = """
-    SELECT count(*) FILTER (WHERE wait_event = 'SyncRep'),
-        coalesce(array_agg(pid) FILTER (WHERE state IN ('active', 'fastpath function call')), '{}')
-    FROM pg_stat_activity WHERE datname = current_database()
+    SELECT pid, state IN ('active', 'fastpath function call'), state_change,
+        wait_event IS NOT DISTINCT FROM 'SyncRep'
+    FROM pg_stat_activity
+    WHERE datname = current_database() AND (pid = ANY(%s) OR wait_event = 'SyncRep')
 """
 _ACTIVE = psycopg2.extensions.TRANSACTION_STATUS_ACTIVE
 
@@ -45,12 +53,23 @@ class SilenceGate:
     """
 
     def __init__(self) -> None:
-        self._closed = False
+        self._why = ""
+        """Why all but one are refused; empty where nobody is."""
         self._trying = threading.Lock()
 
-    def close(self) -> None:
-        """Note that the database did not answer."""
-        self._closed = True
+    def close(self, why: str) -> None:
+        """Note that the database did not answer, in a sentence."""
+        self._why = why
+
+    def check(self) -> None:
+        """Refuse who would wait for others that hear nothing.
+
+        Raises:
+            DatabaseUnavailableError: the database was silent.
+        """
+        why = self._why
+        if why:
+            raise DatabaseUnavailableError(why)
 
     @contextlib.contextmanager
     def passing(self) -> Iterator[None]:
@@ -59,14 +78,15 @@ class SilenceGate:
         Raises:
             DatabaseUnavailableError: the database was silent, and another one is trying.
         """
-        if not self._closed:
+        if not self._why:
             yield
         elif not self._trying.acquire(blocking=False):
-            raise DatabaseUnavailableError(SILENT)
+            self.check()
+            yield  # it was opened meanwhile
         else:
             try:
                 yield
-                self._closed = False
+                self._why = ""
             finally:
                 self._trying.release()
 
@@ -78,6 +98,9 @@ class SilenceWatch(OwnThread):
     nobody who waits ever will; and where PostgreSQL itself does not work on what a connection waits
     for, that one alone hears nothing, as where its process is stopped. A commit that waits for a
     synchronous standby, without end and without an error, is held as a condition.
+
+    A thread that waits is lost to all requests. Where these wait for one, it asks early, and where
+    no answer comes all but a few of those who wait are given up.
     """
 
     def __init__(
@@ -87,6 +110,8 @@ class SilenceWatch(OwnThread):
         on_silence: Callable[[], None],
         patience: float,
         conditions: Conditions,
+        is_short: Callable[[], bool] = lambda: False,
+        on_shortage: Callable[[], None] = lambda: None,
     ) -> None:
         """Make it; `start` it in the process that connects.
 
@@ -96,6 +121,8 @@ class SilenceWatch(OwnThread):
             on_silence: called when the database did not answer.
             patience: after how many seconds of a loan it asks, and again after as many.
             conditions: where it holds what a loan waits for.
+            is_short: tells whether requests wait for a thread.
+            on_shortage: called when they do, and the database did not answer.
         """
         super().__init__("benana-silence")
         self._sessions = sessions
@@ -103,57 +130,91 @@ class SilenceWatch(OwnThread):
         self._on_silence = on_silence
         self._patience = patience
         self._conditions = conditions
-        self._deaf: set[Loan] = set()
-        """The loans whose session did nothing, as it seemed, when it was asked last."""
+        self._is_short = is_short
+        self._on_shortage = on_shortage
+        self._deaf: dict[Loan, Any] = {}
+        """The loans whose session did nothing, as it seemed, when it was asked last; since when."""
 
     def _run(self) -> None:
-        ask_at = 0.0
+        ask_at, wait = 0.0, LOOK_SECONDS
         while True:
             with self._wake:
-                if self._wake.wait_for(lambda: self._stopped, LOOK_SECONDS):
+                if self._wake.wait_for(lambda: self._stopped, wait):
                     return
-            now = time.monotonic()
-            if all(now - loan.since < self._patience for loan in list(self._loans)):
+            now, wait = time.monotonic(), LOOK_SECONDS
+            ages = [now - loan.since for loan in list(self._loans)]
+            if max(ages, default=0.0) < self._patience:
                 self._conditions.clear(_CONDITION)
             elif now >= ask_at:
-                self._ask()
+                self._ask(ANSWER_SECONDS, self._patience, self._on_silence)
                 ask_at = time.monotonic() + self._patience
+                continue
+            newest = min(ages, default=0.0)
+            if newest < SHORT_SECONDS:
+                wait = min(wait, SHORT_SECONDS - newest)
+            elif self._is_short():
+                self._ask(SHORT_ANSWER_SECONDS, SHORT_SECONDS, self._give_up_most)
 
-    def _ask(self) -> None:
-        """Ask over a new connection; one that is refused, or lost, is an answer too."""
-        deadline = time.monotonic() + ANSWER_SECONDS
+    def _ask(self, seconds: float, patience: float, on_silence: Callable[[], None]) -> None:
+        """Ask over a new connection; one that is refused, or lost, is an answer too.
+
+        Args:
+            seconds: how long the answer may take.
+            patience: of which loans it asks: those that are as old, in seconds.
+            on_silence: called when there is none.
+        """
+        now = time.monotonic()
+        loans = self._waiting(now - patience)
         try:
             with contextlib.closing(self._sessions.begin_to_connect()) as connection:
-                finish(connection, deadline)
+                finish(connection, now + seconds)
                 with connection.cursor() as cursor:
-                    cursor.execute(_SESSIONS)
-                    finish(connection, deadline)
-                    commits, working = cursor.fetchone()
+                    cursor.execute(_SESSIONS, [list(loans.values())])
+                    finish(connection, now + seconds)
+                    found = cursor.fetchall()
         except TimeoutError:
-            self._on_silence()
+            on_silence()
         except (psycopg2.Error, OSError) as error:
             log.debug("what a connection waits for cannot be told: %s", error)
         else:
-            self._tell(commits)
+            self._tell(sum(commits for *_, commits in found))
             if not self._sessions.pooled:  # else a pooler gives the sessions to others
-                self._end_deaf(frozenset(working))
+                idle = {pid: since for pid, works, since, _ in found if not works}
+                working = {pid for pid, works, *_ in found if works}
+                self._end_deaf({n: idle.get(p) for n, p in loans.items() if p not in working})
 
-    def _end_deaf(self, working: frozenset[int]) -> None:
-        """End the loans that wait for a session which does nothing, at the second look."""
-        now = time.monotonic()
-        deaf = set()
+    def _give_up_most(self) -> None:
+        log.warning(
+            "requests wait for threads, and the database does not answer those that have "
+            "them: most of what waits for it is given up"
+        )
+        self._on_shortage()
+
+    def _waiting(self, before: float) -> dict[Loan, int]:
+        """Return the loans that were lent before a time and wait for an answer, with their pids."""
+        waiting = {}
         for loan in list(self._loans):
             connection = loan.connection
-            if connection is None or now - loan.since < self._patience or connection.closed:
+            if connection is None or loan.since > before or connection.closed:
                 continue
-            waits = connection.get_transaction_status() == _ACTIVE
-            if waits and connection.info.backend_pid not in working:
-                deaf.add(loan)
-        for loan in deaf & self._deaf:
+            # What has come, and was not read yet, is an answer.
+            if connection.get_transaction_status() == _ACTIVE and not can_be_read(connection):
+                waiting[loan] = connection.info.backend_pid
+        return waiting
+
+    def _end_deaf(self, idle: dict[Loan, Any]) -> None:
+        """End the loans that wait for a session which does nothing, at the second look."""
+        before, self._deaf = self._deaf, {}
+        waiting = self._waiting(time.monotonic())
+        for loan, since in idle.items():
+            if loan not in waiting:
+                continue
+            if loan not in before or before[loan] != since:
+                self._deaf[loan] = since
+                continue
             log.warning("a connection to the database hears nothing any more; it is closed")
             loan.unanswered = True
             shut_down(loan.connection)
-        self._deaf = deaf - self._deaf
 
     def _tell(self, commits: int) -> None:
         if not commits:

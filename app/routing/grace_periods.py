@@ -68,6 +68,10 @@ class RunningRequests:
         """How many processes like this one its master wants, None if it has no such master."""
         return self._activity.crew or None
 
+    def is_short(self) -> bool:
+        """Tell whether requests wait for a thread."""
+        return self._activity.waiting() > 0
+
     def number(self, name: Name) -> int:
         """Return the number under which threads show what they do."""
         return self._activity.number(name)

@@ -41,6 +41,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         super().__init__(*arguments)
         self.activity = Activity(self.cfg.threads + FORWARDED_THREADS)
         self.activity.crew = self.cfg.workers  # the master corrects it, after TTIN and TTOU
+        self.activity.waiting = lambda: self._taken - self.cfg.threads
         self.on_drain: Callable[[], None] = lambda: None
         """Called when no more connections are taken, and the last requests run on."""
         self.on_look: Callable[[], None] = lambda: None
@@ -153,6 +154,11 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         super()._cap_keepalive(deadline)
         for connection in self.pending_conns:
             connection.timeout = min(connection.timeout, deadline)
+
+    @property
+    def _taken(self) -> int:
+        """How many connections have a thread, or wait for one."""
+        return self.nr_conns - len(self.keepalived_conns) - len(self.pending_conns)
 
     def _look_at_drain(self) -> None:
         idle = self.keepalived_conns or self.pending_conns

@@ -1,15 +1,19 @@
 """Real workers whose database lets everybody in and answers nobody, as in PgBouncer's PAUSE."""
 
 import contextlib
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from urllib.parse import urlsplit
 
 import pytest
 
+from tests.support.databases import session
 from tests.support.plugins import source
 from tests.support.postgres_proxy import Proxy
-from tests.support.server import MakeServer, Server
+from tests.support.server import Answer, MakeServer, Server, ask
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.soak
@@ -100,3 +104,121 @@ def test_an_admin_call_ends_with_a_sentence(proxied: tuple[Server, Proxy]) -> No
         assert "does not answer" in answer.json["detail"]
         assert time.monotonic() - began < SILENCE_SECONDS + 1.0
         assert server.get("/steady").says == "one"
+
+
+ASKS = """
+from app.plugin import PluginMetadata
+
+
+class Plugin:
+    def initialize(self, context):
+        self.context = context
+
+    def get_metadata(self):
+        return PluginMetadata(name="{name}", version="1")
+
+    def register_routes(self, server):
+        server.get("/{name}", self.get)
+
+    def cleanup(self, context):
+        pass
+
+    def get(self):
+        with self.context.database() as connection, connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+            return {{"says": cursor.fetchone()[0]}}
+
+
+def new_plugin():
+    return Plugin()
+"""
+
+LET_BE_SECONDS = 4.0
+"""It is 1.5 to 2 s on a machine with nothing else to do, and was 8 to 9."""
+
+CALLS = 60
+"""Many more than the threads of all workers."""
+
+
+@pytest.fixture
+def asking(proxied: tuple[Server, Proxy]) -> tuple[Server, Proxy]:
+    """The server, with two plugins that ask their database."""
+    server, _ = proxied
+    for name in ("asks", "wants"):
+        server.write(name, ASKS.format(name=name))
+    wait_until(lambda: server.plugin("wants") and server.plugin("asks"), "they are registered")
+    return proxied
+
+
+def call_both(server: Server, pool: ThreadPoolExecutor) -> list[Future[Answer]]:
+    return [pool.submit(server.get, f"/{('asks', 'wants')[n % 2]}") for n in range(CALLS)]
+
+
+def others_are_answered(server: Server, silence: Callable[[], None]) -> set[int]:
+    """Call both plugins in silence, and others meanwhile; return the calls' status codes."""
+    with server.each_worker() as connections, ThreadPoolExecutor(CALLS) as pool:
+        silence()
+        ends = time.monotonic() + 6 * SILENCE_SECONDS
+        calls = call_both(server, pool)
+        waits = []
+        while not all(call.done() for call in calls):
+            assert time.monotonic() < ends
+            for connection in connections.values():
+                for path in ("/health/ready", "/steady"):
+                    asked = time.monotonic()
+                    assert ask(connection, "GET", path).status == 200
+                    waits.append(time.monotonic() - asked)
+        assert max(waits) < LET_BE_SECONDS, sorted(waits)[-5:]
+        return {call.result().status for call in calls}
+
+
+@pytest.mark.parametrize("way", ["paused", "no packets"])
+@pytest.mark.parametrize("warm", [True, False], ids=["connected", "not connected"])
+def test_calls_that_wait_hold_up_no_others(
+    asking: tuple[Server, Proxy], way: str, warm: bool
+) -> None:
+    """The first wave of them held all threads, and health checks waited for 8 s behind them."""
+    server, proxy = asking
+    for name in ("asks", "wants"):
+        server.wait_everywhere(f"/{name}" if warm else "/steady", lambda a: a.status == 200)
+
+    def silence() -> None:
+        if way == "paused":
+            proxy.paused = True
+        else:
+            proxy.flows.clear()
+            proxy.open = False
+
+    assert others_are_answered(server, silence) == {503}
+    assert "requests wait for threads, and the database does not answer those" in server.log()
+    proxy.paused, proxy.open = False, True
+    proxy.flows.set()
+    for name in ("asks", "wants"):
+        server.wait_says(name, 1, 5.0)  # type: ignore[arg-type]
+
+
+def test_sessions_that_are_stopped_hold_up_no_others(
+    asking: tuple[Server, Proxy], postgres_url: str
+) -> None:
+    """The database answers whoever connects anew: each of them waited for 10 s."""
+    server, proxy = asking
+    for name in ("asks", "wants"):
+        server.wait_everywhere(f"/{name}", lambda answer: answer.status == 200)
+    with ThreadPoolExecutor(CALLS) as pool:
+        assert {call.result().status for call in call_both(server, pool)} == {200}
+    name = urlsplit(proxy.url).path[1:]
+    with session(postgres_url) as sql:
+        rows = sql("SELECT pid FROM pg_stat_activity WHERE datname = %s", name)
+        stopped = [pid for (pid,) in rows]
+
+        def silence() -> None:
+            for pid in stopped:
+                os.kill(pid, signal.SIGSTOP)
+
+        try:
+            found = others_are_answered(server, silence)
+            assert found <= {200, 503}
+        finally:
+            for pid in stopped:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)

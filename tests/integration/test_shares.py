@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from app.database import pool as pool_module
+from app.database import supply
 from app.database.pool import Database
 from app.database.pool_shares import Share
 from app.errors import DatabaseBusyError
@@ -119,7 +119,7 @@ def test_a_connection_that_cannot_be_made_costs_no_place(
 ) -> None:
     mine = share(pool, "mine")
     with monkeypatch.context() as patched:
-        patched.setattr(pool_module, "connect", lambda *_, **__: 1 / 0)
+        patched.setattr(supply, "connect", lambda *_, **__: 1 / 0)
         for _ in range(5):
             with pytest.raises(ZeroDivisionError):
                 use(mine)

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -123,6 +124,59 @@ def test_while_a_database_is_silent_one_tries_and_the_others_are_refused_at_once
         assert set(pool.map(lambda _: ask(behind), range(20))) == {(1,)}
 
 
+def test_where_threads_are_short_most_of_those_who_wait_are_given_up_early(
+    proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever waits for a free connection, and those that were lent last; not the first ones."""
+    short = threading.Event()
+    monkeypatch.setattr(silence, "LOOK_SECONDS", 0.05)
+    with (
+        contextlib.closing(
+            Database(
+                proxy.url,
+                max_connections=4,
+                silence_seconds=60.0,
+                bulkhead=1,
+                is_short=short.is_set,
+            )
+        ) as database,
+        ThreadPoolExecutor(8) as pool,
+    ):
+        with contextlib.ExitStack() as lent:
+            for _ in range(4):
+                lent.enter_context(database.connection())
+        proxy.paused = True
+        first = pool.submit(ask, database)
+        wait_until(lambda: database.lent() == 1, "it waits for its answer")
+        calls = [pool.submit(ask, database) for _ in range(7)]
+        wait_until(lambda: database.lent() == 4, "so do three more, and four for a connection")
+        assert not any(call.done() for call in calls)
+        short.set()
+        for call in calls:
+            assert isinstance(call.exception(10.0), DatabaseUnavailableError)
+        assert not first.done()
+        proxy.paused = False
+        assert first.result(10.0) == (1,)
+        wait_until(lambda: _answers(database), "all may again", 5.0)
+
+
+def test_few_connections_are_made_at_once_and_who_waits_for_a_turn_is_told(proxy: Proxy) -> None:
+    """Nobody can reach a thread inside of libpq's connect."""
+    proxy.open = False
+    with (
+        contextlib.closing(Database(proxy.url, max_connections=8, bulkhead=2)) as database,
+        ThreadPoolExecutor(8) as pool,
+    ):
+        calls = [pool.submit(ask, database) for _ in range(8)]
+        wait_until(lambda: database.lent() == 8 and proxy.accepted == 2, "two connect")
+        database.abort(2)
+        refused = [call for call in calls if isinstance(call.exception(20.0), Exception)]
+        assert len(refused) == 8
+        assert proxy.accepted <= 3, "the others were refused at once; the watch has asked"
+        proxy.open = True
+        wait_until(lambda: _answers(database), "all may again", 5.0)
+
+
 def _answers(database: Database) -> bool:
     with contextlib.suppress(DatabaseUnavailableError):
         return ask(database) == (1,)
@@ -168,8 +222,6 @@ def test_a_database_that_refuses_new_connections_is_not_silent(
 
 
 def test_the_watch_ends_with_its_pool(proxy: Proxy) -> None:
-    import threading
-
     def watches() -> int:
         return sum(thread.name == "benana-silence" for thread in threading.enumerate())
 
