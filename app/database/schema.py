@@ -10,7 +10,7 @@ from app.database.connection import Connection
 from app.database.locks import SCHEMA_LOCK, LockReport
 from app.database.rows import only_row
 from app.database.statements import refused
-from app.database.tables import FIRES, LOOK, TRIGGERS, Tables
+from app.database.tables import FIRES, LOOK, TABLES, TRIGGERS, Tables
 from app.errors import DatabaseRefusedError
 from app.shipped import shipped_file
 
@@ -29,6 +29,8 @@ _IS_CURRENT = f"""
     SELECT coalesce(obj_description({_HERE}, 'pg_class') = %s, false)
         AND (SELECT count(*) FROM pg_trigger WHERE tgrelid = {_HERE}
              AND tgname = ANY(%s) AND {FIRES}) = {len(TRIGGERS)}
+        AND NOT EXISTS (SELECT 1 FROM unnest(ARRAY[{", ".join(f"'{name}'" for name in TABLES)}]) t
+            WHERE to_regclass(format('%%I.%%I', current_schema(), t)) IS NULL)
 """  # noqa: S608 - constants
 
 _ANOTHER = f"""

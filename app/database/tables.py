@@ -4,14 +4,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-TABLES = (
-    "plugins",
-    "plugin_endpoints",
-    "plugin_versions",
-    "plugin_failures",
-    "plugin_workers",
-    "plugin_loads",
-)
+COLUMNS = {
+    "plugins": "id name description version author type path binary_path source_path status"
+    " created_at updated_at generation source_digest error",
+    "plugin_endpoints": "id plugin_id method path handler type created_at updated_at",
+    "plugin_versions": "plugin_name source_digest archive archive_sha256 metadata created_at reload"
+    " answered finding",
+    "plugin_failures": "name source_path error updated_at",
+    "plugin_workers": "id host pid generations_alive started_at heartbeat_at machine started master"
+    " crew status reasons",
+    "plugin_loads": "worker_id plugin_name plugin_id generation reconciled state error owner",
+}
+"""The columns that `schema.sql` makes."""
+
+TABLES = tuple(COLUMNS)
 NOTIFIERS = ("plugins_notify_row", "plugins_notify_truncate", "plugins_notify_update")
 """The triggers that tell of changes; they fire also where rows are applied by a replica."""
 TRIGGERS = (
@@ -25,9 +31,18 @@ TRIGGERS = (
 FIRES = "tgenabled IN ('O', 'A')"
 """Whether a trigger fires in an ordinary session (`pg_trigger` in PostgreSQL's documentation)."""
 
+LACKING = f"""
+    ARRAY(SELECT concat(t, '.', c)
+        FROM (VALUES {", ".join(f"('{table}', '{its}')" for table, its in COLUMNS.items())})
+            expected (t, its), unnest(string_to_array(its, ' ')) c
+        WHERE to_regclass(t) IS NOT NULL AND NOT EXISTS (SELECT 1 FROM pg_attribute
+            WHERE attrelid = to_regclass(t) AND attname = c AND NOT attisdropped))
+"""  # noqa: S608 - constants
+"""The columns that tables of ours lack, as `table.column`."""
+
 # A table that was dropped and created has another oid. A trigger that was disabled and enabled, as
 # `pg_restore --disable-triggers` does, has another xmin. Whether this role may read all rows is
-# asked for, too: who hides them tells nobody.
+# asked for, too: who hides them tells nobody; and the columns, which may be renamed.
 LOOK = f"""
     SELECT n.nspname AS schema, obj_description(c.oid, 'pg_class') AS mark,
         ARRAY(SELECT t FROM unnest(ARRAY[{", ".join(f"'{name}'" for name in TABLES)}]) t
@@ -38,6 +53,10 @@ LOOK = f"""
             to_regclass('plugin_endpoints')::oid,
             (SELECT string_agg(concat_ws(' ', oid, xmin, tgenabled), ' ' ORDER BY oid)
                 FROM pg_trigger WHERE tgrelid = c.oid AND NOT tgisinternal),
+            (SELECT sum(hashtext(concat_ws(' ', attrelid, attname, atttypid))::bigint)
+                FROM unnest(ARRAY[{", ".join(f"'{name}'" for name in TABLES)}]) t
+                JOIN pg_attribute ON attrelid = to_regclass(t) AND attnum > 0
+                    AND NOT attisdropped),
             (SELECT string_agg(concat_ws(' ', has_table_privilege(read, 'SELECT'),
                 row_security_active(read)), ' ')
                 FROM unnest(ARRAY[c.oid, to_regclass('plugin_versions')::oid]) read)) AS trace
@@ -59,13 +78,18 @@ class Tables:
     triggers: tuple[tuple[str, str], ...]
     """The triggers of `plugins`, each with its `tgenabled`."""
     trace: str
-    """Changes whenever a table is created again, or a trigger or a right to read is changed."""
+    """Changes whenever a table is created again, or a column, trigger or right to read changed."""
+    lacking: tuple[str, ...] = ()
+    """The columns that tables lack, as `table.column`; where that was asked for (`LACKING`)."""
 
     @classmethod
     def read(cls, row: Mapping[str, Any]) -> "Tables":
         """Make it from a row of `LOOK`."""
         triggers = tuple(sorted(row["triggers"].items()))
-        return cls(row["schema"], row["mark"], tuple(row["missing"]), triggers, row["trace"])
+        return cls(
+            *(row["schema"], row["mark"], tuple(row["missing"]), triggers, row["trace"]),
+            tuple(row.get("lacking", ())),
+        )
 
     @property
     def not_firing(self) -> tuple[str, ...]:
@@ -86,8 +110,8 @@ class Tables:
 
     @property
     def is_whole(self) -> bool:
-        """Whether all tables and triggers are there, and fire."""
-        return not self.missing and not self.not_firing
+        """Whether all tables, columns and triggers are there, and fire."""
+        return not (self.missing or self.lacking or self.not_firing)
 
 
 def silence_of(triggers: Sequence[str]) -> str:

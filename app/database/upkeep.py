@@ -9,7 +9,7 @@ from app.database.locks import PUBLISH_LOCK
 from app.database.rows import only_row
 from app.database.schema import apply_schema, fire_always
 from app.database.statements import Lender, statement, transaction
-from app.database.tables import LOOK, Tables, silence_of
+from app.database.tables import LACKING, LOOK, Tables, silence_of
 from app.errors import DatabaseBusyError, DatabaseRefusedError
 
 log = logging.getLogger(__name__)
@@ -119,7 +119,8 @@ class Upkeep:
         """Repair our tables, before everything is compared.
 
         A missing table `plugins` is never created, nor the triggers of an empty one: a restore is
-        not finished, and the server keeps serving what it served last.
+        not finished, and the server keeps serving what it served last. A column is not made again
+        either: where it was renamed, what it holds would be lost.
 
         Raises:
             DatabaseUnavailableError: the database is away.
@@ -127,7 +128,8 @@ class Upkeep:
         self.rows_arrived()
         with statement(self._database) as cursor:
             cursor.execute(
-                f"SELECT {_RESTORING} AS restoring, look.* FROM ({LOOK}) look"  # noqa: S608
+                f"SELECT {_RESTORING} AS restoring, {LACKING} AS lacking, look.*"  # noqa: S608
+                f" FROM ({LOOK}) look"
             )
             row = only_row(cursor)
         tables = Tables.read(row)
@@ -143,7 +145,8 @@ class Upkeep:
         now = time.monotonic()
         if self._broken_since is None or row["restoring"]:
             self._broken_since = now
-        if now - self._broken_since < self._grace_seconds or tables.schema is None:
+        known = tables.schema is not None and not tables.lacking
+        if now - self._broken_since < self._grace_seconds or not known:
             return
         if not (tables.silent and self._is_empty()):
             self._repair(_shortcoming(tables), apply_schema)
@@ -231,6 +234,12 @@ def _shortcoming(tables: Tables) -> str:
         several = len(tables.missing) > 1
         names = ", ".join(tables.missing)
         return f"the table{'s' * several} {names} {'are' if several else 'is'} missing"
+    if tables.lacking:
+        several = len(tables.lacking) > 1
+        return (
+            f"the column{'s' * several} {', '.join(tables.lacking)} {'are' if several else 'is'} "
+            "missing, renamed or dropped by somebody: put back what was there"
+        )
     if tables.not_firing:
         return silence_of(tables.not_firing)
     return (

@@ -16,7 +16,7 @@ from app.conditions import Conditions
 from app.database.pool import Database
 from app.database.repository import Repository
 from app.database.rows import only_row
-from app.database.tables import LOOK, Tables
+from app.database.tables import COLUMNS, LOOK, TABLES, Tables
 from app.database.upkeep import Upkeep
 from app.errors import DatabaseRefusedError
 from tests.support.databases import DIGEST, Session, apply, session
@@ -323,6 +323,69 @@ def test_a_missing_trigger_is_put_back_after_a_while(
     wait_until(well, "it is put back")
     assert enabled(sql) == {("A",)}
     assert len(repository.served_rows()) == 1
+
+
+RENAMED = {
+    "what is served": ("plugins", "source_digest"),
+    "what only operators read": ("plugins", "author"),
+    "of a version": ("plugin_versions", "finding"),
+    "of a process": ("plugin_loads", "owner"),
+}
+
+
+@pytest.mark.parametrize("column", RENAMED)
+def test_a_column_that_is_renamed_is_named_until_it_is_back(
+    sql: Session, kept: Kept, broken_database: Database, column: str
+) -> None:
+    _, _, conditions, changes = kept
+    keeper = Upkeep(
+        broken_database, conditions, lambda: changes.append("changed"), grace_seconds=0.0
+    )
+    look = Looker(broken_database)
+    table, name = RENAMED[column]
+    keeper.seen(look())
+    sql(f"ALTER TABLE {table} RENAME COLUMN {name} TO other")
+    try:
+        keeper.seen(look())
+        assert changes == ["changed"], "a heartbeat sees it"
+        for _ in range(2):
+            keeper.mend()
+            (condition,) = conditions.held()
+            assert f"the column {table}.{name} is missing" in condition.what
+    finally:
+        sql(f"ALTER TABLE {table} RENAME COLUMN other TO {name}")
+    keeper.seen(look())
+    assert changes == ["changed", "changed"]
+    keeper.mend()
+    assert conditions.held() == ()
+
+
+def test_every_column_of_the_schema_is_looked_for(sql: Session) -> None:
+    found = sql(
+        "SELECT table_name, column_name FROM information_schema.columns"
+        " WHERE table_schema = current_schema()"
+    )
+    known = {(table, column) for table, its in COLUMNS.items() for column in its.split()}
+    assert set(found) == known
+
+
+@pytest.mark.parametrize("table", TABLES[1:])
+def test_a_table_that_is_dropped_is_seen_by_a_heartbeat(
+    sql: Session, kept: Kept, broken_database: Database, table: str
+) -> None:
+    keeper, _, conditions, changes = kept
+    look = Looker(broken_database)
+    keeper.seen(look())
+    sql(f"DROP TABLE {table} CASCADE")
+    keeper.seen(look())
+    assert changes == ["changed"]
+    keeper.mend()
+    assert f"the table {table} is missing" in str(conditions.held())
+    apply(sql.connection.dsn)
+    keeper.seen(look())
+    assert changes == ["changed", "changed"]
+    keeper.mend()
+    assert conditions.held() == ()
 
 
 @pytest.mark.parametrize("broken", ["DROP TABLE plugins CASCADE", "DROP TRIGGER %s ON plugins"])
