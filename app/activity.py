@@ -20,6 +20,7 @@ _WORD = 8
 _OWN_WORDS = 4
 """The words before those of the threads: what the process and its master tell each other."""
 _SERVING, _CREW, _ASKS, _DRAIN = range(_OWN_WORDS)
+_ONCE_IT_SERVES, _AT_ONCE = 1, 2
 
 
 _NOBODYS: deque[int] = deque()
@@ -114,9 +115,18 @@ class Activity:
         """Whether the process asks its master for another one in its place."""
         return bool(self._words[_ASKS])
 
-    def ask_to_be_replaced(self) -> None:
-        """Note that another process is to take the place of this one."""
-        self._words[_ASKS] = 1
+    @property
+    def in_the_way(self) -> bool:
+        """Whether it asks to end before that one serves, if others do."""
+        return self._words[_ASKS] == _AT_ONCE
+
+    def ask_to_be_replaced(self, *, at_once: bool = False) -> None:
+        """Note that another process is to take the place of this one.
+
+        Args:
+            at_once: whether this one is in the way, and is to end even before that one serves.
+        """
+        self._words[_ASKS] = _AT_ONCE if at_once or self.in_the_way else _ONCE_IT_SERVES
 
     @property
     def drain_seconds(self) -> int:

@@ -167,7 +167,7 @@ def post_worker_init(worker: Any) -> None:
         app.running.share(activity)
     bound_the_end()  # before a plugin can register anything with `atexit`
     if activity is None:
-        app.manager.start(worker.notify, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        app.manager.start(worker.notify, lambda **_: os.kill(os.getpid(), signal.SIGTERM))
         return
     if not app.manager.start(worker.notify, worker.ask_to_be_replaced, relieves=worker.relieves):
         sys.exit(0)  # the log says why; the master starts another one

@@ -24,6 +24,7 @@ from app.publishing.watcher import SourceWatcher
 from app.records import ServedRow
 from app.reload import ReloadResult, reload_plugin
 from app.routing.application import LiveApp
+from app.serving.fresh_processes import Replace
 from app.serving.half import ServingHalf
 from app.settings import Settings
 from app.worker_records import WorkerReport
@@ -148,7 +149,7 @@ class PluginManager:
     def start(
         self,
         still_alive: Callable[[], None],
-        replace: Callable[[], None] | None = None,
+        replace: Replace | None = None,
         *,
         relieves: bool = False,
     ) -> bool:

@@ -1,10 +1,18 @@
 """What a process leaves to fresh ones, because it has loaded another generation of it."""
 
 from collections.abc import Callable
+from typing import Protocol
 
 from app.records import ServedRow
 from app.serving.load_queue import LoadQueue
 from app.serving.outcomes import Outcomes
+
+
+class Replace(Protocol):
+    """Asks for another process in the place of this one."""
+
+    def __call__(self, *, at_once: bool = False) -> None:
+        """Ask; this one serves on until that one does, unless it is to stop `at_once`."""
 
 
 class FreshProcesses:

@@ -16,6 +16,7 @@ from app.serving.comparison import Comparison
 from app.serving.crashes import CrashedLoads
 from app.serving.exclusive.cluster_lock import ClusterLock
 from app.serving.exclusive.plugins import ExclusivePlugins
+from app.serving.fresh_processes import Replace
 from app.serving.host_files import HostFiles
 from app.serving.last_known_good import LastKnownGood
 from app.serving.live_plugins import LivePlugins
@@ -135,7 +136,7 @@ class ServingHalf:
     def start(
         self,
         still_alive: Callable[[], None],
-        replace: Callable[[], None] | None,
+        replace: Replace | None,
         *,
         relieves: bool,
     ) -> bool:

@@ -81,13 +81,12 @@ class Arbiter(GunicornArbiter):  # type: ignore[misc]
         crashed.on_held_back = master._renew_all
         master._orphans = orphans
         master._supervisor = supervisor
-        master._served = False
+        master._served = master._all_anew = False
         master._never_served = 0
         master._round_at = master._start_at = 0.0
         master._bell = Worker.bell = Bell()
         master._rounds = Rounds(max_draining)
         master._drains = Drains(drain_seconds)
-        master._all_anew = False
         master._say_crashed()
 
     # --- what wakes it -----------------------------------------------------------------------
@@ -278,6 +277,7 @@ class Arbiter(GunicornArbiter):  # type: ignore[misc]
             worker.age,
             serving=not shares or worker.activity.serving,
             asks=shares and worker.activity.asks,
+            in_the_way=shares and worker.activity.in_the_way,
             drains=self._drains.began(worker),
         )
 

@@ -17,8 +17,8 @@ log = logging.getLogger(__name__)
 class Member:
     """A worker that lives.
 
-    `age` is a number that grows with each start; `asks` whether it is to be replaced; `drains`
-    whether it was told to stop accepting.
+    `age` is a number that grows with each start; `asks` whether it is to be replaced, `in_the_way`
+    even before another one serves; `drains` whether it was told to stop accepting.
     """
 
     pid: int
@@ -26,6 +26,7 @@ class Member:
     serving: bool
     asks: bool
     drains: bool
+    in_the_way: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +49,7 @@ class _Round:
 
 
 class Rounds:
-    """Plans which workers of a master come and go; `plan` is asked whenever something has changed.
-
-    Workers are records with `age` (a number that grows with each start), `serving`, `asks` (to be
-    replaced) and `drains` (it was told to stop accepting).
-    """
+    """Plans which workers of a master come and go; whenever something has changed, ask `plan`."""
 
     def __init__(self, max_draining: int | None = None) -> None:
         """Make it.
@@ -81,6 +78,9 @@ class Rounds:
         active = sorted((w for w in workers if not w.drains), key=lambda w: w.age)
         asking = [worker for worker in active if worker.asks]
         serving = [worker for worker in active if worker.serving]
+        in_the_way = [worker for worker in serving if worker.in_the_way]
+        if in_the_way and len(in_the_way) < len(serving):
+            return Plan(retire=tuple(in_the_way))
         self._end(asking, now)
         # What boots in a round takes nobody's place before it serves.
         surplus = len(serving if asking else active) - wanted

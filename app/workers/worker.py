@@ -71,9 +71,13 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         self.activity.begin_serving()
         self._ring()
 
-    def ask_to_be_replaced(self) -> None:
-        """Ask the master for a fresh worker in the place of this one; it serves on until then."""
-        self.activity.ask_to_be_replaced()
+    def ask_to_be_replaced(self, *, at_once: bool = False) -> None:
+        """Ask the master for a fresh worker in the place of this one.
+
+        Args:
+            at_once: whether this one stops serving even before that one serves, if others do.
+        """
+        self.activity.ask_to_be_replaced(at_once=at_once)
         self._ring()
 
     def _ring(self) -> None:

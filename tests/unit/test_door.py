@@ -100,6 +100,25 @@ def test_a_plugin_that_cannot_come_is_refused_at_once_with_the_reason(tmp_path: 
     assert "initialize failed: no" in asked.refused()
 
 
+def test_where_a_process_gives_way_its_own_requests_wait_until_it_ends(tmp_path: Path) -> None:
+    asked, came = Asked(tmp_path, wait=30.0), FromElsewhere()
+    asked.door.set(owner=True)
+    passed_on = threading.Thread(target=asked.ask, args=(came,))
+    refused: list[str] = []
+    own = threading.Thread(target=lambda: refused.append(asked.refused()))
+    for thread in (passed_on, own):
+        thread.start()
+    while not came.told:
+        time.sleep(0.001)
+    asked.door.set(gives_way_because="the worker itself has the port")
+    passed_on.join(5.0)
+    assert came.refused, "it waits in the process that took it"
+    assert own.is_alive()
+    asked.door.set(is_ending=True)
+    own.join(5.0)
+    assert "the worker itself has the port" in refused[0]
+
+
 def test_what_nobody_comes_to_run_is_refused_in_time_and_looked_after(tmp_path: Path) -> None:
     asked = Asked(tmp_path)
     assert "no process has come to run its generation 2 within 0.2 s" in asked.refused()

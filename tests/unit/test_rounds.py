@@ -89,6 +89,19 @@ def test_nobody_stops_accepting_before_a_fresh_one_serves():
     assert [m.pid for m in crew.step().retire] == [1]
 
 
+def test_one_that_is_in_the_way_stops_accepting_at_once_where_others_serve():
+    crew = Crew(2)
+    crew.change(2, asks=True, in_the_way=True)
+    assert [m.pid for m in crew.step().retire] == [2]
+    crew.settle()
+    assert {m.pid for m in crew.active()} == {1, 3}
+    crew = Crew(1)
+    crew.change(1, asks=True, in_the_way=True)
+    crew.settle()
+    assert crew.fewest == 1, "where nobody else serves it waits for the fresh one"
+    assert {m.pid for m in crew.active()} == {2}
+
+
 def test_one_that_cannot_boot_leaves_the_old_ones_and_is_tried_again():
     crew = Crew(2)
     crew.ask()

@@ -151,6 +151,17 @@ def test_a_failure_is_told_with_the_generation_that_failed(
     assert seat.owns
 
 
+def test_what_gave_way_goes_on_doing_so_until_something_else_is_wanted(seat: Seat) -> None:
+    seat.want(ROW)
+    with pytest.raises(LoadError) as caught:
+        seat.load(ROW, broken)
+    seat.failed(ROW, caught.value, comes=True, here=False)
+    seat.want(ROW)  # it is tried again, while this process ends
+    assert seat._door.gives_way_because == str(caught.value)
+    seat.want(replace(ROW, generation=2))
+    assert not seat._door.gives_way_because
+
+
 def test_what_is_not_wanted_any_more_is_not_waited_for(seat: Seat) -> None:
     seat.want(replace(ROW, generation=2))
     with pytest.raises(LoadError, match="something else"):

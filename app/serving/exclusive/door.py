@@ -7,7 +7,7 @@ from typing import Any
 
 import falcon
 
-from app.isolation.answering import FORWARDED
+from app.isolation.answering import FORWARDED, Forwarded
 from app.isolation.board import Board, Word
 from app.isolation.forwarding import Forwarder
 from app.records import ServedRow
@@ -22,7 +22,8 @@ class Door:
 
     What stands in the table for the plugin has `answer` for its responder. The others say how
     things are: whether this process is the `owner`, whether the plugin `is_open` in its table,
-    `idle_because` of what nothing of it runs here, and what is `wanted`.
+    `idle_because` of what nothing of it runs here, `gives_way_because` of what this process is to
+    end so that another one can run it, whether it `is_ending`, and what is `wanted`.
     """
 
     def __init__(
@@ -52,6 +53,8 @@ class Door:
         self.owner = False
         self.is_open = False
         self.idle_because = ""
+        self.gives_way_because = ""
+        self.is_ending = False
 
     def set(self, **changes: Any) -> None:
         """Change how things are, and let those who wait look."""
@@ -68,24 +71,25 @@ class Door:
             falcon.HTTPServiceUnavailable: it runs nowhere, or did not come within the time.
             falcon.HTTPBadGateway: the process that runs it ended while it answered.
         """
-        forwarded = req.env.get(FORWARDED)
+        forwarded: Forwarded | None = req.env.get(FORWARDED)
         wait = self.wait_seconds if forwarded is None else forwarded.wait
         deadline = time.monotonic() + wait
         while True:
-            held = forwarded if self._is_coming() else None
+            held = forwarded if self._is_coming(forwarded) else None
             if held is not None:
                 held.hold()  # until then it may be sent to another process
             with self._changed:
-                if self._is_coming():
+                if self._is_coming(forwarded):
                     left = deadline - time.monotonic()
-                    self._changed.wait_for(lambda: not self._is_coming(), max(0.0, left))
+                    self._changed.wait_for(lambda: not self._is_coming(forwarded), max(0.0, left))
                 here, owner = self.is_open or self.wanted is None, self.owner
+                because = self.gives_way_because
             if held is not None:
                 held.begin()
             if here:
                 raise AnswerAgain
-            if owner:
-                raise self._unavailable(self.idle_because)
+            if owner and (forwarded is None or not because):
+                raise self._unavailable(self.idle_because or because)
             if forwarded is not None:
                 forwarded.refused = True  # whoever passed it on looks for another process
                 return
@@ -101,7 +105,14 @@ class Door:
             with self._changed:
                 self._changed.wait(min(LOOK_SECONDS, left))
 
-    def _is_coming(self) -> bool:
+    def _is_coming(self, forwarded: Forwarded | None) -> bool:
+        """Tell whether a request is to wait for what becomes of the plugin here.
+
+        Where this process gives way, its own requests wait until it is to end, which it cannot
+        before they are answered; those that were passed on wait where they came from.
+        """
+        if self.gives_way_because and (self.is_ending or forwarded is not None):
+            return False
         return self.owner and not (self.is_open or self.idle_because or self.wanted is None)
 
     def _refuse_at_once(self, word: Word) -> None:

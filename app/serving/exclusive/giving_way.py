@@ -3,13 +3,13 @@
 import logging
 import os
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from app.errors import LoadError, PluginError
 from app.records import ServedRow
 from app.serving.exclusive.seat import Seat
 from app.serving.failed_loads import FailedLoads
+from app.serving.fresh_processes import Replace
 from app.serving.hung_loads import places_of_loads
 
 log = logging.getLogger(__name__)
@@ -42,12 +42,12 @@ class GivingWay:
         self._failed = FailedLoads(artifacts_dir)
         self._wait_seconds = wait_seconds
         self._told: set[ServedRow] = set()
-        self._replace: Callable[[], None] | None = None
+        self._replace: Replace | None = None
         self.began = False
         """Whether a fresh process was asked for."""
 
-    def ask_by(self, replace: Callable[[], None]) -> None:
-        """Ask by this for another process in the place of this one."""
+    def ask_by(self, replace: Replace) -> None:
+        """Ask by this for another process in the place of this one, which is to end at once."""
         self._replace = replace
 
     def failed(self, seat: Seat, row: ServedRow, error: PluginError) -> bool:
@@ -62,7 +62,7 @@ class GivingWay:
         assert self._replace is not None  # noqa: S101 - for the type checker
         self.began = True
         seat.failed(row, error, comes=True, here=False)
-        self._replace()
+        self._replace(at_once=True)
 
     def look(self, seat: Seat) -> None:
         """Look whether the load of a plugin hangs here, and give it away; for one thread."""

@@ -105,7 +105,9 @@ class Seat:
 
     def want(self, row: ServedRow) -> None:
         """Note what is to be served."""
-        self._door.set(wanted=row, idle_because="")
+        again = row == self.wanted
+        because = self._door.gives_way_because if again else ""  # else this process may run it
+        self._door.set(wanted=row, idle_because="", gives_way_because=because)
 
     def shut(self) -> None:
         """Let requests wait: the plugin is about to leave the table."""
@@ -121,7 +123,7 @@ class Seat:
         """Note that the table holds a generation, and let requests in; see `Announcer.serves`."""
         self.has_run = True
         error = self._announcer.serves(plugin, went_back_from)
-        self._door.set(is_open=True, idle_because="")
+        self._door.set(is_open=True, idle_because="", gives_way_because="")
         return error
 
     def failed(self, row: ServedRow, error: PluginError, *, comes: bool, here: bool) -> None:
@@ -130,14 +132,16 @@ class Seat:
         Args:
             row: what was to be loaded.
             error: why it could not.
-            comes: whether something is loaded next, the one before it or elsewhere; requests of
-                other processes wait for that.
-            here: whether it is loaded here; else requests of this process are refused.
+            comes: whether something is loaded next, the one before it or elsewhere; requests wait
+                for that.
+            here: whether it is loaded here, and not in another process once this one has ended.
         """
         if self.owns:
             self._announcer.failed(row, error, goes_back=comes, leaves=comes and not here)
-            if not (comes and here):
+            if not comes:
                 self._door.set(idle_because=str(error))
+            elif not here:
+                self._door.set(gives_way_because=str(error))
 
     def unwanted(self) -> None:
         """Note that nothing of the plugin is to run exclusively any more."""
@@ -176,6 +180,7 @@ class Seat:
     def stop_candidacy(self) -> None:
         """Take the plugin over no more: this process only ends its requests."""
         self._ending = True
+        self._door.set(is_ending=True)
 
     def end(self) -> None:
         """Take nothing any more, and no requests: this process ends."""
