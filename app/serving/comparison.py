@@ -128,10 +128,10 @@ class Comparison:
 
     def serve_last_known_good(self) -> int:
         """Serve what this host served last; return how many plugins that are."""
-        kept = self._last_known_good.rows()
+        kept = [row for row in self._last_known_good.rows() if row.name not in self._live]
         if kept:
             self._apply([], kept)
-            self.wanted = frozenset(row.name for row in kept)
+            self.wanted = self.wanted.union(self._live.names(), (row.name for row in kept))
         return len(kept)
 
     def _is_served(self, row: ServedRow) -> bool:
@@ -186,9 +186,11 @@ class Comparison:
             return None
         self._last_known_good.write_one(row.name, SETTLE_SECONDS)
         result = self._loading.load(row, self.timeout)
-        if result is None and not self._exclusive.is_going_back_to(row):  # of that, why is said
-            owner = self._exclusive.is_leaving(row.name)
-            self._outcomes.loading(row, self._serving(row.name), self.timeout, owner=owner)
+        if result is None:
+            if not self._exclusive.is_going_back_to(row):  # of that, why is said
+                owner = self._exclusive.is_leaving(row.name)
+                self._outcomes.loading(row, self._serving(row.name), self.timeout, owner=owner)
+            self._exclusive.stand_in(row, self._live)
         return result
 
     def _fail(self, row: ServedRow, error: PluginError) -> None:

@@ -16,6 +16,9 @@ from app.threads import OwnThread
 log = logging.getLogger(__name__)
 
 RETRY_SECONDS = 1.0
+START_SECONDS, START_RETRY_SECONDS = 2.0, 0.1
+"""How long a start waits for a database that refuses it, or is away, and how often it asks: a
+moment's outage, or the sessions of those whose place it takes, shall not have it serve old ones."""
 MANY_NAMES = 8
 """From so many dirty names on, everything is compared: the notifications of one large transaction
 come in several reads, and its rows are to be served with one swap."""
@@ -87,6 +90,7 @@ class Reconciler(OwnThread):
     # --- the thread ------------------------------------------------------------------------
 
     def _run(self) -> None:
+        patient_until = time.monotonic() + START_SECONDS
         while True:
             with self._wake:
                 times = [self._shortfalls.retry_at(), self._upkeep.look_at]
@@ -126,6 +130,11 @@ class Reconciler(OwnThread):
                     self._upkeep.give_back_endpoints()
             except (DatabaseUnavailableError, DatabaseRefusedError) as error:
                 log.debug("nothing compared: %s", error)  # once it lasts, the condition is said
+                if not self.attempted.is_set() and time.monotonic() < patient_until:
+                    with self._wake:
+                        self._wake.wait_for(lambda: self._stopped, START_RETRY_SECONDS)
+                        self._all_dirty = True
+                    continue
                 self._cannot_compare(str(error))
                 self._try_later(names)
             except Exception as error:

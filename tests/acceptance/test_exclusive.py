@@ -752,6 +752,32 @@ def test_a_load_that_hangs_for_long_is_given_up_for_the_version_before(
 
 
 @pytest.mark.soak
+def test_a_start_while_a_load_hangs_elsewhere_is_no_404(make_server: MakeServer) -> None:
+    """A worker began after 10 s, with nothing of the plugin in its table."""
+    server = start(make_server, workers=2)
+    server.wait_everywhere("/owns_port", says(0))
+    start_of_initialize = "    def initialize(self, context):\n"
+    hung = edition(1).replace(start_of_initialize, start_of_initialize.rstrip("\n") + HANGS, 1)
+    server.write("owns_port", hung)
+    wait_until(lambda: "generation 2 is still loading" in server.log(), "it hangs")
+    before = server.workers()
+    other = next(pid for pid in before if f"[{pid}] [INFO] owns_port: serving" not in server.log())
+    os.kill(other, signal.SIGKILL)
+    fresh = wait_until(lambda: server.workers() - before, "another one serves", 30.0)
+    statuses: set[int] = set()
+
+    def asked() -> bool:
+        with contextlib.suppress(OSError):
+            found = server.ask_all("/owns_port")
+            statuses.update(answer.status for answer in found.values())
+            return bool(fresh & set(found)) or bool(404 in statuses)
+        return False
+
+    wait_until(asked, "it answers", 30.0)
+    assert 404 not in statuses
+
+
+@pytest.mark.soak
 def test_a_cleanup_that_hangs_with_the_port_holds_the_next_version_up_for_seconds(
     make_server: MakeServer,
 ) -> None:

@@ -69,6 +69,36 @@ def test_a_restart_serves_what_was_served_last(proxied: tuple[Server, Proxy]) ->
     wait_until(lambda: server.get("/health/ready").json["status"] == "ready", "it is ready", 15.0)
 
 
+def test_a_restart_that_is_refused_for_a_moment_serves_what_is_new(
+    proxied: tuple[Server, Proxy],
+) -> None:
+    """They began with what was served last at once, which may be older, or lack a plugin."""
+    server, proxy = proxied
+    server.write("steady", source("steady", "two"))
+    server.wait_says("steady", "two")
+    server.write("fresh", source("fresh", "new"))
+    server.wait_says("fresh", "new")
+    before = server.workers()
+    proxy.refuses = 4
+    assert server.process is not None
+    server.process.send_signal(signal.SIGHUP)
+    seen: set[tuple[str, int, str | None]] = set()
+
+    def replaced() -> bool:
+        with contextlib.suppress(OSError):
+            for name in ("steady", "fresh"):
+                answer = server.get(f"/{name}")
+                seen.add((name, answer.status, answer.says if answer.status == 200 else None))
+        return len(server.workers()) == 2 and not server.workers() & before
+
+    wait_until(replaced, "new workers serve", 20.0)
+    for _ in range(50):
+        replaced()
+    assert seen == {("steady", 200, "two"), ("fresh", 200, "new")}
+    assert proxy.refuses == 0
+    assert "starting with what was served last" not in server.log()
+
+
 def test_a_start_serves_what_was_served_last(proxied: tuple[Server, Proxy]) -> None:
     server, proxy = proxied
     server.stop()

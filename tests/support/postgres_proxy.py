@@ -20,6 +20,8 @@ class Proxy:
         self.accepted = 0
         self.open = True
         """Whether new connections reach PostgreSQL; else they are accepted and hear nothing."""
+        self.refuses = 0
+        """How many of the next connections are closed at once."""
         self.flows = threading.Event()
         """Cleared: nothing is passed on any more, and nothing closed."""
         self.flows.set()
@@ -44,6 +46,10 @@ class Proxy:
                 client.close()
                 return
             self.accepted += 1
+            if self.refuses > 0:
+                self.refuses -= 1
+                client.close()
+                continue
             self._sockets.append(client)
             if not self.open:
                 continue

@@ -110,9 +110,8 @@ class ExclusivePlugins:
             return seat is None or isinstance(live, LoadedPlugin)
         if seat is None:
             return False
-        if isinstance(live, LoadedPlugin):
-            return seat.owns
-        return not seat.owns and seat.hears(row)
+        here = isinstance(live, LoadedPlugin)
+        return seat.owns if here else not seat.owns and seat.hears(row)
 
     def is_going_back_from(self, row: ServedRow) -> bool:
         """Tell whether the generation before a row's is being loaded, because that failed."""
@@ -168,8 +167,7 @@ class ExclusivePlugins:
         Raises:
             PluginError: it cannot be loaded, here or in the process that is to run it.
         """
-        served: Served = self._seats[row.name].load(row, load)
-        return served
+        return self._seats[row.name].load(row, load)
 
     # --- what the reconciler says --------------------------------------------------------------
 
@@ -244,10 +242,15 @@ class ExclusivePlugins:
         if goes_back and before is not None:
             self._back[name] = before
             self._mark(name, False)
-        elif name not in live and not seat.owns and row.endpoints:  # else a request is a 404
-            known = [Endpoint(*parts) for parts in row.endpoints]
-            live.swap([], [seat.stand_in(row.id, 0, known)])  # 0: nothing is served
+        elif not seat.owns:
+            self.stand_in(row, live)
         return False
+
+    def stand_in(self, row: ServedRow, live: LivePlugins) -> None:
+        """Have requests wait for a plugin of which nothing is in the table: they are a 404 else."""
+        if row.exclusive is not None and row.endpoints and row.name not in live:
+            known = [Endpoint(*parts) for parts in row.endpoints]
+            live.swap([], [self._seat(row).stand_in(row.id, 0, known)])  # 0: nothing is served
 
     def unwanted(self, names: Iterable[str]) -> None:
         """Note plugins that left the table, or that each process runs by now."""
@@ -282,11 +285,7 @@ class ExclusivePlugins:
         seat = self._seats.get(row.name)
         if seat is None:
             seat = self._seats[row.name] = Seat(
-                row.name,
-                self._folder,
-                self._app,
-                self._wait_seconds,
-                self._watch.look_soon,
+                row.name, self._folder, self._app, self._wait_seconds, self._watch.look_soon
             )
             if self._ending:
                 seat.stop_candidacy()

@@ -5,7 +5,6 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable
-from typing import Any
 
 from app.errors import LoadError, PluginError, SettingsError
 from app.isolation.board import Board, Word
@@ -237,7 +236,9 @@ class Seat:
 
     # --- the loader's thread -------------------------------------------------------------------
 
-    def load(self, row: ServedRow, load: Callable[[ServedRow], LoadedPlugin]) -> Any:
+    def load(
+        self, row: ServedRow, load: Callable[[ServedRow], LoadedPlugin]
+    ) -> LoadedPlugin | StandIn:
         """Load a row if this process is to run it, else wait until the one that does serves it.
 
         Args:
