@@ -54,19 +54,19 @@ def plugin(at_import: str, cleanup: str = "pass") -> str:
         ),
         (
             "@fake_library.keep_class\nclass Tag: pass\n@fake_library.keep_class\nclass Book: pass",
-            r"fake_library\.classes keeps Tag and Book of generation 4",
+            r"fake_library\.classes keeps Tag and Book of the older version",
         ),
         (
             "@fake_library.keep_class\nclass Bare:\n    def f(self): pass",
-            r"fake_library\.classes keeps Bare of generation 4",
+            r"fake_library\.classes keeps Bare of the older version",
         ),
         (
             "def add(): pass\nadd = fake_library.keep_first('add', add)",
-            r"fake_library\.names keeps add of generation 4",
+            r"fake_library\.names keeps add of the older version",
         ),
         (
             "class Task:\n    def run(self): pass\nfake_library.keep_first('task', Task())",
-            r"fake_library\.names keeps an instance of Task of generation 4",
+            r"fake_library\.names keeps an instance of Task of the older version",
         ),
         ("fake_library.add_job()", r"fake_library\.jobs grows by 1 with each load"),
         ("fake_library.handlers.add()", r"fake_library\.handlers grows by 1 with each load"),
@@ -83,7 +83,24 @@ def plugin(at_import: str, cleanup: str = "pass") -> str:
             "    warnings.warn(f'{Table} is not taken')",
             r"at a second load it is said: UserWarning: <class '.*Table'> is not taken",
         ),
-        ("fake_library.configure(__name__)", r"fake_library still names a module of generation 4"),
+        (
+            "class Tag: pass\n"
+            "known = fake_library.names.setdefault('tag', Tag)\n"
+            "if known is not Tag: raise ValueError(f'{Tag} is {known}')",
+            r"loaded beside its older version, import fails: ValueError: "
+            r"<class 'main\.Tag'> is <class 'main\.Tag'> \(main\.py:4\)",
+        ),
+        (
+            "import warnings\n"
+            "if hasattr(fake_library, 'seen'):\n"
+            "    warnings.warn(f'{__name__} comes again', UserWarning)\n"
+            "fake_library.seen = 1",
+            r"at a second load it is said: UserWarning: main comes again",
+        ),
+        (
+            "fake_library.configure(__name__)",
+            r"fake_library still names a module of the older version",
+        ),
         (
             "import logging\nlogging.getLogger('shop').addHandler(logging.NullHandler())",
             r"the logger 'shop' grows by 1 with each load",
@@ -136,6 +153,13 @@ def test_what_cleanup_takes_back_is_not_found(rehearse) -> None:
 def test_what_each_load_leaves_behind_is_told_and_is_hot(rehearse) -> None:
     found = rehearse("fake_library.start_thread()")
     assert (found.reload.how, found.left) == (HOT, ("the thread 'exporter'",))
+
+
+def test_what_is_told_has_no_numbers_of_the_rehearsals_generations(rehearse) -> None:
+    """They are no row's: the second load of generation 4 was called generation 5."""
+    found = rehearse("import textwrap\ndef fill(text): ...\ntextwrap.fill = fill")
+    [text] = found.left
+    assert re.fullmatch(r"textwrap\.fill is main\.fill, it was main\.fill", text), text
 
 
 def test_what_each_load_changes_for_the_whole_process_is_told_and_is_hot(rehearse) -> None:

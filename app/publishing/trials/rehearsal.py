@@ -9,6 +9,7 @@ version is loaded a third time, and only what repeats itself counts.
 
 import gc
 import logging
+import re
 import sys
 import typing
 import weakref
@@ -18,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from app.errors import PluginError
+from app.libraries import PACKAGES
 from app.loading.loader import LoadedPlugin
 from app.loading.process_state import ProcessState, difference, snapshot
 from app.publishing.trials.growth import Belongings, Objects, have_new_entries
@@ -26,6 +28,9 @@ from app.publishing.trials.said_lines import SaidLines
 from app.records import FRESH, HOT, Reload
 
 log = logging.getLogger(__name__)
+
+_NUMBERED = re.compile(rf"\b{PACKAGES}\.(\w+)\.g\d+(?:_\d+)?(\.(?=\w))?")
+"""The package of a generation, with the dot before a module of it."""
 
 Load = Callable[[int], LoadedPlugin]
 """Loads the version as the generation of that number; raises BenanaError."""
@@ -126,7 +131,7 @@ def rehearse(
             signs = _signs(package, current.key, states)
             if not signs:
                 break
-    return Rehearsal(_judge(signs, generation), tuple(signs.gained))
+    return Rehearsal(_judge(signs), tuple(map(without_number, signs.gained)))
 
 
 def _load_first(load: Load, generation: int, load_older: Load | None) -> LoadedPlugin | Rehearsal:
@@ -167,7 +172,7 @@ def _raised(error: PluginError) -> Rehearsal:
         return Rehearsal(Reload(HOT, ""))
     place = f" ({error.place})" if error.place else ""
     why = f"loaded beside its older version, {error.phase} fails: {error.message}{place}"
-    return Rehearsal(Reload(FRESH, why, OWN_REGISTRY))
+    return Rehearsal(Reload(FRESH, without_number(why), OWN_REGISTRY))
 
 
 def _signs(package: str, newest: str, states: list[_State]) -> _Signs:
@@ -188,7 +193,8 @@ def _signs(package: str, newest: str, states: list[_State]) -> _Signs:
     if len(states) > 2:
         changed &= before.changes.keys()
         said &= before.said.keys()
-        gained = [phrase for phrase in gained if phrase in _gained_first(states)]
+        first = states[1].belongings.gained_since(states[0].belongings)
+        gained = [phrase for phrase in gained if phrase in first]
     if not alive:
         said = {key for key in said if not _has_replaced(newest, latest.said[key])}
     return _Signs(
@@ -241,10 +247,6 @@ def _growing(states: list[_State]) -> dict[str, int]:
     return growing
 
 
-def _gained_first(states: list[_State]) -> list[str]:
-    return states[1].belongings.gained_since(states[0].belongings)
-
-
 def _find_names(package: str) -> dict[str, str]:
     """Return which places in libraries still name a module of a generation that has gone."""
     holders = {
@@ -274,17 +276,22 @@ def _is_logger(item: Any) -> bool:
     return issubclass(type(item), (logging.Logger, logging.PlaceHolder))
 
 
-def _judge(signs: _Signs, generation: int) -> Reload:
+def without_number(text: str) -> str:
+    """Return a text that names modules as the plugin does: generations here are no row's."""
+    return _NUMBERED.sub(lambda match: "" if match[2] else match[1], text)
+
+
+def _judge(signs: _Signs) -> Reload:
     reasons = [
-        f"{place} keeps {what} of generation {generation}" for place, what in signs.keepers.items()
+        f"{place} keeps {what} of the older version" for place, what in signs.keepers.items()
     ]
     reasons += [
         f"{place} grows by {count} with each load"
         for place, count in signs.growing.items()
         if place not in signs.keepers
     ]
-    reasons += [f"{place} still names a module of generation {generation}" for place in signs.names]
-    reasons += [f"at a second load it is said: {line}" for line in signs.said]
+    reasons += [f"{place} still names a module of the older version" for place in signs.names]
+    reasons += [f"at a second load it is said: {without_number(line)}" for line in signs.said]
     if not reasons:
         return Reload(HOT, "")
     return Reload(

@@ -15,7 +15,7 @@ from app.loading.context import make_context_factory
 from app.loading.loader import LoadedPlugin, Steps, load
 from app.loading.process_changes import ProcessChanges
 from app.package.version_folders import VersionFolders
-from app.publishing.trials.rehearsal import Load, rehearse
+from app.publishing.trials.rehearsal import Load, rehearse, without_number
 from app.records import Artifact
 
 Lend = Callable[[], AbstractContextManager[Any]]
@@ -74,7 +74,7 @@ def rehearse_archives(
         load_newer = loader_of(newer, *wanted["newer"])
         result = rehearse(load_newer, generation, steps.reached, load_older)
     except BenanaError as error:
-        return {"failed": str(error)}
+        return {"failed": without_number(str(error))}
     except Exception as error:  # noqa: BLE001 - a fault of ours, which costs the finding
         return {"failed": f"{type(error).__name__}: {error}", "trace": traceback.format_exc()}
     finally:
