@@ -186,9 +186,13 @@ class PluginManager:
         self._serving.drained()
 
     def drain(self) -> None:
-        """Leave the publishing to another process of the host: this one only ends its requests."""
+        """Leave the publishing to another process of the host: this one only ends its requests.
+
+        Streams of events are ended: their clients come again, to another process.
+        """
         self._serving.drain()
         self._watcher.end()
+        self._running.finish_streams()
 
     def stop(self) -> None:
         """Stop the threads, retire every plugin, and close what was opened."""

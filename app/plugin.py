@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from app.responses import Answer, Problem
+from app.responses import Answer, Event, Problem
 
 __all__ = [
     "Answer",
     "Cookie",
+    "Event",
     "Header",
     "PluginContext",
     "PluginInterface",
@@ -129,6 +130,12 @@ class PluginServer(Protocol):
 
     def delete(self, uri_template: str, handler: Callable[..., Any]) -> None:
         """Answer DELETE on a template with a handler."""
+
+    def sse(self, uri_template: str, handler: Callable[..., Any]) -> None:
+        """Answer GET with server-sent events: what the handler yields, `Event`, text, or JSON.
+
+        The stream ends when a newer version serves; an EventSource then comes again, to that.
+        """
 
     def add_route(
         self, uri_template: str, resource: object, suffix: str | None = None, **options: Any

@@ -1,4 +1,4 @@
-"""What a handler may answer with beside plain values, and the error that says what it likes."""
+"""What a handler may answer with beside plain values: an answer, an event, a problem."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,6 +22,30 @@ class Answer(Generic[T]):
     value: T
     status: int | str | None = None
     headers: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A server-sent event: `yield Event({"seat": 7}, event="taken", id=12)`.
+
+    `data` is text as it is, or what becomes JSON; None for an event without data, which tells the
+    client its `id` and `retry` alone. `event` is its type, `message` for the client where it is
+    empty. `id` is what the client sends as `Last-Event-ID` when it comes again. `retry` is after
+    how many milliseconds it does.
+    """
+
+    data: Any = None
+    event: str = ""
+    id: str | int | None = None
+    retry: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what would become something else: ValueError."""
+        for name, text in (("event", self.event), ("id", str(self.id))):
+            if not {"\n", "\r", "\0"}.isdisjoint(text):
+                raise ValueError(f"the {name} of an event is {text!r}, expected one line of text")
+        if self.retry is not None and self.retry < 0:
+            raise ValueError(f"the retry of an event is {self.retry}, expected milliseconds")
 
 
 class Problem(falcon.HTTPError):

@@ -20,6 +20,8 @@ from app.isolation.frames import (
     unpack_wanted,
 )
 from app.isolation.runtime_folder import is_ours
+from app.loading.event_streams import MEDIA_EVENTS
+from app.loading.streamed_answers import EndableStream
 
 log = logging.getLogger(__name__)
 
@@ -161,7 +163,9 @@ class Forwarder:
             resp.data = whole
             self._keep(channel)
         else:
-            resp.stream = ForwardedStream(self, channel, req.env, self._plugin)
+            events = (resp.content_type or "").startswith(MEDIA_EVENTS)
+            kind = ForwardedEvents if events else ForwardedStream
+            resp.stream = kind(self, channel, req.env, self._plugin)
         return True
 
     def _read_whole(self, channel: Channel, length: int) -> bytes:
@@ -204,6 +208,7 @@ class ForwardedStream:
         self._channel: Channel | None = channel
         self._env = env
         self._plugin = plugin
+        self._finished = False
 
     def __iter__(self) -> Iterator[bytes]:
         return self
@@ -216,6 +221,8 @@ class ForwardedStream:
             kind, payload = self._forwarder._await_answer(channel, self._env)
         except (ChannelClosedError, MalformedFrameError) as error:
             self.close()
+            if self._finished:
+                raise StopIteration from None
             raise RuntimeError(
                 f"{self._plugin}: the process that runs it ended within its answer ({error})"
             ) from None
@@ -234,6 +241,16 @@ class ForwardedStream:
         channel, self._channel = self._channel, None
         if channel is not None:
             channel.close()
+
+
+class ForwardedEvents(ForwardedStream, EndableStream):
+    """A stream of events that is still being made in the other process."""
+
+    def finish(self) -> None:
+        """End it here, and let the other process know."""
+        channel, self._finished = self._channel, True
+        if channel is not None:
+            channel.hang_up()  # if it is kept by now for another request, that takes a new one
 
 
 def send_body(channel: Channel, body: Any, wanted: bytes) -> None:

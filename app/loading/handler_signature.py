@@ -36,8 +36,10 @@ class HandlerParameter:
 class HandlerSignature:
     """What a handler takes, in the order of its parameters, and the type that it returns.
 
-    `returns` is `inspect.Parameter.empty` where it says nothing.
+    `returns` is `inspect.Parameter.empty` where it says nothing. `content_type` is what its answers
+    are, whatever it returns; None where that follows from what it returns.
     """
 
     parameters: tuple[HandlerParameter, ...]
     returns: Any
+    content_type: str | None = None

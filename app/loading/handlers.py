@@ -20,10 +20,11 @@ from app.loading.annotations import (
 )
 from app.loading.body_parameter import MAX_BODY_BYTES, Provider, body_provider
 from app.loading.constraints import Check, constraint_check
+from app.loading.event_streams import MEDIA_EVENTS, event_answerer
 from app.loading.handler_signature import HandlerParameter, HandlerSignature, Kind
 from app.loading.request_values import RequestValue, marker_of, request_value
 from app.loading.responders import Plan, Responder, build_responder
-from app.loading.return_values import answerer
+from app.loading.return_values import Answerer, answerer
 from app.loading.signatures import (
     HandlerError,
     Taken,
@@ -46,9 +47,12 @@ def make_responder(
     *,
     context: PluginContext | None = None,
     max_body_bytes: int = MAX_BODY_BYTES,
+    events: bool = False,
 ) -> Responder:
     """Return the responder of a handler; arguments and errors are those of `read_handler`."""
-    return read_handler(handler, uri_template, context=context, max_body_bytes=max_body_bytes)[0]
+    return read_handler(
+        handler, uri_template, context=context, max_body_bytes=max_body_bytes, events=events
+    )[0]
 
 
 def read_handler(
@@ -57,6 +61,7 @@ def read_handler(
     *,
     context: PluginContext | None = None,
     max_body_bytes: int = MAX_BODY_BYTES,
+    events: bool = False,
 ) -> tuple[Responder, HandlerSignature]:
     """Resolve a handler's parameters against its template.
 
@@ -67,6 +72,7 @@ def read_handler(
         uri_template: a Falcon URI template.
         context: the plugin's, None where there is none.
         max_body_bytes: the size of the largest body that is read for a parameter `body`.
+        events: whether what the handler yields is sent as server-sent events.
 
     Returns:
         What is called as `(req, resp, **fields)`, and what the handler takes and returns. The
@@ -80,9 +86,15 @@ def read_handler(
         raise HandlerError(f"the handler is {handler!r}, expected a callable")
     refuse_kind(handler)
     taken = taken_by(handler)
-    found = _Resolution(handler, taken, template_fields(uri_template), context, max_body_bytes)
+    fields = template_fields(uri_template)
+    found = _Resolution(handler, taken, fields, context, max_body_bytes, events)
     plan = found.plan()
-    return build_responder(plan), HandlerSignature(tuple(found.parameters), returned_by(handler))
+    signature = HandlerSignature(
+        tuple(found.parameters),
+        returned_by(handler),
+        MEDIA_EVENTS if events else None,
+    )
+    return build_responder(plan), signature
 
 
 @dataclass
@@ -94,6 +106,7 @@ class _Resolution:
     fields: dict[str, bool]
     context: PluginContext | None
     max_body_bytes: int
+    events: bool
     parameters: list[HandlerParameter] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
     converters: dict[str, Converter] = field(default_factory=dict)
@@ -130,9 +143,15 @@ class _Resolution:
             constants=self.constants,
             request=self._of_kind("request"),
             response=response,
-            answer=answerer(owns_response=bool(response)),
-            is_plain=not response,
+            answer=self._answerer(owns_response=bool(response)),
+            is_plain=not (response or self.events),
         )
+
+    def _answerer(self, *, owns_response: bool) -> Answerer:
+        if not self.events:
+            return answerer(owns_response=owns_response)
+        context = self.context
+        return event_answerer(_never if context is None else context.cancelled.is_set)
 
     def _fill(self, parameter: inspect.Parameter) -> None:
         """Find what fills a parameter."""
@@ -210,3 +229,7 @@ class _Resolution:
         if parameter.default is parameter.empty:
             return False
         return name.startswith("_") or name in self.taken.bound or is_lambda(self.handler)
+
+
+def _never() -> bool:
+    return False

@@ -95,6 +95,10 @@ class RouteCollector(SetUp):
         """Answer DELETE on a template with a handler."""
         self._add_handler("DELETE", uri_template, handler)
 
+    def sse(self, uri_template: str, handler: Callable[..., Any]) -> None:
+        """Answer GET on a template with the events that a handler yields."""
+        self._add_handler("GET", uri_template, handler, events=True)
+
     def add_route(
         self, uri_template: str, resource: object, suffix: str | None = None, **_options: Any
     ) -> None:
@@ -225,7 +229,9 @@ class RouteCollector(SetUp):
             for template, (resource, suffix) in self._routes.items()
         )
 
-    def _add_handler(self, method: str, uri_template: str, handler: Callable[..., Any]) -> None:
+    def _add_handler(
+        self, method: str, uri_template: str, handler: Callable[..., Any], *, events: bool = False
+    ) -> None:
         if not self._accepts(uri_template):
             return
         uri_template = str.__str__(uri_template)  # a class of its own would be the plugin's code
@@ -237,7 +243,9 @@ class RouteCollector(SetUp):
             self._fault(f"{method} {uri_template} is registered twice")
             return
         try:
-            responder, signature = read_handler(handler, uri_template, context=self._context)
+            responder, signature = read_handler(
+                handler, uri_template, context=self._context, events=events
+            )
         except HandlerError as error:
             self._fault(f"{method} {uri_template}: {error}")
             return

@@ -58,6 +58,10 @@ class RouteGroup:
         """Answer DELETE on a template with a handler."""
         self._server.delete(self._below(uri_template), handler)
 
+    def sse(self, uri_template: str, handler: Callable[..., Any]) -> None:
+        """Answer GET on a template with the events that a handler yields."""
+        self._server.sse(self._below(uri_template), handler)
+
     def add_route(
         self, uri_template: str, resource: object, suffix: str | None = None, **options: Any
     ) -> None:

@@ -1,6 +1,5 @@
 """A route: a URI template, the resource that answers it, and its method map."""
 
-import logging
 from collections.abc import Mapping
 from dataclasses import InitVar, dataclass, field
 from typing import Any
@@ -17,10 +16,9 @@ from app.activity import Name
 from app.loading.callers import CallerCheck
 from app.loading.handler_signature import HandlerSignature
 from app.loading.responders import Responder
+from app.loading.streamed_answers import drop_stream
 from app.records import Endpoint
 from app.uri_templates import converter_names
-
-log = logging.getLogger(__name__)
 
 BUILTIN: Mapping[str, type] = dict(CompiledRouterOptions().converters)
 """The converters that Falcon brings."""
@@ -126,15 +124,9 @@ def head_of(get: Responder) -> Responder:
 
     def head(req: falcon.Request, resp: falcon.Response, **fields: Any) -> None:
         get(req, resp, **fields)
-        stream = resp.stream
-        if stream is not None:
+        if resp.stream is not None:
             # Nobody will read it, and Falcon forgets it: close it here, as a server would.
+            drop_stream(resp)
             resp.stream = iter(())
-            try:
-                close = getattr(stream, "close", None)
-                if close is not None:
-                    close()
-            except Exception:
-                log.exception("a streamed body raised in its close()")
 
     return head

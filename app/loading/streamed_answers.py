@@ -1,14 +1,26 @@
 """Answers that a handler yields: sent part by part, as they come."""
 
 import io
+import logging
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any
 
 import falcon
 
+log = logging.getLogger(__name__)
+
 MEDIA_BYTES = "application/octet-stream"
 
 _NOTHING: Any = object()
+
+
+class EndableStream(ABC):
+    """A streamed body that may end at any time, for what its client does then; as of events."""
+
+    @abstractmethod
+    def finish(self) -> None:
+        """End it soon, as if it were complete; another thread than its reader's calls this."""
 
 
 class StreamedAnswer:
@@ -65,6 +77,18 @@ def stream(resp: falcon.Response, answer: Any) -> str:
         return MEDIA_BYTES
     resp.stream = made = StreamedAnswer(answer)
     return falcon.MEDIA_TEXT if made.is_text else MEDIA_BYTES
+
+
+def drop_stream(resp: falcon.Response) -> None:
+    """Close the streamed body of a response, which nobody will read; what it raises is logged."""
+    body, resp.stream = resp.stream, None
+    try:
+        close = getattr(body, "close", None)
+        if close is not None:
+            close()
+    except BaseException:
+        # SystemExit included: it would end the worker.
+        log.exception("a streamed body raised in its close()")
 
 
 def _to_bytes(part: object) -> bytes:

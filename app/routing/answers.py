@@ -10,6 +10,7 @@ import falcon
 from falcon import status_codes
 
 from app.loading.return_values import STATUS_LINES
+from app.loading.streamed_answers import EndableStream
 from app.routing.grace_periods import RunningRequests, Slot
 
 log = logging.getLogger(__name__)
@@ -175,7 +176,7 @@ class Stream:
         self._running = running
         self._parts: Iterator[bytes] | None = None
         self._cell = slot.cell
-        self._held = running.hold(slot.at)
+        self._held = running.hold(slot.at, body if isinstance(body, EndableStream) else None)
 
     def __iter__(self) -> Iterator[bytes]:
         return self

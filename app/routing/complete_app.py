@@ -7,6 +7,7 @@ import falcon
 from falcon.routing import CompiledRouter
 
 from app.loading.routes import Route
+from app.loading.streamed_answers import drop_stream
 from app.routing import answers
 from app.routing.answers import JSON_HEADERS, OK, BadAnswerError, UnanswerableError
 from app.routing.bodies import LiveRequest
@@ -55,8 +56,10 @@ class CompleteApp(falcon.App[LiveRequest, falcon.Response]):
         try:
             return self._get_other_body(resp, wsgi_file_wrapper)
         except BadAnswerError as error:
+            drop_stream(resp)
             raise UnanswerableError from error
         except BaseException as error:
+            drop_stream(resp)
             raise UnanswerableError(resp) from error
 
     def _get_other_body(self, resp: falcon.Response, wsgi_file_wrapper: Any) -> Any:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from app.activity import Activity, Name
 from app.loading.routes import Route
+from app.loading.streamed_answers import EndableStream
 from app.routing.table import RouteTable
 
 
@@ -56,7 +57,8 @@ class RunningRequests:
         """Each thread's `slot`, once it has asked for it."""
         self._activity = Activity()
         self._slots: weakref.WeakSet[Slot] = weakref.WeakSet()
-        self._streams: set[Slot] = set()
+        self._streams: dict[Slot, EndableStream | None] = {}
+        self._finishes = False
         self._lock = threading.Lock()
 
     def share(self, activity: Activity) -> None:
@@ -116,17 +118,47 @@ class RunningRequests:
             self._slots.add(slot)
         return slot
 
-    def hold(self, at: RouteTable | Route | None) -> Slot:
-        """Hold for a stream what its request ran in; give the slot to `release`."""
+    def hold(self, at: RouteTable | Route | None, endable: EndableStream | None = None) -> Slot:
+        """Hold for a stream what its request ran in; give the slot to `release`.
+
+        Args:
+            at: what it ran in.
+            endable: the stream, if `finish_streams` may end it.
+        """
         slot = Slot(_NO_CELL, at)
         with self._lock:
-            self._streams.add(slot)
+            self._streams[slot] = endable
+            finishes = self._finishes
+        if finishes and endable is not None:
+            endable.finish()
         return slot
 
     def release(self, slot: Slot) -> None:
         """Let go of what a stream held."""
         with self._lock:
-            self._streams.discard(slot)
+            self._streams.pop(slot, None)
+
+    def finish_streams(self, generation: str | None = None) -> None:
+        """End the streams that may end at any time.
+
+        Args:
+            generation: whose; None for all, and those that come: the process takes no more
+                requests.
+        """
+        with self._lock:
+            if generation is None:
+                self._finishes = True
+            found = [
+                stream
+                for slot, stream in self._streams.items()
+                if stream is not None
+                and (
+                    generation is None
+                    or (isinstance(slot.at, Route) and slot.at.generation == generation)
+                )
+            ]
+        for stream in found:
+            stream.finish()
 
     def in_use(self) -> InUse:
         """Return what requests run in."""

@@ -123,6 +123,7 @@ class LivePlugins:
         self._app.swap(builder.build())
         for plugin in old:
             plugin.cancel()
+            self._app.running.finish_streams(plugin.key)
         return self.retire(old, drain_seconds)
 
 

@@ -1,8 +1,10 @@
 """Handlers that take query parameters, headers and cookies by type, on real workers."""
 
 import contextlib
+import signal
+from collections.abc import Callable
 
-from tests.support.server import Server
+from tests.support.server import Answer, Server
 from tests.support.waiting import wait_until
 
 TYPED = """
@@ -265,3 +267,63 @@ def test_what_a_handler_yields_is_streamed_and_closed_when_the_client_goes(serve
         assert not (closed / "broken").exists()
         response.close()
     wait_until((closed / "broken").exists, "the generator is closed")
+
+
+EVENTS = """
+import threading
+from typing import Annotated
+
+from app.plugin import Event, Header, PluginInterface, PluginMetadata
+
+
+class Events(PluginInterface):
+    def initialize(self, context):
+        self.over = threading.Event()
+
+    def get_metadata(self):
+        return PluginMetadata(name="events", version="1.0.0")
+
+    def register_routes(self, server):
+        server.get("/events", lambda: "VERSION")
+        server.sse("/events/stream", self.stream)
+
+    def cleanup(self, context):
+        self.over.set()
+        (context.data_dir / "VERSION").touch()
+
+    def stream(self, last: Annotated[int, Header("Last-Event-ID")] = 0):
+        yield Event({"version": "VERSION"}, id=last + 1)
+        self.over.wait()  # which is later than the end of the stream
+
+
+def new_plugin():
+    return Events()
+"""
+
+
+def test_events_end_cleanly_at_an_edit_and_when_their_worker_ends(server: Server) -> None:
+    def edit() -> None:
+        server.write("events", EVENTS.replace("VERSION", "second"))
+
+    def hang_up() -> None:
+        assert server.process is not None
+        server.process.send_signal(signal.SIGHUP)
+
+    def says(version: str) -> Callable[[Answer], bool]:
+        return lambda answer: answer.status == 200 and answer.json == version
+
+    server.write("events", EVENTS.replace("VERSION", "first"))
+    for number, version, end in ((1, "first", edit), (2, "second", hang_up)):
+        server.wait_everywhere("/events", says(version), 10.0)
+        with contextlib.closing(server.connect()) as connection:
+            connection.request("GET", "/events/stream", headers={"Last-Event-ID": str(number - 1)})
+            response = connection.getresponse()
+            assert response.getheader("Content-Type") == "text/event-stream"
+            expected = f'id: {number}\ndata: {{"version":"{version}"}}\n\n'
+            assert response.read(len(expected)).decode() == expected
+            before = server.workers()
+            end()
+            # To its last byte, without an IncompleteRead: it is not cut off.
+            assert response.read() == b""
+    wait_until(lambda: not server.workers() & before, "all workers are new", 30.0)
+    assert (server.home / "var" / "plugins" / "events" / "first").exists()

@@ -88,7 +88,7 @@ class Echo:
                 closed.set()
 
         resp.stream = Endless()
-        resp.content_type = "text/plain"
+        resp.content_type = req.get_header("Accept", default="text/plain")
 
 
 class Broken:
@@ -239,6 +239,25 @@ def test_a_client_that_goes_away_ends_the_stream_there(
     env = webtest.TestRequest.blank("/echo", method="PATCH").environ
     body: Any = app(env, lambda *_: None)
     assert next(iter(body)) == b"x" * 1000
+    body.close()
+    assert echo.closed.wait(5.0)
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "text/event-stream; charset=utf-8"])
+def test_events_that_are_passed_on_end_cleanly_here_and_there_and_no_other_stream(
+    server: ForwardServer, forwarder: Forwarder, echo: Echo, kind: str
+) -> None:
+    standing = stand_in_for("id", "echo", 1, ENDPOINTS, passing_on(forwarder))
+    app = app_with(*standing.routes)
+    env = webtest.TestRequest.blank("/echo", method="PATCH", headers={"Accept": kind}).environ
+    body: Any = app(env, lambda *_: None)
+    parts = iter(body)
+    assert next(parts) == b"x" * 1000
+    app.running.finish_streams()
+    if kind == "text/plain":
+        assert next(parts) == b"x" * 1000
+    else:
+        assert set(parts) <= {b"x" * 1000}
     body.close()
     assert echo.closed.wait(5.0)
 
