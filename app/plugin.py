@@ -13,11 +13,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from app.responses import Answer, Event, Problem
+from app.uploads import File
 
 __all__ = [
     "Answer",
     "Cookie",
     "Event",
+    "File",
+    "Form",
     "Header",
     "PluginContext",
     "PluginInterface",
@@ -54,6 +57,20 @@ class Cookie:
     """Says that a handler's parameter is a cookie, as in `session: Annotated[str, Cookie()]`."""
 
     name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """Says that a form fills a handler's parameter, as in `age: Annotated[int, Form()] = 0`.
+
+    The form is urlencoded or multipart. A model, a dataclass or the like takes all of it:
+    `signup: Annotated[Signup, Form()]`. A `File`, or a list of them, needs no mark but where its
+    name is another one, or its size is said: all files of the name have `max_bytes` at most, 16 MiB
+    without.
+    """
+
+    name: str = ""
+    max_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +128,8 @@ class PluginServer(Protocol):
     name and annotation: the template's fields by name, `body` with the parsed JSON body (with
     `body: bytes` as it came), `falcon.Request`, `falcon.Response` and `PluginContext` by
     annotation (the first two also under the names `req` and `resp`), all others by the query string
-    (`limit: int = 10`), or by what `Header` and `Cookie` name; what does not fit is a 422 that
-    names all of it. What it returns is the JSON answer; None answers 204, what it yields is
+    (`limit: int = 10`), or by what `Header`, `Cookie` and `Form` name; what does not fit is a 422
+    that names all of it. What it returns is the JSON answer; None answers 204, what it yields is
     streamed. A handler that would fail at every request is refused.
     """
 

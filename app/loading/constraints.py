@@ -5,9 +5,10 @@ from collections.abc import Callable
 from typing import Any
 
 from app.loading.pydantic_types import adapter_of, sentence
-from app.plugin import Cookie, Header, Query
+from app.plugin import Cookie, Form, Header, Query
 
-MARKERS = (Query, Header, Cookie)
+Marker = Query | Header | Cookie | Form
+MARKERS = (Query, Header, Cookie, Form)
 """The classes whose objects say where a parameter comes from."""
 
 Check = Callable[[Any], Any]

@@ -7,7 +7,9 @@ from typing import Any, Literal
 REQUIRED: Any = inspect.Parameter.empty
 """The default of a parameter that has none."""
 
-Kind = Literal["path", "query", "header", "cookie", "body", "request", "response", "context"]
+Kind = Literal[
+    "path", "query", "header", "cookie", "body", "form", "request", "response", "context"
+]
 """Where the value of a parameter comes from."""
 
 
@@ -15,9 +17,10 @@ Kind = Literal["path", "query", "header", "cookie", "body", "request", "response
 class HandlerParameter:
     """A parameter of a handler that is filled at a request.
 
-    `kind` says where its value comes from, and `name` what it is called there; `parameter` is the
-    handler's own name for it. `annotation` is its type with all that `Annotated` says of it, and
-    `inspect.Parameter.empty` without one; `default` is `REQUIRED` where it has to come.
+    `kind` says where its value comes from, and `name` what it is called there, empty where it is
+    all of a form; `parameter` is the handler's own name for it. `annotation` is its type with all
+    that `Annotated` says of it, and `inspect.Parameter.empty` without one; `default` is `REQUIRED`
+    where it has to come.
     """
 
     kind: Kind

@@ -21,6 +21,15 @@ from app.loading.annotations import (
 from app.loading.body_parameter import MAX_BODY_BYTES, Provider, body_provider
 from app.loading.constraints import Check, constraint_check
 from app.loading.event_streams import MEDIA_EVENTS, event_answerer
+from app.loading.form_values import (
+    MakeOfForm,
+    file_limit,
+    files_of,
+    form_maker,
+    form_value,
+    is_file,
+)
+from app.loading.forms import FormReader
 from app.loading.handler_signature import HandlerParameter, HandlerSignature, Kind
 from app.loading.request_values import RequestValue, marker_of, request_value
 from app.loading.responders import Plan, Responder, build_responder
@@ -34,7 +43,7 @@ from app.loading.signatures import (
     returned_by,
     taken_by,
 )
-from app.plugin import PluginContext
+from app.plugin import Form, PluginContext
 from app.uri_templates import template_fields
 
 _REQUEST_NAMES = frozenset({"req", "request"})
@@ -67,8 +76,8 @@ def read_handler(
 
     Args:
         handler: any callable. Its parameters are filled by name (the template's fields, `body`,
-            `req`, `resp`), by annotation (`falcon.Request`, `falcon.Response`, `PluginContext`)
-            and from the query.
+            `req`, `resp`), by annotation (`falcon.Request`, `falcon.Response`, `PluginContext`,
+            `File`, and what `Form` and the like mark) and from the query.
         uri_template: a Falcon URI template.
         context: the plugin's, None where there is none.
         max_body_bytes: the size of the largest body that is read for a parameter `body`.
@@ -114,6 +123,9 @@ class _Resolution:
     values: list[RequestValue] = field(default_factory=list)
     providers: dict[str, Provider] = field(default_factory=dict)
     constants: dict[str, Any] = field(default_factory=dict)
+    files: dict[str, int] = field(default_factory=dict)
+    of_form: dict[str, MakeOfForm] = field(default_factory=dict)
+    form_names: set[str] = field(default_factory=set)
 
     def plan(self) -> Plan:
         """Return what came of it; HandlerError names all faults."""
@@ -130,6 +142,11 @@ class _Resolution:
         if not taken.rest:
             missing = fields.keys() - taken.named.keys() - taken.hidden
             faults += [f"no parameter takes the field {{{name}}}" for name in missing]
+        has_form = bool(self._of_kind("form"))
+        if has_form and self._of_kind("body"):
+            faults.append("it takes both a form and 'body', expected one of them")
+        if len(self.of_form) > 1:
+            faults.append(f"{' and '.join(self.of_form)} take all of the form, expected one")
         if faults:
             raise HandlerError(f"{describe(self.handler)}: " + "; ".join(faults))
         response = self._of_kind("response")
@@ -139,6 +156,8 @@ class _Resolution:
             converters=self.converters,
             checks=self.checks,
             values=tuple(self.values),
+            read_form=FormReader(self.files, self.max_body_bytes) if has_form else None,
+            of_form=self.of_form,
             providers=self.providers,
             constants=self.constants,
             request=self._of_kind("request"),
@@ -161,7 +180,10 @@ class _Resolution:
         elif marker_of(annotation) is not None:
             if name in self.fields:
                 self.faults.append(f"the field {name!r} is annotated with where else it comes from")
-            self._fill_by_value(parameter)
+            if isinstance(marker_of(annotation), Form):
+                self._fill_by_form(parameter)
+            else:
+                self._fill_by_value(parameter)
         elif name in self.fields:
             self._fill_by_field(parameter)
         elif is_a(annotation, falcon.Request) or (is_bare(annotation) and name in _REQUEST_NAMES):
@@ -171,6 +193,8 @@ class _Resolution:
         elif is_a(annotation, PluginContext):
             self.constants[name] = self.context
             self._note("context", parameter)
+        elif is_file(annotation):
+            self._fill_by_form(parameter)
         elif name == "body":
             try:
                 provider = body_provider(annotation, parameter.default, self.max_body_bytes)
@@ -210,14 +234,33 @@ class _Resolution:
         elif parameter.default is empty:
             self.faults.append(
                 f"parameter {name!r} is not filled by anything, expected a field of the template, "
-                "'body', a falcon.Request, a falcon.Response, a PluginContext, a default value, or "
-                "the annotation of a query parameter, as int"
+                "'body', a falcon.Request, a falcon.Response, a PluginContext, a File, a default "
+                "value, or the annotation of a query parameter, as int"
             )
 
-    def _note(self, kind: Kind, parameter: inspect.Parameter, name: str = "") -> None:
-        made = HandlerParameter(
-            kind, parameter.name, name or parameter.name, parameter.annotation, parameter.default
-        )
+    def _fill_by_form(self, parameter: inspect.Parameter) -> None:
+        """Have a form fill a parameter: one of its fields, a file, or all of it."""
+        name, annotation, default = parameter.name, parameter.annotation, parameter.default
+        try:
+            found = form_value(name, annotation, default)
+            if found is None:
+                self.of_form[name] = form_maker(annotation, default, self.form_names)
+                for file, limit in files_of(annotation).items():
+                    self.files.setdefault(file, limit or self.max_body_bytes)
+        except AnnotationError as error:
+            self.faults.append(f"parameter {name!r} is annotated {error}")
+            return
+        called = "" if found is None else found.name
+        if found is not None:
+            self.values.append(found)
+            self.form_names.add(called)
+            if is_file(annotation):
+                self.files[called] = file_limit(annotation) or self.max_body_bytes
+        self._note("form", parameter, called)
+
+    def _note(self, kind: Kind, parameter: inspect.Parameter, name: str | None = None) -> None:
+        name = parameter.name if name is None else name
+        made = HandlerParameter(kind, parameter.name, name, parameter.annotation, parameter.default)
         self.parameters.append(made)
 
     def _of_kind(self, kind: Kind) -> tuple[str, ...]:

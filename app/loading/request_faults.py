@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import falcon
 
-Where = Literal["path", "query", "header", "cookie", "body"]
+Where = Literal["path", "query", "header", "cookie", "body", "form"]
 """In which part of a request a value is looked for."""
 
 _CALLED: dict[Where, str] = {
@@ -15,6 +15,7 @@ _CALLED: dict[Where, str] = {
     "header": "header",
     "cookie": "cookie",
     "body": "body",
+    "form": "form field",
 }
 
 

@@ -24,12 +24,12 @@ from app.loading.annotations import (
     members,
     show,
 )
-from app.loading.constraints import Check, constraint_check, is_marker
+from app.loading.constraints import Check, Marker, constraint_check, is_marker
 from app.loading.handler_signature import REQUIRED
 from app.loading.request_faults import Where
-from app.plugin import Cookie, Header, Query
+from app.plugin import Cookie, Form, Header
 
-_MANY: dict[Any, Callable[[Iterable[Any]], Any]] = {
+MANY: dict[Any, Callable[[Iterable[Any]], Any]] = {
     list: list,
     set: set,
     frozenset: frozenset,
@@ -55,17 +55,17 @@ class RequestValue:
     """A parameter that is filled with a value of the request.
 
     `name` is what it is called there, and `where` says where that is. `find` returns what a request
-    has of it: a text, a list of several, None for nothing; it is not asked for query parameters,
-    which stand in `req.params`. `read` makes the value of that, and raises ValueError, whose
-    message says what does not fit. Where one text alone is the usual case, `convert` makes the
-    value of it without a word of what does not fit; None where it stays as it is (`is_text`).
+    (or its form) has of it: a text, a list of several, None for nothing; it is not asked for query
+    parameters, which stand in `req.params`. `read` makes the value of that, and raises ValueError,
+    whose message says what does not fit. Where one text alone is the usual case, `convert` makes
+    the value of it without a word of what does not fit; None where it stays as it is (`is_text`).
     """
 
     parameter: str
     where: Where
     name: str
     default: Any
-    find: Callable[[falcon.Request], Any] | None
+    find: Callable[[Any], Any] | None
     read: Callable[[Any], Any]
     convert: Converter | None
     is_text: bool
@@ -140,7 +140,7 @@ def request_value(name: str, annotation: Any, default: Any) -> RequestValue | No
     where, called = _source(name, marker)
     find = _finder(where, called)
     kinds = [kind for kind in members(annotation) if kind is not type(None)]
-    many = [kind for kind in kinds if _origin(kind) in _MANY]
+    many = [kind for kind in kinds if origin_of(kind) in MANY]
     if not many:
         convert, check = field_converter(annotation), constraint_check(annotation)
         read = _reader(convert, None, _expected(kinds), check)
@@ -152,30 +152,33 @@ def request_value(name: str, annotation: Any, default: Any) -> RequestValue | No
         raise AnnotationError(f"{show(annotation)}, expected one type of many values, as list[int]")
     item = items[0] if items else str
     of_item = [kind for kind in members(item) if kind is not type(None)]
-    collect, check = _MANY[_origin(many[0])], constraint_check(annotation)
+    collect, check = MANY[origin_of(many[0])], constraint_check(annotation)
     read = _reader(field_converter(item), collect, _expected(of_item), check)
     return RequestValue(name, where, called, default, find, read, None, is_text=False)
 
 
-def marker_of(annotation: Any) -> Query | Header | Cookie | None:
+def marker_of(annotation: Any) -> Marker | None:
     """Return what an `Annotated` says of where a parameter comes from, None if it says nothing."""
     for extra in getattr(annotation, "__metadata__", ()):
         if is_marker(extra):
             # The class itself, too, as `Annotated[str, Header]`.
-            marker: Query | Header | Cookie = extra() if isinstance(extra, type) else extra
+            marker: Marker = extra() if isinstance(extra, type) else extra
             return marker
     return None
 
 
-def _source(parameter: str, marker: Query | Header | Cookie | None) -> tuple[Where, str]:
+def _source(parameter: str, marker: Marker | None) -> tuple[Where, str]:
     if isinstance(marker, Header):
         return "header", marker.name or parameter.replace("_", "-")
     if isinstance(marker, Cookie):
         return "cookie", marker.name or parameter
+    if isinstance(marker, Form):
+        return "form", marker.name or parameter
     return "query", (marker.name if marker else "") or parameter
 
 
-def _origin(kind: Any) -> Any:
+def origin_of(kind: Any) -> Any:
+    """Return `list` of `list[int]`, and what has no arguments as it is."""
     return typing.get_origin(kind) or kind
 
 

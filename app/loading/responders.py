@@ -15,6 +15,8 @@ import falcon
 from app.loading.annotations import Converter
 from app.loading.body_parameter import Provider
 from app.loading.constraints import Check
+from app.loading.form_values import MakeOfForm
+from app.loading.forms import FormReader
 from app.loading.handler_signature import REQUIRED
 from app.loading.request_faults import UnfitRequest, with_fault
 from app.loading.request_values import RequestValue
@@ -30,7 +32,8 @@ class Plan:
     """How the parameters of a handler are filled, and what becomes of what it returns.
 
     `fields` are those of the template; `converters` and `checks` are for some of them. `providers`
-    and `constants` are by parameter. `answer` is asked for all answers but a dict, and for those
+    and `constants` are by parameter. `read_form` reads the form, if one is taken; `of_form` makes
+    the parameters that take all of it. `answer` is asked for all answers but a dict, and for those
     too unless `is_plain`.
     """
 
@@ -39,6 +42,8 @@ class Plan:
     converters: Mapping[str, Converter]
     checks: Mapping[str, Check]
     values: tuple[RequestValue, ...]
+    read_form: FormReader | None
+    of_form: Mapping[str, MakeOfForm]
     providers: Mapping[str, Provider]
     constants: Mapping[str, Any]
     request: tuple[str, ...]
@@ -98,7 +103,7 @@ class _Writer:
         req, resp, faults, answer = own("req"), own("resp"), own("faults"), own("answer")
         star = ", *, " if plan.fields else ""
         self._add(0, f"def {own('respond')}({req}, {resp}, /{star}{', '.join(plan.fields)}):")
-        if plan.checks or plan.values or plan.providers:
+        if plan.checks or plan.values or plan.providers or plan.of_form:
             self._add(1, f"{faults} = None")
         given = {name: name for name in plan.fields}
         self._write_fields(faults)
@@ -141,6 +146,9 @@ class _Writer:
     def _write_values(self, req: str, faults: str) -> dict[str, str]:
         params, found, error = self.own("params"), self.own("found"), self.own("error")
         add, given = self.own("with_fault", with_fault), {}
+        form = self.own("form")
+        if self.plan.read_form is not None:
+            self._add(1, f"{form} = {self.own('read_form', self.plan.read_form)}({req})")
         if any(value.find is None for value in self.plan.values):
             self._add(1, f"{params} = {req}.params")
         for number, value in enumerate(self.plan.values):
@@ -149,7 +157,8 @@ class _Writer:
             if value.find is None:
                 self._add(1, f"{found} = {params}.get({value.name!r})")
             else:
-                self._add(1, f"{found} = {self.own(f'find{number}', value.find)}({req})")
+                place_of = form if value.where == "form" else req
+                self._add(1, f"{found} = {self.own(f'find{number}', value.find)}({place_of})")
             self._add(1, f"if {found} is None:")
             if value.default is REQUIRED:
                 self._add(2, f"{faults} = {add}({place}, 'it is missing')")
@@ -176,10 +185,14 @@ class _Writer:
         given = {}
         error, body_faults = self.own("error"), self.own("BodyFaults", BodyFaults)
         unfit = self.own("UnfitRequest", UnfitRequest)
-        for number, (name, provider) in enumerate(self.plan.providers.items()):
+        form = self.own("form")
+        asked: list[tuple[str, Callable[..., Any], str]]
+        asked = [(name, make, form) for name, make in self.plan.of_form.items()]
+        asked += [(name, make, f"{req}, {resp}") for name, make in self.plan.providers.items()]
+        for number, (name, provider, of) in enumerate(asked):
             local = given[name] = self.own(f"provided{number}")
             self._try(
-                f"{local} = {self.own(f'provide{number}', provider)}({req}, {resp})",
+                f"{local} = {self.own(f'provide{number}', provider)}({of})",
                 f"{body_faults} as {error}",
                 f"raise {unfit}([*({faults} or ()), *{error}.faults]) from None",
             )

@@ -8,11 +8,11 @@ from json import dumps
 from typing import Any
 
 from app.loading.pydantic_types import adapter_of, sentence
-from app.loading.request_faults import ValueFault
+from app.loading.request_faults import ValueFault, Where
 from app.loading.strict_json import parse_json
 
 MAX_FAULTS = 100
-"""How many faults of one body an answer names."""
+"""How many faults of one body or form an answer names."""
 
 _EXTRA = frozenset(("extra_fields_behavior", "extra_behavior"))
 """What pydantic's core schema has where a model says itself what becomes of unknown fields."""
@@ -40,7 +40,7 @@ def typed_body(annotation: Any) -> MakeBody:
     adapter = adapter_of(annotation)
     import pydantic  # which the adapter has imported
 
-    extra = None if _says_extra(adapter.core_schema) else "forbid"
+    extra = None if says_extra(adapter.core_schema) else "forbid"
     validate = adapter.validate_json
 
     def make(raw: bytes) -> Any:
@@ -52,7 +52,7 @@ def typed_body(annotation: Any) -> MakeBody:
             found = error.errors(include_url=False, include_context=False, include_input=False)
         if found[0]["type"] == "json_invalid":
             return make(_in_utf8(raw))
-        raise BodyFaults([_fault(each) for each in found[:MAX_FAULTS]])
+        raise BodyFaults(faults_of(found, "body"))
 
     return make
 
@@ -69,12 +69,15 @@ def _in_utf8(raw: bytes) -> bytes:
     return anew
 
 
-def _fault(error: Any) -> ValueFault:
-    where = ".".join(map(str, error["loc"]))
-    return ValueFault(where or "body", sentence(error["msg"]), "body")
+def faults_of(errors: list[Any], where: Where) -> list[ValueFault]:
+    """Return what pydantic says of a value, as far as an answer names it."""
+    return [
+        ValueFault(".".join(map(str, each["loc"])) or where, sentence(each["msg"]), where)
+        for each in errors[:MAX_FAULTS]
+    ]
 
 
-def _says_extra(schema: Any) -> bool:
+def says_extra(schema: Any) -> bool:
     """Tell whether a model somewhere in a core schema says what becomes of unknown fields."""
     waiting, seen = [schema], set()
     while waiting:

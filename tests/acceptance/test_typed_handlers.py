@@ -4,6 +4,7 @@ import contextlib
 import signal
 from collections.abc import Callable
 
+from tests.support.multipart import CONTENT_TYPE, Part, multipart
 from tests.support.server import Answer, Server
 from tests.support.waiting import wait_until
 
@@ -186,7 +187,9 @@ def test_a_body_is_a_model_and_an_edit_of_the_model_goes_live(server: Server) ->
 
 
 ANSWERS = """
-from app.plugin import Answer, PluginContext, PluginInterface, PluginMetadata, Problem
+from typing import Annotated
+
+from app.plugin import Answer, File, Form, PluginContext, PluginInterface, PluginMetadata, Problem
 
 
 class Answers(PluginInterface):
@@ -199,6 +202,7 @@ class Answers(PluginInterface):
         server.get("/answers/{seat}", self.find)
         server.post("/answers", self.book)
         server.get("/answers/parts/{name}", self.parts)
+        server.post("/answers/photos", self.hang)
 
     def cleanup(self, context): ...
 
@@ -210,6 +214,15 @@ class Answers(PluginInterface):
                 yield f"{part:>65536}"
         finally:
             (context.data_dir / name).write_text("closed")
+
+    def hang(
+        self,
+        title: Annotated[str, Form()],
+        photos: Annotated[list[File], Form("photo", max_bytes=3_000_000)],
+        width: Annotated[int, Form()] = 10,
+    ):
+        sizes = [[photo.name, len(photo.stream.read())] for photo in photos]
+        return {"title": title, "photos": sizes, "width": width}
 
     def find(self, seat: int):
         if seat > 9:
@@ -244,6 +257,27 @@ def test_answers_have_their_status_and_headers_and_problems_their_members(server
         "instance": "/answers/10",
         "seats": 9,
     }
+
+
+def test_forms_come_with_their_files_and_within_their_bounds(server: Server) -> None:
+    server.write("forms", ANSWERS.replace('"answers"', '"forms"').replace("/answers", "/forms"))
+    server.wait_everywhere("/forms/5", lambda answer: answer.status == 204)
+    large: Part = ("photo", b"x" * 2_000_000, "/home/me/large.png")
+    for number, status in ((1, 200), (2, 413)):
+        raw = multipart([*[large] * number, ("title", "é"), ("photo", b"", "small.png")])
+        answer = server.call("POST", "/forms/photos", raw, {"Content-Type": CONTENT_TYPE})
+        assert answer.status == status
+        if status == 200:
+            photos = [["large.png", 2_000_000], ["small.png", 0]]
+            assert answer.json == {"title": "é", "photos": photos, "width": 10}
+        else:
+            assert "'photo' is larger than 3,000,000 bytes" in answer.json["detail"]
+    kind = "application/x-www-form-urlencoded"
+    answer = server.post("/forms/photos", b"width=x&photo=a.png", **{"Content-Type": kind})
+    assert answer.status == 422
+    assert [fault["name"] for fault in answer.json["errors"]] == ["title", "photo", "width"]
+    answer = server.post("/forms/photos", {"title": "é"}, **{"Content-Type": "application/json"})
+    assert answer.status == 415
 
 
 def test_what_a_handler_yields_is_streamed_and_closed_when_the_client_goes(server: Server) -> None:
