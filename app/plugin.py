@@ -27,6 +27,7 @@ __all__ = [
     "PluginMetadata",
     "PluginServer",
     "Problem",
+    "Produces",
     "Query",
 ]
 
@@ -71,6 +72,20 @@ class Form:
 
     name: str = ""
     max_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True, init=False)
+class Produces:
+    """Says as which media types a handler answers; the request's `Accept` chooses, or it is a 406.
+
+    As in `-> Annotated[Order, Produces("application/json", "application/yaml", "text/html")]`. The
+    first one counts where the client has no preference.
+    """
+
+    media_types: tuple[str, ...]
+
+    def __init__(self, *media_types: str) -> None:
+        object.__setattr__(self, "media_types", media_types)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,8 +144,8 @@ class PluginServer(Protocol):
     `body: bytes` as it came), `falcon.Request`, `falcon.Response` and `PluginContext` by
     annotation (the first two also under the names `req` and `resp`), all others by the query string
     (`limit: int = 10`), or by what `Header`, `Cookie` and `Form` name; what does not fit is a 422
-    that names all of it. What it returns is the JSON answer; None answers 204, what it yields is
-    streamed. A handler that would fail at every request is refused.
+    that names all of it. What it returns is the JSON answer (or what `Produces` names); None
+    answers 204, what it yields is streamed. A handler that would fail at every request is refused.
     """
 
     def get(self, uri_template: str, handler: Callable[..., Any]) -> None:

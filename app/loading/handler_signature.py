@@ -39,10 +39,10 @@ class HandlerParameter:
 class HandlerSignature:
     """What a handler takes, in the order of its parameters, and the type that it returns.
 
-    `returns` is `inspect.Parameter.empty` where it says nothing. `content_type` is what its answers
-    are, whatever it returns; None where that follows from what it returns.
+    `returns` is `inspect.Parameter.empty` where it says nothing. `content_types` are those
+    of its answers, whatever it returns; none where they follow from what it returns.
     """
 
     parameters: tuple[HandlerParameter, ...]
     returns: Any
-    content_type: str | None = None
+    content_types: tuple[str, ...] = ()

@@ -5,7 +5,7 @@ it (`responders.py`).
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,6 +31,7 @@ from app.loading.form_values import (
 )
 from app.loading.forms import FormReader
 from app.loading.handler_signature import HandlerParameter, HandlerSignature, Kind
+from app.loading.representations import chooser, produces_fault, produces_of
 from app.loading.request_values import RequestValue, marker_of, request_value
 from app.loading.responders import Plan, Responder, build_responder
 from app.loading.return_values import Answerer, answerer
@@ -71,6 +72,7 @@ def read_handler(
     context: PluginContext | None = None,
     max_body_bytes: int = MAX_BODY_BYTES,
     events: bool = False,
+    media_types: Collection[str] = (),
 ) -> tuple[Responder, HandlerSignature]:
     """Resolve a handler's parameters against its template.
 
@@ -82,6 +84,7 @@ def read_handler(
         context: the plugin's, None where there is none.
         max_body_bytes: the size of the largest body that is read for a parameter `body`.
         events: whether what the handler yields is sent as server-sent events.
+        media_types: those for which the plugin has media handlers of its own.
 
     Returns:
         What is called as `(req, resp, **fields)`, and what the handler takes and returns. The
@@ -96,12 +99,18 @@ def read_handler(
     refuse_kind(handler)
     taken = taken_by(handler)
     fields = template_fields(uri_template)
-    found = _Resolution(handler, taken, fields, context, max_body_bytes, events)
+    returns = returned_by(handler)
+    produces = produces_of(returns)
+    found = _Resolution(handler, taken, fields, context, max_body_bytes, events, produces)
+    if fault := produces_fault(produces, media_types):
+        found.faults.append(fault)
+    if produces and events:
+        found.faults.append("it produces something else, expected events alone of server.sse")
     plan = found.plan()
     signature = HandlerSignature(
         tuple(found.parameters),
-        returned_by(handler),
-        MEDIA_EVENTS if events else None,
+        returns,
+        (MEDIA_EVENTS,) if events else produces,
     )
     return build_responder(plan), signature
 
@@ -116,6 +125,7 @@ class _Resolution:
     context: PluginContext | None
     max_body_bytes: int
     events: bool
+    produces: tuple[str, ...]
     parameters: list[HandlerParameter] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
     converters: dict[str, Converter] = field(default_factory=dict)
@@ -162,8 +172,9 @@ class _Resolution:
             constants=self.constants,
             request=self._of_kind("request"),
             response=response,
+            choose=chooser(self.produces) if self.produces else None,
             answer=self._answerer(owns_response=bool(response)),
-            is_plain=not (response or self.events),
+            is_plain=not (response or self.events or self.produces),
         )
 
     def _answerer(self, *, owns_response: bool) -> Answerer:

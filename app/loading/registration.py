@@ -244,7 +244,11 @@ class RouteCollector(SetUp):
             return
         try:
             responder, signature = read_handler(
-                handler, uri_template, context=self._context, events=events
+                handler,
+                uri_template,
+                context=self._context,
+                events=events,
+                media_types=self.media_types(),
             )
         except HandlerError as error:
             self._fault(f"{method} {uri_template}: {error}")

@@ -33,8 +33,9 @@ class Plan:
 
     `fields` are those of the template; `converters` and `checks` are for some of them. `providers`
     and `constants` are by parameter. `read_form` reads the form, if one is taken; `of_form` makes
-    the parameters that take all of it. `answer` is asked for all answers but a dict, and for those
-    too unless `is_plain`.
+    the parameters that take all of it. `choose` chooses the media type of the answer, before the
+    handler is called; None where there is no choice. `answer` is asked for all answers but a dict,
+    and for those too unless `is_plain`.
     """
 
     handler: Callable[..., Any]
@@ -48,6 +49,7 @@ class Plan:
     constants: Mapping[str, Any]
     request: tuple[str, ...]
     response: tuple[str, ...]
+    choose: Callable[[falcon.Request], str] | None
     answer: Answerer
     is_plain: bool
 
@@ -103,6 +105,10 @@ class _Writer:
         req, resp, faults, answer = own("req"), own("resp"), own("faults"), own("answer")
         star = ", *, " if plan.fields else ""
         self._add(0, f"def {own('respond')}({req}, {resp}, /{star}{', '.join(plan.fields)}):")
+        chosen = ""
+        if plan.choose is not None:
+            chosen = f", {own('media_type')}"
+            self._add(1, f"{own('media_type')} = {own('choose', plan.choose)}({req})")
         if plan.checks or plan.values or plan.providers or plan.of_form:
             self._add(1, f"{faults} = None")
         given = {name: name for name in plan.fields}
@@ -117,7 +123,7 @@ class _Writer:
             self._add(1, f"if {faults} is not None:", f"    raise {unfit}({faults})")
         arguments = ", ".join(f"{name}={value}" for name, value in given.items())
         self._add(1, f"{answer} = {own('handler', plan.handler)}({arguments})")
-        call = f"{own('answer_by', plan.answer)}({req}, {resp}, {answer})"
+        call = f"{own('answer_by', plan.answer)}({req}, {resp}, {answer}{chosen})"
         if plan.is_plain:  # the usual answer, without a call
             encode = own("to_json", to_json)
             self._add(

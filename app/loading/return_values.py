@@ -6,12 +6,14 @@ from typing import Any
 
 import falcon
 
+from app.loading.representations import represent
 from app.loading.streamed_answers import is_streamed, stream
 from app.loading.strict_json import to_json
 from app.responses import Answer
 
-Answerer = Callable[[falcon.Request, falcon.Response, Any], None]
-"""Makes the response of what a handler has returned."""
+Answerer = Callable[..., None]
+"""Makes the response of a request, a response, what a handler has returned, and the media type
+that was chosen for it, if one was."""
 
 STATUS_LINES = frozenset(
     line for name, line in vars(falcon.status_codes).items() if name.startswith("HTTP_")
@@ -29,7 +31,9 @@ def answerer(*, owns_response: bool) -> Answerer:
         owns_response: whether the handler takes the response, so that None leaves it as it is.
     """
 
-    def answer_by(_req: falcon.Request, resp: falcon.Response, answer: Any) -> None:
+    def answer_by(
+        _req: falcon.Request, resp: falcon.Response, answer: Any, media_type: str | None = None
+    ) -> None:
         content_type = resp.content_type if owns_response else None
         kind = type(answer)
         if kind is Answer or (kind is tuple and has_status(answer)):
@@ -52,6 +56,8 @@ def answerer(*, owns_response: bool) -> Answerer:
                 resp.content_type = usual
         elif content_type is not None:
             answer_as(resp, content_type, answer)
+        elif media_type is not None:
+            represent(resp, media_type, answer)
         else:
             resp.content_type = falcon.MEDIA_JSON
             resp.data = to_json(answer)

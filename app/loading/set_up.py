@@ -78,6 +78,10 @@ class SetUp(ABC):
         """The options of the plugin's responses."""
         return self._set_up().resp_options
 
+    def media_types(self) -> list[str]:
+        """Return the media types that the plugin's responses have handlers for."""
+        return [] if self.own is None else list(self.own.resp_options.media_handlers)
+
     def _set_up(self) -> OwnApp:
         self._refuse_if_finished("its application was changed", "that inside")
         self.own = self.own or OwnApp()

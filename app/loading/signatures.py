@@ -79,14 +79,20 @@ def taken_by(handler: Callable[..., Any]) -> Taken:
 
 
 def returned_by(handler: Callable[..., Any]) -> Any:
-    """Return the type that a handler says it returns, `Parameter.empty` if it says none."""
+    """Return the type that a handler says it returns, `Parameter.empty` if it says none.
+
+    Raises:
+        HandlerError: it names `Produces` in an annotation that is no type.
+    """
     found = getattr(_innermost(handler), "__annotations__", {}).get("return", Parameter.empty)
     if not isinstance(found, str):
         return found
     try:
         return _resolve(handler, {"return": found})["return"]
-    except HandlerError:  # it is nothing that a request needs
-        return Parameter.empty
+    except HandlerError:
+        if "Produces" in found:
+            raise
+        return Parameter.empty  # it is nothing that a request needs
 
 
 def is_lambda(handler: Callable[..., Any]) -> bool:

@@ -189,7 +189,11 @@ def test_a_body_is_a_model_and_an_edit_of_the_model_goes_live(server: Server) ->
 ANSWERS = """
 from typing import Annotated
 
-from app.plugin import Answer, File, Form, PluginContext, PluginInterface, PluginMetadata, Problem
+from app.plugin import (Answer, File, Form, PluginContext, PluginInterface, PluginMetadata,
+                        Problem, Produces)
+
+
+FORMATS = Produces("application/json", "application/yaml", "text/html")
 
 
 class Answers(PluginInterface):
@@ -203,6 +207,7 @@ class Answers(PluginInterface):
         server.post("/answers", self.book)
         server.get("/answers/parts/{name}", self.parts)
         server.post("/answers/photos", self.hang)
+        server.get("/answers/menu", self.menu)
 
     def cleanup(self, context): ...
 
@@ -223,6 +228,9 @@ class Answers(PluginInterface):
     ):
         sizes = [[photo.name, len(photo.stream.read())] for photo in photos]
         return {"title": title, "photos": sizes, "width": width}
+
+    def menu(self) -> Annotated[dict, FORMATS]:
+        return {"dish": "<b>soupe à l'oignon</b>"}
 
     def find(self, seat: int):
         if seat > 9:
@@ -278,6 +286,22 @@ def test_forms_come_with_their_files_and_within_their_bounds(server: Server) -> 
     assert [fault["name"] for fault in answer.json["errors"]] == ["title", "photo", "width"]
     answer = server.post("/forms/photos", {"title": "é"}, **{"Content-Type": "application/json"})
     assert answer.status == 415
+
+
+def test_an_answer_is_what_the_client_accepts(server: Server) -> None:
+    server.write("menus", ANSWERS.replace('"answers"', '"menus"').replace("/answers", "/menus"))
+    server.wait_everywhere("/menus/5", lambda answer: answer.status == 204)
+    browser = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
+    for accept, content_type, written in (
+        ("*/*", "application/json", '{"dish":"<b>soupe à l\'oignon</b>"}'),
+        ("application/json;q=0.1, application/yaml", "application/yaml", "dish: <b>soupe à l'oi"),
+        (browser, "text/html; charset=utf-8", "&lt;b&gt;soupe à l"),
+    ):
+        answer = server.get("/menus/menu", Accept=accept)
+        assert (answer.status, answer.headers["content-type"]) == (200, content_type)
+        assert written in answer.body.decode()
+        assert answer.headers["vary"] == "Accept"
+    assert server.get("/menus/menu", Accept="image/png").status == 406
 
 
 def test_what_a_handler_yields_is_streamed_and_closed_when_the_client_goes(server: Server) -> None:
