@@ -59,7 +59,8 @@ class StreamedAnswer:
 
 def is_streamed(answer: object) -> bool:
     """Tell whether an answer is sent part by part: a generator, another iterator, a file."""
-    return hasattr(type(answer), "__next__")
+    # Not by `hasattr`: the class may look for what it does not have, as pydantic's models do.
+    return issubclass(type(answer), Iterator)
 
 
 def stream(resp: falcon.Response, answer: Any) -> str:

@@ -1,5 +1,6 @@
 """Answers that a handler yields: their first part before the status line, and their end."""
 
+import dataclasses
 import functools
 import http
 import io
@@ -171,3 +172,20 @@ def test_head_closes_what_get_would_have_streamed() -> None:
 
     answer = call(served(endless), "/x", "HEAD")
     assert (answer.status, answer.read(), ended) == (200, b"", ["closed"])
+
+
+def test_an_answer_s_class_is_not_asked_whether_it_yields() -> None:
+    asked: list[str] = []
+
+    class Asked(type):
+        def __getattr__(cls, name: str) -> Any:
+            asked.append(name)
+            raise AttributeError(name)
+
+    @dataclasses.dataclass
+    class Point(metaclass=Asked):
+        x: int
+
+    assert call(served(lambda: Point(1)), "/x").read() == b'{"x":1}'
+    assert "__next__" not in asked
+    assert "__iter__" not in asked
