@@ -385,3 +385,22 @@ def test_events_end_cleanly_at_an_edit_and_when_their_worker_ends(server: Server
             assert response.read() == b""
     wait_until(lambda: not server.workers() & before, "all workers are new", 30.0)
     assert (server.home / "var" / "plugins" / "events" / "first").exists()
+
+
+def test_events_end_cleanly_in_all_workers_where_one_runs_the_plugin(server: Server) -> None:
+    text = EVENTS.replace('"events"', '"alone"').replace("/events", "/alone")
+    server.write("alone", "exclusive: host\n", "plugin.yaml")
+    server.write("alone", text.replace("VERSION", "first"))
+    server.wait_everywhere("/alone", lambda answer: answer.status == 200, 20.0)
+    with server.each_worker() as connections:
+        streams = []
+        for connection in connections.values():
+            connection.request("GET", "/alone/stream")
+            streams.append(connection.getresponse())
+            assert streams[-1].readline() == b"id: 1\n"
+        server.write("alone", text.replace("VERSION", "second"))
+        for stream in streams:
+            assert stream.read().startswith(b'data: {"version":"first"}\n\n')
+    server.wait_everywhere(
+        "/alone", lambda answer: answer.status == 200 and answer.json == "second", 20.0
+    )
