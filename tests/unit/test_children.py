@@ -170,9 +170,12 @@ workers = [start(WORKER), start(WORKER)]
 pids = {process.pid for process in workers}
 assert not orphans.look(pids)
 assert not orphans.look(pids)
-daemons = {pid for worker in pids for pid in descendants.children_of(worker)}
-grandchildren = daemons | {pid for daemon in daemons for pid in descendants.children_of(daemon)}
-assert len(grandchildren) == 4
+deadline = time.monotonic() + 10.0
+grandchildren = set()
+while len(grandchildren) != 4:  # what made the daemons may not have ended yet
+    assert time.monotonic() < deadline
+    daemons = {pid for worker in pids for pid in descendants.children_of(worker)}
+    grandchildren = daemons | {pid for daemon in daemons for pid in descendants.children_of(daemon)}
 workers[0].kill()
 deadline = time.monotonic() + 10.0
 while not any(descendants.look_up(pid).ended for pid in pids):
