@@ -6,11 +6,11 @@ subclassing is a convenience and not a duty.
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypedDict, Unpack
 
 from app.responses import Answer, Event, Problem
 from app.uploads import File
@@ -29,6 +29,7 @@ __all__ = [
     "Problem",
     "Produces",
     "Query",
+    "RouteKeywords",
 ]
 
 
@@ -136,6 +137,31 @@ class PluginContext:
     trial: bool = False
 
 
+class RouteKeywords(TypedDict, total=False):
+    """What `server.get`, `post` and the like take besides a template and a handler.
+
+    `summary` and `description` come from the handler's docstring where they are not given,
+    `operation_id` from its name, `tags` from the plugin's. What is `hidden` is served, and is not
+    in the document. `status` is that of a plain return (200, or 204 for None). `responses` says
+    what else may be answered: by status (or `"default"`) a text, a type, both as a tuple, or a
+    response of OpenAPI. `security` is `"bearer"`, `"basic"`, or a mapping of names to security
+    schemes of OpenAPI; it describes, and checks nothing. `before` and `after` are hooks as those of
+    `falcon.before` and `falcon.after`, or lists of them.
+    """
+
+    summary: str
+    description: str
+    tags: Sequence[str]
+    operation_id: str
+    deprecated: bool
+    hidden: bool
+    status: int
+    responses: Mapping[int | str, Any]
+    security: str | Sequence[str] | Mapping[str, Mapping[str, Any]]
+    before: Callable[..., Any] | Sequence[Callable[..., Any]]
+    after: Callable[..., Any] | Sequence[Callable[..., Any]]
+
+
 class PluginServer(Protocol):
     """Where a plugin registers its routes, inside `register_routes`.
 
@@ -148,22 +174,34 @@ class PluginServer(Protocol):
     answers 204, what it yields is streamed. A handler that would fail at every request is refused.
     """
 
-    def get(self, uri_template: str, handler: Callable[..., Any]) -> None:
+    def get(
+        self, uri_template: str, handler: Callable[..., Any], **options: Unpack[RouteKeywords]
+    ) -> None:
         """Answer GET on a template with a handler."""
 
-    def post(self, uri_template: str, handler: Callable[..., Any]) -> None:
+    def post(
+        self, uri_template: str, handler: Callable[..., Any], **options: Unpack[RouteKeywords]
+    ) -> None:
         """Answer POST on a template with a handler."""
 
-    def put(self, uri_template: str, handler: Callable[..., Any]) -> None:
+    def put(
+        self, uri_template: str, handler: Callable[..., Any], **options: Unpack[RouteKeywords]
+    ) -> None:
         """Answer PUT on a template with a handler."""
 
-    def patch(self, uri_template: str, handler: Callable[..., Any]) -> None:
+    def patch(
+        self, uri_template: str, handler: Callable[..., Any], **options: Unpack[RouteKeywords]
+    ) -> None:
         """Answer PATCH on a template with a handler."""
 
-    def delete(self, uri_template: str, handler: Callable[..., Any]) -> None:
+    def delete(
+        self, uri_template: str, handler: Callable[..., Any], **options: Unpack[RouteKeywords]
+    ) -> None:
         """Answer DELETE on a template with a handler."""
 
-    def sse(self, uri_template: str, handler: Callable[..., Any]) -> None:
+    def sse(
+        self, uri_template: str, handler: Callable[..., Any], **options: Unpack[RouteKeywords]
+    ) -> None:
         """Answer GET with server-sent events: what the handler yields, `Event`, text, or JSON.
 
         The stream ends when a newer version serves; an EventSource then comes again, to that.
@@ -172,18 +210,24 @@ class PluginServer(Protocol):
     def add_route(
         self, uri_template: str, resource: object, suffix: str | None = None, **options: Any
     ) -> None:
-        """Add a Falcon resource, exactly as `falcon.App.add_route` does."""
+        """Add a Falcon resource, exactly as `falcon.App.add_route` does.
 
-    def mount(self, prefix: str, application: Callable[..., Any]) -> None:
+        It takes the keywords of `RouteKeywords`, too, but for `operation_id` and `status`.
+        """
+
+    def mount(
+        self, prefix: str, application: Callable[..., Any], **options: Unpack[RouteKeywords]
+    ) -> None:
         """Have a WSGI application (Flask, Django, a `falcon.App`) answer a prefix and all below.
 
         The prefix is plain text, as `/shop/admin`; the application sees it as `SCRIPT_NAME`.
         """
 
-    def group(self, prefix: str) -> Any:
+    def group(self, prefix: str, **options: Unpack[RouteKeywords]) -> Any:
         """Return where to register routes below a prefix: `group("/v1").get("/orders", orders)`.
 
-        It has the methods of this class that register a route, and `group`.
+        It has the methods of this class that register a route, and `group`. Its keywords are those
+        of all its routes: tags, responses and hooks add up, whatever else a route says counts.
         """
 
     def add_middleware(self, middleware: Any) -> None:

@@ -58,10 +58,16 @@ def make_responder(
     context: PluginContext | None = None,
     max_body_bytes: int = MAX_BODY_BYTES,
     events: bool = False,
+    status: int | None = None,
 ) -> Responder:
     """Return the responder of a handler; arguments and errors are those of `read_handler`."""
     return read_handler(
-        handler, uri_template, context=context, max_body_bytes=max_body_bytes, events=events
+        handler,
+        uri_template,
+        context=context,
+        max_body_bytes=max_body_bytes,
+        events=events,
+        status=status,
     )[0]
 
 
@@ -73,6 +79,7 @@ def read_handler(
     max_body_bytes: int = MAX_BODY_BYTES,
     events: bool = False,
     media_types: Collection[str] = (),
+    status: int | None = None,
 ) -> tuple[Responder, HandlerSignature]:
     """Resolve a handler's parameters against its template.
 
@@ -85,6 +92,7 @@ def read_handler(
         max_body_bytes: the size of the largest body that is read for a parameter `body`.
         events: whether what the handler yields is sent as server-sent events.
         media_types: those for which the plugin has media handlers of its own.
+        status: that of an answer of None, 204 unless it is given.
 
     Returns:
         What is called as `(req, resp, **fields)`, and what the handler takes and returns. The
@@ -106,12 +114,9 @@ def read_handler(
         found.faults.append(fault)
     if produces and events:
         found.faults.append("it produces something else, expected events alone of server.sse")
-    plan = found.plan()
-    signature = HandlerSignature(
-        tuple(found.parameters),
-        returns,
-        (MEDIA_EVENTS,) if events else produces,
-    )
+    plan = found.plan(falcon.HTTP_204 if status is None else falcon.code_to_http_status(status))
+    sent = (MEDIA_EVENTS,) if events else produces
+    signature = HandlerSignature(tuple(found.parameters), returns, sent)
     return build_responder(plan), signature
 
 
@@ -137,8 +142,12 @@ class _Resolution:
     of_form: dict[str, MakeOfForm] = field(default_factory=dict)
     form_names: set[str] = field(default_factory=set)
 
-    def plan(self) -> Plan:
-        """Return what came of it; HandlerError names all faults."""
+    def plan(self, empty: str) -> Plan:
+        """Return what came of it; HandlerError names all faults.
+
+        Args:
+            empty: the status of an answer of None.
+        """
         taken, faults, fields = self.taken, self.faults, self.fields
         if taken.opaque:
             faults.append(
@@ -173,13 +182,13 @@ class _Resolution:
             request=self._of_kind("request"),
             response=response,
             choose=chooser(self.produces) if self.produces else None,
-            answer=self._answerer(owns_response=bool(response)),
+            answer=self._answerer(bool(response), empty),
             is_plain=not (response or self.events or self.produces),
         )
 
-    def _answerer(self, *, owns_response: bool) -> Answerer:
+    def _answerer(self, owns_response: bool, empty: str) -> Answerer:
         if not self.events:
-            return answerer(owns_response=owns_response)
+            return answerer(owns_response=owns_response, empty=empty)
         context = self.context
         return event_answerer(_never if context is None else context.cancelled.is_set)
 

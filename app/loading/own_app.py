@@ -16,6 +16,10 @@ class FallBack:
         """What is listed as its handler."""
 
 
+def answer_nothing(_req: falcon.Request, _resp: falcon.Response, **_: Any) -> None:
+    """Stand for a responder of a `FallBack`: `PluginApp` has Falcon look for what answers."""
+
+
 _PLAIN_SEGMENT = re.compile(r"\^?/(?P<segment>[\w~%-]+)(?=/|\$|$)", re.ASCII)
 
 

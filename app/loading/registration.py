@@ -1,29 +1,30 @@
 """What a plugin registers: collected and checked before any of it is served."""
 
-import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import FrameType
-from typing import Any
+from typing import Any, Unpack
 
-import falcon
 from falcon.constants import COMBINED_METHODS
 from falcon.routing import map_http_methods
 from falcon.routing.util import SuffixedMethodNotFoundError
 
 from app.errors import LoadError
-from app.loading.handler_signature import HandlerSignature
 from app.loading.handlers import read_handler
 from app.loading.mounted import WSGI, Mounted
+from app.loading.own_app import answer_nothing
 from app.loading.responders import Responder
 from app.loading.route_group import RouteGroup, prefix_fault
-from app.loading.routes import Place, Route
+from app.loading.route_options import NAMES, NONE, OptionError, RouteOptions, read_options
+from app.loading.routes import Operation, Place, Route
 from app.loading.segment_router import template_fault
 from app.loading.set_up import SetUp
-from app.loading.signatures import HandlerError, describe, responder_fault
-from app.plugin import PluginContext
+from app.loading.signatures import HandlerError, describe, resource_fault
+from app.plugin import PluginContext, RouteKeywords
 from app.records import Endpoint
-from app.uri_templates import has_fields, template_fields
+from app.uri_templates import has_fields
+
+_Handler = Callable[..., Any]
 
 
 class HandlerResource:
@@ -70,42 +71,45 @@ class RouteCollector(SetUp):
         self._routes: dict[str, tuple[object, str | None]] = {}
         self._places: dict[str, Place | None] = {}
         self._responders: dict[str, dict[str, Responder]] = {}
-        self._signatures: dict[str, dict[str, HandlerSignature]] = {}
+        self._operations: dict[str, dict[str, Operation]] = {}
         self._endpoints: dict[str, list[Endpoint]] = {}
         self._faults: list[tuple[str, Place | None]] = []
         self._finished = False
 
-    def get(self, uri_template: str, handler: Callable[..., Any]) -> None:
+    def get(self, uri_template: str, handler: _Handler, **options: Unpack[RouteKeywords]) -> None:
         """Answer GET on a template with a handler."""
-        self._add_handler("GET", uri_template, handler)
+        self._add_handler("GET", uri_template, handler, options)
 
-    def post(self, uri_template: str, handler: Callable[..., Any]) -> None:
+    def post(self, uri_template: str, handler: _Handler, **options: Unpack[RouteKeywords]) -> None:
         """Answer POST on a template with a handler."""
-        self._add_handler("POST", uri_template, handler)
+        self._add_handler("POST", uri_template, handler, options)
 
-    def put(self, uri_template: str, handler: Callable[..., Any]) -> None:
+    def put(self, uri_template: str, handler: _Handler, **options: Unpack[RouteKeywords]) -> None:
         """Answer PUT on a template with a handler."""
-        self._add_handler("PUT", uri_template, handler)
+        self._add_handler("PUT", uri_template, handler, options)
 
-    def patch(self, uri_template: str, handler: Callable[..., Any]) -> None:
+    def patch(self, uri_template: str, handler: _Handler, **options: Unpack[RouteKeywords]) -> None:
         """Answer PATCH on a template with a handler."""
-        self._add_handler("PATCH", uri_template, handler)
+        self._add_handler("PATCH", uri_template, handler, options)
 
-    def delete(self, uri_template: str, handler: Callable[..., Any]) -> None:
+    def delete(
+        self, uri_template: str, handler: _Handler, **options: Unpack[RouteKeywords]
+    ) -> None:
         """Answer DELETE on a template with a handler."""
-        self._add_handler("DELETE", uri_template, handler)
+        self._add_handler("DELETE", uri_template, handler, options)
 
-    def sse(self, uri_template: str, handler: Callable[..., Any]) -> None:
+    def sse(self, uri_template: str, handler: _Handler, **options: Unpack[RouteKeywords]) -> None:
         """Answer GET on a template with the events that a handler yields."""
-        self._add_handler("GET", uri_template, handler, events=True)
+        self._add_handler("GET", uri_template, handler, options, events=True)
 
     def add_route(
-        self, uri_template: str, resource: object, suffix: str | None = None, **_options: Any
+        self, uri_template: str, resource: object, suffix: str | None = None, **options: Any
     ) -> None:
         """Add a Falcon resource, as `falcon.App.add_route` does.
 
-        Options other than `suffix` are ignored: `compile` because every route is compiled before
-        it is served, the others because Falcon's router does not know them either.
+        Options that are neither `suffix` nor a route's are ignored: `compile` because every route
+        is compiled before it is served, the others because Falcon's router does not know them
+        either.
         """
         if not self._accepts(uri_template):
             return
@@ -118,41 +122,26 @@ class RouteCollector(SetUp):
         except SuffixedMethodNotFoundError as error:
             self._fault(f"the route {uri_template}: {error}")
             return
-        asynchronous = [m for m, f in methods.items() if inspect.iscoroutinefunction(f)]
-        if asynchronous:
-            self._fault(
-                f"the resource of {uri_template} answers {', '.join(asynchronous)} with coroutine "
-                "functions, expected plain ones"
-            )
+        fault = resource_fault(resource, methods, uri_template, tried=self._tried)
+        if fault is not None:
+            self._fault(f"the resource of {uri_template} {fault}")
             return
-        if not methods:
-            self._fault(
-                f"the resource of {uri_template} is a {type(resource).__qualname__} without "
-                "responders, expected on_get, on_post or the like"
-            )
-            return
-        if not self._tried:
-            fields = template_fields(uri_template)
-            unfit = [responder_fault(responder, fields) for responder in methods.values()]
-            if all(unfit):  # where one fits, the others may be there for another route
-                self._fault(
-                    f"the resource of {uri_template} takes something else in {unfit[0]}; expected "
-                    f"({', '.join(('req', 'resp', *fields))}) of an object, not of its class"
-                )
-                return
+        known = {name: value for name, value in options.items() if name in NAMES}
+        read = self._read(known, f"the resource of {uri_template}", one_method=False)
         self._routes[uri_template] = (resource, suffix)
         self._note_place(uri_template)
-        self._responders[uri_template] = methods
+        self._responders[uri_template] = {m: read.around(f, resource) for m, f in methods.items()}
+        self._operations[uri_template] = {m: Operation(f, read) for m, f in methods.items()}
         self._endpoints[uri_template] = [
             Endpoint(method, uri_template, describe(responder)[:255])
             for method, responder in methods.items()
         ]
 
-    def group(self, prefix: str) -> RouteGroup:
+    def group(self, prefix: str, **options: Unpack[RouteKeywords]) -> RouteGroup:
         """Return where to register routes below a prefix, as `/v1`; ValueError if it is none."""
-        return RouteGroup(self, prefix)
+        return RouteGroup(self, prefix, options)
 
-    def mount(self, prefix: str, application: WSGI) -> None:
+    def mount(self, prefix: str, application: WSGI, **options: Unpack[RouteKeywords]) -> None:
         """Have a WSGI application answer a prefix, as `/shop/admin`, and all below it."""
         fault = prefix_fault(prefix)
         if fault is not None or not callable(application):
@@ -160,10 +149,9 @@ class RouteCollector(SetUp):
                 f"mount: {fault or f'{type(application).__qualname__} is no WSGI application'}"
             )
             return
-        self._answer_below(prefix, Mounted(prefix, application), describe(application))
-
-    def _answer_below(self, prefix: str, responder: Responder, shown: str) -> None:
-        """Have one responder answer a prefix and all below it, whatever the method."""
+        read = self._read(options, f"mount of {prefix}", one_method=False)
+        mounted = Mounted(prefix, application)
+        responder, shown = read.around(mounted, mounted), describe(application)
         for template in (prefix, f"{prefix}/{{path:path}}"):
             if not self._accepts(template):
                 return
@@ -171,7 +159,8 @@ class RouteCollector(SetUp):
                 self._fault(f"the route {template} is registered twice")
                 return
             self._note_place(template)
-            self._add_for_all_methods(template, responder, responder, shown)
+            self._add_for_all_methods(template, mounted, responder, shown)
+            self._operations[template] = {"*": Operation(application, read)}
 
     def _add_for_all_methods(
         self, template: str, resource: object, responder: Responder, shown: str
@@ -193,7 +182,7 @@ class RouteCollector(SetUp):
                 if template in self._routes or beside:
                     continue
                 self._places[template] = place
-                self._add_for_all_methods(template, resource, _answer_nothing, resource.shown)
+                self._add_for_all_methods(template, resource, answer_nothing, resource.shown)
 
     def finish(self) -> tuple[Route, ...]:
         """End the registration and return the routes in the order of their registration.
@@ -224,13 +213,13 @@ class RouteCollector(SetUp):
                 self._generation,
                 self._places.get(template),
                 converters,
-                self._signatures.get(template, {}),
+                self._operations.get(template, {}),
             )
             for template, (resource, suffix) in self._routes.items()
         )
 
     def _add_handler(
-        self, method: str, uri_template: str, handler: Callable[..., Any], *, events: bool = False
+        self, method: str, uri_template: str, handler: _Handler, options: Any, events: bool = False
     ) -> None:
         if not self._accepts(uri_template):
             return
@@ -242,6 +231,7 @@ class RouteCollector(SetUp):
         if any(endpoint.method == method for endpoint in self._endpoints.get(uri_template, ())):
             self._fault(f"{method} {uri_template} is registered twice")
             return
+        read = self._read(options, f"{method} {uri_template}")
         try:
             responder, signature = read_handler(
                 handler,
@@ -249,6 +239,7 @@ class RouteCollector(SetUp):
                 context=self._context,
                 events=events,
                 media_types=self.media_types(),
+                status=read.status,
             )
         except HandlerError as error:
             self._fault(f"{method} {uri_template}: {error}")
@@ -257,11 +248,23 @@ class RouteCollector(SetUp):
             resource = self._handlers[uri_template] = HandlerResource()
             self._routes[uri_template] = (resource, None)
             self._note_place(uri_template)
+        responder = read.around(responder, getattr(handler, "__self__", resource))
         resource.set_responder(method, responder)
+        operation = Operation(handler, read, signature)
+        self._operations.setdefault(uri_template, {})[method] = operation
         self._responders.setdefault(uri_template, {})[method] = responder
-        self._signatures.setdefault(uri_template, {})[method] = signature
         endpoint = Endpoint(method, uri_template, describe(handler)[:255])
         self._endpoints.setdefault(uri_template, []).append(endpoint)
+
+    def _read(
+        self, options: Mapping[str, Any], whose: str, *, one_method: bool = True
+    ) -> RouteOptions:
+        """Return what keywords say; note what is wrong with them."""
+        try:
+            return read_options(options, one_method=one_method)
+        except OptionError as error:
+            self._fault(f"{whose}: {error}")
+            return NONE
 
     def _accepts(self, uri_template: object) -> bool:
         self._refuse_if_finished(
@@ -292,7 +295,3 @@ class RouteCollector(SetUp):
             place = self._place_of(frame)
             frame = frame.f_back
         return place
-
-
-def _answer_nothing(_req: falcon.Request, _resp: falcon.Response, **_: Any) -> None:
-    """Stand for a responder: `PluginApp` has Falcon look for a sink or a static route instead."""

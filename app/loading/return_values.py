@@ -24,11 +24,12 @@ _PLAIN = frozenset((dict, list, str, int, float, bool))
 """What is JSON at a glance."""
 
 
-def answerer(*, owns_response: bool) -> Answerer:
+def answerer(*, owns_response: bool, empty: str = falcon.HTTP_204) -> Answerer:
     """Return what makes the response of what a handler has returned.
 
     Args:
         owns_response: whether the handler takes the response, so that None leaves it as it is.
+        empty: the status of None.
     """
 
     def answer_by(
@@ -49,7 +50,7 @@ def answerer(*, owns_response: bool) -> Answerer:
                     return
         if answer is None:
             if not owns_response:
-                resp.status = falcon.HTTP_204
+                resp.status = empty
         elif kind not in _PLAIN and is_streamed(answer):
             usual = stream(resp, answer)  # up to its first part, which may set what is owned
             if content_type is None and not (owns_response and resp.content_type):

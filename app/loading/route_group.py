@@ -1,12 +1,14 @@
 """Routes below one prefix."""
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Unpack
 
+from app.loading.route_options import merge_options, read_options
+from app.plugin import RouteKeywords
 from app.uri_templates import has_fields
 
 if TYPE_CHECKING:
-    from app.plugin import PluginServer
+    from app.loading.registration import RouteCollector
 
 
 def prefix_fault(prefix: object, *, fields: bool = False) -> str | None:
@@ -26,51 +28,70 @@ def prefix_fault(prefix: object, *, fields: bool = False) -> str | None:
 class RouteGroup:
     """Registers routes below a prefix, as `PluginServer.group` gives it."""
 
-    def __init__(self, server: "PluginServer | RouteGroup", prefix: str) -> None:
-        """Make it; ValueError if the prefix is none."""
+    def __init__(
+        self, server: "RouteCollector | RouteGroup", prefix: str, options: Mapping[str, Any]
+    ) -> None:
+        """Make it; ValueError if the prefix is none, or an option of its routes cannot be used."""
         fault = prefix_fault(prefix, fields=True)
         if fault is not None:
             raise ValueError(fault)
+        read_options(options, one_method=False)
         self._server = server
         self._prefix = prefix
+        self._options = options
 
-    def group(self, prefix: str) -> "RouteGroup":
-        """Return a group below this one; ValueError if the prefix is none."""
-        return RouteGroup(self, prefix)
+    def group(self, prefix: str, **options: Unpack[RouteKeywords]) -> "RouteGroup":
+        """Return a group below this one; ValueError as for the group itself."""
+        return RouteGroup(self, prefix, options)
 
-    def get(self, uri_template: str, handler: Callable[..., Any]) -> None:
+    def get(
+        self, uri_template: str, handler: Callable[..., Any], **options: Unpack[RouteKeywords]
+    ) -> None:
         """Answer GET on a template with a handler."""
-        self._server.get(self._below(uri_template), handler)
+        self._server.get(self._below(uri_template), handler, **self._with(options))
 
-    def post(self, uri_template: str, handler: Callable[..., Any]) -> None:
+    def post(
+        self, uri_template: str, handler: Callable[..., Any], **options: Unpack[RouteKeywords]
+    ) -> None:
         """Answer POST on a template with a handler."""
-        self._server.post(self._below(uri_template), handler)
+        self._server.post(self._below(uri_template), handler, **self._with(options))
 
-    def put(self, uri_template: str, handler: Callable[..., Any]) -> None:
+    def put(
+        self, uri_template: str, handler: Callable[..., Any], **options: Unpack[RouteKeywords]
+    ) -> None:
         """Answer PUT on a template with a handler."""
-        self._server.put(self._below(uri_template), handler)
+        self._server.put(self._below(uri_template), handler, **self._with(options))
 
-    def patch(self, uri_template: str, handler: Callable[..., Any]) -> None:
+    def patch(
+        self, uri_template: str, handler: Callable[..., Any], **options: Unpack[RouteKeywords]
+    ) -> None:
         """Answer PATCH on a template with a handler."""
-        self._server.patch(self._below(uri_template), handler)
+        self._server.patch(self._below(uri_template), handler, **self._with(options))
 
-    def delete(self, uri_template: str, handler: Callable[..., Any]) -> None:
+    def delete(
+        self, uri_template: str, handler: Callable[..., Any], **options: Unpack[RouteKeywords]
+    ) -> None:
         """Answer DELETE on a template with a handler."""
-        self._server.delete(self._below(uri_template), handler)
+        self._server.delete(self._below(uri_template), handler, **self._with(options))
 
-    def sse(self, uri_template: str, handler: Callable[..., Any]) -> None:
+    def sse(
+        self, uri_template: str, handler: Callable[..., Any], **options: Unpack[RouteKeywords]
+    ) -> None:
         """Answer GET on a template with the events that a handler yields."""
-        self._server.sse(self._below(uri_template), handler)
+        self._server.sse(self._below(uri_template), handler, **self._with(options))
 
     def add_route(
         self, uri_template: str, resource: object, suffix: str | None = None, **options: Any
     ) -> None:
         """Add a Falcon resource, as `falcon.App.add_route` does."""
-        self._server.add_route(self._below(uri_template), resource, suffix, **options)
+        self._server.add_route(self._below(uri_template), resource, suffix, **self._with(options))
 
-    def mount(self, prefix: str, application: Any) -> None:
+    def mount(self, prefix: str, application: Any, **options: Unpack[RouteKeywords]) -> None:
         """Have a WSGI application answer a prefix below this one, and all below that."""
-        self._server.mount(self._below(prefix), application)
+        self._server.mount(self._below(prefix), application, **self._with(options))
+
+    def _with(self, options: Any) -> Any:
+        return merge_options(self._options, options)
 
     def _below(self, uri_template: str) -> str:
         return self._prefix if uri_template in {"", "/"} else self._prefix + uri_template

@@ -1,6 +1,6 @@
 """A route: a URI template, the resource that answers it, and its method map."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import InitVar, dataclass, field
 from typing import Any
 
@@ -16,6 +16,7 @@ from app.activity import Name
 from app.loading.callers import CallerCheck
 from app.loading.handler_signature import HandlerSignature
 from app.loading.responders import Responder
+from app.loading.route_options import RouteOptions
 from app.loading.streamed_answers import drop_stream
 from app.records import Endpoint
 from app.uri_templates import converter_names
@@ -50,6 +51,19 @@ class MethodMap(dict[str, Any]):
 
 
 @dataclass(frozen=True, slots=True)
+class Operation:
+    """One method of a route, as who describes it needs it.
+
+    `answers` is the plugin's handler, a Falcon responder or, for all methods together (`*`), a WSGI
+    application; `signature` says what a handler takes and returns.
+    """
+
+    answers: Callable[..., Any]
+    options: RouteOptions
+    signature: HandlerSignature | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Route:
     """A URI template and the Falcon resource that answers it.
 
@@ -61,7 +75,7 @@ class Route:
     `converters` are those of the template that Falcon does not bring, by name; where they are not
     given, as where only templates are compared, something stands for them.
 
-    `signatures` says what its handlers take and return, by method; a Falcon resource has none.
+    `operations` are its methods as a plugin registers them, with the options of each.
 
     `methods` is Falcon's method map: the responder of each method, with 405 for those that the
     resource does not answer. It is made once, for all tables that the route will be in: from
@@ -78,9 +92,7 @@ class Route:
     generation: str = ""
     place: Place | None = None
     converters: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
-    signatures: Mapping[str, HandlerSignature] = field(
-        default_factory=dict, repr=False, compare=False
-    )
+    operations: Mapping[str, Operation] = field(default_factory=dict, repr=False, compare=False)
     app: Any = field(default=None, init=False, repr=False, compare=False)
     methods: MethodMap = field(init=False, repr=False, compare=False)
     name: Name = field(init=False, repr=False, compare=False)
@@ -103,6 +115,11 @@ class Route:
         object.__setattr__(self, "methods", methods)
         shown = f"{self.owner} {self.generation.rpartition('.')[2]} {self.template}"
         object.__setattr__(self, "name", Name(shown))
+
+    @property
+    def signatures(self) -> Mapping[str, HandlerSignature]:
+        """What its handlers take and return, by method; a Falcon resource has none."""
+        return {m: each.signature for m, each in self.operations.items() if each.signature}
 
     def answer_by(self, app: Any) -> None:
         """Have an application of the plugin's own answer; call this before it is in a table."""

@@ -4,10 +4,12 @@ import functools
 import inspect
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from inspect import Parameter
 from typing import Any
+
+from app.uri_templates import template_fields
 
 _POSITIONAL = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 
@@ -100,7 +102,7 @@ def is_lambda(handler: Callable[..., Any]) -> bool:
     return getattr(_innermost(handler), "__name__", None) == "<lambda>"
 
 
-def responder_fault(responder: Callable[..., Any], fields: typing.Iterable[str]) -> str | None:
+def responder_fault(responder: Callable[..., Any], fields: Iterable[str]) -> str | None:
     """Return why a Falcon responder cannot be called with a template's fields, None if it can."""
     try:
         signature = inspect.signature(responder, follow_wrapped=False)
@@ -111,6 +113,41 @@ def responder_fault(responder: Callable[..., Any], fields: typing.Iterable[str])
     except TypeError as error:
         return f"{describe(responder)}{signature}: {error}"
     return None
+
+
+def resource_fault(
+    resource: object,
+    responders: Mapping[str, Callable[..., Any]],
+    uri_template: str,
+    *,
+    tried: bool,
+) -> str | None:
+    """Return why a Falcon resource cannot answer a template, None if it can.
+
+    Args:
+        resource: the resource.
+        responders: its responders, by method.
+        uri_template: the template.
+        tried: whether the signatures have been checked before.
+    """
+    asynchronous = [m for m, f in responders.items() if inspect.iscoroutinefunction(f)]
+    if asynchronous:
+        return f"answers {', '.join(asynchronous)} with coroutine functions, expected plain ones"
+    if not responders:
+        return (
+            f"is a {type(resource).__qualname__} without responders, expected on_get, on_post or "
+            "the like"
+        )
+    if tried:
+        return None
+    fields = template_fields(uri_template)
+    unfit = [responder_fault(responder, fields) for responder in responders.values()]
+    if not all(unfit):  # where one fits, the others may be there for another route
+        return None
+    return (
+        f"takes something else in {unfit[0]}; expected ({', '.join(('req', 'resp', *fields))}) of "
+        "an object, not of its class"
+    )
 
 
 def _taken(handler: Any, given: int) -> Taken:

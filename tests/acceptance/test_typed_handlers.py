@@ -404,3 +404,66 @@ def test_events_end_cleanly_in_all_workers_where_one_runs_the_plugin(server: Ser
     server.wait_everywhere(
         "/alone", lambda answer: answer.status == 200 and answer.json == "second", 20.0
     )
+
+
+OPTIONS = """
+import falcon
+
+from app.plugin import PluginInterface, PluginMetadata
+
+
+def need_key(req, resp, resource, params):
+    if req.get_header("X-Key") != resource.key:
+        raise falcon.HTTPForbidden(description="The key is another one.")
+
+
+class Options(PluginInterface):
+    key = "secret"
+
+    def initialize(self, context): ...
+
+    def get_metadata(self):
+        return PluginMetadata(name="options", version="1")
+
+    def register_routes(self, server):
+        guarded = server.group("/options", before=need_key)
+        guarded.get("", self.show)
+        guarded.post("", self.make, status=201, after=self.mark)
+
+    def cleanup(self, context): ...
+
+    def show(self):
+        return {"edit": 0}
+
+    def make(self, body: dict):
+        return body
+
+    def mark(self, req, resp, resource):
+        resp.set_header("X-Made", "yes")
+
+
+def new_plugin():
+    return Options()
+"""
+
+
+def test_the_keywords_of_a_route_and_its_group_count_and_an_edit_changes_them(
+    server: Server,
+) -> None:
+    server.write("options", OPTIONS)
+    server.wait_everywhere("/options", lambda answer: answer.status == 403)
+    assert server.get("/options", **{"X-Key": "secret"}).json == {"edit": 0}
+    made = server.post("/options", {"a": 1}, **{"X-Key": "secret"})
+    assert (made.status, made.json, made.headers["x-made"]) == (201, {"a": 1}, "yes")
+    refused = server.post("/options", {"a": 1})
+    assert refused.status == 403
+    assert refused.json["detail"] == "The key is another one."
+    server.write("options", OPTIONS.replace("before=need_key", "sumary=''"))
+
+    def error() -> str:
+        return str((server.get("/plugins/options").json["error"] or {}).get("message"))
+
+    wait_until(lambda: "the option 'sumary' is unknown" in error(), "it is refused")
+    assert server.get("/options").status == 403
+    server.write("options", OPTIONS.replace(", before=need_key", ""))
+    server.wait_everywhere("/options", lambda answer: answer.status == 200)

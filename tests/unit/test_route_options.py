@@ -1,0 +1,206 @@
+"""The keywords of routes and groups: what they do to an answer, and how they add up."""
+
+import falcon
+import pytest
+from falcon import testing
+
+from app.errors import LoadError
+from app.loading.registration import RouteCollector
+from app.routing.application import LiveApp
+
+
+def collect(register):
+    collector = RouteCollector("shop", lambda frame: ("main.py", frame.f_lineno))
+    register(collector)
+    return collector.finish()
+
+
+def client(register):
+    app = LiveApp()
+    builder = app.table.builder()
+    builder.add("shop", collect(register))
+    app.swap(builder.build())
+    return testing.TestClient(app)
+
+
+def refused(register):
+    with pytest.raises(LoadError) as caught:
+        collect(register)
+    return str(caught.value)
+
+
+def options_of(register, method="GET"):
+    return collect(register)[0].operations[method].options
+
+
+def test_the_status_is_that_of_a_plain_return():
+    def register(server):
+        server.post("/plain", lambda: {"made": 1}, status=201)
+        server.post("/none", lambda: None, status=202)
+        server.post("/other", lambda: ({"there": 1}, 200), status=201)
+        server.post("/default", lambda: None)
+        server.post("/wrong", wrong, status=201)
+
+    def wrong():
+        raise falcon.HTTPConflict
+
+    asked = client(register)
+    found = {
+        path: asked.simulate_post(path).status_code
+        for path in ("/plain", "/none", "/other", "/default", "/wrong")
+    }
+    assert found == {"/plain": 201, "/none": 202, "/other": 200, "/default": 204, "/wrong": 409}
+
+
+def test_hooks_run_around_a_handler_as_falcons_do():
+    said: list[object] = []
+
+    class Shop:
+        def handle(self, req, item: int):
+            said.append(("handle", item, req.context.more))
+            return {}
+
+    shop = Shop()
+
+    def first(req, resp, resource, params):
+        said.append(("first", req.method, resource, dict(params)))
+        params["item"] = "7"
+        req.context.more = 1
+
+    def last(req, resp, resource):
+        said.append(("last", resp.data, resource))
+
+    def register(server):
+        server.get("/x/{item}", shop.handle, before=first, after=[last])
+
+    assert client(register).simulate_get("/x/5").status_code == 200
+    assert said == [
+        ("first", "GET", shop, {"item": "5"}),
+        ("handle", 7, 1),
+        ("last", b"{}", shop),
+    ]
+
+
+def test_a_hook_that_refuses_keeps_the_handler_from_running():
+    def refuse(req, resp, resource, params):
+        raise falcon.HTTPForbidden
+
+    class Thing:
+        def on_get(self, req, resp):
+            raise AssertionError
+
+    def application(environ, start_response):
+        raise AssertionError
+
+    def register(server):
+        group = server.group("/x", before=refuse)
+        group.get("/handler", lambda: 1 / 0)
+        group.add_route("/resource", Thing())
+        group.mount("/mount", application)
+        group.group("/in").get("/side", lambda: 1 / 0)
+        server.add_route("/y", Thing(), before=[refuse])
+
+    asked = client(register)
+    for path in ("/x/handler", "/x/resource", "/x/mount/a", "/x/in/side", "/y"):
+        assert asked.simulate_get(path).status_code == 403, path
+
+
+def test_what_a_group_says_adds_up_with_what_is_said_in_it():
+    order = []
+
+    def hook(name):
+        return lambda req, resp, *rest: order.append(name)
+
+    def register(server):
+        outer = server.group(
+            "/v1",
+            tags=["all"],
+            deprecated=True,
+            before=hook("outer"),
+            after=hook("outer"),
+            responses={404: "none", 409: "outer"},
+        )
+        inner = outer.group("/in", tags=["some"], before=[hook("inner")], after=hook("inner"))
+        inner.get(
+            "/x",
+            lambda: 1,
+            tags=["all", "one"],
+            deprecated=False,
+            before=hook("own"),
+            after=hook("own"),
+            responses={409: "own"},
+        )
+
+    found = options_of(register)
+    assert found.tags == ("all", "some", "one")
+    assert not found.deprecated
+    assert dict(found.responses) == {"404": "none", "409": "own"}
+    client(register).simulate_get("/v1/in/x")
+    assert order == ["outer", "inner", "own", "own", "inner", "outer"]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (
+            {"sumary": "x"},
+            "GET /x: the option 'sumary' is unknown, expected one of summary, description",
+        ),
+        ({"status": 99}, "'status' is 99, expected a number from 200 to 599"),
+        ({"status": True}, "'status' is True"),
+        ({"tags": "one"}, "'tags' is 'one', expected a list of texts"),
+        ({"operation_id": "a b"}, "'operation_id' is 'a b'"),
+        ({"deprecated": 1}, "'deprecated' is 1, expected True or False"),
+        ({"summary": 5}, "'summary' is 5, expected text"),
+        ({"responses": [404]}, "'responses' is [404], expected a mapping"),
+        ({"responses": {4: ""}}, "'responses' is 4, expected a number"),
+        ({"security": "token"}, "'security' is 'token', expected one of bearer, basic"),
+        ({"security": {"token": {}}}, "expected a security scheme of OpenAPI"),
+        ({"before": 5}, "'before' is 5, expected a hook of Falcon's"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_with_the_line(options, said):
+    found = refused(lambda server: server.get("/x", lambda: 1, **options))
+    assert said in found
+    assert "main.py" in found
+
+
+def test_all_that_is_wrong_is_named_and_a_group_is_refused_where_it_is_made():
+    found = refused(lambda server: server.get("/x", lambda: 1, status=1, sumary="", tags=5))
+    assert "'status'" in found
+    assert "'sumary'" in found
+    assert "'tags'" in found
+    with pytest.raises(ValueError, match="'operation_id' is that of one method"):
+        collect(lambda server: server.group("/x", operation_id="x"))
+
+
+def test_a_resource_ignores_what_falcon_ignores_and_refuses_what_is_of_one_method():
+    class Thing:
+        def on_get(self, req, resp): ...
+
+    (route,) = collect(lambda server: server.add_route("/x", Thing(), compile=True, tags=["t"]))
+    assert route.operations["GET"].options.tags == ("t",)
+    assert "'status' is that of one method" in refused(
+        lambda server: server.add_route("/x", Thing(), status=201)
+    )
+
+
+def test_a_coroutine_function_is_no_hook():
+    async def hook(req, resp, resource, params): ...
+
+    found = refused(lambda server: server.get("/x", lambda: 1, before=hook))
+    assert "a coroutine function, expected a plain one" in found
+
+
+def test_security_is_by_name_or_as_openapi_has_it():
+    key = {"type": "apiKey", "in": "header", "name": "X-Key"}
+
+    def register(given):
+        return lambda server: server.get("/x", lambda: 1, security=given)
+
+    assert dict(options_of(register("bearer")).security) == {
+        "bearer": {"type": "http", "scheme": "bearer"}
+    }
+    assert dict(options_of(register({"key": key})).security) == {"key": key}
+    assert dict(options_of(register([])).security) == {}
+    assert options_of(lambda server: server.get("/x", lambda: 1)).security is None
