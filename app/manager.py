@@ -16,6 +16,7 @@ from app.fleet import ADMIN_SHARE_SECONDS, Fleet
 from app.health import Health, HealthReport
 from app.isolation import own_sockets
 from app.package.finder import generations_alive
+from app.plugin import PluginMetadata
 from app.postgres.server import EmbeddedPostgres
 from app.publishing.publisher import Publisher
 from app.publishing.refusals import Refusals
@@ -240,6 +241,10 @@ class PluginManager:
         """
         folder = self._settings.plugins_dir / name
         return folder if folder.is_dir() else None
+
+    def metadata_of(self, name: str) -> PluginMetadata | None:
+        """Return what a plugin that this process runs says of itself, None for any other."""
+        return self._serving.metadata_of(name)
 
     def toggle(self, name: str) -> ServedRow:
         """Turn a plugin off or on and return what is to be served now.

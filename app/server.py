@@ -2,6 +2,7 @@
 
 from app.admin import problems
 from app.admin.guard import Guard
+from app.admin.openapi.document import LiveDocuments
 from app.admin.routes import admin_routes
 from app.loading.routes import SERVER
 from app.manager import PluginManager
@@ -16,8 +17,11 @@ class BenanaApp(LiveApp):
         super().__init__()
         problems.install(self)
         self.manager = PluginManager(settings, self)
+        documents = LiveDocuments(
+            self, self.manager.metadata_of, has_token=bool(settings.admin_token)
+        )
         builder = self.table.builder()
-        builder.add(SERVER, admin_routes(self.manager, Guard(settings)))
+        builder.add(SERVER, admin_routes(self.manager, Guard(settings), documents))
         self.swap(builder.build())
 
 

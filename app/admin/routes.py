@@ -2,15 +2,30 @@
 
 from app.admin.guard import Guard
 from app.admin.health import HealthResource
+from app.admin.openapi.document import LiveDocuments
+from app.admin.openapi.resource import OpenApiResource
 from app.admin.plugins import PluginsResource
 from app.admin.workers import WorkersResource
 from app.loading.routes import SERVER, Route
 from app.manager import PluginManager
-from app.routing.server_routes import LIVE, PLUGIN, PLUGINS, READY, RELOAD, TOGGLE, WORKERS
+from app.routing.server_routes import (
+    LIVE,
+    OPENAPI,
+    PLUGIN,
+    PLUGIN_OPENAPI,
+    PLUGINS,
+    READY,
+    RELOAD,
+    TOGGLE,
+    WORKERS,
+)
 
 
-def admin_routes(manager: PluginManager, guard: Guard) -> tuple[Route, ...]:
+def admin_routes(
+    manager: PluginManager, guard: Guard, documents: LiveDocuments
+) -> tuple[Route, ...]:
     """Return the server's own routes."""
+    openapi = OpenApiResource(documents, guard)
     plugins, health = PluginsResource(manager), HealthResource(manager, guard)
     return (
         *_guarded(
@@ -24,6 +39,9 @@ def admin_routes(manager: PluginManager, guard: Guard) -> tuple[Route, ...]:
         # Open: they tell nobody more than whether to send requests here.
         Route(SERVER, LIVE, health, "live"),
         Route(SERVER, READY, health, "ready"),
+        # Open like the plugins' routes, which they list; the admin API is in them for who may read.
+        Route(SERVER, OPENAPI, openapi),
+        Route(SERVER, PLUGIN_OPENAPI, openapi, "plugin"),
     )
 
 

@@ -86,7 +86,7 @@ def returned_by(handler: Callable[..., Any]) -> Any:
     Raises:
         HandlerError: it names `Produces` in an annotation that is no type.
     """
-    found = getattr(_innermost(handler), "__annotations__", {}).get("return", Parameter.empty)
+    found = getattr(innermost(handler), "__annotations__", {}).get("return", Parameter.empty)
     if not isinstance(found, str):
         return found
     try:
@@ -99,7 +99,7 @@ def returned_by(handler: Callable[..., Any]) -> Any:
 
 def is_lambda(handler: Callable[..., Any]) -> bool:
     """Tell whether a handler is a lambda: its defaults usually bind values of its loop or scope."""
-    return getattr(_innermost(handler), "__name__", None) == "<lambda>"
+    return getattr(innermost(handler), "__name__", None) == "<lambda>"
 
 
 def responder_fault(responder: Callable[..., Any], fields: Iterable[str]) -> str | None:
@@ -222,7 +222,7 @@ def _outermost(handler: Any) -> Any:
             return handler
 
 
-def _innermost(handler: Any) -> Any:
+def innermost(handler: Any) -> Any:
     """Return the function behind all decorators of a handler."""
     function = inspect.unwrap(handler)
     while isinstance(function, functools.partial):
@@ -235,7 +235,7 @@ def _innermost(handler: Any) -> Any:
 def _resolve(handler: Any, texts: dict[str, Any]) -> dict[str, Any]:
     """Return the types that annotations written as strings stand for."""
     # `functools.wraps` copies the annotations, so they are those of the innermost function.
-    names = getattr(_innermost(handler), "__globals__", {})
+    names = getattr(innermost(handler), "__globals__", {})
     stand_in = types.SimpleNamespace(__annotations__=texts)
     try:
         return typing.get_type_hints(stand_in, names, include_extras=True)

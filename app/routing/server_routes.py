@@ -9,10 +9,15 @@ TOGGLE = "/plugins/{name}/toggle"
 WORKERS = "/workers"
 LIVE = "/health/live"
 READY = "/health/ready"
+OPENAPI = "/openapi.json"
+PLUGIN_OPENAPI = "/plugins/{name}/openapi.json"
 
-TEMPLATES = (PLUGINS, PLUGIN, RELOAD, TOGGLE, WORKERS, LIVE, READY)
+TEMPLATES = (
+    *(PLUGINS, PLUGIN, RELOAD, TOGGLE, WORKERS, LIVE, READY),
+    *(OPENAPI, PLUGIN_OPENAPI),
+)
 
-KEPT_SEGMENTS = frozenset({"metrics", "openapi.json", "swagger", "ui"})
+KEPT_SEGMENTS = frozenset({"metrics", "swagger", "ui"})
 """What the server will have one day."""
 
 RESERVED_SEGMENTS = KEPT_SEGMENTS | {first_segment(template) for template in TEMPLATES}

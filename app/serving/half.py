@@ -11,6 +11,8 @@ from app.database.workers import WorkerRepository
 from app.loading import garbage
 from app.loading.callers import Surroundings
 from app.loading.context import make_context_factory
+from app.loading.loader import LoadedPlugin
+from app.plugin import PluginMetadata
 from app.routing.application import LiveApp
 from app.serving.comparison import Comparison
 from app.serving.crashes import CrashedLoads
@@ -189,6 +191,11 @@ class ServingHalf:
         else:
             self.reconciler.end()
         self.recorder.beat()
+
+    def metadata_of(self, name: str) -> PluginMetadata | None:
+        """Return what a plugin that runs here says of itself, None for any other."""
+        plugin = self._live.find(name)
+        return plugin.metadata if isinstance(plugin, LoadedPlugin) else None
 
     def stop(self) -> None:
         """Stop the threads and retire every plugin."""

@@ -5,6 +5,7 @@ import signal
 from collections.abc import Callable
 
 from tests.support.multipart import CONTENT_TYPE, Part, multipart
+from tests.support.plugins import MODELS
 from tests.support.server import Answer, Server
 from tests.support.waiting import wait_until
 
@@ -127,43 +128,6 @@ def test_an_annotation_that_no_query_can_become_is_refused_and_the_one_before_se
 
     wait_until(lambda: "parameter 'limit' is annotated dict" in error(), "it is refused")
     assert server.get(path).status == 200
-
-
-MODELS = """
-import pydantic
-
-from app.plugin import PluginInterface, PluginMetadata
-
-
-class Item(pydantic.BaseModel):
-    name: str
-    count: int = 1
-
-
-class Order(pydantic.BaseModel):
-    number: int
-    items: list[Item]
-
-
-class Models(PluginInterface):
-    def initialize(self, context): ...
-
-    def get_metadata(self):
-        return PluginMetadata(name="models", version="1")
-
-    def register_routes(self, server):
-        server.get("/models", lambda: {"edit": 0})
-        server.post("/models/{customer}", self.create)
-
-    def cleanup(self, context): ...
-
-    def create(self, customer: str, body: Order):
-        return {"customer": customer, "order": body}, 201
-
-
-def new_plugin():
-    return Models()
-"""
 
 
 def test_a_body_is_a_model_and_an_edit_of_the_model_goes_live(server: Server) -> None:

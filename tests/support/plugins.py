@@ -40,6 +40,43 @@ def new_plugin():
 """
 
 
+MODELS = """
+import pydantic
+
+from app.plugin import PluginInterface, PluginMetadata
+
+
+class Item(pydantic.BaseModel):
+    name: str
+    count: int = 1
+
+
+class Order(pydantic.BaseModel):
+    number: int
+    items: list[Item]
+
+
+class Models(PluginInterface):
+    def initialize(self, context): ...
+
+    def get_metadata(self):
+        return PluginMetadata(name="models", version="1")
+
+    def register_routes(self, server):
+        server.get("/models", lambda: {"edit": 0})
+        server.post("/models/{customer}", self.create)
+
+    def cleanup(self, context): ...
+
+    def create(self, customer: str, body: Order):
+        return {"customer": customer, "order": body}, 201
+
+
+def new_plugin():
+    return Models()
+"""
+
+
 WHOAMI = ANSWERING.format(name="whoami", version="1", says="I am")
 
 

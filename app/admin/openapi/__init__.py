@@ -1,0 +1,1 @@
+"""The OpenAPI document of what is live: written from the route table at the first request."""

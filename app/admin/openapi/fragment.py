@@ -1,0 +1,111 @@
+"""What one owner of routes contributes to a document: plain JSON, nothing of its code."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from app.admin.openapi.operation import Described, default_id, operations_of, write_operation
+from app.admin.openapi.schemas import Schema, Schemas
+from app.inspection import name_of
+from app.loading.routes import Route
+from app.uri_templates import FIELD_PATTERN, normal_path
+
+log = logging.getLogger(__name__)
+
+_NOTHING = {"GET": lambda *_: None}
+"""Stands for responders where only templates are described."""
+
+_BELOW = "/{path:path}"
+"""What the second route of a mounted application ends with; see `registration.mount`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fragment:
+    """The paths of one owner, and the components that they refer to."""
+
+    paths: dict[str, dict[str, Any]] = field(default_factory=dict)
+    schemas: dict[str, Schema] = field(default_factory=dict)
+    security: dict[str, Any] = field(default_factory=dict)
+    is_whole: bool = True
+    """Whether all could be described; else it has the methods of the routes alone."""
+
+
+def write_fragment(owner: str, routes: Sequence[Route], prefix: str) -> Fragment:
+    """Describe an owner's routes; whatever its code raises is logged, and no more.
+
+    Args:
+        owner: whose routes they are.
+        routes: the routes.
+        prefix: what the names of its operations and components begin with.
+    """
+    try:
+        return _write(owner, routes, prefix)
+    except BaseException as error:  # noqa: BLE001 - types may bring code of their own
+        log.warning("%s: its routes cannot be described: %s", owner, name_of(error))
+    bare = [Route(owner, r.template, None, None, r.endpoints, _NOTHING) for r in routes]
+    return _write(owner, bare, prefix, is_whole=False)
+
+
+def _write(owner: str, routes: Sequence[Route], prefix: str, *, is_whole: bool = True) -> Fragment:
+    schemas = Schemas(prefix)
+    paths: dict[str, dict[str, Any]] = {}
+    security: dict[str, Any] = {}
+    described = {route.template: list(operations_of(route)) for route in routes}
+    ids = _names([each for operations in described.values() for each in operations])
+    for route in routes:
+        operations = described[route.template]
+        path = FIELD_PATTERN.sub(r"{\g<fname>}", normal_path(route.template))
+        if not operations and not _is_below(route, described):
+            paths.setdefault(path, {}).update(_elsewhere(route))
+        for each in operations:
+            operation = write_operation(
+                each,
+                prefix + ids[each.route.template, each.method],
+                owner,
+                schemas,
+                own_errors=route.app is not None,
+            )
+            paths.setdefault(path, {})[each.method.lower()] = operation
+            for name, scheme in (each.options.security or {}).items():
+                security[prefix + name] = dict(scheme)
+    return Fragment(
+        {p: item for p, item in paths.items() if item}, schemas.finish(), security, is_whole
+    )
+
+
+def _names(operations: list[Described]) -> dict[tuple[str, str], str]:
+    """Return the name of each operation, by template and method: all different."""
+    said = {each.options.operation_id for each in operations} - {""}
+    names = [each.name for each in operations]
+    taken: set[str] = set()
+    found = {}
+    for each in operations:
+        name = each.options.operation_id or each.name
+        if not each.options.operation_id and (not name or names.count(name) > 1 or name in said):
+            name = default_id(each)
+        number, one = 1, name
+        while one in taken:
+            number += 1
+            one = f"{name}_{number}"
+        taken.add(one)
+        found[each.route.template, each.method] = one
+    return found
+
+
+def _is_below(route: Route, described: dict[str, Any]) -> bool:
+    """Tell whether a route is the one below the prefix that another one answers."""
+    base = route.template.removesuffix(_BELOW)
+    return base != route.template and base in described
+
+
+def _elsewhere(route: Route) -> dict[str, Any]:
+    """Return the item of a path whose methods are not known: a mounted application, files."""
+    mounted = route.operations.get("*")
+    if mounted is None or not mounted.options.hidden:
+        shown = next((each.handler for each in route.endpoints if each.method == "*"), "")
+        if shown:
+            options = mounted.options if mounted else None
+            text = f"Answered by {shown}, with all below it."
+            return {"description": (options and options.description) or text}
+    return {}

@@ -1,0 +1,82 @@
+"""The JSON Schemas of what only pydantic knows. Importing this imports pydantic."""
+
+import logging
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import pydantic
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, JsonSchemaWarningKind
+from pydantic_core import PydanticSerializationError
+
+from app.admin.openapi.schemas import FILE, Schema, Use, is_naive, stable_name
+from app.inspection import name_of
+from app.uploads import File
+
+log = logging.getLogger(__name__)
+
+_MODES: dict[Use, JsonSchemaMode] = {
+    "text": "validation",
+    "body": "validation",
+    "answer": "serialization",
+}
+
+
+class _Generator(GenerateJsonSchema):
+    """Names components as pydantic does, but the same in each generation of a plugin.
+
+    A default that JSON does not have is left out, and nothing is said of it.
+    """
+
+    ignored_warning_kinds: ClassVar[set[JsonSchemaWarningKind]] = {  # type: ignore[misc]
+        *GenerateJsonSchema.ignored_warning_kinds,
+        "non-serializable-default",
+    }
+
+    def normalize_name(self, name: str) -> str:
+        return super().normalize_name(stable_name(name))
+
+    def is_instance_schema(self, schema: Any) -> Schema:
+        return dict(FILE) if schema["cls"] is File else super().is_instance_schema(schema)
+
+    def encode_default(self, dft: Any) -> Any:
+        if is_naive(dft):
+            raise PydanticSerializationError("no offset")
+        return super().encode_default(dft)
+
+
+def write_schemas(
+    wanted: Sequence[tuple[Any, Use]], prefix: str
+) -> tuple[list[Schema], dict[str, Schema]]:
+    """Return the schemas of annotations, and the components that they refer to, by name.
+
+    What pydantic cannot describe has an empty schema: anything.
+
+    Args:
+        wanted: the annotations, each with where its values stand.
+        prefix: what the names of all components begin with.
+    """
+    inputs: list[tuple[int, JsonSchemaMode, pydantic.TypeAdapter[Any]]] = []
+    for number, (annotation, use) in enumerate(wanted):
+        adapter = _adapter_of(annotation, _MODES[use])
+        if adapter is not None:
+            inputs.append((number, _MODES[use], adapter))
+    if not inputs:
+        return [{} for _ in wanted], {}
+    template = f"#/components/schemas/{prefix}{{model}}"
+    found, more = pydantic.TypeAdapter.json_schemas(
+        inputs, ref_template=template, schema_generator=_Generator
+    )
+    by_number = {number: schema for (number, _), schema in found.items()}
+    written = [by_number.get(number, {}) for number in range(len(wanted))]
+    return written, {prefix + name: schema for name, schema in more.get("$defs", {}).items()}
+
+
+def _adapter_of(annotation: Any, mode: JsonSchemaMode) -> "pydantic.TypeAdapter[Any] | None":
+    """Return an annotation's adapter, None if it has no schema: that alone is left out then."""
+    try:
+        adapter: pydantic.TypeAdapter[Any] = pydantic.TypeAdapter(annotation)
+        adapter.json_schema(mode=mode, schema_generator=_Generator)
+    except BaseException as error:  # noqa: BLE001 - models may bring code of their own for it
+        log.info("no schema of %r: %s", annotation, name_of(error))
+        return None
+    return adapter

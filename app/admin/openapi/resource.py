@@ -1,0 +1,42 @@
+"""`/openapi.json`: what is live, as OpenAPI has it."""
+
+import falcon
+
+from app.admin.guard import Guard
+from app.admin.openapi.document import Document, LiveDocuments
+from app.responses import Problem
+
+
+class OpenApiResource:
+    """`/openapi.json` and `/plugins/{name}/openapi.json`."""
+
+    def __init__(self, documents: LiveDocuments, guard: Guard) -> None:
+        self._documents = documents
+        self._guard = guard
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """Return the OpenAPI document of all that is live.
+
+        The admin API is in it for who may read that.
+        """
+        _answer(req, resp, self._documents.of_all(with_admin=self._guard.may_read(req)))
+
+    def on_get_plugin(self, req: falcon.Request, resp: falcon.Response, name: str) -> None:
+        """Return the OpenAPI document of one plugin."""
+        document = self._documents.of_plugin(name)
+        if document is None:
+            raise Problem(404, f"{name[:63]} is not served: GET /plugins lists what is registered.")
+        _answer(req, resp, document)
+
+
+def _answer(req: falcon.Request, resp: falcon.Response, document: Document) -> None:
+    resp.etag = document.etag
+    # To be asked for each time; what it holds depends on who asks.
+    resp.cache_control = ["no-cache"]
+    resp.vary = ["Authorization", "Host", "Origin", "Sec-Fetch-Site"]
+    resp.content_type = falcon.MEDIA_JSON
+    known = req.if_none_match or ()
+    if any(tag == "*" or str(tag) == document.etag for tag in known):
+        resp.status = falcon.HTTP_304
+    else:
+        resp.data = document.body

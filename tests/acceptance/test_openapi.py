@@ -1,0 +1,108 @@
+"""The OpenAPI document over real HTTP: it follows the plugins, whichever worker answers."""
+
+import shutil
+from collections.abc import Callable
+from typing import Any
+
+from tests.support.checkout import CHECKOUT
+from tests.support.openapi import checked, followed, schema_at
+from tests.support.plugins import MODELS, source
+from tests.support.server import Answer, MakeServer, Server
+
+SECONDS = 30.0
+"""How long a busy machine may take."""
+
+
+def wait_document(
+    server: Server, expected: Callable[[Any], bool], path: str = "/openapi.json"
+) -> Any:
+    """Wait until every worker's document is as expected, and return it once it was checked."""
+
+    def fits(answer: Answer) -> bool:
+        return answer.status == 200 and expected(answer.json)
+
+    server.wait_everywhere(path, fits, SECONDS)
+    return checked(server.get(path).body)
+
+
+def test_the_document_is_valid_whatever_happens_to_the_plugins(server: Server) -> None:
+    booted = checked(server.get("/openapi.json").body)
+    assert {"/plugins", "/plugins/{name}/reload", "/health/ready", "/whoami"} <= set(
+        booted["paths"]
+    )
+    server.write("models", MODELS)
+    loaded = wait_document(server, lambda found: "/models/{customer}" in found["paths"])
+    operation = loaded["paths"]["/models/{customer}"]["post"]
+    body = operation["requestBody"]["content"]["application/json"]["schema"]
+    order = followed(loaded, body)
+    assert order["required"] == ["number", "items"]
+    item = followed(loaded, order["properties"]["items"]["items"])
+    assert item["properties"].keys() == {"name", "count"}
+    assert {"400", "413", "422", "default"} <= operation["responses"].keys()
+    server.write("models", MODELS.replace("count: int = 1", "colour: str"))
+    edited = wait_document(
+        server,
+        lambda found: "colour" in found["components"]["schemas"]["models.Item"]["properties"],
+    )
+    assert edited["paths"].keys() == loaded["paths"].keys()
+    assert server.post("/plugins/models/toggle").status == 200
+    without = wait_document(server, lambda found: "/models/{customer}" not in found["paths"])
+    assert not any(name.startswith("models.") for name in without["components"]["schemas"])
+    assert server.get("/plugins/models/openapi.json").status == 404
+    assert server.post("/plugins/models/toggle").status == 200
+    wait_document(server, lambda found: "/models/{customer}" in found["paths"])
+    shutil.rmtree(server.plugins / "models")
+    removed = wait_document(server, lambda found: "/models/{customer}" not in found["paths"])
+    assert removed["paths"].keys() == booted["paths"].keys()
+
+
+def test_plugins_that_know_no_types_are_in_it(server: Server) -> None:
+    hello = CHECKOUT / "plugins" / "hello" / "main.py"
+    server.write("hello", hello.read_text())
+    whole = wait_document(server, lambda found: "/hello" in found["paths"])
+    assert whole["paths"]["/hello"].keys() >= {"get", "post"}
+    assert whole["paths"]["/hello"]["get"]["operationId"] == "hello.handle_get"
+
+
+def test_each_plugin_has_a_document_of_its_own(server: Server) -> None:
+    server.write("alone", source("alone"))
+    server.wait_everywhere("/alone", lambda answer: answer.status == 200, SECONDS)
+    document = checked(server.get("/plugins/alone/openapi.json").body)
+    assert document["info"]["title"] == "alone"
+    assert document["paths"].keys() == {"/alone"}
+    missing = server.get("/plugins/nobody/openapi.json")
+    assert missing.status == 404
+    assert missing.headers["content-type"] == "application/problem+json"
+    assert "nobody is not served" in missing.json["detail"]
+
+
+def test_a_document_that_is_known_is_not_sent_again(server: Server) -> None:
+    server.write("known", source("known"))
+    server.wait_everywhere("/known", lambda answer: answer.status == 200, SECONDS)
+    first = server.get("/openapi.json")
+    assert first.headers["content-type"] == "application/json"
+    again = server.get("/openapi.json", **{"If-None-Match": first.headers["etag"]})
+    assert (again.status, again.body) == (304, b"")
+    assert again.headers["etag"] == first.headers["etag"]
+    # One tag for all workers: the document depends on what is served, not on who answers.
+    tag = first.headers["etag"]
+    server.wait_everywhere("/openapi.json", lambda found: found.headers["etag"] == tag, SECONDS)
+    server.write("known", source("known").replace("server.get(", "server.put(", 1))
+    wait_document(server, lambda found: "put" in found["paths"]["/known"])
+    after = server.get("/openapi.json", **{"If-None-Match": first.headers["etag"]})
+    assert after.status == 200
+    assert after.headers["etag"] != first.headers["etag"]
+
+
+def test_with_a_token_the_admin_api_is_shown_to_who_may_read_it(make_server: MakeServer) -> None:
+    server = make_server(BENANA_ADMIN_TOKEN="secret", WEB_CONCURRENCY="1").start()
+    open_to_all = checked(server.get("/openapi.json").body)
+    assert not any(path.startswith("/plugins") for path in open_to_all["paths"])
+    assert "securitySchemes" not in open_to_all["components"]
+    whole = checked(server.get("/openapi.json", Authorization="Bearer secret").body)
+    assert {"/plugins", "/whoami"} <= whole["paths"].keys()
+    assert whole["paths"]["/plugins"]["get"]["security"] == [{"Benana.token": []}]
+    assert server.get("/plugins/whoami/openapi.json").status == 200
+    schema = schema_at(whole, "get", "/plugins/{name}")
+    shown = server.get("/plugins/whoami", Authorization="Bearer secret").json
+    assert set(schema["required"]) <= shown.keys() <= schema["properties"].keys()

@@ -1,0 +1,725 @@
+"""The document of what is live: what is in it, when it is made, and that it keeps nothing alive."""
+
+import dataclasses
+import datetime
+import decimal
+import enum
+import gc
+import subprocess
+import sys
+import types
+import typing
+import uuid
+import weakref
+from typing import Annotated, Any, Literal
+
+import annotated_types
+import falcon
+import pydantic
+import pytest
+
+from app.admin.openapi import fragment
+from app.admin.openapi.document import LiveDocuments
+from app.isolation.stand_in import stand_in_for
+from app.loading.registration import RouteCollector
+from app.loading.routes import SERVER, Route
+from app.plugin import Cookie, File, Form, Header, PluginMetadata, Produces, Query
+from app.records import Endpoint
+from app.responses import Answer
+from app.routing.application import LiveApp
+from tests.support.openapi import checked, followed, schema_at
+
+
+class Live:
+    """An application with a route table that tests change, and its documents."""
+
+    def __init__(self, **options):
+        self.app = LiveApp()
+        self.metadata = {}
+        self.number = 0
+        self.documents = LiveDocuments(
+            self.app, self.metadata.get, has_token=options.get("has_token", False)
+        )
+
+    def load(self, name, register):
+        """Load a plugin, or its next generation."""
+        self.number += 1
+        collector = RouteCollector(name, lambda _: None, f"_plugins.{name}.g{self.number}")
+        register(collector)
+        builder = self.app.table.builder()
+        builder.remove(name)
+        builder.add(name, collector.finish())
+        self.app.swap(builder.build())
+
+    def remove(self, name):
+        builder = self.app.table.builder()
+        builder.remove(name)
+        self.app.swap(builder.build())
+
+    def all(self, *, with_admin=False):
+        return checked(self.documents.of_all(with_admin=with_admin).body)
+
+    def one(self, name):
+        found = self.documents.of_plugin(name)
+        return None if found is None else checked(found.body)
+
+
+@pytest.fixture
+def live():
+    return Live()
+
+
+def operation(live, register, method="get", path="/x"):
+    live.load("shop", register)
+    return live.one("shop")["paths"][path][method]
+
+
+def models(module="main", generation=1, plugin="shop", **fields):
+    """Make a model as a plugin's module has it."""
+    name = f"_plugins.{plugin}.g{generation}.{module}"
+    return pydantic.create_model("Item", __module__=name, **fields)
+
+
+def answering(kind):
+    def handler(): ...
+
+    handler.__annotations__["return"] = kind
+    return handler
+
+
+def taking(kind):
+    def handler(body): ...
+
+    handler.__annotations__["body"] = kind
+    return handler
+
+
+# --- what is described -----------------------------------------------------------------------
+
+
+def test_a_typed_handler_says_all_by_itself(live):
+    class Colour(enum.Enum):
+        RED = "red"
+        BLUE = "blue"
+
+    class Order(pydantic.BaseModel):
+        number: int
+
+    class Shop:
+        def find_order(
+            self,
+            number: int,
+            colour: Colour,
+            day: datetime.date | None = None,
+            tags: Annotated[tuple[str, ...], Query("tag")] = (),
+            token: Annotated[str, Header("X-Token"), "Who asks."] = "none",
+            session: Annotated[int, Cookie()] = 0,
+        ) -> Order:
+            """Find an order.
+
+            It looks in
+            the database.
+
+            Args:
+                number: its number.
+                day: when it was
+                    ordered.
+
+            Returns:
+                The order.
+
+            Raises:
+                KeyError: there is none.
+            """
+            raise KeyError
+
+    found = operation(
+        live,
+        lambda server: server.get("/shop/{number}", Shop().find_order),
+        path="/shop/{number}",
+    )
+    assert found["summary"] == "Find an order."
+    assert found["description"] == "It looks in\nthe database."
+    assert found["operationId"] == "find_order"
+    assert found["tags"] == ["shop"]
+    assert found["responses"]["200"]["description"] == "The order."
+    assert {
+        (p["in"], p["name"], p.get("required", False), p.get("description", ""))
+        for p in found["parameters"]
+    } == {
+        ("path", "number", True, "its number."),
+        ("query", "colour", True, ""),
+        ("query", "day", False, "when it was ordered."),
+        ("query", "tag", False, ""),
+        ("header", "X-Token", False, "Who asks."),
+        ("cookie", "session", False, ""),
+    }
+    schemas = {p["name"]: p["schema"] for p in found["parameters"]}
+    assert schemas == {
+        "number": {"type": "integer"},
+        "colour": {"type": "string", "enum": ["red", "blue"]},
+        "day": {"type": "string", "format": "date"},
+        "tag": {"type": "array", "items": {"type": "string"}, "default": []},
+        "X-Token": {"type": "string", "default": "none"},
+        "session": {"type": "integer", "default": 0},
+    }
+
+
+def test_the_options_of_a_route_count(live):
+    class Made(pydantic.BaseModel):
+        number: int
+
+    def register(server):
+        server.post(
+            "/x",
+            answering(dict),
+            summary="Make it",
+            description="As it says.",
+            tags=["makers"],
+            operation_id="make",
+            deprecated=True,
+            status=201,
+            responses={
+                202: Made,
+                409: "There is one.",
+                410: ("It was there.", Made),
+                "default": {"description": "Else", "headers": {"X-A": {"schema": {}}}},
+            },
+            security={"key": {"type": "apiKey", "in": "header", "name": "X-Key"}},
+        )
+        server.get("/x", answering(dict), hidden=True)
+        server.put("/x", answering(dict), security=[])
+
+    found = operation(live, register, "post")
+    assert (found["summary"], found["description"]) == ("Make it", "As it says.")
+    assert (found["tags"], found["operationId"], found["deprecated"]) == (["makers"], "make", True)
+    assert sorted(found["responses"]) == ["201", "202", "409", "410", "default"]
+    assert found["responses"]["409"]["description"] == "There is one."
+    assert "application/problem+json" in found["responses"]["409"]["content"]
+    assert found["responses"]["410"]["description"] == "It was there."
+    assert found["responses"]["default"]["headers"] == {"X-A": {"schema": {}}}
+    assert found["security"] == [{"key": []}]
+    document = live.one("shop")
+    assert document["components"]["securitySchemes"]["key"]["in"] == "header"
+    assert schema_at(document, "post", "/x", "202")["properties"]["number"]["type"] == "integer"
+    assert document["paths"]["/x"].keys() == {"post", "put"}
+    assert document["paths"]["/x"]["put"]["security"] == []
+    whole = live.all()
+    assert whole["paths"]["/x"]["post"]["security"] == [{"shop.key": []}]
+    assert "shop.key" in whole["components"]["securitySchemes"]
+
+
+def test_falcon_resources_have_their_methods_fields_and_docstrings(live):
+    class Thing:
+        def on_get(self, req, resp, number, name):
+            """Show it.
+
+            As it is.
+            """
+
+        def on_delete(self, req, resp, number, name): ...
+
+        def on_get_all(self, req, resp):
+            """Show all."""
+
+    def register(server):
+        server.add_route("/x/{number:int}/{name}", Thing())
+        server.add_route("/x", Thing(), suffix="all", tags=["things"])
+
+    live.load("shop", register)
+    paths = live.one("shop")["paths"]
+    assert paths["/x"]["get"]["summary"] == "Show all."
+    assert paths["/x"]["get"]["tags"] == ["things"]
+    item = paths["/x/{number}/{name}"]
+    assert item.keys() == {"get", "delete"}
+    assert item["get"]["description"] == "As it is."
+    assert [p["schema"] for p in item["get"]["parameters"]] == [
+        {"type": "integer"},
+        {"type": "string"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        (dict[str, int], {"type": "object", "additionalProperties": {"type": "integer"}}),
+        (list[str | None], {"items": {"anyOf": [{"type": "string"}, {"type": "null"}]}}),
+        (tuple[int, int], {"prefixItems": [{"type": "integer"}] * 2, "minItems": 2}),
+        (Literal["a", 1], {"type": ["string", "integer"], "enum": ["a", 1]}),
+        (decimal.Decimal, {"type": "string"}),
+        (uuid.UUID, {"type": "string", "format": "uuid"}),
+        (set[int], {"type": "array", "uniqueItems": True}),
+        (Any, {}),
+        (Annotated[int, "a number"], {"type": "integer"}),
+        (Annotated[int, pydantic.Field(ge=5)], {"type": "integer", "minimum": 5}),
+    ],
+)
+def test_an_answer_has_the_schema_of_its_annotation(live, kind, expected):
+    operation(live, lambda server: server.get("/x", answering(kind)))
+    assert expected.items() <= schema_at(live.one("shop"), "get", "/x").items()
+
+
+@pytest.mark.parametrize(
+    ("kind", "statuses"),
+    [
+        (None, ["204", "default"]),
+        (dict | None, ["200", "204", "default"]),
+        (tuple[dict, Literal[201, 202]], ["201", "202", "default"]),
+        (tuple[dict, int], ["default"]),
+        (dict | tuple[dict, int], ["200", "default"]),
+        (tuple[int, int], ["200", "default"]),
+        (typing.Iterator[bytes], ["200", "default"]),
+        (typing.Generator[str, None, None], ["200", "default"]),
+        (typing.BinaryIO, ["200", "default"]),
+        (Answer[dict], ["200", "default"]),
+        (Answer, ["200", "default"]),
+        (Answer[dict] | None, ["200", "204", "default"]),
+    ],
+)
+def test_what_a_handler_returns_says_which_statuses_there_are(live, kind, statuses):
+    found = operation(live, lambda server: server.get("/x", answering(kind)))
+    assert sorted(found["responses"]) == statuses
+
+
+def test_constraints_are_in_the_schemas_and_what_breaks_one_is_a_422(live):
+    def find(
+        number: Annotated[int, annotated_types.Ge(1)],
+        other: int,
+        limit: Annotated[int, pydantic.Field(le=9)] = 5,
+        tags: Annotated[list[Annotated[str, pydantic.Field(pattern="^a")]] | None, Query()] = None,
+    ) -> dict:
+        return {}
+
+    def show(number: Annotated[int, annotated_types.Ge(1)]) -> dict:
+        return {}
+
+    def register(server):
+        server.get("/x/{number:int}/{other}", find)
+        server.get("/y/{number}", show)
+
+    live.load("shop", register)
+    paths = live.one("shop")["paths"]
+    found = paths["/x/{number}/{other}"]["get"]
+    assert [parameter["schema"] for parameter in found["parameters"]] == [
+        {"type": "integer", "minimum": 1},
+        {"type": "integer"},
+        {"allOf": [{"type": "integer", "maximum": 9}], "default": 5},
+        {
+            "anyOf": [
+                {"type": "array", "items": {"type": "string", "pattern": "^a"}},
+                {"type": "null"},
+            ]
+        },
+    ]
+    assert paths["/y/{number}"]["get"]["responses"].keys() == {"200", "404", "422", "default"}
+
+
+def test_an_answer_with_headers_may_have_another_content_type(live):
+    found = operation(live, lambda server: server.get("/x", answering(Answer[int])))
+    content = found["responses"]["200"]["content"]
+    assert content == {"application/json": {"schema": {"type": "integer"}}, "*/*": {}}
+
+
+def form_of(found):
+    return {name: each["schema"] for name, each in found["requestBody"]["content"].items()}
+
+
+def test_the_fields_and_files_of_a_form_are_described(live):
+    def sign_up(name: Annotated[str, Form()], age: Annotated[int, Form("years"), "In years."] = 0):
+        return None
+
+    def upload(photo: File, more: list[File] = [], title: Annotated[str, Form()] = ""):  # noqa: B006
+        return None
+
+    def register(server):
+        server.post("/x", sign_up)
+        server.post("/y", upload)
+
+    live.load("shop", register)
+    paths = live.one("shop")["paths"]
+    plain = form_of(paths["/x"]["post"])
+    assert plain.keys() == {"application/x-www-form-urlencoded", "multipart/form-data"}
+    fields = plain["multipart/form-data"]
+    assert fields["required"] == ["name"]
+    years = {"type": "integer", "default": 0}
+    assert fields["properties"] == {
+        "name": {"type": "string"},
+        "years": {"allOf": [years], "description": "In years."},
+    }
+    assert {"400", "413", "415", "422"} <= paths["/x"]["post"]["responses"].keys()
+    found = form_of(paths["/y"]["post"])
+    assert found.keys() == {"multipart/form-data"}
+    file = {"type": "string", "format": "binary"}
+    properties = found["multipart/form-data"]["properties"]
+    assert properties["photo"] == file
+    assert properties["more"]["items"] == file
+    assert found["multipart/form-data"]["required"] == ["photo"]
+
+
+def test_a_model_of_a_whole_form_is_a_component_and_may_hold_files(live):
+    class SignUp(pydantic.BaseModel):
+        name: str
+        photo: File | None = None
+
+    def sign_up(body: Annotated[SignUp, Form()], more: Annotated[int, Form()] = 0):
+        return None
+
+    found = operation(live, lambda server: server.post("/x", sign_up), "post")
+    schema = form_of(found)["multipart/form-data"]
+    whole, rest = schema["allOf"]
+    assert rest["properties"].keys() == {"more"}
+    model = followed(live.one("shop"), whole)
+    assert model["properties"]["photo"]["anyOf"][0] == {"type": "string", "format": "binary"}
+
+
+def test_an_answer_has_the_media_types_that_its_handler_produces(live):
+    class Item(pydantic.BaseModel):
+        name: str
+
+    def show() -> Annotated[
+        Item | None, Produces("application/json", "application/yaml", "text/html")
+    ]:
+        return None
+
+    def events() -> typing.Iterator[str]:
+        yield "a"
+
+    def register(server):
+        server.get("/x", show)
+        server.sse("/y", events, summary="Events")
+
+    live.load("shop", register)
+    document = live.one("shop")
+    found = document["paths"]["/x"]["get"]["responses"]
+    assert {"200", "204", "406", "default"} == found.keys()
+    content = found["200"]["content"]
+    assert content.keys() == {"application/json", "application/yaml", "text/html"}
+    assert content["text/html"] == {}
+    assert followed(document, content["application/yaml"]["schema"])["properties"].keys() == {
+        "name"
+    }
+    events_found = document["paths"]["/y"]["get"]
+    assert events_found["summary"] == "Events"
+    assert events_found["responses"]["200"]["content"].keys() == {"text/event-stream"}
+    assert "406" not in events_found["responses"]
+
+
+def test_dataclasses_and_typed_dicts_are_components_and_may_hold_themselves(live):
+    module = types.ModuleType("_plugins.shop.g1.main")
+    sys.modules[module.__name__] = module
+    code = (
+        "import dataclasses\n"
+        "from typing import NotRequired, TypedDict\n"
+        "@dataclasses.dataclass\n"
+        "class Node:\n"
+        "    name: str\n"
+        "    below: 'list[Node]'\n"
+        "class Edge(TypedDict):\n"
+        "    a: int\n"
+        "    b: NotRequired['Edge']\n"
+        "Nodes = list[Node]\n"
+    )
+    try:
+        exec(code, vars(module))
+
+        def register(server):
+            server.get("/x", answering(module.Nodes))
+            server.post("/x", taking(module.Edge))
+
+        live.load("shop", register)
+        document = live.one("shop")
+    finally:
+        del sys.modules[module.__name__]
+    node = document["components"]["schemas"]["Node"]
+    assert node["required"] == ["name", "below"]
+    assert node["properties"]["below"]["items"] == {"$ref": "#/components/schemas/Node"}
+    edge = document["components"]["schemas"]["Edge"]
+    assert edge["required"] == ["a"]
+    assert edge["properties"]["b"] == {"$ref": "#/components/schemas/Edge"}
+
+
+def test_what_is_mounted_is_named_and_has_no_operations(live):
+    def flask_like(environ, start_response):
+        return []
+
+    def register(server):
+        server.mount("/x", flask_like)
+        server.mount("/y", flask_like, hidden=True)
+        server.mount("/z", flask_like, description="The shop.")
+
+    live.load("shop", register)
+    paths = live.one("shop")["paths"]
+    assert paths.keys() == {"/x", "/z"}
+    assert "flask_like" in paths["/x"]["description"]
+    assert paths["/z"] == {"description": "The shop."}
+
+
+def test_a_plugin_that_runs_elsewhere_has_its_methods(live):
+    endpoints = [Endpoint("GET", "/x/{id:int}", "Shop.find"), Endpoint("*", "/y", "app")]
+    stand_in = stand_in_for("1", "shop", 1, endpoints, lambda req, resp: None)
+    builder = live.app.table.builder()
+    builder.add("shop", stand_in.routes)
+    live.app.swap(builder.build())
+    paths = live.one("shop")["paths"]
+    assert paths["/x/{id}"]["get"]["operationId"] == "find"
+    assert "post" not in paths["/y"]
+
+
+# --- names -----------------------------------------------------------------------------------
+
+
+def test_components_and_operations_of_two_plugins_have_names_of_their_own(live):
+    for name, field in (("one", "a"), ("two", "b")):
+        item = models(plugin=name, **{field: (int, ...)})
+        live.load(
+            name, lambda server, item=item, name=name: server.get(f"/{name}", answering(item))
+        )
+    whole = live.all()
+    assert {"one.Item", "two.Item"} <= whole["components"]["schemas"].keys()
+    assert schema_at(whole, "get", "/one")["properties"].keys() == {"a"}
+    assert schema_at(whole, "get", "/two")["properties"].keys() == {"b"}
+    ids = {whole["paths"][f"/{name}"]["get"]["operationId"] for name in ("one", "two")}
+    assert ids == {"one.handler", "two.handler"}
+    assert schema_at(live.one("one"), "get", "/one")["properties"].keys() == {"a"}
+    assert "Item" in live.one("one")["components"]["schemas"]
+
+
+def test_no_plugin_takes_the_names_of_the_server(live):
+    """Its components, its security scheme and its operations have names that no plugin has."""
+
+    class Plugins:
+        def on_get(self, req, resp): ...
+
+    class Plugin(pydantic.BaseModel):
+        a: int
+
+    class Problem(pydantic.BaseModel):
+        b: int
+
+    live.documents = LiveDocuments(live.app, live.metadata.get, has_token=True)
+    builder = live.app.table.builder()
+    builder.add(SERVER, (Route(SERVER, "/plugins", Plugins()),))
+    live.app.swap(builder.build())
+
+    def register(server):
+        key = {"type": "apiKey", "in": "header", "name": "X-Key"}
+        server.get("/x", answering(Plugin), operation_id="get_plugins", security={"token": key})
+        server.get("/y", answering(Problem))
+
+    live.load("benana", register)
+    whole = live.all(with_admin=True)
+    assert schema_at(whole, "get", "/x")["properties"].keys() == {"a"}
+    assert schema_at(whole, "get", "/y")["properties"].keys() == {"b"}
+    assert "status" in followed(whole, {"$ref": "#/components/schemas/Benana.Problem"})["required"]
+    assert len(whole["components"]["securitySchemes"]) == 2
+    assert whole["paths"]["/x"]["get"]["operationId"] == "benana.get_plugins"
+
+
+def test_two_modules_of_a_plugin_may_have_models_of_one_name_in_each_generation(live):
+    def load(generation):
+        first = models("main", generation, a=(int, ...))
+        second = models("parts.other", generation, b=(int, ...))
+
+        def register(server):
+            server.get("/x", answering(first))
+            server.get("/y", answering(second))
+
+        live.load("shop", register)
+        return live.one("shop")
+
+    before, after = load(1), load(2)
+    assert schema_at(before, "get", "/x")["properties"].keys() == {"a"}
+    assert schema_at(before, "get", "/y")["properties"].keys() == {"b"}
+    assert before["components"]["schemas"].keys() == after["components"]["schemas"].keys()
+    assert "parts__other__Item" in after["components"]["schemas"]
+
+
+def test_a_dataclass_and_a_model_of_one_name_are_two_components(live):
+    @dataclasses.dataclass
+    class Item:
+        c: int
+
+    def register(server):
+        server.get("/x", answering(models(a=(int, ...))))
+        server.get("/y", answering(Item))
+
+    live.load("shop", register)
+    document = live.one("shop")
+    assert schema_at(document, "get", "/x")["properties"].keys() == {"a"}
+    assert schema_at(document, "get", "/y")["properties"].keys() == {"c"}
+
+
+def test_a_model_that_is_read_and_answered_differently_has_both_schemas(live):
+    class Item(pydantic.BaseModel):
+        name: str
+        at: datetime.datetime = datetime.datetime(2026, 1, 31)
+
+        @pydantic.computed_field
+        def length(self) -> int:
+            return len(self.name)
+
+    def echo(body: Item, at: datetime.time = datetime.time(1)) -> Item:
+        return body
+
+    live.load("shop", lambda server: server.post("/x", echo))
+    document = live.one("shop")
+    body = document["paths"]["/x"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    assert "length" in schema_at(document, "post", "/x")["properties"]
+    assert "length" not in followed(document, body)["properties"]
+
+
+def test_operations_of_one_name_get_others(live):
+    def same(**fields) -> int:
+        return 1
+
+    def register(server):
+        server.get("/x", same)
+        server.get("/x/{id:int}", same)
+        server.post("/x", same)
+        server.put("/x", same, operation_id="own")
+        server.delete("/x", same, operation_id="own")
+
+    live.load("shop", register)
+    paths = live.one("shop")["paths"]
+    ids = [each["operationId"] for item in paths.values() for each in item.values()]
+    assert sorted(ids) == ["get_x", "get_x_id", "own", "own_2", "post_x"]
+
+
+# --- when it is made -------------------------------------------------------------------------
+
+
+def test_nothing_is_written_at_a_swap_and_each_generation_once(live, monkeypatch):
+    written = []
+    real = fragment.write_fragment
+
+    def noting(owner, routes, prefix):
+        written.append((owner, prefix))
+        return real(owner, routes, prefix)
+
+    monkeypatch.setattr("app.admin.openapi.document.write_fragment", noting)
+    live.load("one", lambda server: server.get("/one", answering(int)))
+    live.load("two", lambda server: server.get("/two", answering(int)))
+    assert not written
+    first = live.documents.of_all(with_admin=False)
+    assert live.documents.of_all(with_admin=False) is first
+    assert written == [("one", "one."), ("two", "two.")]
+    live.load("two", lambda server: server.get("/two", answering(str)))
+    second = live.documents.of_all(with_admin=False)
+    assert written == [("one", "one."), ("two", "two."), ("two", "two.")]
+    assert second.etag != first.etag
+    live.load("two", lambda server: server.get("/two", answering(int)))
+    assert live.documents.of_all(with_admin=False).etag == first.etag
+
+
+def test_what_is_removed_is_gone_from_the_documents(live):
+    live.load("one", lambda server: server.get("/one", answering(int)))
+    live.load("two", lambda server: server.get("/two", answering(int)))
+    assert live.one("one") is not None
+    assert live.all()["paths"].keys() == {"/one", "/two"}
+    live.remove("one")
+    assert live.one("one") is None
+    whole = live.all()
+    assert whole["paths"].keys() == {"/two"}
+    assert whole["tags"] == [{"name": "two"}]
+    assert live.one(SERVER) is None
+
+
+def test_a_document_keeps_nothing_of_a_generation_alive(live):
+    traces = []
+
+    def register(server):
+        item = models(a=(int, ...))
+        traces.append(weakref.ref(item))
+        server.post("/x", taking(item))
+
+    live.load("shop", register)
+    live.all()
+    live.one("shop")
+    live.remove("shop")
+    gc.collect()
+    assert traces[0]() is None
+
+
+def test_types_whose_own_code_raises_cost_their_schema_alone(live, caplog):
+    class Bad(pydantic.BaseModel):
+        @classmethod
+        def __get_pydantic_json_schema__(cls, schema, handler):
+            raise SystemExit
+
+    def register(server):
+        server.get("/x", answering(Bad))
+        server.get("/y", answering(models(a=(int, ...))))
+
+    live.load("shop", register)
+    document = live.one("shop")
+    assert schema_at(document, "get", "/x") == {}
+    assert schema_at(document, "get", "/y")["properties"].keys() == {"a"}
+
+
+def test_a_route_that_cannot_be_described_is_there_with_its_methods(live, caplog):
+    class Odd:
+        def __hash__(self):
+            raise SystemExit
+
+    live.load("shop", lambda server: server.get("/x", answering(Odd())))
+    assert live.one("shop")["paths"]["/x"].keys() == {"get"}
+    assert "shop: its routes cannot be described: SystemExit" in caplog.text
+
+
+# --- the server itself -----------------------------------------------------------------------
+
+
+def test_the_admin_api_is_there_for_who_may_read_it_alone(live):
+    class Plugins:
+        def on_get(self, req, resp):
+            """List the plugins."""
+
+    live.documents = LiveDocuments(live.app, live.metadata.get, has_token=True)
+    builder = live.app.table.builder()
+    builder.add(SERVER, (Route(SERVER, "/plugins", Plugins()),))
+    live.app.swap(builder.build())
+    live.load("shop", lambda server: server.get("/x", answering(int)))
+    assert live.all()["paths"].keys() == {"/x"}
+    assert "securitySchemes" not in live.all()["components"]
+    whole = live.all(with_admin=True)
+    found = whole["paths"]["/plugins"]["get"]
+    assert found["summary"] == "List the plugins."
+    assert found["security"] == [{"Benana.token": []}]
+    assert live.all()["info"]["version"] == "live"
+
+
+def test_a_plugins_own_document_has_its_name_and_version(live):
+    live.load("shop", lambda server: server.get("/x", answering(int)))
+    assert live.one("shop")["info"] == {"title": "shop", "version": "g1"}
+    live.metadata["shop"] = PluginMetadata("shop", "2.0", "Sells.")
+    live.load("shop", lambda server: server.get("/x", answering(int)))
+    assert live.one("shop")["info"] == {"title": "shop", "version": "2.0", "description": "Sells."}
+
+
+def test_plain_types_are_described_without_pydantic():
+    code = (
+        "import sys\n"
+        "from app.admin.openapi.document import LiveDocuments\n"
+        "from app.loading.registration import RouteCollector\n"
+        "from app.routing.application import LiveApp\n"
+        "def find(limit: int = 5) -> list[str]: ...\n"
+        "def make(body: dict[str, int]) -> tuple[dict, int]: ...\n"
+        "collector = RouteCollector('shop', lambda _: None, '_plugins.shop.g1')\n"
+        "collector.get('/x', find)\n"
+        "collector.post('/x', make)\n"
+        "app = LiveApp()\n"
+        "builder = app.table.builder()\n"
+        "builder.add('shop', collector.finish())\n"
+        "app.swap(builder.build())\n"
+        "LiveDocuments(app, {}.get, has_token=False).of_all(with_admin=True)\n"
+        "sys.exit('pydantic' in sys.modules)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_responder_says_nothing_of_what_it_answers(live):
+    class Thing:
+        def on_get(self, req: falcon.Request, resp: falcon.Response): ...
+
+    found = operation(live, lambda server: server.add_route("/x", Thing()))
+    assert found["responses"] == {"default": {"description": "What it answers."}}
