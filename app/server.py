@@ -4,6 +4,7 @@ from app.admin import problems
 from app.admin.guard import Guard
 from app.admin.openapi.document import LiveDocuments
 from app.admin.routes import admin_routes
+from app.admin.welcome import welcome_at_root
 from app.loading.routes import SERVER
 from app.manager import PluginManager
 from app.routing.application import LiveApp
@@ -16,6 +17,7 @@ class BenanaApp(LiveApp):
     def __init__(self, settings: Settings) -> None:
         super().__init__()
         problems.install(self)
+        welcome_at_root(self)
         self.manager = PluginManager(settings, self)
         documents = LiveDocuments(
             self, self.manager.metadata_of, has_token=bool(settings.admin_token)

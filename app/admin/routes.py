@@ -5,6 +5,7 @@ from app.admin.health import HealthResource
 from app.admin.openapi.document import LiveDocuments
 from app.admin.openapi.resource import OpenApiResource
 from app.admin.plugins import PluginsResource
+from app.admin.swagger.pages import SwaggerResource
 from app.admin.workers import WorkersResource
 from app.loading.routes import SERVER, Route
 from app.manager import PluginManager
@@ -16,6 +17,8 @@ from app.routing.server_routes import (
     PLUGINS,
     READY,
     RELOAD,
+    SWAGGER,
+    SWAGGER_FILE,
     TOGGLE,
     WORKERS,
 )
@@ -25,7 +28,7 @@ def admin_routes(
     manager: PluginManager, guard: Guard, documents: LiveDocuments
 ) -> tuple[Route, ...]:
     """Return the server's own routes."""
-    openapi = OpenApiResource(documents, guard)
+    openapi, swagger = OpenApiResource(documents, guard), SwaggerResource()
     plugins, health = PluginsResource(manager), HealthResource(manager, guard)
     return (
         *_guarded(
@@ -42,6 +45,8 @@ def admin_routes(
         # Open like the plugins' routes, which they list; the admin API is in them for who may read.
         Route(SERVER, OPENAPI, openapi),
         Route(SERVER, PLUGIN_OPENAPI, openapi, "plugin"),
+        Route(SERVER, SWAGGER, swagger),
+        Route(SERVER, SWAGGER_FILE, swagger, "file"),
     )
 
 

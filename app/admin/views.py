@@ -92,6 +92,19 @@ def answer_json(resp: falcon.Response, body: object) -> None:
     resp.data = to_json(body)
 
 
+def answer_tagged(
+    req: falcon.Request, resp: falcon.Response, content: bytes, etag: str, media_type: str
+) -> None:
+    """Answer with content that is to be asked for each time, or 304 if it is known already."""
+    resp.etag = etag
+    resp.cache_control = ["no-cache"]
+    if any(tag == "*" or str(tag) == etag for tag in req.if_none_match or ()):
+        resp.status = falcon.HTTP_304
+    else:
+        resp.content_type = media_type
+        resp.data = content
+
+
 def show_time(moment: datetime.datetime) -> str:
     """Return a moment in UTC, as ISO 8601 has it."""
     return moment.astimezone(datetime.UTC).isoformat()

@@ -11,13 +11,15 @@ LIVE = "/health/live"
 READY = "/health/ready"
 OPENAPI = "/openapi.json"
 PLUGIN_OPENAPI = "/plugins/{name}/openapi.json"
+SWAGGER = "/swagger"
+SWAGGER_FILE = "/swagger/{file}"
 
 TEMPLATES = (
     *(PLUGINS, PLUGIN, RELOAD, TOGGLE, WORKERS, LIVE, READY),
-    *(OPENAPI, PLUGIN_OPENAPI),
+    *(OPENAPI, PLUGIN_OPENAPI, SWAGGER, SWAGGER_FILE),
 )
 
-KEPT_SEGMENTS = frozenset({"metrics", "swagger", "ui"})
+KEPT_SEGMENTS = frozenset({"metrics", "ui"})
 """What the server will have one day."""
 
 RESERVED_SEGMENTS = KEPT_SEGMENTS | {first_segment(template) for template in TEMPLATES}

@@ -161,7 +161,7 @@ for kind in (
     REQUESTS[f"error {kind}"] = get(f"/same/error/{kind}")
     REQUESTS[f"error {kind}, HEAD"] = get(f"/same/error/{kind}", method="HEAD")
 REQUESTS["error with a body that is not read"] = post("/same/error/x", b"x" * 100_000)
-for path in ("/", "/nothing", "/same", "/same/get/", "/same/get/more", "/%ff", "/same/GET"):
+for path in ("/nothing", "/same", "/same/get/", "/same/get/more", "/%ff", "/same/GET"):
     REQUESTS[f"no route {path}"] = get(path)
 
 for name, headers in {

@@ -162,6 +162,8 @@ def test_the_wheel_holds_the_package_with_the_files_it_needs_and_nothing_else(
             assert wheel.read(f"app/{shipped}") == (CHECKOUT / shipped).read_bytes()
     in_checkout = {str(path.relative_to(CHECKOUT)) for path in (CHECKOUT / "app").rglob("*.py")}
     shipped_too = {"app/schema.sql", "app/gunicorn.conf.py", "app/py.typed"}
+    static = CHECKOUT / "app" / "admin" / "swagger" / "static"
+    shipped_too |= {str(path.relative_to(CHECKOUT)) for path in static.iterdir()}
     assert {name for name in names if ".dist-info/" not in name} == in_checkout | shipped_too
 
 

@@ -638,7 +638,6 @@ def test_a_method_that_is_not_there_names_those_that_are(
 @pytest.mark.parametrize(
     "path",
     [
-        "/",
         "/nowhere",
         "/plugins/hello/",
         "/plugins/hello/reload/",

@@ -21,6 +21,8 @@ OPEN = {
     "/health/ready",
     "/openapi.json",
     "/plugins/{name}/openapi.json",
+    "/swagger",
+    "/swagger/{file}",
 }
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from app.admin.openapi.fragment import Fragment
-from app.admin.openapi.operation import operations_of, write_operation
+from app.admin.openapi.operation import default_id, operations_of, write_operation
 from app.admin.openapi.responses import ANY_PROBLEM, json_response, problem
 from app.admin.openapi.schemas import Schema, Schemas
 from app.loading.routes import Route
@@ -220,10 +220,8 @@ def admin_fragment(routes: Sequence[Route], *, has_token: bool) -> Fragment:
             said = _SAID.get((each.method, route.template))
             if said is None:
                 continue  # what only a person reads: pages, and their files
-            name = f"{ADMIN_TAG}.{each.method.lower()}_{route.template.strip('/')}"
-            name = "".join(c if c.isalnum() or c == "." else "_" for c in name).replace("__", "_")
             operation = write_operation(
-                each, name.rstrip("_"), ADMIN_TAG, schemas, own_errors=False
+                each, f"{ADMIN_TAG}.{default_id(each)}", ADMIN_TAG, schemas, own_errors=False
             )
             operation |= said
             operation["responses"] = {**said["responses"], "default": ANY_PROBLEM}

@@ -4,6 +4,7 @@ import falcon
 
 from app.admin.guard import Guard
 from app.admin.openapi.document import Document, LiveDocuments
+from app.admin.views import answer_tagged
 from app.responses import Problem
 
 
@@ -30,13 +31,6 @@ class OpenApiResource:
 
 
 def _answer(req: falcon.Request, resp: falcon.Response, document: Document) -> None:
-    resp.etag = document.etag
-    # To be asked for each time; what it holds depends on who asks.
-    resp.cache_control = ["no-cache"]
+    # What it holds depends on who asks.
     resp.vary = ["Authorization", "Host", "Origin", "Sec-Fetch-Site"]
-    resp.content_type = falcon.MEDIA_JSON
-    known = req.if_none_match or ()
-    if any(tag == "*" or str(tag) == document.etag for tag in known):
-        resp.status = falcon.HTTP_304
-    else:
-        resp.data = document.body
+    answer_tagged(req, resp, document.body, document.etag, falcon.MEDIA_JSON)

@@ -1,0 +1,78 @@
+"""`/swagger` in a real browser: it shows what is live, executes it, and follows an edit."""
+
+import pytest
+
+from tests.support.browser import CHROMIUM, browser
+from tests.support.plugins import MODELS
+from tests.support.server import MakeServer, Server
+
+pytestmark = [
+    pytest.mark.soak,
+    pytest.mark.skipif(CHROMIUM is None, reason="it takes chromium"),
+]
+
+OPERATION = '[id^="operations-models-"][id$="create"]'
+ANSWER = f"{OPERATION} .live-responses-table tbody .response-col_status"
+
+
+def test_it_shows_an_operation_executes_it_and_follows_an_edit(server: Server) -> None:
+    server.write("models", MODELS)
+    server.wait_everywhere("/models", lambda answer: answer.status == 200, 30.0)
+    url = f"http://127.0.0.1:{server.port}"
+    with browser() as page:
+        page.open(url)
+        page.wait("location.pathname === '/swagger'", "the root leads to the page")
+        page.click(f"{OPERATION} .opblock-summary-control")
+        field = f"{OPERATION} input[placeholder='customer']"
+        page.wait(f"!!document.querySelector({field!r})", "the operation shows its parameter")
+        page.run(
+            f"""(() => {{
+                const field = document.querySelector({field!r});
+                const set = Object.getOwnPropertyDescriptor(HTMLInputElement.prototype, "value");
+                set.set.call(field, "ada");
+                field.focus();
+                field.dispatchEvent(new Event("input", {{ bubbles: true }}));
+                field.blur();  // it counts only then, or a moment later
+            }})()"""
+        )
+        page.click(f"{OPERATION} .execute")
+        page.wait(
+            f"document.querySelector({ANSWER!r})?.innerText.includes('201')", "it is answered"
+        )
+        shown = page.text(f"{OPERATION} .live-responses-table")
+        assert '"customer": "ada"' in shown
+        edited = MODELS.replace("count: int = 1", "colour: str")
+        server.write("models", edited.replace("self.create)", "self.create, summary='Order now')"))
+        page.wait(
+            f"document.querySelector({OPERATION!r}).innerText.includes('Order now')",
+            "the page follows the edit",
+        )
+        schema = "fetch('/openapi.json').then(a => a.text()).then(t => t.includes('colour'))"
+        assert page.run(schema)
+        # What was open and was typed is still there.
+        assert page.run(f"document.querySelector({field!r}).value") == "ada"
+        assert not page.said
+
+
+def test_the_admin_api_is_shown_to_who_has_the_token(make_server: MakeServer) -> None:
+    server = make_server(BENANA_ADMIN_TOKEN="secret").start()
+    with browser() as page:
+        page.open(f"http://127.0.0.1:{server.port}/swagger")
+        page.wait("!!document.querySelector('.opblock')", "the plugins are shown")
+        page.wait("!document.getElementById('token').hidden", "the token can be given")
+        assert "/plugins" not in page.text("#swagger-ui")
+        page.run("document.querySelector('#token input').value = 'wrong'")
+        page.click("#token button")
+        page.wait("document.getElementById('state').innerText", "a wrong token is said to be one")
+        page.run("document.querySelector('#token input').value = 'secret'")
+        page.click("#token button")
+        page.wait(
+            "document.getElementById('swagger-ui').innerText.includes('/plugins/{name}/reload')",
+            "the admin API is shown",
+        )
+        found = '[id^="operations-Benana-"][id$="get_plugins"]'
+        page.click(f"{found} .opblock-summary-control")
+        page.click(f"{found} .execute")
+        answered = f"{found} .live-responses-table tbody .response-col_status"
+        page.wait(f"document.querySelector({answered!r})?.innerText.includes('200')", "it answers")
+        assert not page.said
