@@ -22,7 +22,9 @@ In a file of pytest::
         assert answer.json["title"] == "Unexpected body"
 
 `client` is a `webtest.TestApp` (https://docs.pylonsproject.org/projects/webtest/): it raises for
-an answer of 400 and above unless `status` says that it is expected.
+an answer of 400 and above unless `status` says that it is expected. `checked_client` is one, too,
+and raises also for an answer that the plugin's OpenAPI document does not say: a status, a content
+type, or JSON that is not as the handler's annotations promise. `document` is that document.
 """
 
 import contextlib
@@ -32,11 +34,12 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from app.admin import problems
+from app.admin.openapi.document import LiveDocuments
 from app.database.pool import Database
 from app.errors import DatabaseUnavailableError, DiscoveryError, PluginError
 from app.loading.context import make_context_factory
@@ -56,12 +59,15 @@ try:
         # WebOb imports `cgi`, which says so: no fault of the test that runs with -W error.
         warnings.simplefilter("ignore", DeprecationWarning)
         import webtest
+
+    from app.admin.openapi.answer_check import answer_fault
 except ModuleNotFoundError as error:
     raise ImportError(
-        f"app.testing needs WebTest ({error}); install it with: pip install 'benana[test]'"
+        f"app.testing needs WebTest and jsonschema ({error}); install them with: "
+        "pip install 'benana[test]'"
     ) from error
 
-__all__ = ["PluginUnderTest", "load_plugin"]
+__all__ = ["CheckedClient", "PluginUnderTest", "load_plugin"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +75,8 @@ class PluginUnderTest:
     """A plugin that is loaded, and a client that calls its routes.
 
     `instance` is what `new_plugin()` returned, `context` what `initialize` was given, and
-    `endpoints` what `register_routes` registered, in its order.
+    `endpoints` what `register_routes` registered, in its order. `checked_client` raises for answers
+    that `document` does not say.
     """
 
     name: str
@@ -78,6 +85,40 @@ class PluginUnderTest:
     instance: Any
     context: PluginContext
     client: webtest.TestApp
+    checked_client: webtest.TestApp
+    documents: LiveDocuments = field(repr=False)
+
+    @property
+    def document(self) -> Any:
+        """The plugin's OpenAPI document."""
+        found = self.documents.of_plugin(self.name)
+        return json.loads(found.body) if found else {}
+
+
+class CheckedClient(webtest.TestApp):  # type: ignore[misc]
+    """A client that checks each answer against the document of the plugin that gave it."""
+
+    def __init__(self, app: LiveApp, name: str, documents: LiveDocuments) -> None:
+        super().__init__(app)
+        self._live, self._name, self._documents = app, name, documents
+
+    def do_request(self, req: Any, *args: Any, **kwargs: Any) -> Any:
+        """Make a request; AssertionError says what of its answer the document does not say."""
+        answer = super().do_request(req, *args, **kwargs)
+        match = self._live.table.search(req.path)
+        document = self._documents.of_plugin(self._name)
+        if match is not None and document is not None:
+            fault = answer_fault(
+                json.loads(document.body),
+                req.method,
+                match[1].route.template,
+                answer.status_int,
+                answer.headers.get("Content-Type", ""),
+                answer.body,
+            )
+            if fault is not None:
+                raise AssertionError(fault)
+        return answer
 
 
 @contextlib.contextmanager
@@ -158,6 +199,7 @@ def _under_test(loaded: LoadedPlugin) -> PluginUnderTest:
     builder = app.table.builder()
     builder.add(loaded.name, loaded.routes)
     app.swap(builder.build())
+    documents = LiveDocuments(app, lambda _: loaded.metadata, has_token=False)
     return PluginUnderTest(
         name=loaded.name,
         metadata=loaded.metadata,
@@ -165,6 +207,8 @@ def _under_test(loaded: LoadedPlugin) -> PluginUnderTest:
         instance=loaded.instance,
         context=loaded.context,
         client=webtest.TestApp(app),
+        checked_client=CheckedClient(app, loaded.name, documents),
+        documents=documents,
     )
 
 

@@ -14,7 +14,15 @@ from urllib.parse import quote
 import click
 
 from app.cli.options import calls_a_server, settings_of
-from app.cli.terminal import echo_failure, echo_table, fault_line, plain, show_json, status_text
+from app.cli.terminal import (
+    echo_failure,
+    echo_reasons,
+    echo_table,
+    fault_line,
+    plain,
+    show_json,
+    status_text,
+)
 from app.errors import BenanaError, SettingsError
 from app.settings import Settings
 
@@ -96,17 +104,18 @@ def serve(arguments: tuple[str, ...]) -> None:
     _exec(script, gunicorn_arguments(arguments))
 
 
-@main.command(options_metavar="[--server URL]")
+@main.command(options_metavar="[--typed] [--server URL]")
 @click.argument("name")
+@click.option("--typed", is_flag=True, help="With models of pydantic's, for bodies and answers.")
 @calls_a_server
-def new(name: str, **server: Any) -> None:
+def new(name: str, typed: bool, **server: Any) -> None:
     """Write a plugin that works, to begin with."""
     from app.cli.scaffold import write_plugin
     from app.cli.target import Target
 
     settings = settings_of(**server)
     curl = Target.of(settings).curl
-    folder = write_plugin(settings.plugins_dir, name)
+    folder = write_plugin(settings.plugins_dir, name, typed=typed)
     click.echo(f"Wrote {click.style(str(folder), bold=True)}")
     click.echo("  main.py      its routes")
     click.echo("  plugin.yaml  its description and config")
@@ -114,6 +123,7 @@ def new(name: str, **server: Any) -> None:
     click.echo(_where_it_is_served(settings, name, folder))
     click.echo(f"  {curl}/{name}")
     click.echo(f'  {curl}/{name} -d \'{{"fruit": "banana"}}\'')
+    click.echo(f"  {curl}/plugins/{name}/openapi.json")
     click.echo()
     click.echo("Edit main.py, save it, and call it again.")
 
@@ -176,7 +186,7 @@ def list_plugins(as_json: bool, **server: Any) -> None:
         if plugins or number:
             click.echo()
         echo_failure(failure["name"], fault_line(failure["error"]))
-    _echo_reasons(call(settings, "GET", "/workers", list))
+    echo_reasons(call(settings, "GET", "/workers", list))
 
 
 @main.command(options_metavar="[--json] [--server URL]")
@@ -195,6 +205,17 @@ def reload(name: str, as_json: bool, **server: Any) -> None:
 def toggle(name: str, as_json: bool, **server: Any) -> None:
     """Turn a plugin off, or on again."""
     _change(settings_of(**server), name, "toggle", as_json=as_json)
+
+
+@main.command(options_metavar="[--server URL]")
+@click.argument("name", required=False)
+@calls_a_server
+def openapi(name: str | None, **server: Any) -> None:
+    """Print the OpenAPI document of all that is live, or of one plugin."""
+    from app.cli.client import call
+
+    below = f"/plugins/{quote(name, safe='')}" if name is not None else ""
+    click.echo(show_json(call(settings_of(**server), "GET", f"{below}/openapi.json", dict)))
 
 
 @main.command(context_settings=_PASS_THROUGH, options_metavar="")
@@ -221,22 +242,6 @@ def psql(arguments: tuple[str, ...]) -> None:
         click.echo(url)
         raise _Failure("There is no psql on this machine; the database is at the address above.")
     _exec(program, *psql_call(url, arguments))
-
-
-def _echo_reasons(workers: list[dict[str, Any]]) -> None:
-    """Print what is not as it should be, a line for each reason, and how many workers say it."""
-    said: dict[tuple[str, str, str], list[str]] = {}
-    for worker in workers:
-        for reason in worker.get("reasons") or ():
-            about = f"{reason['plugin']}: {reason['what']}" if reason["plugin"] else reason["what"]
-            status = "degraded" if reason.get("degrades", True) else "note"
-            said.setdefault((status, str(worker["host"]), about), []).append(reason["since"])
-    if said:
-        click.echo()
-    for (status, host, about), since in said.items():
-        first = min(since)[:19].replace("T", " ")
-        where = f"{len(since)} of {sum(w['host'] == host for w in workers)} workers of {host}"
-        click.echo(f"{status_text(status)}  {plain(f'{about} ({where}, since {first} UTC)')}")
 
 
 def _where_it_is_served(settings: Settings, name: str, folder: Path) -> str:

@@ -38,6 +38,70 @@ def new_plugin() -> PluginInterface:
     return {class_name}()
 '''
 
+_TYPED_MAIN = '''\
+"""The plugin {name}: save this file, and every worker serves the change."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, Field
+
+from app.plugin import PluginContext, PluginInterface, PluginMetadata, PluginServer
+
+
+class Greeting(BaseModel):
+    """What the plugin says."""
+
+    message: str
+
+
+class Order(BaseModel):
+    """What somebody orders."""
+
+    fruit: str = Field(min_length=1)
+    count: int = Field(default=1, ge=1, le=100)
+
+
+class Receipt(BaseModel):
+    """What an order comes to."""
+
+    order: Order
+    total: float
+
+
+class {class_name}(PluginInterface):
+    def initialize(self, context: PluginContext) -> None:
+        self.greeting = context.config.get("greeting", "Hello")
+
+    def get_metadata(self) -> PluginMetadata:
+        return PluginMetadata(name="{name}", version="1.0.0")
+
+    def register_routes(self, server: PluginServer) -> None:
+        server.get("/{name}", self.greet)
+        server.post("/{name}", self.place_order, status=201)
+
+    def cleanup(self, context: PluginContext) -> None: ...
+
+    def greet(self, times: Annotated[int, Field(ge=1, le=9)] = 1) -> Greeting:
+        """Greet somebody.
+
+        Args:
+            times: how often.
+        """
+        return Greeting(message=" ".join([f"{{self.greeting}} from {name}!"] * times))
+
+    def place_order(self, body: Order) -> Receipt:
+        """Order some fruit.
+
+        Returns:
+            The order, and what it comes to.
+        """
+        return Receipt(order=body, total=0.25 * body.count)
+
+
+def new_plugin() -> PluginInterface:
+    return {class_name}()
+'''
+
 _MANIFEST = """\
 description: Says hello
 origins: same # pages of other sites may not call it; a list lets some in: [https://app.example.com]
@@ -50,12 +114,13 @@ class ScaffoldError(BenanaError):
     """A plugin's folder cannot be written; the message is one sentence."""
 
 
-def write_plugin(root: Path, name: str) -> Path:
+def write_plugin(root: Path, name: str, *, typed: bool = False) -> Path:
     """Write the folder of a new plugin, so that a running server sees it whole or not at all.
 
     Args:
         root: the plugins' root; it is made if there is none.
         name: the plugin's name.
+        typed: whether its handlers take and return models of pydantic's.
 
     Returns:
         The new folder.
@@ -77,9 +142,8 @@ def write_plugin(root: Path, name: str) -> Path:
     try:
         draft.mkdir(parents=True)
         try:
-            (draft / "main.py").write_text(
-                _MAIN.format(name=name, class_name=_class_name(name)), encoding="utf-8"
-            )
+            main = (_TYPED_MAIN if typed else _MAIN).format(name=name, class_name=_class_name(name))
+            (draft / "main.py").write_text(main, encoding="utf-8")
             (draft / "plugin.yaml").write_text(_MANIFEST, encoding="utf-8")
             draft.rename(folder)  # it refuses a folder that came meanwhile and holds something
         except BaseException:

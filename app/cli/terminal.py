@@ -84,3 +84,19 @@ def echo_table(
         if len(cells) > 1 and line[1] in _COLOURS:
             cells[1] = click.style(cells[1], fg=_COLOURS[line[1]])
         click.echo(indent + "  ".join(cells).rstrip())
+
+
+def echo_reasons(workers: list[dict[str, Any]]) -> None:
+    """Print what is not as it should be, a line for each reason, and how many workers say it."""
+    said: dict[tuple[str, str, str], list[str]] = {}
+    for worker in workers:
+        for reason in worker.get("reasons") or ():
+            about = f"{reason['plugin']}: {reason['what']}" if reason["plugin"] else reason["what"]
+            status = "degraded" if reason.get("degrades", True) else "note"
+            said.setdefault((status, str(worker["host"]), about), []).append(reason["since"])
+    if said:
+        click.echo()
+    for (status, host, about), since in said.items():
+        first = min(since)[:19].replace("T", " ")
+        where = f"{len(since)} of {sum(w['host'] == host for w in workers)} workers of {host}"
+        click.echo(f"{status_text(status)}  {plain(f'{about} ({where}, since {first} UTC)')}")

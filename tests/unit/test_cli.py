@@ -87,7 +87,7 @@ def test_alone_it_shows_every_command_in_the_order_of_use(run):
     assert result.exit_code == 0
     places = [
         result.stdout.index(f"\n  {name} ")
-        for name in ("serve", "new", "check", "list", "reload", "toggle", "psql")
+        for name in ("serve", "new", "check", "list", "reload", "toggle", "openapi", "psql")
     ]
     assert places == sorted(places)
     assert "BENANA_BIND" in result.stdout
@@ -218,6 +218,23 @@ def test_a_new_plugin_answers(run, tmp_path, name):
         assert loaded.client.post_json(f"/{name}", {"a": 1}).json == {"received": {"a": 1}}
     with load_plugin(folder, config={"greeting": "Ahoy"}) as loaded:
         assert loaded.client.get(f"/{name}").json == {"message": f"Ahoy from {name}!"}
+
+
+def test_new_typed_plugins_of_all_names_answer_as_their_documents_say(run, tmp_path):
+    for name in NAMES:
+        assert run("new", "--typed", name).exit_code == 0
+        with load_plugin(tmp_path / "plugins" / name) as loaded:
+            client = loaded.checked_client
+            assert client.get(f"/{name}").json == {"message": f"Hello from {name}!"}
+            assert client.post_json(f"/{name}", {"fruit": "banana"}, status=201).json == {
+                "order": {"fruit": "banana", "count": 1},
+                "total": 0.25,
+            }
+            client.post_json(f"/{name}", {"fruit": "", "more": 1}, status=422)
+            client.get(f"/{name}?times=10", status=422)
+            assert {"Greeting", "Order", "Receipt"} <= loaded.document["components"][
+                "schemas"
+            ].keys()
 
 
 def test_a_new_plugin_takes_no_calls_of_other_sites_pages(run, tmp_path):
@@ -581,6 +598,24 @@ def test_on_a_terminal_a_long_error_is_cut_where_the_line_ends(run, api):
     assert len(answer.stdout.splitlines()[1]) == 80
     assert answer.stdout.endswith("xxx...\n")
     assert "x" * 200 in run("list").stdout
+
+
+# --- openapi --------------------------------------------------------------------------------
+
+
+def test_openapi_prints_the_document_of_all_or_of_one(run, api):
+    api.answers["GET /openapi.json"] = (200, {"openapi": "3.1.0", "paths": {}})
+    api.answers["GET /plugins/a%2Fb/openapi.json"] = (200, {"openapi": "3.1.0", "info": {}})
+    assert json.loads(run("openapi").stdout) == {"openapi": "3.1.0", "paths": {}}
+    assert json.loads(run("openapi", "a/b").stdout) == {"openapi": "3.1.0", "info": {}}
+    run("openapi", BENANA_ADMIN_TOKEN="secret")
+    assert api.asked[-1][2]["authorization"] == "Bearer secret"
+
+
+def test_openapi_of_what_is_not_served_is_one_sentence(run, api):
+    api.fails("GET /plugins/shop/openapi.json", 404, "shop is not served.")
+    result = run("openapi", "shop")
+    assert (result.exit_code, result.stdout, result.stderr) == (1, "", "shop is not served.\n")
 
 
 # --- reload and toggle ----------------------------------------------------------------------

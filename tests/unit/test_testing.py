@@ -1,5 +1,6 @@
 """What a plugin author relies on when a test loads a plugin."""
 
+import re
 import subprocess
 import sys
 import textwrap
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from app.admin.openapi.answer_check import answer_fault
 from app.errors import (
     CompileError,
     ConflictError,
@@ -305,3 +307,104 @@ def test_a_version_in_the_manifest_that_is_another_is_refused(tmp_path: Path) ->
         load_plugin(write(tmp_path, plugin="version: 2.1\n")),
     ):
         pass
+
+
+TYPED = """
+import dataclasses
+from typing import Literal
+
+import falcon
+
+from app.plugin import PluginInterface, PluginMetadata
+
+
+@dataclasses.dataclass
+class Item:
+    name: str
+    count: int
+
+
+class Shop(PluginInterface):
+    def initialize(self, context): ...
+
+    def get_metadata(self):
+        return PluginMetadata(name="shop", version="1")
+
+    def register_routes(self, server):
+        server.get("/shop/{number:int}", self.find)
+        server.post("/shop", self.make)
+        server.get("/shop/files/{name:path}", self.file)
+        server.get("/shop/hidden", lambda: 1, hidden=True)
+
+    def cleanup(self, context): ...
+
+    def find(self, number: int) -> Item:
+        if number > 9:
+            raise falcon.HTTPNotFound(description="There is none.")
+        return Item("a", number if number else "none")
+
+    def make(self, body: Item) -> tuple[Item, Literal[201]]:
+        return body, 201 if body.count else 202
+
+    def file(self, name: str, resp: falcon.Response) -> dict:
+        resp.content_type = "text/plain"
+        return name
+
+
+def new_plugin():
+    return Shop()
+"""
+
+
+def test_a_typed_plugin_has_its_document_and_a_client_that_checks_answers(tmp_path: Path) -> None:
+    with load_plugin(write(tmp_path, TYPED)) as shop:
+        assert shop.document["info"] == {"title": "shop", "version": "1"}
+        assert "Item" in shop.document["components"]["schemas"]
+        client = shop.checked_client
+        assert client.get("/shop/5").json == {"name": "a", "count": 5}
+        assert client.post_json("/shop", {"name": "b", "count": 1}, status=201).json["count"] == 1
+        assert client.get("/shop/10", status=404).json["detail"] == "There is none."
+        client.post_json("/shop", {"name": "b"}, status=422)
+        client.get("/shop/files/a/b", status=200)
+        client.get("/shop/hidden", status=200)
+        client.get("/shop/unknown/path", status=404)
+        client.head("/shop/5", status=200)
+        client.options("/shop/5")
+        client.delete("/shop/5", status=405)
+
+
+def test_an_answer_that_the_document_does_not_say_fails_the_test(tmp_path: Path) -> None:
+    with load_plugin(write(tmp_path, TYPED)) as shop:
+        assert shop.client.get("/shop/0").json["count"] == "none"
+        with pytest.raises(AssertionError, match=r"answered 200 .* count: 'none' is not of type"):
+            shop.checked_client.get("/shop/0")
+
+
+@pytest.mark.parametrize(
+    ("status", "content_type", "body", "words"),
+    [
+        (200, "application/json", b"1", None),
+        (200, "application/json; charset=utf-8", b'"a"', "'a' is not of type 'integer'"),
+        (200, "text/plain", b"1", "with text/plain, and its document says application/json"),
+        (200, "", b"1", "with no content type"),
+        (202, "application/json", b"1", r"say 202 in the handler's return annotation"),
+        (204, "", b"", None),
+        (422, "application/problem+json", b"{}", "'type' is a required property"),
+    ],
+)
+def test_what_an_answer_is_checked_for(status, content_type, body, words):
+    problem = {"type": "object", "required": ["type"]}
+    answers = {
+        "200": {"content": {"application/json": {"schema": {"type": "integer"}}}},
+        "204": {},
+        "422": {"$ref": "#/components/responses/Problem"},
+    }
+    document = {
+        "paths": {"/x/{a}": {"get": {"responses": answers}}},
+        "components": {
+            "responses": {"Problem": {"content": {"application/problem+json": {"schema": problem}}}}
+        },
+    }
+    fault = answer_fault(document, "GET", "/x/{a:int}", status, content_type, body)
+    assert (fault is None) == (words is None)
+    assert words is None or re.search(words, str(fault))

@@ -55,7 +55,7 @@ def _write(owner: str, routes: Sequence[Route], prefix: str, *, is_whole: bool =
     ids = _names([each for operations in described.values() for each in operations])
     for route in routes:
         operations = described[route.template]
-        path = FIELD_PATTERN.sub(r"{\g<fname>}", normal_path(route.template))
+        path = path_of(route.template)
         if not operations and not _is_below(route, described):
             paths.setdefault(path, {}).update(_elsewhere(route))
         for each in operations:
@@ -72,6 +72,11 @@ def _write(owner: str, routes: Sequence[Route], prefix: str, *, is_whole: bool =
     return Fragment(
         {p: item for p, item in paths.items() if item}, schemas.finish(), security, is_whole
     )
+
+
+def path_of(template: str) -> str:
+    """Return a URI template as OpenAPI has it: without converters."""
+    return FIELD_PATTERN.sub(r"{\g<fname>}", normal_path(template))
 
 
 def _names(operations: list[Described]) -> dict[tuple[str, str], str]:
