@@ -21,6 +21,11 @@ class _Elsewhere:
     """The resource of a stand-in's routes."""
 
 
+def is_elsewhere(route: Route) -> bool:
+    """Tell whether a route is that of a stand-in: its responders pass any request on."""
+    return isinstance(route.resource, _Elsewhere)
+
+
 @dataclass(frozen=True, slots=True)
 class StandIn:
     """A plugin's routes without the plugin: each request is given to `answer` of `stand_in_for`.
@@ -86,6 +91,7 @@ def stand_in_for(
             tuple(known),
             dict.fromkeys(COMBINED_METHODS, respond),  # what it does not answer, it says itself
             key,
+            exclusive=True,
         )
         for template, known in by_template.items()
     )

@@ -75,7 +75,8 @@ class Route:
     `converters` are those of the template that Falcon does not bring, by name; where they are not
     given, as where only templates are compared, something stands for them.
 
-    `operations` are its methods as a plugin registers them, with the options of each.
+    `operations` are its methods as a plugin registers them, with the options of each. `exclusive`
+    tells that one process alone runs the plugin: all others know its endpoints, and no more.
 
     `methods` is Falcon's method map: the responder of each method, with 405 for those that the
     resource does not answer. It is made once, for all tables that the route will be in: from
@@ -93,6 +94,7 @@ class Route:
     place: Place | None = None
     converters: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
     operations: Mapping[str, Operation] = field(default_factory=dict, repr=False, compare=False)
+    exclusive: bool = field(default=False, repr=False, compare=False)
     app: Any = field(default=None, init=False, repr=False, compare=False)
     methods: MethodMap = field(init=False, repr=False, compare=False)
     name: Name = field(init=False, repr=False, compare=False)
@@ -124,6 +126,10 @@ class Route:
     def answer_by(self, app: Any) -> None:
         """Have an application of the plugin's own answer; call this before it is in a table."""
         object.__setattr__(self, "app", app)
+
+    def run_alone(self) -> None:
+        """Note that one process alone runs the plugin; call this before it is in a table."""
+        object.__setattr__(self, "exclusive", True)
 
     def put_behind(self, check: CallerCheck) -> None:
         """Check the callers before each responder; call this before the route is in a table."""

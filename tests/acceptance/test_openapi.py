@@ -94,6 +94,23 @@ def test_a_document_that_is_known_is_not_sent_again(server: Server) -> None:
     assert after.headers["etag"] != first.headers["etag"]
 
 
+def test_of_an_exclusive_plugin_all_workers_say_the_same(server: Server) -> None:
+    text = MODELS.replace('"models"', '"alone_one"').replace("/models", "/alone_one")
+    server.write("alone_one", "exclusive: true\n", "plugin.yaml")
+    server.write("alone_one", text)
+    server.wait_everywhere("/alone_one", lambda answer: answer.status == 200, SECONDS)
+    path = "/alone_one/{customer}"
+    whole = wait_document(server, lambda found: path in found["paths"])
+    tag = server.get("/openapi.json").headers["etag"]
+    server.wait_everywhere("/openapi.json", lambda found: found.headers["etag"] == tag, SECONDS)
+    assert "requestBody" not in whole["paths"][path]["post"]
+    for answer in server.ask_all("/plugins/alone_one/openapi.json").values():
+        assert answer.status == 200
+        document = checked(answer.body)
+        assert "requestBody" in document["paths"][path]["post"]
+        assert "Order" in document["components"]["schemas"]
+
+
 def test_with_a_token_the_admin_api_is_shown_to_who_may_read_it(make_server: MakeServer) -> None:
     server = make_server(BENANA_ADMIN_TOKEN="secret", WEB_CONCURRENCY="1").start()
     open_to_all = checked(server.get("/openapi.json").body)

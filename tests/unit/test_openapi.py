@@ -41,14 +41,18 @@ class Live:
             self.app, self.metadata.get, has_token=options.get("has_token", False)
         )
 
-    def load(self, name, register):
+    def load(self, name, register, *, alone=False):
         """Load a plugin, or its next generation."""
         self.number += 1
         collector = RouteCollector(name, lambda _: None, f"_plugins.{name}.g{self.number}")
         register(collector)
         builder = self.app.table.builder()
         builder.remove(name)
-        builder.add(name, collector.finish())
+        routes = collector.finish()
+        for route in routes:
+            if alone:
+                route.run_alone()
+        builder.add(name, routes)
         self.app.swap(builder.build())
 
     def remove(self, name):
@@ -463,6 +467,24 @@ def test_a_plugin_that_runs_elsewhere_has_its_methods(live):
     paths = live.one("shop")["paths"]
     assert paths["/x/{id}"]["get"]["operationId"] == "find"
     assert "post" not in paths["/y"]
+
+
+def test_the_document_of_all_is_the_same_in_the_process_that_runs_an_exclusive_plugin(live):
+    def find(number: int, limit: int = 5) -> list[int]:
+        return []
+
+    live.load("shop", lambda server: server.get("/x/{number:int}", find), alone=True)
+    here, own = live.documents.of_all(with_admin=False), live.one("shop")
+    endpoints = live.app.table.owned.find("shop")[0].endpoints
+    stand_in = stand_in_for("1", "shop", 1, endpoints, lambda req, resp: None)
+    builder = live.app.table.builder()
+    builder.remove("shop")
+    builder.add("shop", stand_in.routes)
+    live.app.swap(builder.build())
+    assert live.documents.of_all(with_admin=False).etag == here.etag
+    assert "200" not in checked(here.body)["paths"]["/x/{number}"]["get"]["responses"]
+    assert "200" in own["paths"]["/x/{number}"]["get"]["responses"]
+    assert live.documents.elsewhere("shop") is not None
 
 
 # --- names -----------------------------------------------------------------------------------

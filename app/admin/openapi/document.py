@@ -8,8 +8,9 @@ from importlib.metadata import version
 from typing import Any
 
 from app.admin.openapi.admin_api import ADMIN_TAG, admin_fragment
-from app.admin.openapi.fragment import Fragment, write_fragment
+from app.admin.openapi.fragment import Fragment, bare, write_fragment
 from app.admin.openapi.responses import PROBLEM_NAME, PROBLEM_SCHEMA, problem
+from app.isolation.stand_in import is_elsewhere
 from app.loading.routes import SERVER, Route
 from app.loading.strict_json import to_json
 from app.plugin import PluginMetadata
@@ -111,6 +112,14 @@ class LiveDocuments:
         """Return the document of a plugin, None if it is not served."""
         return self._document(name, False, self._write_plugin)
 
+    def elsewhere(self, name: str) -> Route | None:
+        """Return a route of a plugin that another process runs, None of any other.
+
+        Whatever is passed on by it is answered there, the request for the document as well.
+        """
+        routes = self._app.table.owned.find(name) or ()
+        return next(filter(is_elsewhere, routes), None)
+
     def _document(
         self,
         name: str,
@@ -166,7 +175,11 @@ class LiveDocuments:
         known = self._fragments.get((owner, prefix))
         if known is not None and known[0] == generation:
             return known[1]
-        fragment = write_fragment(owner, routes, prefix)
+        if prefix and any(route.exclusive for route in routes):
+            # One document for all: whoever does not run it knows no more, and asks nobody here.
+            fragment = write_fragment(owner, bare(routes), prefix)
+        else:
+            fragment = write_fragment(owner, routes, prefix)
         if fragment.is_whole:
             self._fragments[owner, prefix] = (generation, fragment)
         else:

@@ -43,8 +43,12 @@ def write_fragment(owner: str, routes: Sequence[Route], prefix: str) -> Fragment
         return _write(owner, routes, prefix)
     except BaseException as error:  # noqa: BLE001 - types may bring code of their own
         log.warning("%s: its routes cannot be described: %s", owner, name_of(error))
-    bare = [Route(owner, r.template, None, None, r.endpoints, _NOTHING) for r in routes]
-    return _write(owner, bare, prefix, is_whole=False)
+    return _write(owner, bare(routes), prefix, is_whole=False)
+
+
+def bare(routes: Sequence[Route]) -> list[Route]:
+    """Return routes of which no more is known than their endpoints."""
+    return [Route(r.owner, r.template, None, None, r.endpoints, _NOTHING) for r in routes]
 
 
 def _write(owner: str, routes: Sequence[Route], prefix: str, *, is_whole: bool = True) -> Fragment:

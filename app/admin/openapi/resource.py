@@ -23,7 +23,15 @@ class OpenApiResource:
         _answer(req, resp, self._documents.of_all(with_admin=self._guard.may_read(req)))
 
     def on_get_plugin(self, req: falcon.Request, resp: falcon.Response, name: str) -> None:
-        """Return the OpenAPI document of one plugin."""
+        """Return the OpenAPI document of one plugin.
+
+        Of an exclusive one it says more than that of all plugins: the process that runs it is
+        asked.
+        """
+        passed_on = self._documents.elsewhere(name)
+        if passed_on is not None:
+            passed_on.methods[req.method](req, resp)
+            return
         document = self._documents.of_plugin(name)
         if document is None:
             raise Problem(404, f"{name[:63]} is not served: GET /plugins lists what is registered.")

@@ -104,6 +104,8 @@ class HandOver:
             finally:
                 self.under_way = None
             time.sleep(LOOK_SECONDS)
+        for route in plugin.routes:
+            route.run_alone()
         with self._lock:
             self._unclaimed = plugin
         return plugin
