@@ -156,7 +156,7 @@ class RouteKeywords(TypedDict, total=False):
     deprecated: bool
     hidden: bool
     status: int
-    responses: Mapping[int | str, Any]
+    responses: Mapping[int, Any] | Mapping[int | str, Any]
     security: str | Sequence[str] | Mapping[str, Mapping[str, Any]]
     before: Callable[..., Any] | Sequence[Callable[..., Any]]
     after: Callable[..., Any] | Sequence[Callable[..., Any]]

@@ -4,9 +4,12 @@ from typing import Any
 
 import falcon
 
+from app.plugin import Answer
+
 from . import rows
+from .answers import Ids, Json, RowPage, ShownTable, Tables, exact
 from .columns import Table, columns_from_json
-from .exact_json import numbers_as_text, read_json, write_json
+from .exact_json import numbers_as_text, read_json
 from .params import check_known, read_numbers, read_params
 from .query import (
     AGGREGATE,
@@ -19,7 +22,7 @@ from .query import (
     parse_sort,
 )
 from .settings import Settings
-from .store import TableStore, check_table_name, created
+from .store import TableStore, check_table_name
 from .values import show
 
 
@@ -30,14 +33,18 @@ class TableApi:
         self._store = store
         self._settings = settings
 
-    def list_tables(self, req: falcon.Request) -> dict[str, Any]:
+    def list_tables(self, req: falcon.Request) -> Tables:
+        """List the tables."""
         check_known(req)
         with self._store.transaction() as cursor:
             return {"tables": self._store.list_tables(cursor)}
 
-    def create_table(
-        self, table: str, body: bytes, req: falcon.Request, resp: falcon.Response
-    ) -> dict[str, Any]:
+    def create_table(self, table: str, body: bytes, req: falcon.Request) -> Answer[ShownTable]:
+        """Make a table.
+
+        Args:
+            body: `{"columns": [{"name": "price", "type": "number", "required": true}]}`
+        """
         check_known(req)
         check_table_name(table)
         definition = read_json(body)
@@ -48,20 +55,25 @@ class TableApi:
         with self._store.transaction() as cursor:
             made = self._store.create_table(cursor, table, columns)
             answer = self._store.describe(cursor, made)
-        created(resp, made.name)
-        return answer
+        return exact(answer, made=made.name)
 
-    def get_table(self, table: str, req: falcon.Request) -> dict[str, Any]:
+    def get_table(self, table: str, req: falcon.Request) -> ShownTable:
+        """Show a table."""
         check_known(req)
         with self._store.transaction() as cursor:
             return self._store.describe(cursor, self._store.find_table(cursor, table))
 
     def drop_table(self, table: str, req: falcon.Request) -> None:
+        """Drop a table, with its rows."""
         check_known(req)
         with self._store.transaction() as cursor:
             self._store.drop_table(cursor, table)
 
-    def list_rows(self, table: str, req: falcon.Request, resp: falcon.Response) -> bytes:
+    def list_rows(self, table: str, req: falcon.Request) -> Answer[RowPage]:
+        """List rows.
+
+        The query takes `page`, `page_size`, `sort=-a,b`, `numbers=text` and filters, as `a__gt=5`.
+        """
         params = read_params(req)
         page = parse_page(req, self._settings.page_size, self._settings.max_page_size)
         with self._store.transaction() as cursor:
@@ -69,11 +81,14 @@ class TableApi:
             where = parse_filters(params, found, PAGING)
             order = parse_sort(parse_list(req, "sort"), found)
             answer, total = rows.list_rows(cursor, found, where, order, page)
-        return _answer(resp, _page(req, answer, page, total))
+        return _page(req, answer, page, total)
 
-    def add_rows(
-        self, table: str, body: bytes, req: falcon.Request, resp: falcon.Response
-    ) -> bytes:
+    def add_rows(self, table: str, body: bytes, req: falcon.Request) -> Answer[Ids]:
+        """Add rows, all or none.
+
+        Args:
+            body: an object by column, or an array of them.
+        """
         as_text = _only_numbers(req)
         entries = read_json(body)
         entries = entries if isinstance(entries, list) else [entries]
@@ -89,18 +104,21 @@ class TableApi:
                 for number, entry in enumerate(entries, start=1)
             ]
             ids = rows.add_rows(cursor, found, [tuple(row.values()) for row in values])
-        resp.status = falcon.HTTP_201
-        return _answer(resp, numbers_as_text({"ids": ids}) if as_text else {"ids": ids})
+        return exact(numbers_as_text({"ids": ids}) if as_text else {"ids": ids})
 
-    def get_row(self, table: str, row_id: int, req: falcon.Request, resp: falcon.Response) -> bytes:
+    def get_row(self, table: str, row_id: int, req: falcon.Request) -> Answer[Json]:
+        """Show a row."""
         as_text = _only_numbers(req)
         with self._store.transaction() as cursor:
             row = rows.get_row(cursor, self._store.find_table(cursor, table), row_id)
-        return _answer(resp, numbers_as_text(row) if as_text else row)
+        return exact(numbers_as_text(row) if as_text else row)
 
-    def change_row(
-        self, table: str, row_id: int, body: bytes, req: falcon.Request, resp: falcon.Response
-    ) -> bytes:
+    def change_row(self, table: str, row_id: int, body: bytes, req: falcon.Request) -> Answer[Json]:
+        """Change a row.
+
+        Args:
+            body: an object by column; a column that it leaves out stays as it is.
+        """
         as_text = _only_numbers(req)
         entry = read_json(body)
         with self._store.transaction() as cursor:
@@ -109,14 +127,20 @@ class TableApi:
             if not values:
                 raise _bad_body(f"Found no column, expected some of {_names(found)}.")
             row = rows.change_row(cursor, found, row_id, values)
-        return _answer(resp, numbers_as_text(row) if as_text else row)
+        return exact(numbers_as_text(row) if as_text else row)
 
     def delete_row(self, table: str, row_id: int, req: falcon.Request) -> None:
+        """Delete a row."""
         check_known(req)
         with self._store.transaction() as cursor:
             rows.delete_row(cursor, self._store.find_table(cursor, table), row_id)
 
-    def aggregate(self, table: str, req: falcon.Request, resp: falcon.Response) -> bytes:
+    def aggregate(self, table: str, req: falcon.Request) -> Answer[RowPage]:
+        """Aggregate rows.
+
+        The query takes `metrics=count,avg:wind`, `group_by=a,b`, `sort`, `page`, `page_size`,
+        `numbers=text` and filters, as `a__gt=5`.
+        """
         params = read_params(req)
         page = parse_page(req, self._settings.page_size, self._settings.max_page_size)
         with self._store.transaction() as cursor:
@@ -124,20 +148,15 @@ class TableApi:
             where = parse_filters(params, found, AGGREGATE)
             wanted = parse_aggregate(req, found)
             answer, total = rows.aggregate(cursor, found, where, wanted, page)
-        return _answer(resp, _page(req, answer, page, total))
+        return _page(req, answer, page, total)
 
 
-def _page(req: falcon.Request, answer: list[rows.Row], page: Page, total: int) -> dict[str, Any]:
+def _page(req: falcon.Request, answer: list[rows.Row], page: Page, total: int) -> Answer[RowPage]:
     """Return a page of rows, whose numbers are texts if the request says so."""
     if read_numbers(req.params):
         answer = numbers_as_text(answer)
-    return {"rows": answer, "page": page.number, "page_size": page.size, "total": total}
-
-
-def _answer(resp: falcon.Response, answer: dict[str, Any]) -> bytes:
-    """Return an answer whose decimals keep their digits."""
-    resp.content_type = falcon.MEDIA_JSON
-    return write_json(answer)
+    shown = {"rows": answer, "page": page.number, "page_size": page.size, "total": total}
+    return exact(shown)
 
 
 def _only_numbers(req: falcon.Request) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 
 from psycopg2 import sql
 
+from .answers import ShownColumn
 from .narrow import narrow_type
 from .values import TYPES, ColumnType, Value, show
 
@@ -42,8 +43,8 @@ class Column:
     is_filled: bool = False
     has_default: bool = False
 
-    def as_json(self) -> dict[str, Any]:
-        shown = {"name": self.name, "type": self.type.name, "required": self.required}
+    def as_json(self) -> ShownColumn:
+        shown: ShownColumn = {"name": self.name, "type": self.type.name, "required": self.required}
         if self.is_filled:
             shown["generated"] = True
         if self.has_default:

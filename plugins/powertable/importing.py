@@ -6,13 +6,16 @@ from typing import Any, BinaryIO
 
 import falcon
 
+from app.plugin import Answer
+
 from . import rows
+from .answers import ImportResult, ImportStates, exact
 from .charset import read_media_type
 from .columns import Column, check_names
 from .copying import copy_from, copy_to
 from .detect import find_dialect
 from .dialect import Dialect, read_delimiter, read_quote
-from .exact_json import numbers_as_text, write_json
+from .exact_json import numbers_as_text
 from .header import CsvFile, open_csv
 from .hints import other_delimiter, refuse_excels_line
 from .infer import infer_types
@@ -24,7 +27,7 @@ from .query import parse_filters
 from .quotes import check_quotes
 from .settings import MAX_COLUMNS, Settings
 from .spool import Text, bad_csv, new_file, receive_text
-from .store import Cursor, TableStore, check_table_name, created
+from .store import Cursor, TableStore, check_table_name
 
 _KNOWN = ("create", "delimiter", "dry_run", "numbers", "quote", "rename")
 _FIRST_ROWS = 10
@@ -71,7 +74,11 @@ class CsvApi:
         self._settings = settings
         self._folder = folder
 
-    def import_csv(self, table: str, req: falcon.Request, resp: falcon.Response) -> bytes:
+    def import_csv(self, table: str, req: falcon.Request) -> Answer[ImportResult]:
+        """Import a CSV file, the body: all of it, or nothing.
+
+        The query takes `create`, `rename`, `dry_run`, `delimiter`, `quote` and `numbers=text`.
+        """
         order = Order.read(req)
         check_table_name(table)
         media = read_media_type(req)
@@ -85,12 +92,10 @@ class CsvApi:
             progress.received(text.size)
             csv_file = _read_file(text, order, media.has_header)
             answer = self._import(table, csv_file, order, progress)
-        if order.create and not order.dry_run:
-            created(resp, table)
-        resp.content_type = falcon.MEDIA_JSON
-        return write_json(answer)
+        return exact(answer, made=table if order.create and not order.dry_run else "")
 
-    def list_imports(self, table: str, req: falcon.Request) -> dict[str, Any]:
+    def list_imports(self, table: str, req: falcon.Request) -> ImportStates:
+        """List what is imported, and how the last imports ended."""
         check_known(req)
         check_table_name(table)
         with self._store.transaction() as cursor:
@@ -100,6 +105,7 @@ class CsvApi:
         return {"imports": found}
 
     def export_csv(self, table: str, req: falcon.Request, resp: falcon.Response) -> None:
+        """Export rows as CSV; the query takes filters, as `a__gt=5`."""
         params = read_params(req)
         file = new_file(self._folder)
         try:

@@ -2,11 +2,18 @@
 
 from app.plugin import PluginContext, PluginInterface, PluginMetadata, PluginServer
 
+from .answers import ImportResult
 from .api import TableApi
 from .importing import CsvApi
 from .progress import Imports
 from .settings import Settings
 from .store import TableStore
+
+ERRORS = {
+    400: "The query string or the body is no such one.",
+    404: "There is no such table, or no such row.",
+    422: "Values do not fit.",
+}
 
 
 class Powertable(PluginInterface):
@@ -34,18 +41,19 @@ class Powertable(PluginInterface):
     def register_routes(self, server: PluginServer) -> None:
         api, csv = self._api, self._csv
         server.get("/powertable", api.list_tables)
-        server.put("/powertable/{table}", api.create_table)
-        server.get("/powertable/{table}", api.get_table)
-        server.delete("/powertable/{table}", api.drop_table)
-        server.get("/powertable/{table}/rows", api.list_rows)
-        server.post("/powertable/{table}/rows", api.add_rows)
-        server.get("/powertable/{table}/rows/{row_id:int}", api.get_row)
-        server.patch("/powertable/{table}/rows/{row_id:int}", api.change_row)
-        server.delete("/powertable/{table}/rows/{row_id:int}", api.delete_row)
-        server.get("/powertable/{table}/aggregate", api.aggregate)
-        server.post("/powertable/{table}/import", csv.import_csv)
-        server.get("/powertable/{table}/import", csv.list_imports)
-        server.get("/powertable/{table}/export", csv.export_csv)
+        table = server.group("/powertable/{table}", responses=ERRORS)
+        table.put("", api.create_table, status=201, responses={409: "The name is taken."})
+        table.get("", api.get_table)
+        table.delete("", api.drop_table)
+        table.get("/rows", api.list_rows)
+        table.post("/rows", api.add_rows, status=201)
+        table.get("/rows/{row_id:int}", api.get_row)
+        table.patch("/rows/{row_id:int}", api.change_row)
+        table.delete("/rows/{row_id:int}", api.delete_row)
+        table.get("/aggregate", api.aggregate)
+        table.post("/import", csv.import_csv, responses={201: ImportResult})
+        table.get("/import", csv.list_imports)
+        table.get("/export", csv.export_csv)
 
     def cleanup(self, context: PluginContext) -> None:
         """Do nothing: connections go back after each call, temporary files after each answer."""

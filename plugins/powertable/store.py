@@ -14,6 +14,7 @@ import psycopg2
 import psycopg2.errors
 from psycopg2 import sql
 
+from .answers import ShownTable
 from .columns import ID, NAME_RULE, Column, Table, column_from_catalog, is_name
 from .values import show
 
@@ -90,7 +91,7 @@ class TableStore:
                 title="Value refused", description=f"PostgreSQL: {message_of(error)}."
             ) from error
 
-    def list_tables(self, cursor: Cursor) -> list[dict[str, Any]]:
+    def list_tables(self, cursor: Cursor) -> list[ShownTable]:
         """Return every table with its columns and its exact number of rows."""
         answer = []
         for name in [table.name for table in self._read_catalog(cursor, None)]:
@@ -103,10 +104,11 @@ class TableStore:
             cursor.execute("RELEASE SAVEPOINT listing")
         return answer
 
-    def describe(self, cursor: Cursor, table: Table) -> dict[str, Any]:
+    def describe(self, cursor: Cursor, table: Table) -> ShownTable:
         """Return a table with its columns and its exact number of rows."""
         cursor.execute(sql.SQL("SELECT count(*) FROM {}").format(table.identifier))
-        return {**table.as_json(), "rows": cursor.fetchone()[0]}
+        columns = [column.as_json() for column in table.columns]
+        return {"name": table.name, "columns": columns, "rows": cursor.fetchone()[0]}
 
     def find_table(self, cursor: Cursor, name: str) -> Table:
         """Return a table, which nobody can drop or alter before the transaction ends.
@@ -227,12 +229,6 @@ def message_of(error: psycopg2.Error) -> str:
     message = (error.diag.message_primary or str(error)).rstrip(".")
     long = len(message) > _MESSAGE_CHARACTERS
     return message[: _MESSAGE_CHARACTERS - 1] + "…" if long else message
-
-
-def created(resp: falcon.Response, table: str) -> None:
-    """Answer that a table was made."""
-    resp.status = falcon.HTTP_201
-    resp.location = f"/powertable/{table}"
 
 
 def _no_table(name: str) -> falcon.HTTPNotFound:
