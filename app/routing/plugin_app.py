@@ -50,6 +50,8 @@ class PluginApp(CompleteApp):
         theirs = {k: v for k, v in live._error_handlers.items() if k not in standard}
         self._error_handlers |= theirs | own.error_handlers
         self._serialize_error = own.error_serializer or live._serialize_error
+        self.has_own_errors = bool(own.error_serializer or own.error_handlers)
+        """Whether the plugin says how some of its errors look."""
         self.req_options, self.resp_options = own.req_options, own.resp_options
         self._routes = routes
         first = routes[0]

@@ -27,6 +27,7 @@ from app.plugin import Cookie, File, Form, Header, PluginMetadata, Produces, Que
 from app.records import Endpoint
 from app.responses import Answer
 from app.routing.application import LiveApp
+from app.routing.plugin_app import answer_by_own
 from tests.support.openapi import checked, followed, schema_at
 
 
@@ -82,6 +83,13 @@ def models(module="main", generation=1, plugin="shop", **fields):
     """Make a model as a plugin's module has it."""
     name = f"_plugins.{plugin}.g{generation}.{module}"
     return pydantic.create_model("Item", __module__=name, **fields)
+
+
+class Quiet:
+    def process_request(self, req, resp): ...
+
+
+def quiet(*arguments): ...
 
 
 def answering(kind):
@@ -440,6 +448,36 @@ def test_dataclasses_and_typed_dicts_are_components_and_may_hold_themselves(live
     edge = document["components"]["schemas"]["Edge"]
     assert edge["required"] == ["a"]
     assert edge["properties"]["b"] == {"$ref": "#/components/schemas/Edge"}
+
+
+@pytest.mark.parametrize(
+    ("set_up", "statuses", "has_content"),
+    [
+        (lambda server: None, {"200", "422", "default"}, True),
+        (lambda server: server.add_middleware(Quiet()), {"200", "422", "default"}, False),
+        (lambda server: server.add_error_handler(KeyError, quiet), {"200", "default"}, False),
+        (lambda server: server.set_error_serializer(quiet), {"200", "default"}, False),
+    ],
+)
+def test_a_plugin_with_errors_of_its_own_is_not_said_to_answer_problems(
+    live, set_up, statuses, has_content
+):
+    def find(limit: int) -> dict:
+        return {}
+
+    collector = RouteCollector("shop", lambda _: None, "_plugins.shop.g1")
+    set_up(collector)
+    collector.get("/x", find)
+    routes = collector.finish()
+    answer_by_own(live.app, collector.own, routes)
+    builder = live.app.table.builder()
+    builder.add("shop", routes)
+    live.app.swap(builder.build())
+    document = live.one("shop")
+    responses = document["paths"]["/x"]["get"]["responses"]
+    assert responses.keys() == statuses
+    default = responses["default"]
+    assert ("$ref" in default) == has_content
 
 
 def test_what_is_mounted_is_named_and_has_no_operations(live):

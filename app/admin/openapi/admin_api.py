@@ -220,9 +220,7 @@ def admin_fragment(routes: Sequence[Route], *, has_token: bool) -> Fragment:
             said = _SAID.get((each.method, route.template))
             if said is None:
                 continue  # what only a person reads: pages, and their files
-            operation = write_operation(
-                each, f"{ADMIN_TAG}.{default_id(each)}", ADMIN_TAG, schemas, own_errors=False
-            )
+            operation = write_operation(each, f"{ADMIN_TAG}.{default_id(each)}", ADMIN_TAG, schemas)
             operation |= said
             operation["responses"] = {**said["responses"], "default": ANY_PROBLEM}
             if has_token:

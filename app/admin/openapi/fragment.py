@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from app.admin.openapi.operation import Described, default_id, operations_of, write_operation
+from app.admin.openapi.responses import Errors
 from app.admin.openapi.schemas import Schema, Schemas
 from app.inspection import name_of
 from app.loading.routes import Route
@@ -68,7 +69,7 @@ def _write(owner: str, routes: Sequence[Route], prefix: str, *, is_whole: bool =
                 prefix + ids[each.route.template, each.method],
                 owner,
                 schemas,
-                own_errors=route.app is not None,
+                errors=_errors_of(route),
             )
             paths.setdefault(path, {})[each.method.lower()] = operation
             for name, scheme in (each.options.security or {}).items():
@@ -76,6 +77,12 @@ def _write(owner: str, routes: Sequence[Route], prefix: str, *, is_whole: bool =
     return Fragment(
         {p: item for p, item in paths.items() if item}, schemas.finish(), security, is_whole
     )
+
+
+def _errors_of(route: Route) -> Errors:
+    if route.app is None:
+        return "problems"
+    return "own" if route.app.has_own_errors else "open"
 
 
 def path_of(template: str) -> str:

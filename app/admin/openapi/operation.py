@@ -9,7 +9,7 @@ from falcon.routing import map_http_methods
 
 from app.admin.openapi.docstrings import Docstring, read_docstring
 from app.admin.openapi.parameters import body_of, parameters_of
-from app.admin.openapi.responses import declared, responses_of
+from app.admin.openapi.responses import Errors, declared, responses_of
 from app.admin.openapi.schemas import Schemas
 from app.loading.handler_signature import HandlerSignature
 from app.loading.route_options import NONE, RouteOptions
@@ -69,7 +69,7 @@ def write_operation(
     tag: str,
     schemas: Schemas,
     *,
-    own_errors: bool,
+    errors: Errors = "problems",
 ) -> dict[str, Any]:
     """Return an operation of OpenAPI.
 
@@ -78,7 +78,7 @@ def write_operation(
         operation_id: its name.
         tag: under which it stands if it does not say so itself.
         schemas: writes the plugin's schemas.
-        own_errors: whether the plugin says how its errors look.
+        errors: how its errors look.
     """
     options, signature = described.options, described.signature
     docstring = Docstring() if described.handler is None else _docstring(described.handler)
@@ -100,7 +100,7 @@ def write_operation(
         if body is not None:
             operation["requestBody"] = body
         operation["responses"] = responses_of(
-            signature, options, schemas, returns=docstring.returns, own_errors=own_errors
+            signature, options, schemas, returns=docstring.returns, errors=errors
         )
     if options.deprecated:
         operation["deprecated"] = True

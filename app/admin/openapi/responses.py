@@ -5,7 +5,7 @@ import inspect
 import typing
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Literal
 
 import falcon
 
@@ -20,6 +20,9 @@ from app.responses import Answer
 
 PROBLEM_NAME = "Benana.Problem"
 """The component that every error refers to; no plugin's component has a name like it."""
+
+Errors = Literal["problems", "open", "own"]
+"""Problems and nothing else; or a plugin's middleware may answer, too; or they are its own."""
 
 _JSON = falcon.MEDIA_JSON
 _REFERENCE = {"$ref": f"#/components/schemas/{PROBLEM_NAME}"}
@@ -80,7 +83,7 @@ def responses_of(
     schemas: Schemas,
     *,
     returns: str,
-    own_errors: bool,
+    errors: Errors,
 ) -> dict[str, Any]:
     """Return what a handler answers.
 
@@ -89,15 +92,15 @@ def responses_of(
         options: the options of its route.
         schemas: writes the plugin's schemas.
         returns: what its docstring says of what it returns.
-        own_errors: whether the plugin says how its errors look.
+        errors: how its errors look.
     """
     found = _answers(signature, options, schemas, returns)
     if signature.content_types:
         found = {s: _as_types(each, signature.content_types) for s, each in found.items()}
-    if not own_errors:
+    if errors != "own":
         found = {**_refusals(signature), **found}
     if "default" not in found:
-        found["default"] = {"description": _RAISES} if own_errors else ANY_PROBLEM
+        found["default"] = ANY_PROBLEM if errors == "problems" else {"description": _RAISES}
     return dict(sorted({**found, **declared(options, schemas)}.items()))
 
 
