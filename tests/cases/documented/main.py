@@ -14,12 +14,16 @@ from pydantic import BaseModel, ConfigDict, Field, computed_field
 from app.plugin import (
     Answer,
     Cookie,
+    Event,
+    File,
+    Form,
     Header,
     PluginContext,
     PluginInterface,
     PluginMetadata,
     PluginServer,
     Problem,
+    Produces,
     Query,
 )
 
@@ -62,6 +66,11 @@ class Place:
 class Box(TypedDict):
     width: int
     inside: NotRequired["Box"]
+
+
+class SignUp(BaseModel):
+    name: str = Field(min_length=1)
+    age: int = Field(default=18, ge=0)
 
 
 class Seats:
@@ -113,6 +122,11 @@ class Documented(PluginInterface):
         server.post("/documented/raw", self.raw)
         server.get("/documented/answer", self.answer)
         server.get("/documented/parts", self.parts)
+        server.sse("/documented/events", self.events, description="Three of them.")
+        server.post("/documented/form", self.form)
+        server.post("/documented/sign-up", self.sign_up)
+        server.post("/documented/upload", self.upload)
+        server.get("/documented/types", self.types)
         server.get("/documented/free/{rest:path}", self.free)
         server.get("/documented/plain", self.plain)
         server.get("/documented/hidden", self.plain, hidden=True)
@@ -177,6 +191,24 @@ class Documented(PluginInterface):
     def parts(self, number: Annotated[int, Field(ge=0, le=20)] = 3) -> Iterator[str]:
         for part in range(number):
             yield f"{part}\n"
+
+    def events(self, first: int = 0) -> Iterator[Event]:
+        for number in range(3):
+            yield Event({"number": first + number}, id=number)
+
+    def form(self, name: Annotated[str, Form()], age: Annotated[int, Form()] = 0) -> Answer[Any]:
+        return Answer({"name": name, "age": age}, status=201)
+
+    def sign_up(self, body: Annotated[SignUp, Form()]) -> SignUp:
+        return body
+
+    def upload(self, photo: File, title: Annotated[str, Form()] = "") -> dict[str, int | str]:
+        return {"size": photo.size, "title": title}
+
+    def types(
+        self, name: str = "a"
+    ) -> Annotated[SignUp, Produces("application/json", "application/yaml", "text/html")]:
+        return SignUp(name=name or "b")
 
     def free(self, rest: str, req: falcon.Request, resp: falcon.Response) -> dict[str, str]:
         resp.set_header("X-Length", str(len(rest)))
