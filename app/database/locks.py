@@ -58,6 +58,14 @@ _HOLDERS = """
     WHERE cardinality(pg_blocking_pids(line.holder)) = 0
 """
 
+_COMMITTING = """
+    SELECT w.pid, a.application_name AS application, a.state, a.xact_start AS since, a.query,
+        a.wait_event
+    FROM pg_locks w LEFT JOIN pg_stat_activity a ON a.pid = w.pid
+    WHERE w.locktype = 'object' AND w.classid = 'pg_database'::regclass AND w.objid = 0
+        AND w.database = 0 AND w.granted
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Holder:
@@ -109,7 +117,13 @@ class LockReport:
         """
         if not query or len(query) > MAX_QUERY_BYTES:
             return None
-        what, holders = find_holders(self._options(), query)
+        return self._describe(*find_holders(self._options(), query))
+
+    def commit_sentence(self) -> str | None:
+        """Say what a commit waited for, and who holds it; None if nobody does any more."""
+        return self._describe("the queue of notifications", find_committing(self._options()))
+
+    def _describe(self, what: str, holders: list[Holder]) -> str | None:
         if not holders:
             return None
         shown = " and ".join(str(holder) for holder in holders[:SHOWN_HOLDERS])
@@ -154,6 +168,20 @@ def find_holders(options: dict[str, Any], query: bytes) -> tuple[str, list[Holde
     except (psycopg2.Error, TimeoutError) as error:
         log.debug("who holds a lock cannot be told: %s", error)
         return "", []
+
+
+def find_committing(options: dict[str, Any]) -> list[Holder]:
+    """Find who holds the lock that a transaction with notifications takes when it commits.
+
+    It keeps it to the commit's end, and so while that waits for a standby (async.c in PostgreSQL).
+    """
+    try:
+        with closing(psycopg2.connect(**options)) as asking, asking.cursor() as ask:
+            ask.execute(_COMMITTING)
+            return [record_of(Holder, row) for row in fetch_rows(ask)]
+    except psycopg2.Error as error:
+        log.debug("who commits cannot be told: %s", error)
+        return []
 
 
 def _watch(asking: Any, waiting: Any, query: bytes) -> tuple[str, list[Holder]]:

@@ -143,18 +143,20 @@ class Database:
         return Share(self, holder, places, timeout, advice or "try again in a moment")
 
     def connection(
-        self, *, autocommit: bool = False
+        self, *, autocommit: bool = False, seconds: float | None = None
     ) -> contextlib.AbstractContextManager[Connection]:
         """Lend a connection for one transaction: committed at the end, rolled back on an error.
 
         Args:
             autocommit: whether each statement is a transaction of its own instead.
+            seconds: how long PostgreSQL lets a statement take, where that is set in there; one
+                that goes on is ended here.
 
         Raises:
             DatabaseBusyError: no connection became free within 10 s.
             DatabaseUnavailableError: the database cannot be reached, or went away meanwhile.
         """
-        return self.lend(Loan("the server"), None, autocommit=autocommit)
+        return self.lend(Loan("the server", seconds=seconds), None, autocommit=autocommit)
 
     @contextlib.contextmanager
     def lend(self, loan: Loan, share: Share | None, *, autocommit: bool) -> Iterator[Connection]:
@@ -178,7 +180,7 @@ class Database:
                 with contextlib.suppress(psycopg2.Error):
                     connection.rollback()
                 if isinstance(error, psycopg2.Error) and loan.unanswered:
-                    raise DatabaseUnavailableError(SILENT) from error
+                    raise DatabaseUnavailableError(loan.unanswered) from error
                 if isinstance(error, psycopg2.Error) and (lost or connection.closed != 0):
                     raise unavailable(error) from error
                 raise
@@ -245,7 +247,7 @@ class Database:
             lent = [loan for loan in loans[keep:] if loan.connection is not None]
             self._returned.notify_all()
         for loan in lent:
-            loan.unanswered = True
+            loan.unanswered = SILENT
         for connection in [*(loan.connection for loan in lent), *self._supply.take_idle()]:
             shut_down(connection)
 
@@ -273,5 +275,6 @@ class Database:
                 self._silence = SilenceWatch(
                     *(self.sessions, self._loans, self.abort, self._silence_seconds),
                     *(self._conditions, self._is_short, lambda: self.abort(self._bulkhead)),
+                    ends_commits=not self._reset,
                 )
                 self._silence.start()

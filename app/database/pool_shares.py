@@ -24,8 +24,10 @@ class Loan:
     since: float = field(default_factory=time.monotonic)
     thread: int = field(default_factory=threading.get_ident)
     connection: Any = None
-    unanswered: bool = False
-    """Whether it was ended because the database said nothing any more."""
+    seconds: float | None = None
+    """How long PostgreSQL may work on one of its statements; None where that is not known."""
+    unanswered: str = ""
+    """Why it was ended, in a sentence, where the database said nothing any more."""
 
 
 class Share:
@@ -45,14 +47,16 @@ class Share:
         self.timeout = timeout
         self.advice = advice
 
-    def connection(self, *, autocommit: bool = False) -> "AbstractContextManager[Connection]":
+    def connection(
+        self, *, autocommit: bool = False, seconds: float | None = None
+    ) -> "AbstractContextManager[Connection]":
         """Lend a connection as `Database.connection` does.
 
         Raises:
             DatabaseBusyError: the holder has all its places, or the pool is lent out.
             DatabaseUnavailableError: as `Database.connection`.
         """
-        return self.pool.lend(Loan(self.holder), self, autocommit=autocommit)
+        return self.pool.lend(Loan(self.holder, seconds=seconds), self, autocommit=autocommit)
 
     def __call__(self) -> "AbstractContextManager[Connection]":
         """Lend a connection as `connection` does, and remember who asked for it."""

@@ -28,6 +28,9 @@ LOOK_SECONDS = 0.5
 ANSWER_SECONDS = 3.0
 """How long the database may take to answer the watch's own question."""
 
+HEED_SECONDS = 2.0
+"""How long after its limit a statement may go on: PostgreSQL ends it itself, where it can."""
+
 SHORT_SECONDS = 0.5
 """After so long it is asked where requests wait for the threads that wait for the database."""
 
@@ -36,10 +39,16 @@ SHORT_ANSWER_SECONDS = 1.0
 
 SILENT = "the database is away: it is connected, and does not answer"
 
+_UNCONFIRMED = (
+    "the commit waits for a synchronous standby, and counts once that has answered: bring the "
+    "standby back, or take it out of synchronous_standby_names"
+)
+_GONE = (None, False)
 _CONDITION = "standby"
 _SESSIONS = """
     SELECT pid, state IN ('active', 'fastpath function call'), state_change,
-        wait_event IS NOT DISTINCT FROM 'SyncRep'
+        wait_event IS NOT DISTINCT FROM 'SyncRep',
+        extract(epoch FROM clock_timestamp() - query_start)::float8
     FROM pg_stat_activity
     WHERE datname = current_database() AND (pid = ANY(%s) OR wait_event = 'SyncRep')
 """
@@ -96,7 +105,8 @@ class SilenceWatch(OwnThread):
 
     A statement may be slow, and is left alone then. Where a new connection hears nothing either,
     nobody who waits ever will; and where PostgreSQL itself does not work on what a connection waits
-    for, that one alone hears nothing, as where its process is stopped. A commit that waits for a
+    for, that one alone hears nothing, as where its process is stopped, or where it works on after
+    the limit that the statement was given. A commit that waits for a
     synchronous standby, without end and without an error, is held as a condition.
 
     A thread that waits is lost to all requests. Where these wait for one, it asks early, and where
@@ -112,6 +122,8 @@ class SilenceWatch(OwnThread):
         conditions: Conditions,
         is_short: Callable[[], bool] = lambda: False,
         on_shortage: Callable[[], None] = lambda: None,
+        *,
+        ends_commits: bool = False,
     ) -> None:
         """Make it; `start` it in the process that connects.
 
@@ -123,6 +135,8 @@ class SilenceWatch(OwnThread):
             conditions: where it holds what a loan waits for.
             is_short: tells whether requests wait for a thread.
             on_shortage: called when they do, and the database did not answer.
+            ends_commits: whether who waits for a standby is told so, and waits no longer; where
+                threads are short that is always so.
         """
         super().__init__("benana-silence")
         self._sessions = sessions
@@ -132,8 +146,11 @@ class SilenceWatch(OwnThread):
         self._conditions = conditions
         self._is_short = is_short
         self._on_shortage = on_shortage
-        self._deaf: dict[Loan, Any] = {}
-        """The loans whose session did nothing, as it seemed, when it was asked last; since when."""
+        self._ends_commits = ends_commits
+        self._commits = 0
+        """How many commits waited for a standby when it was asked last."""
+        self._deaf: dict[Loan, tuple[Any, bool]] = {}
+        """The loans whose session did nothing, as it seemed, when it was asked last."""
 
     def _run(self) -> None:
         ask_at, wait = 0.0, LOOK_SECONDS
@@ -143,9 +160,7 @@ class SilenceWatch(OwnThread):
                     return
             now, wait = time.monotonic(), LOOK_SECONDS
             ages = [now - loan.since for loan in list(self._loans)]
-            if max(ages, default=0.0) < self._patience:
-                self._conditions.clear(_CONDITION)
-            elif now >= ask_at:
+            if now >= ask_at and (self._commits or max(ages, default=0.0) >= self._patience):
                 self._ask(ANSWER_SECONDS, self._patience, self._on_silence)
                 ask_at = time.monotonic() + self._patience
                 continue
@@ -177,11 +192,17 @@ class SilenceWatch(OwnThread):
         except (psycopg2.Error, OSError) as error:
             log.debug("what a connection waits for cannot be told: %s", error)
         else:
-            self._tell(sum(commits for *_, commits in found))
+            self._tell(sum(commits for *_, commits, _ in found))
             if not self._sessions.pooled:  # else a pooler gives the sessions to others
-                idle = {pid: since for pid, works, since, _ in found if not works}
-                working = {pid for pid, works, *_ in found if works}
-                self._end_deaf({n: idle.get(p) for n, p in loans.items() if p not in working})
+                ends = self._ends_commits or on_silence == self._give_up_most
+                sessions = {
+                    pid: None if works and not (commits and ends) else (since, commits)
+                    for pid, works, since, commits, _ in found
+                }
+                states = {loan: sessions.get(pid, _GONE) for loan, pid in loans.items()}
+                works_for = {pid: seconds for pid, works, _, _, seconds in found if works}
+                self._end_endless({loan: works_for.get(pid, 0.0) for loan, pid in loans.items()})
+                self._end_deaf({loan: state for loan, state in states.items() if state})
 
     def _give_up_most(self) -> None:
         log.warning(
@@ -202,21 +223,39 @@ class SilenceWatch(OwnThread):
                 waiting[loan] = connection.info.backend_pid
         return waiting
 
-    def _end_deaf(self, idle: dict[Loan, Any]) -> None:
-        """End the loans that wait for a session which does nothing, at the second look."""
+    def _end_deaf(self, states: dict[Loan, tuple[Any, bool]]) -> None:
+        """End the loans that wait for a session which does nothing, at the second look.
+
+        Args:
+            states: of each, since when its session does nothing, and whether it is a commit that
+                waits for a standby.
+        """
         before, self._deaf = self._deaf, {}
         waiting = self._waiting(time.monotonic())
-        for loan, since in idle.items():
+        for loan, state in states.items():
             if loan not in waiting:
                 continue
-            if loan not in before or before[loan] != since:
-                self._deaf[loan] = since
+            if before.get(loan) != state:
+                self._deaf[loan] = state
                 continue
-            log.warning("a connection to the database hears nothing any more; it is closed")
-            loan.unanswered = True
+            if not state[1]:
+                log.warning("a connection to the database hears nothing any more; it is closed")
+            loan.unanswered = _UNCONFIRMED if state[1] else SILENT
             shut_down(loan.connection)
 
+    def _end_endless(self, seconds: dict[Loan, float]) -> None:
+        """End the loans whose session does not heed the limit of its statement."""
+        for loan, works_for in seconds.items():
+            if loan.seconds is not None and works_for > loan.seconds + HEED_SECONDS:
+                loan.unanswered = (
+                    f"a statement goes on after {works_for:.0f} s, though its limit is "
+                    f"{loan.seconds:g} s, as where the process of its session is stopped"
+                )
+                log.warning("%s; its connection is closed", loan.unanswered)
+                shut_down(loan.connection)
+
     def _tell(self, commits: int) -> None:
+        self._commits = commits
         if not commits:
             self._conditions.clear(_CONDITION)
             return

@@ -72,7 +72,9 @@ def _cursor(lender: Lender, *, autocommit: bool, pace: Pace) -> Iterator[Any]:
     pool = lender.pool
     try:
         with (
-            lender.connection(autocommit=autocommit) as connection,
+            lender.connection(
+                autocommit=autocommit, seconds=pool.timeouts.seconds(pace)
+            ) as connection,
             connection.cursor(cursor_factory=_BoundedCursor) as cursor,
         ):
             cursor.bounds = pool.sessions.beginning + pool.timeouts.bounds(pace)
@@ -91,8 +93,10 @@ def refused(
         locks: who looks for it; None for nobody.
         what: how the sentence of a refusal begins.
     """
-    if error.pgcode in _WAITED and locks is not None and error.cursor is not None:
-        sentence = locks.sentence(error.cursor.query)
+    if error.pgcode in _WAITED and locks is not None:
+        cursor = error.cursor
+        # A commit has none: it waits for those that committed notifications before.
+        sentence = locks.commit_sentence() if cursor is None else locks.sentence(cursor.query)
         if sentence is not None:
             return DatabaseBusyError(sentence)
     known = error_of(error, what)

@@ -130,7 +130,7 @@ class Supply:
         except psycopg2.Error as error:
             connection.close()
             if loan.unanswered:
-                raise DatabaseUnavailableError(SILENT) from None
+                raise DatabaseUnavailableError(loan.unanswered) from None
             raise unavailable(error) from None
         if isinstance(connection, PooledConnection):
             connection.beginning = self._sessions.beginning

@@ -26,13 +26,18 @@ class Timeouts:
     statement_seconds: float = Settings.statement_seconds
     """A transaction that is left idle for so long is ended, too."""
 
+    def seconds(self, pace: Pace = "normal") -> float | None:
+        """Return how long a statement may take, None for as long as it likes."""
+        if pace == "bulk":
+            return None  # PostgreSQL counts the time on a slow link, too
+        if pace == "brief":
+            return min(self.statement_seconds, self.lock_seconds + BRIEF_SECONDS)
+        return self.statement_seconds
+
     def bounds(self, pace: Pace = "normal") -> str:
         """Return what sets them for a transaction."""
-        statement = idle = self.statement_seconds
-        if pace == "brief":
-            statement = min(statement, self.lock_seconds + BRIEF_SECONDS)
-        elif pace == "bulk":
-            statement = idle = 0  # PostgreSQL counts the time on a slow link, too
+        statement = self.seconds(pace) or 0
+        idle = 0 if pace == "bulk" else self.statement_seconds
         return (
             f"SET LOCAL lock_timeout = {int(self.lock_seconds * 1000)};"
             f" SET LOCAL statement_timeout = {int(statement * 1000)};"

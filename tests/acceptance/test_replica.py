@@ -118,6 +118,8 @@ def test_commits_that_wait_for_a_standby_are_named(
         server.start()
         server.write("kept", source("kept"))
         server.wait_says("kept", "one")
+        server.write("other", source("other"))
+        server.wait_says("other", "one")
         wait_until(lambda: server.get("/health/ready").json["status"] == "ready", "it is ready")
         stack.callback(sql, "SELECT pg_reload_conf()")
         stack.callback(sql, "ALTER SYSTEM RESET synchronous_standby_names")
@@ -125,6 +127,11 @@ def test_commits_that_wait_for_a_standby_are_named(
         sql("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
         sql("SELECT pg_reload_conf()")
         wait_until(lambda: sql("SHOW synchronous_standby_names") == [("nobody",)], "it counts")
+        for call in ("other/toggle", "other/toggle", "kept/toggle", "kept/reload"):
+            answer = server.post(f"/plugins/{call}")
+            assert answer.status == 503, answer.body
+            assert "waits for a synchronous standby" in answer.json["detail"]
+            assert "pg_terminate_backend" not in answer.json["detail"]
         server.write("kept", source("kept", "two"))
 
         def reasons() -> str:
@@ -135,4 +142,5 @@ def test_commits_that_wait_for_a_standby_are_named(
         assert "pg_terminate_backend" not in reasons()
         stack.close()
         wait_until(lambda: server.get("/kept").says == "two", "it follows", 10.0)
+        assert server.plugin("other")["status"] == "inactive", "it was toggled once"
         wait_until(lambda: server.get("/health/ready").json["status"] == "ready", "it is ready")

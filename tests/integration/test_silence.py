@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 from urllib.parse import urlsplit
 
 import psycopg2
@@ -16,6 +17,7 @@ from app.conditions import Conditions
 from app.database import silence
 from app.database.pool import Database
 from app.database.statements import statement, transaction
+from app.database.timeouts import Timeouts
 from app.errors import DatabaseUnavailableError
 from tests.support.databases import PLACES, Session
 from tests.support.listening import Recorder, listening
@@ -101,6 +103,34 @@ def test_one_connection_whose_session_is_stopped_is_ended_alone(url: str, sql: S
             with pytest.raises(DatabaseUnavailableError, match="does not answer"):
                 ask(own)
             assert time.monotonic() - began < 5.0
+            assert ask(own) == (1,), "another connection"
+        finally:
+            os.kill(stopped, signal.SIGCONT)
+
+
+@pytest.mark.parametrize("pace", ["normal", "brief"])
+def test_a_session_that_is_stopped_in_a_statement_is_ended_after_its_limit(
+    url: str, sql: Session, monkeypatch: pytest.MonkeyPatch, pace: Any
+) -> None:
+    """The database counts it as working: the call waited until somebody ended that process."""
+    monkeypatch.setattr(silence, "HEED_SECONDS", 0.5)
+    own = Database(url, silence_seconds=PATIENCE, timeouts=Timeouts(0.5, 1.0))
+    with contextlib.closing(own), ThreadPoolExecutor(1) as pool:
+
+        def sleep() -> None:
+            with statement(own, pace=pace) as cursor:
+                cursor.execute("SELECT 'stop me', pg_sleep(600)")
+
+        asked = "SELECT pid FROM pg_stat_activity WHERE state = 'active' AND query LIKE %s"
+        call = pool.submit(sleep)
+        rows = wait_until(lambda: sql(asked, "%SELECT 'stop me'%"), "it works")
+        ((stopped,),) = rows
+        os.kill(stopped, signal.SIGSTOP)
+        try:
+            error = call.exception(20.0)
+            assert isinstance(error, DatabaseUnavailableError)
+            assert "though its limit is 1 s" in str(error)
+            assert own.lent() == 0
             assert ask(own) == (1,), "another connection"
         finally:
             os.kill(stopped, signal.SIGCONT)
