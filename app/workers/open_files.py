@@ -2,7 +2,10 @@
 
 import errno
 import logging
+import math
 import resource
+import select
+import socket
 import time
 from typing import Any
 
@@ -15,7 +18,12 @@ NONE_LEFT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 """What `accept` fails with where there is no file for one more connection; see accept(2)."""
 
 PAUSE_SECONDS = 0.5
-SAID_SECONDS = 10.0
+
+SAID_SECONDS = (10.0, 3600.0)
+"""After how long it is said again, at first and at most; twice as long each time."""
+
+CALM_SECONDS = 60.0
+"""What did not happen for so long has begun anew when it happens."""
 
 
 def make_room(configuration: Any) -> None:
@@ -48,11 +56,15 @@ def make_room(configuration: Any) -> None:
 
 
 class FullHouse:
-    """Notes that a worker has no file left for a connection, and says so now and then."""
+    """Notes that a worker has no file left for a connection, and says so less and less often."""
 
     def __init__(self) -> None:
         self._until = 0.0
-        self._said_at = 0.0
+        self._last_at = -math.inf
+        self._say_at = 0.0
+        self._said_for, _ = SAID_SECONDS
+        """For how long it will have been said."""
+        self._unsaid = 0
 
     @property
     def is_over(self) -> bool:
@@ -63,11 +75,36 @@ class FullHouse:
         """Begin a pause; what waits in the queue of the listening socket stays there."""
         now = time.monotonic()
         self._until = now + PAUSE_SECONDS
-        if now >= self._said_at + SAID_SECONDS:
-            self._said_at = now
-            log.error(
-                "no connection can be taken (%s); trying again: raise the limit of open files "
-                "(ulimit -n, LimitNOFILE of systemd), lower worker_connections, or find the plugin "
-                "that leaves files open",
-                error.strerror,
-            )
+        if now >= self._last_at + CALM_SECONDS:
+            self._said_for, _ = SAID_SECONDS
+            self._say_at, self._unsaid = now, 0
+        self._last_at = now
+        if now < self._say_at:
+            self._unsaid += 1
+            return
+        count = f", {self._unsaid} times since this was said last" if self._unsaid else ""
+        self._unsaid = 0
+        self._say_at = now + self._said_for
+        self._said_for = min(2 * self._said_for, SAID_SECONDS[1])
+        log.error(
+            "no connection can be taken (%s%s); trying again: raise the limit of open files "
+            "(ulimit -n, LimitNOFILE of systemd), lower worker_connections, or find the plugin "
+            "that leaves files open",
+            error.strerror,
+            count,
+        )
+
+
+def has_data(client: socket.socket, seconds: float) -> bool:
+    """Tell whether a client has sent something, with no file more: gunicorn's own takes one.
+
+    Args:
+        client: the connection.
+        seconds: how long to wait for it.
+    """
+    try:
+        poll = select.poll()
+        poll.register(client, select.POLLIN)
+        return bool(poll.poll(seconds * 1000))
+    except (OSError, ValueError):
+        return False  # it is closed

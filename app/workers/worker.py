@@ -5,6 +5,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 from weakref import WeakSet
 
@@ -14,7 +15,7 @@ from app.activity import Activity
 from app.processes import PR_SET_PDEATHSIG, process_option
 from app.workers.bell import Bell
 from app.workers.listening import keep_class
-from app.workers.open_files import NONE_LEFT, FullHouse
+from app.workers.open_files import NONE_LEFT, FullHouse, has_data
 
 LOOK_SECONDS = 1.0
 """How often a worker that takes connections looks at itself; as long may its loop wait."""
@@ -137,6 +138,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         """Have a thread answer a connection's request, and note the connection."""
         if not conn.initialized:  # else it is noted already
             self.connections.add(conn)
+            conn.wait_for_data = partial(has_data, conn.sock)
         super().enqueue_req(conn)
 
     def is_parent_alive(self) -> bool:

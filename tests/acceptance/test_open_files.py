@@ -33,6 +33,7 @@ class Hoarder(PluginInterface):
     def register_routes(self, server):
         server.get("/hoarder/take", self.take)
         server.get("/hoarder/give", self.give)
+        server.get("/hoarder/leave", self.leave)
 
     def cleanup(self, context):
         pass
@@ -43,6 +44,10 @@ class Hoarder(PluginInterface):
                 HELD.append(open(os.devnull))
         except OSError:
             return {"held": len(HELD)}
+
+    def leave(self):
+        HELD.pop().close()
+        return {"held": len(HELD)}
 
     def give(self):
         for file in HELD:
@@ -128,3 +133,19 @@ def test_a_plugin_that_opens_all_files_ends_no_worker(make_server: MakeServer) -
     assert server.workers() == {pid}
     assert server.log().count("no connection can be taken") == 1
     assert "Traceback" not in server.log()
+
+
+def test_the_last_file_is_enough_for_a_request(make_server: MakeServer) -> None:
+    """gunicorn takes one more to wait for it: no answer, and a traceback for each."""
+    server = limited(make_server(), 1500, 1500)
+    server.write("hoarder", HOARDER)
+    wait_until(lambda: server.get("/hoarder/give").status == 200, "it is served")
+    with contextlib.closing(server.connect()) as kept:
+        for call in ("take", "leave"):
+            kept.request("GET", f"/hoarder/{call}")
+            assert kept.getresponse().read()
+        wait_until(lambda: answers(server), "it is answered", 10.0)
+        kept.request("GET", "/hoarder/give")
+        assert kept.getresponse().read()
+    assert "Traceback" not in server.log()
+    assert "Socket error" not in server.log()
