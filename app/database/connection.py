@@ -1,8 +1,11 @@
 """One connection to PostgreSQL: psycopg2's arguments, and what a refusal means."""
 
+import fcntl
 import os
 import select
 import socket
+import sys
+import termios
 import time
 from contextlib import suppress
 from typing import Any
@@ -95,6 +98,21 @@ def can_be_read(connection: Connection) -> bool:
     except (ValueError, psycopg2.Error):
         return True
     return bool(poll.poll(0))
+
+
+def is_on_its_way(connection: Connection) -> bool:
+    """Tell whether the server may not have all that was sent to it, as over a slow link.
+
+    What it has not acknowledged counts (SIOCOUTQ in tcp(7)); there is no way to a unix socket.
+    """
+    try:
+        with socket.socket(fileno=os.dup(connection.fileno())) as duplicate:
+            if duplicate.family == socket.AF_UNIX:
+                return False
+            left = fcntl.ioctl(duplicate, termios.TIOCOUTQ, bytes(4))
+    except (OSError, psycopg2.Error):
+        return False
+    return int.from_bytes(left, sys.byteorder) > 0
 
 
 def shut_down(connection: Connection) -> None:

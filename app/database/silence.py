@@ -15,7 +15,7 @@ import psycopg2
 import psycopg2.extensions
 
 from app.conditions import Conditions
-from app.database.connection import can_be_read, finish, shut_down
+from app.database.connection import can_be_read, finish, is_on_its_way, shut_down
 from app.database.pool_shares import Loan
 from app.database.sessions import Sessions
 from app.errors import DatabaseUnavailableError
@@ -219,7 +219,8 @@ class SilenceWatch(OwnThread):
             if connection is None or loan.since > before or connection.closed:
                 continue
             # What has come, and was not read yet, is an answer.
-            if connection.get_transaction_status() == _ACTIVE and not can_be_read(connection):
+            waits = connection.get_transaction_status() == _ACTIVE and not can_be_read(connection)
+            if waits and not is_on_its_way(connection):
                 waiting[loan] = connection.info.backend_pid
         return waiting
 

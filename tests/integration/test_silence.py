@@ -108,6 +108,19 @@ def test_one_connection_whose_session_is_stopped_is_ended_alone(url: str, sql: S
             os.kill(stopped, signal.SIGCONT)
 
 
+def test_what_takes_its_time_to_be_sent_is_left_alone(
+    behind: Database, proxy: Proxy, sql: Session
+) -> None:
+    """PostgreSQL calls its session idle until it has all of a statement."""
+    proxy.seconds_per_chunk = 0.05
+    began = time.monotonic()
+    with behind.connection() as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT 1")
+        cursor.execute("SELECT length(%s)", ["x" * 1_000_000])
+        assert cursor.fetchone() == (1_000_000,)
+    assert time.monotonic() - began > 4 * PATIENCE
+
+
 @pytest.mark.parametrize("pace", ["normal", "brief"])
 def test_a_session_that_is_stopped_in_a_statement_is_ended_after_its_limit(
     url: str, sql: Session, monkeypatch: pytest.MonkeyPatch, pace: Any

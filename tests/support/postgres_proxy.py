@@ -15,6 +15,8 @@ class Proxy:
         query = parse_qs(parts.query)
         self._target = str(Path(query["host"][0]) / ".s.PGSQL.5432")
         self._server = socket.create_server(("127.0.0.1", 0))
+        # What is not passed on yet is to stay with who sends it.
+        self._server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
         port = self._server.getsockname()[1]
         self.url = f"postgresql://{query['user'][0]}@127.0.0.1:{port}{parts.path}?sslmode=disable"
         self.accepted = 0
@@ -28,6 +30,9 @@ class Proxy:
         self.paused = False
         """Whether statements are not passed on, as by PgBouncer's PAUSE: who connects gets in, and
         hears nothing then."""
+        self.seconds_per_chunk = 0.0
+        """How long each 16 KiB to PostgreSQL take, as over a slow link; less than that takes no
+        time."""
         self.drops_notifications = False
         """Whether PostgreSQL's NotificationResponse messages are left out, as by a pooler."""
         self.forwarded: list[bytes] = []
@@ -70,6 +75,8 @@ class Proxy:
                     if self._ended:
                         return
                     self._slept.wait(0.02)
+                if not filtered and len(chunk) >= 16384:
+                    self._slept.wait(len(chunk) / 16384 * self.seconds_per_chunk)
                 if filtered:
                     chunk, rest = self._filter(rest + chunk)
                 target.sendall(chunk)
