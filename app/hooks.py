@@ -31,7 +31,7 @@ from app.workers.children import become_parent
 from app.workers.first_start import make_first_root, root_text
 from app.workers.hook_check import HOOKS, faulty_hooks, sentence
 from app.workers.identity import differs, run_apart, user_text
-from app.workers.open_files import make_room
+from app.workers.open_files import hold_standard_files, make_room
 from app.workers.orphans import Orphans
 from app.workers.self_watch import SelfWatch
 from app.workers.writable import make_folders, unusable_place
@@ -94,6 +94,7 @@ def read_settings(configuration: Any = None) -> Settings:
 
 def on_starting(server: Any) -> None:
     """Start the database, publish what changed; the port opens afterwards."""
+    hold_standard_files()
     logs.follow_gunicorn(server.cfg)
     try:
         refuse_own_queues(server.cfg)

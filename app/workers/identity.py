@@ -83,6 +83,9 @@ def _run(
     except Exception:  # noqa: BLE001 - nothing of the parent's stack is to run here
         sys.excepthook(*sys.exc_info())
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+        try:
+            for stream in (sys.stdout, sys.stderr):
+                if stream is not None:  # as where it was closed before the start
+                    stream.flush()
+        finally:
+            os._exit(code)

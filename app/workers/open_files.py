@@ -3,6 +3,7 @@
 import errno
 import logging
 import math
+import os
 import resource
 import select
 import socket
@@ -53,6 +54,20 @@ def make_room(configuration: Any) -> None:
             configuration.worker_connections,
         )
         configuration.set("worker_connections", connections)
+
+
+def hold_standard_files() -> None:
+    """Open /dev/null as standard input, output and error, where they were closed.
+
+    Else the next files get their numbers: what a crash or a child says would go into a database's
+    connection.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            # The lowest number that is free is this one. Children are to have it, too.
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
 
 
 class FullHouse:

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -37,6 +38,29 @@ def test_a_broken_edit_of_a_daemon_is_in_its_error_log(make_server: MakeServer) 
         os.kill(master, signal.SIGTERM)
         wait_until(lambda: not pidfile.exists(), "it has ended", 30.0)
     assert server.log() == ""
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("closed", ["<&- >&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("database", [True, False], ids=["external", "embedded"])
+def test_standard_files_may_be_closed(make_server: MakeServer, closed: str, database: bool) -> None:
+    """What was opened next got their numbers, and the publish at the start did not end well."""
+    server = make_server(database=database)
+    log = server.home / "error.log"
+    server.arguments = ["--error-logfile", str(log)]
+    server.program = ["sh", "-c", f'exec "$@" {closed}', "sh", *server.program]
+    server.write("there", source("there"))
+    server.start()
+    server.wait_says("there", "one")
+    text = log.read_text()
+    assert "published 2 of 2 plugins" in text
+    assert "publishing at the start ended" not in text
+    for pid in server.workers():
+        for number in range(3):
+            opened = str(Path(f"/proc/{pid}/fd/{number}").readlink())
+            assert opened.startswith(("/dev/", str(server.home))), opened
+    server.stop()
+    assert "Traceback" not in log.read_text() + server.log()
 
 
 @pytest.mark.soak

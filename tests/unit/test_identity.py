@@ -1,6 +1,7 @@
 """A master of root's works on its workers' files as their user."""
 
 import os
+import sys
 
 import pytest
 
@@ -41,6 +42,12 @@ def test_what_runs_apart_leaves_its_exit_code_and_nothing_else(capfd):
     assert run_apart(lambda: 1 // 0, uid, gid, initgroups=False) == 1
     assert done == []
     assert "ZeroDivisionError" in capfd.readouterr().err
+
+
+def test_what_runs_apart_ends_there_without_standard_files(monkeypatch):
+    """It went on with what its parent does, in the child."""
+    monkeypatch.setattr(sys, "stdout", None)
+    assert run_apart(lambda: 7, os.geteuid(), os.getegid(), initgroups=False) == 7
 
 
 @as_root
