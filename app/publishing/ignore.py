@@ -30,6 +30,8 @@ _BESIDE = {
     "*_conflict-*": r"[^/]*_conflict-\d[^/]*",  # ownCloud
     "* (1).py, * 2.py, * copy.py, * - Copy.py":  # browsers, Google Drive, iCloud, Finder, Explorer
     r"[^/]* (?:\(\d+\)|\d+|(?:- )?[Cc]opy(?: \d+| \(\d+\))?)\.py",
+    "* (*copy*).py":  # GNOME: (copy), (another copy), (3rd copy); Thunar, Nemo: (copy 1)
+    r"[^/]* \((?:another |\d+(?:st|nd|rd|th) )?copy(?: \d+)?\)\.py",
     "Copy of *.py": r"Copy of [^/]*\.py",  # Google Drive, Explorer
     "*.conflict, *.conflict1*":  # rclone bisync, Unison
     r"[^/]*\.conflict(?:\d[^/]*)?",
