@@ -40,7 +40,10 @@ def server(
 ) -> Iterator[Server]:
     """A server for all cases, with two workers and then with four."""
     home = tmp_path_factory.mktemp("server")
-    running = Server(home, new_database(), WEB_CONCURRENCY=request.param).start()
+    running = Server(home, new_database(), WEB_CONCURRENCY=request.param)
+    # `wait_for_edit` keeps a connection to each worker while another one starts a pool.
+    running.environment["GUNICORN_CMD_ARGS"] = "--keep-alive 60"
+    running.start()
     yield running
     running.stop()
 
