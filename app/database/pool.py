@@ -20,7 +20,7 @@ from app.database.connection import (
 from app.database.locks import LockReport
 from app.database.pool_shares import Loan, Share, refusal
 from app.database.sessions import OWN_SETTINGS, SHARED_SETTINGS, Sessions
-from app.database.silence import ANSWER_SECONDS, SILENT, SilenceWatch
+from app.database.silence import ANSWER_SECONDS, PAUSE_SECONDS, SILENT, SilenceWatch
 from app.database.sqlstates import unavailable
 from app.database.supply import Supply
 from app.database.timeouts import Timeouts
@@ -234,13 +234,14 @@ class Database:
             log.warning("%s", text)
         return DatabaseBusyError(text)
 
-    def abort(self, keep: int = 0) -> None:
+    def abort(self, keep: int = 0, pause: float = 0.0) -> None:
         """Abort connections from outside: who waits for the database gets an error.
 
         Args:
             keep: how many of those that were lent first are left alone.
+            pause: for how long nobody tries anew, in seconds.
         """
-        self._supply.gate.close(SILENT)
+        self._supply.gate.close(SILENT, pause)
         with self._returned:
             # Who waits for a new connection cannot be reached.
             loans = sorted(self._loans, key=lambda loan: (loan.connection is not None, loan.since))
@@ -250,6 +251,9 @@ class Database:
             loan.unanswered = SILENT
         for connection in [*(loan.connection for loan in lent), *self._supply.take_idle()]:
             shut_down(connection)
+
+    def _relieve(self) -> None:
+        self.abort(self._bulkhead, PAUSE_SECONDS)
 
     def let_go(self) -> None:
         """Begin anew in a forked child: all connections are its parent's, and so is the lock."""
@@ -274,7 +278,7 @@ class Database:
             if self._silence is None and not self._closed:
                 self._silence = SilenceWatch(
                     *(self.sessions, self._loans, self.abort, self._silence_seconds),
-                    *(self._conditions, self._is_short, lambda: self.abort(self._bulkhead)),
+                    *(self._conditions, self._is_short, self._relieve),
                     ends_commits=not self._reset,
                 )
                 self._silence.start()

@@ -44,6 +44,9 @@ _UNCONFIRMED = (
     "standby back, or take it out of synchronous_standby_names"
 )
 _GONE = (None, False)
+PAUSE_SECONDS = 0.5
+"""For how long nobody tries after threads were short: what waits for them is refused meanwhile."""
+
 _CONDITION = "standby"
 _SESSIONS = """
     SELECT pid, state IN ('active', 'fastpath function call'), state_change,
@@ -64,10 +67,18 @@ class SilenceGate:
     def __init__(self) -> None:
         self._why = ""
         """Why all but one are refused; empty where nobody is."""
+        self._try_at = 0.0
         self._trying = threading.Lock()
 
-    def close(self, why: str) -> None:
-        """Note that the database did not answer, in a sentence."""
+    def close(self, why: str, pause: float = 0.0) -> None:
+        """Note that the database did not answer.
+
+        Args:
+            why: the sentence for those who are refused.
+            pause: for how long nobody tries, in seconds: where there are few threads, the next one
+                who tries would hold up all that wait behind it.
+        """
+        self._try_at = time.monotonic() + pause
         self._why = why
 
     def check(self) -> None:
@@ -89,7 +100,7 @@ class SilenceGate:
         """
         if not self._why:
             yield
-        elif not self._trying.acquire(blocking=False):
+        elif time.monotonic() < self._try_at or not self._trying.acquire(blocking=False):
             self.check()
             yield  # it was opened meanwhile
         else:

@@ -9,7 +9,7 @@ import psycopg2.extensions
 from app.database.connection import Connection, can_be_read, connect, discard
 from app.database.pool_shares import Loan
 from app.database.sessions import PooledConnection, Sessions
-from app.database.silence import SILENT, SilenceGate
+from app.database.silence import PAUSE_SECONDS, SILENT, SilenceGate
 from app.database.sqlstates import unavailable
 from app.errors import DatabaseUnavailableError
 
@@ -121,7 +121,7 @@ class Supply:
             loan.connection = connection = connect(self._sessions, connection_factory=factory)
         except DatabaseUnavailableError as error:
             if time.monotonic() - began >= LONG_SECONDS:
-                self.gate.close(str(error))
+                self.gate.close(str(error), PAUSE_SECONDS)
             raise
         try:
             connection.autocommit = True

@@ -23,12 +23,18 @@ SILENCE_SECONDS = 7.0
 
 
 @pytest.fixture
+def threads(request: pytest.FixtureRequest) -> str:
+    """How many threads each worker has; a test may set it."""
+    return str(getattr(request, "param", "8"))
+
+
+@pytest.fixture
 def proxied(
-    make_server: MakeServer, new_database: Callable[[], str]
+    make_server: MakeServer, new_database: Callable[[], str], threads: str
 ) -> Iterator[tuple[Server, Proxy]]:
     """A server whose database can be paused; it serves `steady`, whose last good is written."""
     proxy = Proxy(new_database())
-    server = make_server(database=False, DATABASE_URL=proxy.url)
+    server = make_server(database=False, DATABASE_URL=proxy.url, BENANA_THREADS=threads)
     server.write("steady", source("steady"))
     server.start()
     server.wait_says("steady", "one")
@@ -149,6 +155,7 @@ class Plugin:
 
     def register_routes(self, server):
         server.get("/{name}", self.get)
+        server.get("/{name}/there", lambda: {{"says": "one"}})
 
     def cleanup(self, context):
         pass
@@ -176,7 +183,7 @@ def asking(proxied: tuple[Server, Proxy]) -> tuple[Server, Proxy]:
     server, _ = proxied
     for name in ("asks", "wants"):
         server.write(name, ASKS.format(name=name))
-    wait_until(lambda: server.plugin("wants") and server.plugin("asks"), "they are registered")
+        server.wait_everywhere(f"/{name}/there", lambda answer: answer.status == 200, 15.0)
     return proxied
 
 
@@ -202,15 +209,25 @@ def others_are_answered(server: Server, silence: Callable[[], None]) -> set[int]
         return {call.result().status for call in calls}
 
 
-@pytest.mark.parametrize("way", ["paused", "no packets"])
-@pytest.mark.parametrize("warm", [True, False], ids=["connected", "not connected"])
+@pytest.mark.parametrize(
+    ("way", "warm", "threads"),
+    [
+        ("paused", True, "8"),
+        ("paused", False, "8"),
+        ("no packets", True, "8"),
+        ("no packets", False, "8"),
+        ("paused", True, "1"),
+        ("no packets", False, "2"),
+    ],
+    indirect=["threads"],
+)
 def test_calls_that_wait_hold_up_no_others(
     asking: tuple[Server, Proxy], way: str, warm: bool
 ) -> None:
     """The first wave of them held all threads, and health checks waited for 8 s behind them."""
     server, proxy = asking
-    for name in ("asks", "wants"):
-        server.wait_everywhere(f"/{name}" if warm else "/steady", lambda a: a.status == 200)
+    for name in ("asks", "wants") if warm else ():
+        server.wait_everywhere(f"/{name}", lambda answer: answer.status == 200)
 
     def silence() -> None:
         if way == "paused":
