@@ -4,6 +4,7 @@ import json
 import logging
 import re
 import threading
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,7 @@ def follow_gunicorn(configuration: Any) -> None:
         configuration: gunicorn's settings.
     """
     threading.excepthook = _log_thread_error
+    guard_log()
     protect_gunicorn()
     root = logging.getLogger()
     ours = [handler for handler in root.handlers if isinstance(handler, _ToGunicorn)]
@@ -91,6 +93,74 @@ def follow_gunicorn(configuration: Any) -> None:
         root.handlers.clear()  # the console that gunicorn adds where root is not spoken of
     if not any(isinstance(handler, _ToGunicorn) for handler in root.handlers):
         root.addHandler(_ToGunicorn())
+
+
+def guard_log() -> None:
+    """Let who logs a line go on, whatever a handler or a record factory of a plugin raises."""
+    logging.Logger.callHandlers = _call_handlers  # type: ignore[method-assign, assignment]
+    logging.Logger.makeRecord = _make_record  # type: ignore[method-assign, assignment]
+
+
+_plain_call_handlers, _plain_make_record = logging.Logger.callHandlers, logging.Logger.makeRecord
+_told_of: set[str] = set()
+
+
+def _call_handlers(logger: logging.Logger, record: logging.LogRecord) -> None:
+    """Pass a record to all handlers as logging does, past those that raise."""
+    holder: logging.Logger | None = logger
+    found = 0
+    while holder is not None:
+        found += len(holder.handlers)
+        for handler in holder.handlers:
+            try:
+                if record.levelno >= handler.level:
+                    handler.handle(record)
+            except Exception as error:  # noqa: BLE001 - it is not who has logged the line that failed
+                _tell_of("a handler", type(handler), error)
+        holder = holder.parent if holder.propagate else None
+    if not found:
+        _plain_call_handlers(logger, record)  # which has a last resort
+
+
+def _make_record(
+    logger: logging.Logger,
+    name: str,
+    level: int,
+    path: str,
+    line: int,
+    message: object,
+    arguments: Any,
+    exc_info: Any,
+    function: str | None = None,
+    extra: Any = None,
+    stack: str | None = None,
+) -> logging.LogRecord:
+    """Make a record as logging does; a plain one where a factory fails that is not its own."""
+    plain = (name, level, path, line, message, arguments, exc_info, function)
+    try:
+        return _plain_make_record(logger, *plain, extra, stack)
+    except Exception as error:
+        factory = logging.getLogRecordFactory()
+        record = logging.LogRecord(*plain, stack)
+        taken = {"message", "asctime", *record.__dict__}
+        if factory is logging.LogRecord or not taken.isdisjoint(extra or ()):
+            raise  # it is who logs that is told
+        record.__dict__.update(extra or {})
+        _tell_of("the record factory", factory, error)
+        return record
+
+
+def _tell_of(what: str, culprit: Any, error: Exception) -> None:
+    """Say once what raises while lines are logged."""
+    named = f"{culprit.__module__}.{culprit.__qualname__}"
+    if named not in _told_of:
+        _told_of.add(named)
+        logging.getLogger("benana").error(
+            "%s of the log, %s, raises %s; what is logged goes on without it",
+            what,
+            named,
+            traceback.format_exception_only(error)[-1].strip(),
+        )
 
 
 def _configures_root(configuration: Any) -> bool:

@@ -70,6 +70,21 @@ class Aspect:
         return f"{what} is {self.show(after)}, it was {self.show(before)}"
 
 
+def one(
+    name: str,
+    read: Callable[[], Any],
+    put: Callable[[Any], object],
+    harms: Judge = always,
+    **more: Any,
+) -> Aspect:
+    """Return an aspect of which there is but one; the rest of its attributes are in `more`."""
+
+    def put_it(_key: Any, value: Any) -> None:
+        put(value)
+
+    return Aspect(name, lambda: {"": read()}, put_it, harms, **more)
+
+
 def _text(key: Any) -> str:
     if isinstance(key, bytes):
         return os.fsdecode(key)

@@ -64,6 +64,7 @@ NEVER = REFUSED | {
     "pickle.loads",
     "builtins.open",
     "builtins.__import__",
+    "ssl._create_default_https_context",
 }
 """What no plugin may replace in a running server: the server and all plugins call it by its name,
 and rely on what it takes and returns."""

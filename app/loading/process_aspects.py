@@ -11,13 +11,13 @@ import sys
 import threading
 import warnings
 from collections import Counter
-from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
 from app.loading import garbage
-from app.loading.aspect import ABSENT, Aspect, Judge, always, never, where_it_was_there
+from app.loading.aspect import ABSENT, Aspect, always, never, one, where_it_was_there
 from app.loading.environment import environment, put_variable
+from app.loading.interpreter_aspects import INTERPRETER_ASPECTS
 from app.loading.logging_state import (
     put_disabled,
     put_handler,
@@ -38,22 +38,6 @@ from app.loading.patches import (
     shown,
     shown_module,
 )
-
-
-def _one(
-    name: str,
-    read: Callable[[], Any],
-    put: Callable[[Any], object],
-    harms: Judge = always,
-    **more: Any,
-) -> Aspect:
-    """Return an aspect of which there is but one."""
-
-    def put_it(_key: Any, value: Any) -> None:
-        put(value)
-
-    return Aspect(name, lambda: {"": read()}, put_it, harms, **more)
-
 
 # --- warnings ----------------------------------------------------------------------------------
 
@@ -173,7 +157,7 @@ def _put_limit(what: str, value: Any) -> None:
         resource.setrlimit(_LIMITS[what], value)
 
 
-START_METHOD = _one("multiprocessing's start method", _read_start_method, _put_start_method, never)
+START_METHOD = one("multiprocessing's start method", _read_start_method, _put_start_method, never)
 HANDLERS = Aspect(
     "a handler of the logger",
     read_handlers,
@@ -199,53 +183,53 @@ ASPECTS: tuple[Aspect, ...] = (
         counts=silences,
         show=lambda value: "disabled" if value else "enabled",
     ),
-    _one("the level of logging.disable", lambda: logging.root.manager.disable, logging.disable),
+    one("the level of logging.disable", lambda: logging.root.manager.disable, logging.disable),
     Aspect(
         "the warnings' filter",
         lambda: {item: item[0] for item in warnings.filters},
         _put_filter,
         _filter_harms,
     ),
-    _one("sys.stdout", lambda: sys.stdout, lambda v: setattr(sys, "stdout", v), plain=False),
-    _one("sys.stderr", lambda: sys.stderr, lambda v: setattr(sys, "stderr", v), plain=False),
-    _one("umask", _read_umask, os.umask, show=oct),
-    _one("the current folder", _read_folder, _put_folder),
+    one("sys.stdout", lambda: sys.stdout, lambda v: setattr(sys, "stdout", v), plain=False),
+    one("sys.stderr", lambda: sys.stderr, lambda v: setattr(sys, "stderr", v), plain=False),
+    one("umask", _read_umask, os.umask, show=oct),
+    one("the current folder", _read_folder, _put_folder),
     Aspect(
         "the limit",
         lambda: {what: resource.getrlimit(number) for what, number in _LIMITS.items()},
         _put_limit,
         always,
     ),
-    _one(
+    one(
         "the locale",
         lambda: locale.setlocale(locale.LC_ALL),
         lambda value: locale.setlocale(locale.LC_ALL, value),
     ),
-    _one("the sockets' default timeout", socket.getdefaulttimeout, socket.setdefaulttimeout),
-    _one("gc.isenabled()", garbage.is_on, garbage.switch),
-    _one("the threshold of gc", gc.get_threshold, lambda value: gc.set_threshold(*value)),
-    _one("the debugging of gc", gc.get_debug, gc.set_debug),
-    _one("sys.getswitchinterval()", sys.getswitchinterval, sys.setswitchinterval),
-    _one(
+    one("the sockets' default timeout", socket.getdefaulttimeout, socket.setdefaulttimeout),
+    one("gc.isenabled()", garbage.is_on, garbage.switch),
+    one("the threshold of gc", gc.get_threshold, lambda value: gc.set_threshold(*value)),
+    one("the debugging of gc", gc.get_debug, gc.set_debug),
+    one("sys.getswitchinterval()", sys.getswitchinterval, sys.setswitchinterval),
+    one(
         "sys.getrecursionlimit()",
         sys.getrecursionlimit,
         sys.setrecursionlimit,
         lambda _, before, after: bool(after < before),
     ),
-    _one(
+    one(
         "threading.excepthook",
         lambda: threading.excepthook,
         lambda value: setattr(threading, "excepthook", value),
         plain=False,
     ),
-    _one(
+    one(
         "sys.excepthook",
         lambda: sys.excepthook,
         lambda value: setattr(sys, "excepthook", value),
         never,
         plain=False,
     ),
-    _one(
+    one(
         "sys.unraisablehook",
         lambda: sys.unraisablehook,
         lambda value: setattr(sys, "unraisablehook", value),
@@ -272,8 +256,9 @@ ASPECTS: tuple[Aspect, ...] = (
     ),
     ENVIRONMENT,
     START_METHOD,
-    _one("asyncio's event loop policy", _read_loop_policy, _put_loop_policy, never, plain=False),
+    one("asyncio's event loop policy", _read_loop_policy, _put_loop_policy, never, plain=False),
     Aspect("", read_often_patched, put_attribute, _patch_harms, **_PATCH),
+    *INTERPRETER_ASPECTS,
 )
 """What is looked at with each load."""
 

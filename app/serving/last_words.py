@@ -137,6 +137,7 @@ class LastWords:
         """Have the interpreter write where it was when it crashed, whatever others have set."""
         if self._file >= 0 and os.getpid() == self._pid:
             faulthandler.enable(self._file, all_threads=False)
+            faulthandler.cancel_dump_traceback_later()  # which may end the process
 
     def unwatch(self) -> None:
         """Note nothing any more."""

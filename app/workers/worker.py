@@ -56,6 +56,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         self._usual_seconds = self.cfg.graceful_timeout
         self.nr_conns: int = 0
         self._quiet = False
+        self._timer_said = False
         self._full_house = FullHouse()
         self._ends_at: float | None = None
 
@@ -94,10 +95,22 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         clears the wish: this runs after it.
         """
         super().init_signals()
+        for number in (signal.SIGALRM, signal.SIGVTALRM, signal.SIGPROF):
+            signal.signal(number, self._ignore_timer)  # a function: children shall have the default
         if sys.platform == "linux":
             process_option(PR_SET_PDEATHSIG, signal.SIGTERM)()
             if self._is_orphan():
                 sys.exit(0)
+
+    def _ignore_timer(self, number: int, _frame: Any) -> None:
+        """Go on where a plugin has set a timer, as by `signal.alarm`: it would end the worker."""
+        if not self._timer_said:
+            self._timer_said = True
+            self.log.warning(
+                "%s came, which ends no worker: a plugin has set a timer (`signal.alarm`, "
+                "`signal.setitimer`); its signals belong to the server",
+                signal.Signals(number).name,
+            )
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         """Begin to stop; at once, where there is neither a master nor a request yet.

@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +171,87 @@ def test_who_replaces_what_all_call_breaks_nobody_else_and_is_named_once(
     for name in ("json.dumps", "json.loads", "time.time", "os.fork", "threading.Thread"):
         assert name in lines[0]
     assert running.workers() == before
+
+
+CARELESS = {
+    "driver": """
+from psycopg2.extensions import new_type, register_adapter, register_type
+from psycopg2.extras import Json, register_default_json, register_default_jsonb, register_uuid
+
+register_uuid()
+for register in (register_default_json, register_default_jsonb):
+    register(loads=str, globally=True)
+register_type(new_type((20, 23, 1700), "WHOLE", lambda value, cursor: value and float(value)))
+for kind in (dict, list):
+    register_adapter(kind, Json)
+""",
+    "log": """
+import logging, threading
+
+request, former = threading.local(), logging.getLogRecordFactory()
+
+def factory(*arguments, **named):
+    record = former(*arguments, **named)
+    record.request_id = request.number
+    return record
+
+class ToChat(logging.Handler):
+    def emit(self, record):
+        raise ConnectionError("the chat is away")
+
+logging.setLogRecordFactory(factory)
+logging.getLogger().addHandler(ToChat())
+""",
+    "timers": """
+import faulthandler, signal
+
+signal.alarm(1)
+signal.setitimer(signal.ITIMER_PROF, 0.2, 0.2)
+faulthandler.dump_traceback_later(1, exit=True)
+""",
+    "threads": """
+import sys, threading, tracemalloc
+
+def trace(*_):
+    raise RuntimeError("traced")
+
+threading.settrace(trace)
+threading.setprofile(trace)
+threading.stack_size(32768)
+tracemalloc.start()
+""",
+}
+LONG = ("timers", "threads")
+SAID_OF = {
+    "driver": "psycopg2's reading of the type 114 (JSON)",
+    "log": "raises ConnectionError: the chat is away",
+    "timers": "the timer ITIMER_REAL (signal.alarm) is on",
+    "threads": "the hook of threading.settrace is _plugins.careless_threads",
+}
+
+
+@pytest.mark.parametrize(
+    "of", ["driver", "log", *(pytest.param(of, marks=pytest.mark.soak) for of in LONG)]
+)
+def test_who_is_careless_takes_nobody_else_down(running: Server, of: str) -> None:
+    """Nothing could be published, the workers ended one after the other, or nobody answered."""
+    before, name = running.workers(), f"careless_{of}"
+    running.write(name, CARELESS[of] + source(name, "there"))
+    running.wait_says(name, "there")
+    wait_until(lambda: SAID_OF[of] in running.log(), "it is named")
+    passes_at = time.monotonic() + 1.5  # its timers would come by then
+    wait_until(lambda: time.monotonic() > passes_at, "a second")
+    for says in ("two", "three"):
+        running.write("looks", looking(says))
+        running.wait_says("looks", says)
+    assert running.post("/plugins/looks/reload?wait=10").status == 200
+    for path in ("/plugins", "/plugins/looks", "/workers", "/health/ready"):
+        assert running.get(path).status == 200, path
+    assert running.get("/health/ready").json["status"] == "ready"
+    assert running.workers() == before
+    assert " ended with an error" not in running.log()
+    shutil.rmtree(running.plugins / name)
+    wait_until(lambda: running.get(f"/{name}").status == 404, "it goes")
 
 
 CHANGES = """

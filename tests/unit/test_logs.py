@@ -260,3 +260,55 @@ def test_a_handler_that_a_configuration_file_puts_on_the_root_logger_stays(root,
         logging.getLogger("app.manager").error("said")
     assert stream.getvalue() == "said\n"
     assert (tmp_path / "log").read_text().count("said") == 1
+
+
+class Raising(logging.Handler):
+    """A handler as a plugin may add one."""
+
+    def emit(self, record):
+        raise ConnectionError("the chat is away")
+
+
+@pytest.fixture
+def guarded(monkeypatch):
+    """Python's logging as it is in a server."""
+    for name in ("callHandlers", "makeRecord"):
+        monkeypatch.setattr(logging.Logger, name, getattr(logging.Logger, name))
+    monkeypatch.setattr(logs, "_told_of", set())
+    former = logging.getLogRecordFactory()
+    logs.guard_log()
+    yield
+    logging.setLogRecordFactory(former)
+
+
+def test_a_handler_that_raises_keeps_nobodys_line(guarded, caplog):
+    raising = Raising()
+    logging.root.handlers.insert(0, raising)
+    try:
+        for number in range(3):
+            logging.getLogger("app.of_the_server").error("line %d", number)
+    finally:
+        logging.root.removeHandler(raising)
+    assert [f"line {number}" in caplog.text for number in range(3)] == [True] * 3
+    said = [text for text in caplog.messages if "raises ConnectionError: the chat is away" in text]
+    assert len(said) == 1
+    assert "test_logs.Raising" in said[0]
+
+
+def test_a_record_factory_that_raises_keeps_nobodys_line(guarded, caplog):
+    def of_a_request(*arguments, **named):
+        raise KeyError("no request")
+
+    logging.setLogRecordFactory(of_a_request)
+    log = logging.getLogger("app.of_the_server")
+    log.error("line %d", 1, extra={"plugin": "shop"})
+    with pytest.raises(KeyError):
+        log.error("line 2", extra={"message": "is taken"})
+    assert "line 1" in caplog.messages
+    assert [r.plugin for r in caplog.records if r.getMessage() == "line 1"] == ["shop"]
+    assert sum("of_a_request, raises KeyError: 'no request'" in m for m in caplog.messages) == 1
+
+
+def test_who_logs_what_cannot_be_a_record_is_told(guarded):
+    with pytest.raises(KeyError, match="overwrite"):
+        logging.getLogger("app.of_the_server").error("line", extra={"message": "is taken"})

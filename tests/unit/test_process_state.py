@@ -11,18 +11,22 @@ import multiprocessing
 import os
 import pickle
 import resource
+import signal
 import socket
 import subprocess
 import sys
 import textwrap
 import threading
 import time
+import tracemalloc
 import types
 import warnings
 import weakref
 from typing import Any
 
 import pytest
+from psycopg2.extensions import register_adapter
+from psycopg2.extras import Json, register_default_jsonb
 
 from app.errors import LoadError
 from app.loading import process_changes
@@ -110,6 +114,14 @@ HARMFUL = {
     "a module": lambda: put_module("json", types.SimpleNamespace()),
     "a module that is no module": lambda: put_module("subprocess", None),
     "a module that is removed": lambda: sys.modules.pop("socket"),
+    "signal.alarm": lambda: signal.alarm(60),
+    "a profile's timer": lambda: signal.setitimer(signal.ITIMER_PROF, 60.0, 60.0),
+    "threading.stack_size": lambda: threading.stack_size(65536),
+    "threading.setprofile": lambda: threading.setprofile(lambda *_: None),
+    "sys.setprofile": lambda: sys.setprofile(lambda *_: None),
+    "tracemalloc": tracemalloc.start,
+    "psycopg2's types": lambda: register_default_jsonb(globally=True, loads=str),
+    "psycopg2's adapters": lambda: register_adapter(list, Json),
     "open": lambda: setattr(builtins, "open", lambda _: None),
 }
 
