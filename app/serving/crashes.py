@@ -106,6 +106,10 @@ class CrashedLoads:
             fault.unlink(missing_ok=True)
         return sentences
 
+    def is_noted(self, row: ServedRow) -> bool:
+        """Tell whether a row's generation has ended a process, or may have."""
+        return self._notes.find(row) is not None
+
     def is_suspect(self, row: ServedRow) -> bool:
         """Tell whether a row's generation may have ended a process, and is loaded again."""
         crash = self._notes.find(row)

@@ -38,6 +38,10 @@ class LoadedOnce:
         self._imports: dict[str, _Import] = {}
         self._lock = threading.Lock()
 
+    def knows(self, name: str) -> bool:
+        """Tell whether anything of a plugin was imported."""
+        return name in self._imports
+
     def may_load(self, row: ServedRow) -> bool:
         """Tell whether this process may import a row's generation."""
         last = self._imports.get(row.name)

@@ -25,6 +25,7 @@ from app.records import FRESH, Reload, ServedRow
 from app.serving.archives import fetch_artifact
 from app.serving.crashes import CrashedLoads
 from app.serving.failed_loads import FailedLoads
+from app.serving.first_loads import FirstLoads
 from app.serving.host_files import FOLDERS, HostFiles
 from app.serving.live_plugins import Served
 from app.serving.load_errors import crashed_error, error_of
@@ -110,6 +111,7 @@ class LoadQueue:
         """Whether fresh processes can be had for what fails beside an earlier generation."""
         self._once = LoadedOnce()
         self._failed = FailedLoads(artifacts_dir)
+        self._first = FirstLoads(artifacts_dir)
         self._kept: dict[str, tuple[ServedRow, Kept]] = {}
         """What was imported and is to be initialized again; for the thread that loads."""
         self._late: dict[str, _Job] = {}
@@ -215,7 +217,8 @@ class LoadQueue:
         error: PluginError | None = None
         try:
             if row.exclusive is None or self._exclusive is None:
-                plugin = self._load(row)
+                with self._first.turn(row, self._once.knows(row.name), self._crashed.is_noted):
+                    plugin = self._load(row)
             else:
                 plugin = self._exclusive(row, self._load)
         except BaseException as fault:  # noqa: BLE001 - see error_of

@@ -77,7 +77,10 @@ def test_a_load_that_ends_its_worker_is_not_repeated_and_the_version_before_is_s
     if name == "segfaults":
         assert (error["file"], error["line"]) == ("main.py", 10)
     wait_until(lambda: all_up(server), "all are up", 20.0)
-    assert server.workers() != before
+    if name == "is_killed":  # it may have been killed by anybody: that costs one more
+        assert server.workers() != before
+    else:
+        assert len(before - server.workers()) == 1, "one has loaded it, and the others have not"
     server.wait_says(plugin, "good")
     assert server.log().count(f"{plugin}: loading generation 2 ended a worker") <= 2
     server.write(plugin, source(plugin, "mended"))
