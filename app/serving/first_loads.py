@@ -1,7 +1,8 @@
-"""One process of a host loads a changed version before the others do.
+"""Half of a host's processes load a changed version before the others do.
 
 A version that ends its process while it is loaded, which its trial did not see, would end all of
-them at the same moment. So whoever is first loads, and the others look how that went.
+them at the same moment. So whoever is first loads, and the others look how that went. Not one
+alone: a processor that waits for another one's load makes each edit slower.
 """
 
 import fcntl
@@ -9,6 +10,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 from app.records import ServedRow
@@ -25,16 +27,28 @@ _BEGUN, _DONE = b" begun", b" done"
 
 
 class FirstLoads:
-    """Small files that who loads keeps locked, one for each plugin; the kernel frees the locks."""
+    """Small files that who loads first keeps locked; the kernel frees the locks.
 
-    def __init__(self, artifacts_dir: Path) -> None:
+    The processes are dealt out by their numbers: each group has a file for each plugin.
+    """
+
+    def __init__(self, artifacts_dir: Path, groups: int = 1) -> None:
+        """Make it.
+
+        Args:
+            artifacts_dir: this host's archives.
+            groups: how many processes may be the first ones at the same time.
+        """
         self._folder = artifacts_dir / ".first"
+        self._groups = groups
 
     @contextmanager
     def turn(
         self, row: ServedRow, changed: bool, is_noted: Callable[[ServedRow], bool]
-    ) -> Iterator[None]:
+    ) -> Iterator[Callable[[], None]]:
         """Load within a `with` block: as the first one, or once that one has loaded.
+
+        What it gives is called when the load is over, if that is before the block's end.
 
         Args:
             row: what is loaded.
@@ -43,24 +57,26 @@ class FirstLoads:
                 that this has happened waits for that.
         """
         if not changed:
-            yield
+            yield _nothing
             return
         try:
             self._folder.mkdir(exist_ok=True)
-            file = os.open(self._folder / row.name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            path = self._folder / f"{row.name}.{os.getpid() % self._groups}"
+            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError:  # a folder that cannot be written: they load together
-            yield
+            yield _nothing
             return
         try:
             key = f"{row.id} {row.generation} {row.binary_path}".encode()
             if self._is_first(file, key, lambda: is_noted(row)):
                 _write(file, key + _BEGUN)
+                done = partial(_write, file, key + _DONE)
                 try:
-                    yield
+                    yield done
                 finally:  # also where it raises: that ended no process
-                    _write(file, key + _DONE)
+                    done()
             else:
-                yield
+                yield _nothing
         finally:
             os.close(file)
 
@@ -78,6 +94,10 @@ class FirstLoads:
                 return False
             time.sleep(LOOK_SECONDS)
         return False
+
+
+def _nothing() -> None:
+    """Nobody waits."""
 
 
 def _lock(file: int) -> bool:

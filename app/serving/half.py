@@ -110,6 +110,7 @@ class ServingHalf:
             self.files,
             self._exclusive.load,
             self.reclaimer.expect_load,
+            max(1, settings.workers // 2),
         )
         self.comparison = Comparison(
             repository,

@@ -21,7 +21,7 @@ from app.loading.load_process import LOAD_THREAD
 from app.loading.loader import Kept, LoadedPlugin, load
 from app.loading.process_changes import ProcessChanges
 from app.package.version_folders import VersionFolders
-from app.records import FRESH, Reload, ServedRow
+from app.records import FRESH, Artifact, Reload, ServedRow
 from app.serving.archives import fetch_artifact
 from app.serving.crashes import CrashedLoads
 from app.serving.failed_loads import FailedLoads
@@ -77,6 +77,7 @@ class LoadQueue:
         files: HostFiles | None = None,
         exclusive: LoadExclusive | None = None,
         on_given_up: Callable[[ServedRow, Callable[[], bool]], None] = lambda _row, _ended: None,
+        first_loads: int = 1,
     ) -> None:
         """Make it.
 
@@ -93,6 +94,7 @@ class LoadQueue:
                 process runs them.
             on_given_up: is told of a load that goes on though nobody waits for it any more, and
                 what tells whether it has ended.
+            first_loads: how many processes of this host load a changed version at once.
         """
         self._on_given_up = on_given_up
         self._exclusive = exclusive
@@ -111,7 +113,7 @@ class LoadQueue:
         """Whether fresh processes can be had for what fails beside an earlier generation."""
         self._once = LoadedOnce()
         self._failed = FailedLoads(artifacts_dir)
-        self._first = FirstLoads(artifacts_dir)
+        self._first = FirstLoads(artifacts_dir, first_loads)
         self._kept: dict[str, tuple[ServedRow, Kept]] = {}
         """What was imported and is to be initialized again; for the thread that loads."""
         self._late: dict[str, _Job] = {}
@@ -217,8 +219,7 @@ class LoadQueue:
         error: PluginError | None = None
         try:
             if row.exclusive is None or self._exclusive is None:
-                with self._first.turn(row, self._once.knows(row.name), self._crashed.is_noted):
-                    plugin = self._load(row)
+                plugin = self._load(row, changed=self._once.knows(row.name))
             else:
                 plugin = self._exclusive(row, self._load)
         except BaseException as fault:  # noqa: BLE001 - see error_of
@@ -227,13 +228,29 @@ class LoadQueue:
                 advise(error)
         return LoadResult(row, (time.perf_counter() - began) * 1000, plugin, error)
 
-    def _load(self, row: ServedRow) -> LoadedPlugin:
+    def _load(self, row: ServedRow, *, changed: bool = False) -> LoadedPlugin:
+        """Load a row's generation; where it is a `changed` one, one process of the host does first.
+
+        Raises:
+            PluginError: it cannot be loaded.
+        """
+        self._refuse(row)
+        artifact = fetch_artifact(row, self._artifacts_dir, self._repository, self._files)
+        with self._first.turn(row, changed, self._crashed.is_noted) as done:
+            if changed:
+                self._refuse(row)  # by now it may be known
+            return self._load_archive(row, artifact, done)
+
+    def _refuse(self, row: ServedRow) -> None:
         crash = self._crashed.find(row)
         if crash is not None:
             raise crashed_error(row, crash)
         if (known := self._failed.find(row)) is not None:
             raise known
-        artifact = fetch_artifact(row, self._artifacts_dir, self._repository, self._files)
+
+    def _load_archive(
+        self, row: ServedRow, artifact: Artifact, done: Callable[[], None]
+    ) -> LoadedPlugin:
         kept = self._kept_of(row)
         self._folders.begin()
         try:
@@ -249,6 +266,7 @@ class LoadQueue:
                     folders=self._folders,
                     kept=kept,
                 )
+                done()
         except BaseException as fault:  # noqa: BLE001 - see error_of
             error = error_of(row, fault)
             if row.exclusive is None:  # else the one before is loaded again, in this process
