@@ -18,8 +18,8 @@ In a file of pytest::
 
 
     def test_it_refuses_a_list(hello):
-        answer = hello.client.post_json("/hello", [1, 2], status=400)
-        assert answer.json["title"] == "Unexpected body"
+        answer = hello.client.post_json("/hello", [1, 2], status=422)
+        assert answer.json["title"] == "The request does not fit"
 
 `client` is a `webtest.TestApp` (https://docs.pylonsproject.org/projects/webtest/): it raises for
 an answer of 400 and above unless `status` says that it is expected. `checked_client` is one, too,

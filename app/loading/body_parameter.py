@@ -7,9 +7,11 @@ from typing import Any
 import falcon
 
 from app.loading.annotations import AnnotationError
+from app.loading.constraints import Check, constraint_check, is_constrained
+from app.loading.request_faults import ValueFault
 from app.loading.shapes import ANYTHING, Shape, allows_none, body_shape, is_raw
 from app.loading.strict_json import parse_json
-from app.loading.typed_body import MakeBody, typed_body
+from app.loading.typed_body import BodyFaults, MakeBody, typed_body
 
 MAX_BODY_BYTES = 16 * 1024 * 1024
 """The largest body that is read for a handler's `body`; a larger one must be read as a stream."""
@@ -31,17 +33,20 @@ def body_provider(annotation: Any, default: Any, limit: int) -> Provider:
     """
     required = default is inspect.Parameter.empty
     if is_raw(annotation):
-        return _raw_provider(None if required and allows_none(annotation) else default, limit)
-    try:
-        expected = body_shape(annotation)
-    except AnnotationError as error:
-        refused = error
-    else:
-        return _json_provider(expected, default, limit)
+        empty = None if required and allows_none(annotation) else default
+        return _raw_provider(empty, limit, constraint_check(annotation))
+    refused = ""
+    if not is_constrained(annotation):
+        try:
+            expected = body_shape(annotation)
+        except AnnotationError as error:
+            refused = f"{error}; "
+        else:
+            return _json_provider(expected, default, limit)
     try:
         make = typed_body(annotation)
     except AnnotationError as error:
-        raise AnnotationError(f"{refused}; {error}") from None
+        raise AnnotationError(f"{refused}{error}") from None
     return _typed_provider(make, allows_none(annotation), default, limit)
 
 
@@ -53,11 +58,11 @@ def _json_provider(expected: Shape, default: Any, limit: int) -> Provider:
         raw = read_body(req, limit)
         if not raw.strip():
             if required and (expected is ANYTHING or not expected.null):
-                raise _missing()
+                raise _unfit("it is missing")
             return None if required else default
         body = _read(raw, parse_json)
         if not expected.fits(body):
-            raise falcon.HTTPBadRequest(title="Unexpected body", description=expected.refusal(body))
+            raise _unfit(expected.refusal(body))
         return body
 
     return give_body
@@ -75,7 +80,7 @@ def _typed_provider(make: MakeBody, null: bool, default: Any, limit: int) -> Pro
             return default
         if null:
             return None
-        raise _missing()
+        raise _unfit("it is missing")
 
     return give_typed
 
@@ -89,20 +94,30 @@ def _read(raw: bytes, parse: MakeBody) -> Any:
         ) from None
 
 
-def _missing() -> falcon.HTTPBadRequest:
-    return falcon.HTTPBadRequest(
-        title="Missing body", description="This call expects a JSON body; it is empty."
-    )
-
-
-def _raw_provider(default: Any, limit: int) -> Provider:
+def _raw_provider(default: Any, limit: int, check: Check | None) -> Provider:
     """Return what provides the body unparsed; an empty body becomes the default, if any."""
 
     def give_raw(req: falcon.Request, _resp: falcon.Response) -> Any:
         raw = read_body(req, limit)
         return default if not raw and default is not inspect.Parameter.empty else raw
 
-    return give_raw
+    if check is None:
+        return give_raw
+
+    def give_checked(req: falcon.Request, resp: falcon.Response) -> Any:
+        raw = give_raw(req, resp)
+        if raw is default:
+            return raw
+        try:
+            return check(raw)
+        except ValueError as error:
+            raise _unfit(str(error)) from None
+
+    return give_checked
+
+
+def _unfit(reason: str) -> BodyFaults:
+    return BodyFaults([ValueFault("body", reason, "body")])
 
 
 def read_body(req: falcon.Request, limit: int) -> bytes:

@@ -15,7 +15,9 @@ def adapter_of(annotation: Any) -> Any:
         import pydantic  # not before it is needed: it takes some 100 ms
         import pydantic_core
     except ImportError:
-        raise AnnotationError("or install pydantic, which knows more types") from None
+        raise AnnotationError(
+            f"{show(annotation)}, for which pydantic has to be installed"
+        ) from None
     try:
         adapter: Any = pydantic.TypeAdapter(annotation)
         _ = adapter.core_schema
@@ -27,7 +29,7 @@ def adapter_of(annotation: Any) -> Any:
         AttributeError,
     ) as error:
         reason = " ".join(str(error).split()).partition(". ")[0].rstrip(".")
-        raise AnnotationError(f"pydantic says of {show(annotation)}: {reason}") from None
+        raise AnnotationError(f"{show(annotation)}, of which pydantic says: {reason}") from None
     return adapter
 
 

@@ -9,8 +9,8 @@ from typing import Any
 from app.loading.annotations import AnnotationError, is_bare, members, plain, show
 
 BODY_TYPES = (
-    "dict, list, str, int, float, bool, None, a Literal, a TypedDict or a union of those, or bytes "
-    "for the body as it came"
+    "dict, list, str, int, float, bool, None, a Literal or a union of those, or bytes for the body "
+    "as it came"
 )
 JSON_NAMES: dict[type, str] = {
     dict: "an object",
@@ -36,7 +36,7 @@ class Shape:
         kind = JSON_NAMES[type(body)]
         if self.name.startswith(f"{kind}, each"):
             kind = f"{kind} with something else in it"
-        return f"The body is {kind}; expected {self.name}."
+        return f"found {kind}, expected {self.name}"
 
 
 ANYTHING = Shape("JSON", lambda value: True, null=True)
@@ -77,8 +77,6 @@ def _shape_of(kind: Any) -> Shape:
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if kind is None or kind is type(None):
         return Shape("null", lambda value: value is None, null=True)
-    if typing.is_typeddict(kind) or typing.is_typeddict(origin):
-        return Shape(JSON_NAMES[dict], lambda value: type(value) is dict)
     if origin is typing.Literal:
         return _literal(kind, arguments)
     base = origin or kind

@@ -17,6 +17,9 @@ MAX_FAULTS = 100
 _EXTRA = frozenset(("extra_fields_behavior", "extra_behavior"))
 """What pydantic's core schema has where a model says itself what becomes of unknown fields."""
 
+_TYPED_DICT = {"type": "typed-dict", "extra_behavior": "ignore"}
+"""What it has for each TypedDict that says nothing of unknown fields."""
+
 MakeBody = Callable[[bytes], Any]
 """Makes the value of a body; raises `BodyFaults`, and ValueError where it is no JSON."""
 
@@ -47,9 +50,13 @@ def typed_body(annotation: Any) -> MakeBody:
         if b"NaN" in raw or b"Infinity" in raw:
             parse_json(raw)  # which pydantic reads as numbers
         try:
-            return validate(raw, extra=extra)
-        except pydantic.ValidationError as error:
-            found = error.errors(include_url=False, include_context=False, include_input=False)
+            try:
+                return validate(raw, extra=extra)
+            except pydantic.ValidationError as error:
+                found = error.errors(include_url=False, include_context=False, include_input=False)
+        except UnicodeEncodeError:  # as of `raise ValueError("\ud800")` in a validator
+            reason = "a validator refuses it, with a message that UTF-8 cannot hold"
+            raise BodyFaults([ValueFault("body", reason, "body")]) from None
         if found[0]["type"] == "json_invalid":
             return make(_in_utf8(raw))
         raise BodyFaults(faults_of(found, "body"))
@@ -86,7 +93,7 @@ def says_extra(schema: Any) -> bool:
             continue
         seen.add(id(item))
         if type(item) is dict:
-            if not _EXTRA.isdisjoint(item):
+            if not _EXTRA.isdisjoint(item) and item != {**item, **_TYPED_DICT}:
                 return True
             waiting += item.values()
         elif type(item) in (list, tuple):

@@ -879,14 +879,19 @@ def test_a_chunked_body_is_read_like_any_other(post, chunked):
 
 def test_a_body_without_a_length_that_nobody_ends_is_empty(post):
     ask = post(echo)
-    assert ask(**{"wsgi.input": io.BytesIO(b"never read"), "CONTENT_LENGTH": ""}).status == 400
+    assert ask(**{"wsgi.input": io.BytesIO(b"never read"), "CONTENT_LENGTH": ""}).status == 422
 
 
 @pytest.mark.parametrize("raw", ["", " ", "\r\n\t"])
-def test_a_missing_body_is_a_400_problem(post, raw):
-    answer = post(echo)(body=raw)
-    assert answer.status == 400
-    assert "empty" in json_of(answer.content)["detail"]
+def test_a_missing_body_is_said_with_all_else_that_does_not_fit(post, raw):
+    def handle(body: dict, limit: int): ...
+
+    answer = post(handle)(body=raw)
+    assert answer.status == 422
+    assert [(e["name"], e["reason"]) for e in json_of(answer.content)["errors"]] == [
+        ("limit", "it is missing"),
+        ("body", "it is missing"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -978,10 +983,6 @@ def test_a_length_that_is_no_number_is_a_400(post, length):
     assert ask(**{"wsgi.input": io.BytesIO(b"{}"), "CONTENT_LENGTH": length}).status == 400
 
 
-class Typed(typing.TypedDict):
-    a: int
-
-
 class Duck(typing.Protocol):
     def quack(self) -> None: ...
 
@@ -1030,8 +1031,6 @@ BODIES = {
         (typing.Literal["x", 5], {"text", "int"}),
         (typing.Literal[1], set()),
         (None, {"null"}),
-        (Typed, {"object"}),
-        (Typed | None, {"object", "null"}),
         (typing.Annotated[dict, "note"], {"object"}),
     ],
 )
@@ -1048,9 +1047,15 @@ def test_a_body_of_another_json_type_than_the_annotation_is_refused(post, annota
 def test_a_refused_body_names_what_was_found_and_expected(post):
     def handle(body: dict | list): ...
 
-    detail = json_of(post(handle)(body="5").content)["detail"]
-    assert "a whole number" in detail
-    assert "an object or an array" in detail
+    answer = post(handle)(body="5")
+    assert answer.status == 422
+    assert json_of(answer.content)["errors"] == [
+        {
+            "name": "body",
+            "reason": "found a whole number, expected an object or an array",
+            "where": "body",
+        }
+    ]
 
 
 class Undescribed:
@@ -1066,7 +1071,7 @@ def test_a_body_that_nothing_can_be_made_of_is_refused_and_says_what_to_write(an
     message = fault(handle)
     assert "body is annotated" in message
     assert "expected" in message
-    assert "pydantic says of" in message
+    assert "of which pydantic says" in message
 
 
 def test_a_body_with_something_else_in_it_is_refused_by_its_items(post):
@@ -1121,14 +1126,14 @@ def test_an_empty_body_is_the_default_where_there_is_one(post):
         return body
 
     assert json_of(post(handle)(body="").content) == {"by": "default"}
-    assert post(handle)(body="null").status == 400
+    assert post(handle)(body="null").status == 422
 
 
 def test_text_annotations_of_a_body_are_resolved(post):
     def handle(body: list[int]):
         return body
 
-    assert post(handle)(body="{}").status == 400
+    assert post(handle)(body="{}").status == 422
     assert json_of(post(handle)(body="[1]").content) == [1]
 
 

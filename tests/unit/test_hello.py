@@ -24,10 +24,13 @@ def test_it_gives_back_what_it_is_sent(hello, body):
     assert hello.client.post_json("/hello", body).json == {"received": body}
 
 
-@pytest.mark.parametrize("body", [b"", b"no json", b"[1]", b'"text"', b"null"])
-def test_it_refuses_what_is_no_object(hello, body):
-    answer = hello.client.post("/hello", body, status=400)
-    assert answer.json["status"] == 400
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [(b"", 422), (b"no json", 400), (b"[1]", 422), (b'"text"', 422), (b"null", 422)],
+)
+def test_it_refuses_what_is_no_object(hello, body, status):
+    answer = hello.client.post("/hello", body, status=status)
+    assert answer.json["status"] == status
     assert answer.json["detail"]
 
 

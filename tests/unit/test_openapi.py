@@ -421,7 +421,8 @@ def test_dataclasses_and_typed_dicts_are_components_and_may_hold_themselves(live
     sys.modules[module.__name__] = module
     code = (
         "import dataclasses\n"
-        "from typing import NotRequired, TypedDict\n"
+        "from typing import NotRequired\n"
+        "from typing_extensions import TypedDict\n"
         "@dataclasses.dataclass\n"
         "class Node:\n"
         "    name: str\n"

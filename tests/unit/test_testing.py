@@ -97,8 +97,8 @@ def test_errors_are_the_problems_that_a_server_answers(tmp_path):
     with load_plugin(write(tmp_path)) as plugin:
         missing = plugin.client.get("/nothing", status=404)
         assert missing.content_type == "application/problem+json"
-        refused = plugin.client.post_json("/shop", [1], status=400)
-        assert refused.json["title"] == "Unexpected body"
+        refused = plugin.client.post_json("/shop", [1], status=422)
+        assert refused.json["title"] == "The request does not fit"
 
 
 def test_a_handler_that_raises_answers_500_with_an_error_id(tmp_path, caplog):

@@ -7,13 +7,19 @@ import enum
 import io
 import subprocess
 import sys
-from typing import Annotated, Any, Literal
+import typing
+from typing import Annotated, Any, Literal, NewType
 
+import annotated_types
 import pydantic
+import pydantic_core
 import pytest
+import typing_extensions
+from typing_extensions import TypeAliasType
 
 from app.loading.handlers import make_responder
 from app.loading.registration import HandlerResource
+from app.loading.signatures import HandlerError
 from app.plugin import Header
 from app.routing.application import LiveApp
 from tests.support.wsgi import call, json_of, put
@@ -44,6 +50,26 @@ class Aliased(pydantic.BaseModel):
 class Point:
     x: int
     y: int = 0
+
+
+class Edge(typing_extensions.TypedDict):
+    a: int
+    item: Item
+
+
+class Loose(typing_extensions.TypedDict):
+    __pydantic_config__ = pydantic.ConfigDict(extra="allow")  # type: ignore[misc]
+    a: int
+
+
+def no_spaces(text: str) -> str:
+    if " " in text:
+        raise ValueError("it has a space")
+    return text
+
+
+def custom_error(text: str) -> pydantic_core.PydanticCustomError:
+    return pydantic_core.PydanticCustomError("odd", "{it}", {"it": text})
 
 
 class Size(enum.Enum):
@@ -143,8 +169,6 @@ def test_a_model_that_takes_other_fields_gets_them() -> None:
 @pytest.mark.parametrize(
     ("body", "title"),
     [
-        ("", "Missing body"),
-        ("  ", "Missing body"),
         ("{", "Invalid JSON"),
         ('{"name": NaN}', "Invalid JSON"),
         ("[" * 300 + "]" * 300, "Invalid JSON"),
@@ -154,6 +178,93 @@ def test_a_model_that_takes_other_fields_gets_them() -> None:
 def test_what_is_no_json_is_a_400(body: str | bytes, title: str) -> None:
     status, answer = post(of(Item), body)
     assert (status, answer["title"]) == (400, title), answer
+
+
+@pytest.mark.parametrize(
+    ("annotation", "fits", "broken", "name"),
+    [
+        (Annotated[int, pydantic.Field(ge=5)], "5", "1", "body"),
+        (pydantic.PositiveInt, "1", "0", "body"),
+        (Annotated[str, annotated_types.MinLen(3)], '"abc"', '"ab"', "body"),
+        (Annotated[list[int], pydantic.Field(min_length=2)], "[1, 2]", "[1]", "body"),
+        (list[Annotated[int, pydantic.Field(ge=5)]], "[5]", "[5, 1]", "1"),
+        (dict[str, pydantic.PositiveInt], '{"a": 1}', '{"a": 0}', "a"),
+        (Annotated[int, pydantic.Field(ge=5)] | None, "null", "1", "body"),
+        (Annotated[str, pydantic.AfterValidator(no_spaces)], '"a"', '"a b"', "body"),
+        (TypeAliasType("Many", Annotated[int, annotated_types.Ge(5)]), "5", "1", "body"),
+        (NewType("Few", Annotated[int, annotated_types.Le(5)]), "5", "6", "body"),
+        (Annotated[bytes, annotated_types.MaxLen(3)], "abc", "abcd", "body"),
+    ],
+)
+def test_the_constraints_of_a_plain_body_are_kept(
+    annotation: Any, fits: str, broken: str, name: str
+) -> None:
+    def handle(body: Any) -> str:
+        return type(body).__name__
+
+    handle.__annotations__ = {"body": annotation}
+    assert post(handle, fits)[0] == 200
+    status, answer = post(handle, broken)
+    assert status == 422, answer
+    assert [(e["name"], e["where"]) for e in answer["errors"]] == [(name, "body")]
+
+
+@pytest.mark.parametrize(
+    ("annotation", "wrap"),
+    [(Edge, "%s"), (list[Edge], "[%s]"), (Edge | None, "%s"), (dict[str, Edge], '{"k": %s}')],
+)
+def test_a_typed_dict_is_checked_wherever_it_stands(annotation: Any, wrap: str) -> None:
+    whole = '{"a": 1, "item": {"name": "x"}}'
+    assert post(of(annotation), wrap % whole)[0] == 200
+    for broken in ("{}", '{"a": "x", "item": {"name": "x"}}', '{"a": 1, "item": {}}'):
+        assert post(of(annotation), wrap % broken)[0] == 422, broken
+    status, answer = post(of(annotation), wrap % '{"a": 1, "item": {"name": "x"}, "more": 1}')
+    assert status == 422
+    assert answer["errors"][0]["name"].endswith("more")
+
+
+def test_what_stands_in_a_typed_dict_is_made_too() -> None:
+    def handle(body: Edge) -> str:
+        return body["item"].name
+
+    assert post(handle, '{"a": 1, "item": {"name": "x"}}') == (200, "x")
+
+
+def test_a_typed_dict_that_says_so_takes_other_fields() -> None:
+    assert post(of(Loose), '{"a": 1, "more": 2}')[1]["body"] == {"a": 1, "more": 2}
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="pydantic takes it from 3.12 on")
+def test_a_typed_dict_of_typing_is_refused_where_it_cannot_be_checked() -> None:
+    class Plain(typing.TypedDict):
+        a: int
+
+    for annotation in (Plain, list[Plain], Plain | None):
+        with pytest.raises(HandlerError, match=r"use `typing_extensions\.TypedDict` instead"):
+            make_responder(of(annotation), "/x")
+
+
+@pytest.mark.parametrize("body", ["", "  "])
+def test_an_empty_body_is_said_with_all_else_that_does_not_fit(body: str) -> None:
+    def handle(body: Item, limit: int) -> None:
+        raise AssertionError("it is not called")
+
+    status, answer = post(handle, body)
+    assert status == 422
+    assert [(e["name"], e["reason"]) for e in answer["errors"]] == [
+        ("limit", "it is missing"),
+        ("body", "it is missing"),
+    ]
+
+
+@pytest.mark.parametrize("kind", [ValueError, AssertionError, custom_error])
+def test_a_message_of_a_validator_that_utf8_cannot_hold_is_no_fault_of_the_json(kind: Any) -> None:
+    def refuse(_value: str) -> str:
+        raise kind("\ud800")
+
+    status, answer = post(of(Annotated[str, pydantic.AfterValidator(refuse)]), '"a"')
+    assert (status, answer["errors"][0]["where"]) == (422, "body")
+    assert "UTF-8" in answer["errors"][0]["reason"]
 
 
 def test_an_empty_body_is_the_default_or_none() -> None:

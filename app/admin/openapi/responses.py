@@ -60,7 +60,7 @@ PROBLEM_SCHEMA: Schema = {
 }
 
 _OF_BODY = {
-    "400": "The body is missing or no JSON.",
+    "400": "The body is malformed.",
     "413": "The body is too large.",
 }
 _UNFIT = "The request does not fit; `errors` names all that is wrong with it."

@@ -6,10 +6,11 @@ import decimal
 import enum
 import uuid
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal, NotRequired, TypedDict
+from typing import Annotated, Any, Literal, NotRequired
 
 import falcon
 from pydantic import BaseModel, ConfigDict, Field, computed_field
+from typing_extensions import TypedDict
 
 from app.plugin import (
     Answer,
