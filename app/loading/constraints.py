@@ -4,7 +4,7 @@ import typing
 from collections.abc import Callable
 from typing import Any
 
-from app.loading.pydantic_types import adapter_of, sentence
+from app.loading.pydantic_types import adapter_of, errors_of, sentence
 from app.plugin import Cookie, Form, Header, Query
 
 Marker = Query | Header | Cookie | Form
@@ -37,9 +37,9 @@ def constraint_check(annotation: Any) -> Check | None:
         try:
             return validate(value)
         except pydantic.ValidationError as error:
-            found = error.errors(include_url=False, include_context=False, include_input=False)
-        reasons = dict.fromkeys(map(_reason, found))
-        raise ValueError("; ".join(reasons))
+            reasons = dict.fromkeys(map(_reason, errors_of(error)))
+            count = error.error_count()
+        raise ValueError("; ".join(reasons) or f"{count:,} faults, too many to name")
 
     return check
 

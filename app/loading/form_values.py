@@ -10,7 +10,7 @@ from typing import Any
 from app.loading.annotations import AnnotationError, field_converter, members, show
 from app.loading.forms import FormData, SkippedFile
 from app.loading.handler_signature import REQUIRED
-from app.loading.pydantic_types import adapter_of
+from app.loading.pydantic_types import adapter_of, errors_of
 from app.loading.request_faults import ValueFault
 from app.loading.request_values import MANY, RequestValue, marker_of, origin_of, request_value
 from app.loading.typed_body import BodyFaults, faults_of, says_extra
@@ -104,8 +104,7 @@ def form_maker(annotation: Any, default: Any, others: set[str]) -> MakeOfForm:
         try:
             made = validate(given, extra=extra)
         except pydantic.ValidationError as error:
-            found = error.errors(include_url=False, include_context=False, include_input=False)
-            faults += faults_of(found, "form")
+            faults += faults_of(errors_of(error), error.error_count(), "form")
         if faults:
             raise BodyFaults(faults)
         return made

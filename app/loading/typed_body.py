@@ -7,12 +7,16 @@ from collections.abc import Callable
 from json import dumps
 from typing import Any
 
-from app.loading.pydantic_types import adapter_of, sentence
+from app.loading.pydantic_types import adapter_of, errors_of, sentence, stopping_validator
 from app.loading.request_faults import ValueFault, Where
 from app.loading.strict_json import parse_json
 
 MAX_FAULTS = 100
 """How many faults of one body or form an answer names."""
+
+MAX_WHOLE = 16 * 1024
+"""Up to which size, in bytes, a body is checked to its end; of a larger one, a list or the like is
+checked to its first item that does not fit: each byte of it could be a fault that is held."""
 
 _EXTRA = frozenset(("extra_fields_behavior", "extra_behavior"))
 """What pydantic's core schema has where a model says itself what becomes of unknown fields."""
@@ -45,21 +49,23 @@ def typed_body(annotation: Any) -> MakeBody:
 
     extra = None if says_extra(adapter.core_schema) else "forbid"
     validate = adapter.validate_json
+    validate_large = stopping_validator(adapter).validate_json
 
     def make(raw: bytes) -> Any:
         if b"NaN" in raw or b"Infinity" in raw:
             parse_json(raw)  # which pydantic reads as numbers
         try:
             try:
-                return validate(raw, extra=extra)
+                return (validate if len(raw) <= MAX_WHOLE else validate_large)(raw, extra=extra)
             except pydantic.ValidationError as error:
-                found = error.errors(include_url=False, include_context=False, include_input=False)
+                found = errors_of(error)
+                count = error.error_count()
         except UnicodeEncodeError:  # as of `raise ValueError("\ud800")` in a validator
             reason = "a validator refuses it, with a message that UTF-8 cannot hold"
             raise BodyFaults([ValueFault("body", reason, "body")]) from None
-        if found[0]["type"] == "json_invalid":
+        if found and found[0]["type"] == "json_invalid":
             return make(_in_utf8(raw))
-        raise BodyFaults(faults_of(found, "body"))
+        raise BodyFaults(faults_of(found, count, "body"))
 
     return make
 
@@ -76,8 +82,16 @@ def _in_utf8(raw: bytes) -> bytes:
     return anew
 
 
-def faults_of(errors: list[Any], where: Where) -> list[ValueFault]:
-    """Return what pydantic says of a value, as far as an answer names it."""
+def faults_of(errors: list[Any], count: int, where: Where) -> list[ValueFault]:
+    """Return what pydantic says of a value, as far as an answer names it.
+
+    Args:
+        errors: what `errors_of` returned.
+        count: how many there are.
+        where: in which part of the request the value is.
+    """
+    if not errors:
+        return [ValueFault(where, f"{count:,} faults, too many to name", where)]
     return [
         ValueFault(".".join(map(str, each["loc"])) or where, sentence(each["msg"]), where)
         for each in errors[:MAX_FAULTS]

@@ -299,6 +299,51 @@ def test_a_body_with_very_many_faults_names_the_first_hundred() -> None:
     assert (status, len(answer["errors"])) == (422, 100)
 
 
+LARGE = 6000
+"""Of so many items, a body is no longer checked to its end."""
+
+
+@pytest.mark.parametrize(
+    ("annotation", "item", "frame", "expected"),
+    [
+        (list[Item], "{}", "[{}]", ["0.name"]),
+        (tuple[Item, ...], "{}", "[{}]", ["0.name"]),
+        (set[int], '"x"', "[{}]", ["0"]),
+        (list[list[Item]], "[{}, 5]", "[[], {}]", ["1.0.name"]),
+        (Order, '{"more": 1}', '{{"number": "x", "day": "2026-01-31", "items": [{}]}}',
+            ["number", "items.0.name", "items.0.more"]),
+        (dict[str, Item], '"k": {}', "{{{}}}", ["k.name"]),
+        (Order | list[Item], "{}", "[{}]", ["Order", "list[Item].0.name"]),
+    ],
+)  # fmt: skip
+def test_a_large_body_is_checked_to_the_first_item_that_does_not_fit(
+    annotation: Any, item: str, frame: str, expected: list[str]
+) -> None:
+    status, answer = post(of(annotation), frame.format(", ".join([item] * LARGE)))
+    assert (status, [fault["name"] for fault in answer["errors"]]) == (422, expected)
+
+
+class Kind(pydantic.BaseModel):
+    numbers: list[int]
+    told: dict[str, Any] = {"type": "list"}
+
+
+def test_a_large_body_that_fits_is_taken_as_a_small_one() -> None:
+    for count in (1, LARGE * 2):
+        status, answer = post(of(Kind), f'{{"numbers": {[1] * count}}}')
+        assert status == 200, answer
+        assert answer["body"] == {"numbers": [1] * count, "told": {"type": "list"}}
+
+
+def test_of_faults_without_end_the_number_is_said() -> None:
+    unknown = ", ".join(f'"field{number}": 1' for number in range(60_000))
+    status, answer = post(of(Item), f'{{"name": "a", {unknown}}}')
+    assert status == 422
+    assert answer["errors"] == [
+        {"name": "body", "reason": "60,000 faults, too many to name", "where": "body"}
+    ]
+
+
 def test_models_are_answered_wherever_they_are() -> None:
     def handle() -> Any:
         order = Order(number=1, day=datetime.date(2026, 1, 31), items=[Item(name="a")])
