@@ -7,10 +7,10 @@ from typing import Any
 
 import falcon
 from falcon import uri
-from falcon.media.multipart import BodyPart, MultipartFormHandler, MultipartParseOptions
+from falcon.media.multipart import BodyPart, MultipartParseOptions
 
 from app.loading.body_parameter import MAX_BODY_BYTES, read_body
-from app.loading.media import NO_END
+from app.loading.media import MultipartHandler
 from app.uploads import File
 
 MAX_PARTS = 1000
@@ -31,10 +31,10 @@ _BLOCK = 64 * 1024
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
 
 
-def _multipart() -> MultipartFormHandler:
+def _multipart() -> MultipartHandler:
     options = MultipartParseOptions()
     options.max_body_part_count = MAX_PARTS
-    return MultipartFormHandler(options)
+    return MultipartHandler(options)
 
 
 class _Spool(tempfile.SpooledTemporaryFile[bytes]):
@@ -85,10 +85,7 @@ class FormReader:
         )
 
     def _read_multipart(self, req: falcon.Request) -> FormData:
-        length = req.content_length
-        form = self._multipart.deserialize(
-            req.bounded_stream, req.content_type, NO_END if length is None else length
-        )
+        form = self._multipart.deserialize(req.bounded_stream, req.content_type, req.content_length)
         found: FormData = {}
         left, room = self._limit, dict(self._files)
         for part in form:

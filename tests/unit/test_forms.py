@@ -7,6 +7,7 @@ import urllib.parse
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
+import falcon
 import pydantic
 import pytest
 
@@ -326,6 +327,33 @@ def test_a_body_without_a_length_is_read_too() -> None:
     put(app, "sample", {"/x": resource})
     env: dict[str, Any] = {"wsgi.input": io.BytesIO(raw), "CONTENT_TYPE": CONTENT_TYPE, **more}
     assert json_of(call(app, "/x", "POST", **env).read()) == ["x", 3]
+
+
+@pytest.mark.parametrize(
+    ("head", "encoding"),
+    [
+        (b'name="photo"; filename="\xe9.txt"', "UTF-8"),
+        (b'name="\xe9"', "UTF-8"),
+        (b'name="photo"; filename="a.png"\r\nContent-Type: \xff/\xfe', "ASCII"),
+        (b'name="unknown"\r\nContent-Type: t\xc3\xa9xt/plain', "ASCII"),
+    ],
+)
+def test_a_part_whose_headers_cannot_be_read_is_a_400(head: bytes, encoding: str) -> None:
+    def handle(photo: File | None = None, a: Annotated[str, Form()] = "") -> None: ...
+
+    def by_falcon(req: falcon.Request) -> Any:
+        return [part.name for part in req.get_media()]
+
+    raw = multipart([("a", "x")]).replace(b"--\r\n", b"\r\n")
+    raw += b"Content-Disposition: form-data; " + head + b"\r\n\r\nabc\r\n"
+    raw += multipart([])
+    for handler in (handle, by_falcon):
+        answer = send(handler, raw, CONTENT_TYPE)
+        said = json_of(answer.read())
+        assert (answer.status, said["detail"]) == (
+            400,
+            f"The headers of part 2 of the form are not {encoding}.",
+        )
 
 
 def test_a_disk_that_is_full_is_a_507(monkeypatch: pytest.MonkeyPatch) -> None:
