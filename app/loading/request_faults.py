@@ -19,13 +19,28 @@ _CALLED: dict[Where, str] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+MAX_NAME = 100
+"""How many characters of a name an answer shows; the names of a body's fields are its client's."""
+
+MAX_REASON = 500
+"""How many characters of a reason an answer shows: it may hold what the client sent."""
+
+
+@dataclass(slots=True)
 class ValueFault:
-    """What is wrong with a value of a request: its name, why, and where it was looked for."""
+    """What is wrong with a value of a request: its name, why, and where it was looked for.
+
+    A name or a reason without end is cut in its midst.
+    """
 
     name: str
     reason: str
     where: Where
+
+    def __post_init__(self) -> None:
+        """Cut what is too long."""
+        self.name = _cut(self.name, MAX_NAME)
+        self.reason = _cut(self.reason, MAX_REASON)
 
     def __str__(self) -> str:
         if self.where == self.name:
@@ -35,6 +50,13 @@ class ValueFault:
     def as_json(self) -> dict[str, str]:
         """Return it as it stands in the problem's `errors`."""
         return {"name": self.name, "reason": self.reason, "where": self.where}
+
+
+def _cut(text: str, most: int) -> str:
+    if len(text) <= most:
+        return text
+    tail = most // 4
+    return f"{text[: most - tail - 1]}…{text[-tail:]}"
 
 
 def with_fault(

@@ -344,6 +344,25 @@ def test_of_faults_without_end_the_number_is_said() -> None:
     ]
 
 
+def test_what_a_client_sent_is_cut_where_an_answer_shows_it() -> None:
+    class Cat(pydantic.BaseModel):
+        kind: Literal["cat"]
+
+    class Dog(pydantic.BaseModel):
+        kind: Literal["dog"]
+
+    long = "x" * 100_000
+    status, answer = post(of(Item), f'{{"name": "a", "{long}end": 1}}')
+    (fault,) = answer["errors"]
+    assert (status, len(fault["name"]), fault["name"][-3:]) == (422, 100, "end")
+    pet = Annotated[Cat | Dog, pydantic.Field(discriminator="kind")]
+    status, answer = post(of(pet), f'{{"kind": "{long}"}}')
+    (fault,) = answer["errors"]
+    assert (status, len(fault["reason"])) == (422, 500)
+    assert fault["reason"].endswith("expected tags: 'cat', 'dog'")
+    assert len(answer["description"]) < 1000
+
+
 def test_models_are_answered_wherever_they_are() -> None:
     def handle() -> Any:
         order = Order(number=1, day=datetime.date(2026, 1, 31), items=[Item(name="a")])
