@@ -39,7 +39,7 @@ class Publication:
 
     def keep_version(
         self, artifact: Artifact, report: TrialReport, reload: Reload | None = None
-    ) -> None:
+    ) -> bool:
         """Keep an archive, unless there is one of its digest, and what is recorded with it.
 
         The first archive of a digest stays: bytecode is not deterministic, and other hosts may
@@ -52,6 +52,9 @@ class Publication:
             reload: how it goes live; None where nothing says so. What is said of a version that is
                 kept already stays.
 
+        Returns:
+            Whether the archive is the one that is kept, and not another one of the same digest.
+
         Raises:
             DatabaseRefusedError: a trigger of somebody's undoes it.
         """
@@ -59,8 +62,8 @@ class Publication:
         # is locked, so that no publish of another digest drops it as too old.
         self._cursor.execute(
             "SELECT pg_advisory_xact_lock(hashtext(%s), hashtext(%s));"
-            " SELECT metadata FROM plugin_versions WHERE plugin_name = %s AND source_digest = %s"
-            " FOR KEY SHARE",
+            " SELECT metadata, archive_sha256 FROM plugin_versions"
+            " WHERE plugin_name = %s AND source_digest = %s FOR KEY SHARE",
             (artifact.plugin, artifact.digest, artifact.plugin, artifact.digest),
         )
         kept = self._cursor.fetchone()
@@ -92,6 +95,7 @@ class Publication:
                 " WHERE plugin_name = %s AND source_digest = %s AND reload IS NULL",
                 (as_json(asdict(reload)), artifact.plugin, artifact.digest),
             )
+        return kept is None or kept[1] == artifact.sha256
 
     def _expect_version(self, artifact: Artifact) -> None:
         """Refuse to go on without the archive: nobody could load what the row would say."""

@@ -1,8 +1,6 @@
 """The last step of a publish: an archive and its row are saved, both or none."""
 
-import contextlib
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 
 from app.database.repository import Repository
@@ -75,8 +73,15 @@ class Saver:
             DatabaseError: nothing was saved.
             SupersededError: the source changed; nothing was saved.
         """
-        with self._stored(artifact) as binary_path:
+        binary_path = self._artifacts_dir / artifact.file_name
+        known = binary_path.exists()
+        try:
             return self._save(source, artifact, report, binary_path, attempt, reload, force=force)
+        except (PluginError, SupersededError, DatabaseError):
+            if not known:  # should it be registered after all, it is fetched from the database
+                drop_archives(self._artifacts_dir, [artifact.file_name])
+                self._folders.tidy(artifact.plugin)
+            raise
 
     def _save(
         self,
@@ -98,7 +103,8 @@ class Saver:
                 )
         templates = list(dict.fromkeys(endpoint.path for endpoint in report.endpoints))
         with self._repository.publishing() as publication:
-            publication.keep_version(artifact, report, reload)
+            if publication.keep_version(artifact, report, reload):
+                store_artifact(artifact, self._artifacts_dir)
             _outlast_quiet_period(attempt, SAVE_SECONDS)
             row = publication.lock_row(source.name)
             if not force and row is not None and row.source_digest == source.digest:
@@ -123,16 +129,3 @@ class Saver:
             _outlast_quiet_period(attempt)
         self._old.drop_soon(source.name)
         return saved
-
-    @contextlib.contextmanager
-    def _stored(self, artifact: Artifact) -> Iterator[Path]:
-        """Store an archive and give its path; where the block fails, it is not left behind."""
-        known = (self._artifacts_dir / artifact.file_name).exists()
-        binary_path = store_artifact(artifact, self._artifacts_dir)
-        try:
-            yield binary_path
-        except (PluginError, SupersededError, DatabaseError):
-            if not known:  # should it be registered after all, it is fetched from the database
-                drop_archives(self._artifacts_dir, [artifact.file_name])
-                self._folders.tidy(artifact.plugin)
-            raise

@@ -1,10 +1,12 @@
 """The publisher on a real PostgreSQL, with trials that report what they are told."""
 
 import contextlib
+import hashlib
 import math
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from app.publishing.attempt import PublishAttempt
 from app.publishing.publisher import Publisher
 from app.publishing.refusals import Refusals
 from app.publishing.trials.trial import TrialRunner
+from app.records import Artifact, PluginSource, TrialReport
 from tests.support.databases import Session, session
 from tests.support.first_tables import GO_ROWS, GO_TABLES, GO_TRIGGERS
 from tests.support.plugins import source
@@ -187,6 +190,32 @@ def test_a_publish_that_fails_keeps_an_archive_that_was_there(
     with pytest.raises(ConflictError):
         moved.publish("fine")
     assert archives(tmp_path) == before
+
+
+class OtherTrial(InstantTrial):
+    """Compiles to other bytes than the first trial of the same source."""
+
+    def run(self, source: PluginSource, *others: object) -> tuple[Artifact, TrialReport]:
+        compiled, found = super().run(source, *others)
+        other = compiled.archive + b"more"
+        return replace(compiled, archive=other, sha256=hashlib.sha256(other).hexdigest()), found
+
+
+@pytest.mark.parametrize("there", [True, False], ids=["on this host", "on another host"])
+def test_a_second_archive_of_a_version_does_not_take_the_place_of_the_first(
+    repository: Repository, tmp_path: Path, *, there: bool
+) -> None:
+    """As of an edit and a reload at the same time: what workers load is what the row says."""
+    follow(publisher_on(tmp_path, repository), "fine", PublishAttempt())
+    (row,) = repository.served_rows()
+    path = Path(row.binary_path or "")
+    first = path.read_bytes()
+    if not there:
+        path.unlink()
+    publisher_of(tmp_path / "plugins", tmp_path, repository, OtherTrial()).publish("fine")
+    (again,) = repository.served_rows()
+    assert (again.generation, again.archive_sha256) == (row.generation + 1, row.archive_sha256)
+    assert [path.read_bytes() for path in (tmp_path / "bin").glob("*.pyz")] == [first] * there
 
 
 def test_an_unmounted_root_unregisters_nothing(

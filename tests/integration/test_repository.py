@@ -352,8 +352,9 @@ def test_what_a_manifest_says_of_reloads_is_kept_with_the_version(
 
 def test_the_first_archive_of_a_digest_stands(repository: Repository) -> None:
     with repository.publishing() as publication:
-        publication.keep_version(artifact("one", 1, b"first"), report("one"))
-        publication.keep_version(artifact("one", 1, b"second"), report("one"))
+        assert publication.keep_version(artifact("one", 1, b"first"), report("one"))
+        assert not publication.keep_version(artifact("one", 1, b"second"), report("one"))
+        assert publication.keep_version(artifact("one", 1, b"first"), report("one"))
     assert repository.find_artifact("one", digest(1)) == artifact("one", 1, b"first")
 
 
