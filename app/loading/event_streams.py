@@ -101,7 +101,8 @@ class EventStream(EndableStream):
         self._feed = _Feed(events)
         self._is_over = is_over
         self._feed.start()
-        self._feed.wait(OPEN_SECONDS)
+        self._is_silent = not self._feed.wait(OPEN_SECONDS)
+        """Whether nothing has come yet, so that the answer is begun without an event."""
         if not self._feed.has_parts and (error := self._feed.take_error()) is not None:
             raise error
 
@@ -110,6 +111,9 @@ class EventStream(EndableStream):
 
     def __next__(self) -> bytes:
         feed = self._feed
+        if self._is_silent:  # so that the client has its status, whatever is raised later
+            self._is_silent = False
+            return _BEAT
         # Asked for here: from now on `finish` is called when it goes, and it may have gone before.
         if self._is_over():
             feed.finish()

@@ -3,13 +3,14 @@
 import functools
 import logging
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import falcon
 from falcon import status_codes
 
 from app.loading.return_values import STATUS_LINES
+from app.loading.routes import SERVER, Route
 from app.loading.streamed_answers import EndableStream
 from app.routing.grace_periods import RunningRequests, Slot
 
@@ -152,27 +153,35 @@ def check_stream(resp: falcon.Response, body: Any) -> None:
 # --- streams -------------------------------------------------------------------------------
 
 
+BREAKS_OFF = "after its answer had begun, which breaks off"
+
+
 def make_stream(
-    body: Iterable[bytes], wrapper: Any, running: RunningRequests, slot: Slot
+    body: Iterable[bytes], env: Mapping[str, Any], running: RunningRequests, slot: Slot
 ) -> "Stream":
     """Wrap a streamed body, so that a server that can send files by itself still does.
 
     Args:
         body: what Falcon made of `resp.stream`.
-        wrapper: the server's `wsgi.file_wrapper`; None if it has none.
+        env: the request, in which a server has its `wsgi.file_wrapper`, if it has one.
         running: where the generation is held.
         slot: where the request's thread notes it.
     """
+    wrapper = env.get("wsgi.file_wrapper")
+    method = env["REQUEST_METHOD"]
     if isinstance(wrapper, type) and isinstance(body, wrapper):
-        return _file_stream(wrapper)(body, running, slot)
-    return Stream(body, running, slot)
+        return _file_stream(wrapper)(body, method, running, slot)
+    return Stream(body, method, running, slot)
 
 
 class Stream:
     """A streamed body that holds its generation until it is closed, and raises only Exception."""
 
-    def __init__(self, body: Iterable[bytes], running: RunningRequests, slot: Slot) -> None:
+    def __init__(
+        self, body: Iterable[bytes], method: str, running: RunningRequests, slot: Slot
+    ) -> None:
         self._body = body
+        self._method = method
         self._running = running
         self._parts: Iterator[bytes] | None = None
         self._cell = slot.cell
@@ -186,10 +195,28 @@ class Stream:
             if self._parts is None:
                 self._parts = iter(self._body)  # here, so that `close` follows if it raises
             return next(self._parts)
-        except Exception:
+        except StopIteration:
+            raise
+        except Exception as error:
+            self._log(error, BREAKS_OFF)
             raise
         except BaseException as error:
+            self._log(error, BREAKS_OFF)
             raise RuntimeError(f"a streamed body raised {type(error).__name__}") from error
+
+    def _log(self, error: BaseException, when: str) -> None:
+        """Say whose answer it is: the server that sends it knows no plugin and no route."""
+        at = self._held.at
+        owner, route = (at.owner, at.template) if isinstance(at, Route) else (SERVER, "")
+        log.error(
+            "%s: %s %s raised %s %s",
+            owner,
+            self._method,
+            route,
+            type(error).__name__,
+            when,
+            exc_info=error,
+        )
 
     def close(self) -> None:
         """Close the body, as a WSGI server does after the last byte or a lost client."""
@@ -197,9 +224,8 @@ class Stream:
             close = getattr(self._body, "close", None)
             if close is not None:
                 close()
-        except BaseException:
-            # SystemExit included: it would end the worker.
-            log.exception("a streamed body raised in its close()")
+        except BaseException as error:  # noqa: BLE001 - SystemExit too: it would end the worker
+            self._log(error, "at the end of its stream")
         finally:
             self._running.release(self._held)
             self._cell[0] = 0  # the thread that streams is, under gunicorn, the one that answered
@@ -208,8 +234,8 @@ class Stream:
 class _FileStream(Stream):
     """A stream of a file; `filelike` is where a server finds what `sendfile` takes."""
 
-    def __init__(self, body: Any, running: RunningRequests, slot: Slot) -> None:
-        super().__init__(body, running, slot)
+    def __init__(self, body: Any, method: str, running: RunningRequests, slot: Slot) -> None:
+        super().__init__(body, method, running, slot)
         self.filelike = _File(body.filelike)
         self.blksize = getattr(body, "blksize", 8192)
 

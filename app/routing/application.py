@@ -133,7 +133,7 @@ class LiveApp(CompleteApp):
             if type(body) is list:
                 slot.cell[0] = 0
             else:  # it shows what it does until it is closed
-                body = answers.make_stream(body, env.get("wsgi.file_wrapper"), self.running, slot)
+                body = answers.make_stream(body, env, self.running, slot)
         except AnswerAgain:  # it leaves the table that it began with
             slot.cell[0] = 0
             slot.at = slot.route = slot.fields = None

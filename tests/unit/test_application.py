@@ -215,7 +215,7 @@ def test_a_client_that_goes_away_early_releases_and_closes_the_body(app):
 @pytest.mark.parametrize(
     "error", [ValueError("x"), SystemExit(3), KeyboardInterrupt(), GeneratorExit()]
 )
-def test_a_stream_that_raises_raises_an_exception_and_is_released_by_close(app, error):
+def test_a_stream_that_raises_raises_an_exception_and_is_released_by_close(app, caplog, error):
     def broken():
         raise error
 
@@ -229,10 +229,14 @@ def test_a_stream_that_raises_raises_an_exception_and_is_released_by_close(app, 
     assert app.running.in_use() != NOTHING
     answer.close()
     assert app.running.in_use() == NOTHING
+    (record,) = caplog.records
+    raised = f"one: GET /x raised {type(error).__name__}"
+    assert record.getMessage() == f"{raised} after its answer had begun, which breaks off"
+    assert record.exc_info[1] is error
 
 
 @pytest.mark.parametrize("error", [ValueError("x"), SystemExit(3), KeyboardInterrupt()])
-def test_a_stream_whose_close_raises_is_released_and_does_not_raise(app, error):
+def test_a_stream_whose_close_raises_is_released_and_does_not_raise(app, caplog, error):
     def broken():
         raise error
 
@@ -242,6 +246,9 @@ def test_a_stream_whose_close_raises_is_released_and_does_not_raise(app, error):
     answer.close()
     assert body.closed == 1
     assert app.running.in_use() == NOTHING
+    (record,) = caplog.records
+    said = f"one: GET /x raised {type(error).__name__} at the end of its stream"
+    assert (record.getMessage(), record.exc_info[1]) == (said, error)
 
 
 class BrokenIter:

@@ -175,8 +175,31 @@ def test_the_answer_begins_without_an_event_where_none_comes_soon(
 
     answer = call(served(handle)[0], "/x")
     assert answer.status == 200
+    assert next(answer.body) == b":\n\n"
     gate.set()
     assert answer.read() == b"data: a\n\n"
+
+
+def test_what_raises_once_the_answer_has_begun_breaks_off_what_is_sent(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And is no answer of the server's own, which knows neither plugin nor problem."""
+    monkeypatch.setattr(event_streams, "OPEN_SECONDS", 0.01)
+    gate = threading.Event()
+
+    def handle() -> Iterator[str]:
+        gate.wait(SECONDS)
+        raise Problem(403, "Not you.")
+        yield "never"
+
+    answer = call(served(handle)[0], "/x")
+    gate.set()
+    assert next(answer.body) == b":\n\n"  # which has the status line sent
+    with pytest.raises(Problem):
+        next(answer.body)
+    answer.close()
+    said = "sample: GET /x raised Problem after its answer had begun, which breaks off"
+    assert [record.getMessage() for record in caplog.records] == [said]
 
 
 def test_a_retired_generation_ends_its_streams_and_no_others() -> None:
