@@ -12,6 +12,7 @@ from typing import Any
 import falcon
 import yaml
 from falcon.media import BaseHandler
+from falcon.util import mediatypes
 
 from app.loading.strict_json import to_json
 from app.plugin import Produces
@@ -51,15 +52,21 @@ def chooser(media_types: tuple[str, ...]) -> Callable[[falcon.Request], str]:
 
     It raises `falcon.HTTPNotAcceptable` where the request accepts none.
     """
+    by_name = {media_type.lower(): media_type for media_type in reversed(media_types)}
+    offered = tuple(reversed(by_name))
 
     def choose(req: falcon.Request) -> str:
-        found = req.client_prefers(media_types)
-        if found is None:
+        # Not by `req.client_prefers`, which tells `Text/HTML` from `text/html` (RFC 9110, 8.3.1).
+        try:
+            found = mediatypes.best_match(offered, req.accept.lower())
+        except ValueError:  # it is malformed
+            found = ""
+        if not found:
             raise falcon.HTTPNotAcceptable(
                 description=f"This call answers {', '.join(media_types)}; the request accepts "
                 f"{req.accept}."
             )
-        return found
+        return by_name[found]
 
     return choose
 

@@ -77,6 +77,9 @@ def every() -> Annotated[dict[str, int], ALL]:
         ("*/*", JSON),
         ("application/*", JSON),
         (YAML, YAML),
+        ("APPLICATION/YAML", YAML),
+        ("application/json;Q=0.5, Application/YAML", YAML),
+        ("Text/*, */*;q=0.1", "text/html; charset=utf-8"),
         ("application/json;q=0.5, application/yaml", YAML),
         ("application/json;q=0, */*;q=0.1", YAML),
         ("text/*, application/json;q=0.9", "text/html; charset=utf-8"),
@@ -91,6 +94,15 @@ def test_a_request_gets_what_it_prefers(accept: str | None, content_type: str | 
     assert answer.headers["vary"] == "Accept"
     if content_type == JSON:
         assert json_of(answer.read()) == {"a": 1}
+
+
+def test_a_media_type_is_named_in_any_case() -> None:
+    def handle() -> Annotated[dict[str, int], Produces("Application/YAML", "Text/Plain")]:
+        return {"a": 1}
+
+    assert served(handle)(YAML).headers["content-type"] == "Application/YAML"
+    assert served(handle)("text/plain").headers["content-type"] == "Text/Plain; charset=utf-8"
+    assert served(handle)("*/*").headers["content-type"] == "Application/YAML"
 
 
 @pytest.mark.parametrize(
