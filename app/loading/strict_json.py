@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable
 from json import loads
 from typing import Any
 
+from app.responses import Answer, Event
+
 MAX_JSON_LEVELS = 200
 """How deep JSON may be nested: code that walks it by recursion has 1,000 frames."""
 
@@ -33,7 +35,7 @@ def to_json(answer: Any) -> bytes:
     them dates, UUIDs, decimals (as strings), enumerations (by value) and sets.
 
     Raises:
-        TypeError: the answer holds something else.
+        TypeError: the answer holds something else, or an `Answer`, which is no value.
         ValueError: the answer holds NaN or an infinity, which JSON does not have.
     """
     serializer: Any = getattr(type(answer), "__pydantic_serializer__", None)
@@ -47,6 +49,13 @@ def _encode(item: object) -> Any:
     model: Any = getattr(type(item), "__pydantic_serializer__", None)
     if model is not None:  # a model, or a dataclass of pydantic's; what it makes is JSON
         return model.to_python(item, mode="json", by_alias=True)
+    if isinstance(item, Answer):
+        raise TypeError(
+            "a handler answered with an Answer within something else, expected it alone: "
+            "Answer(value, status, headers), whose value is no Answer"
+        )
+    if isinstance(item, Event):
+        raise TypeError("a handler answered with an Event, which a handler of server.sse yields")
     if dataclasses.is_dataclass(item) and not isinstance(item, type):
         # Field by field and not `asdict`, which copies deeply and breaks on locks and the like.
         return {f.name: getattr(item, f.name) for f in dataclasses.fields(item)}

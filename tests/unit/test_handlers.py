@@ -28,7 +28,7 @@ from app.loading.handlers import make_responder
 from app.loading.registration import HandlerResource, RouteCollector
 from app.loading.signatures import HandlerError, describe
 from app.loading.strict_json import to_json
-from app.plugin import Answer, PluginContext, Problem
+from app.plugin import Answer, Event, PluginContext, Problem
 from app.uri_templates import template_fields
 from tests.support.wsgi import call, json_of, put, resource
 
@@ -1439,6 +1439,29 @@ def test_an_answer_may_have_headers_and_its_own_content_type(serve):
 def test_an_answer_whose_status_cannot_be_sent_says_so(serve, caplog, status):
     assert serve(lambda: Answer([1], status))().status == 500
     assert "Answer of" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        (Answer({"a": 1}), 201),
+        (http.HTTPStatus.CREATED, Answer({"a": 1})),
+        (Answer(None), 201, {"X-A": "b"}),
+        Answer(Answer({"a": 1}), 201),
+        [Answer(1)],
+        {"a": Answer(1)},
+    ],
+)
+def test_an_answer_within_something_else_is_refused(serve, caplog, answer):
+    assert serve(lambda: answer)().status == 500
+    assert (
+        "a handler answered with an Answer within something else, expected it alone" in caplog.text
+    )
+
+
+def test_an_event_that_is_no_event_of_a_stream_is_refused(serve, caplog):
+    assert serve(lambda: Event({"a": 1}))().status == 500
+    assert "an Event, which a handler of server.sse yields" in caplog.text
 
 
 def test_a_problem_is_answered_as_it_is_raised(serve):
