@@ -1,6 +1,6 @@
 """What a handler may answer with beside plain values: an answer, an event, a problem."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Generic, TypeVar
@@ -16,12 +16,13 @@ class Answer(Generic[T]):
 
     `value` is what the handler would return alone; None is an answer without a body. `status` is a
     number from 200 to 599, a line as `201 Created`, or None: 200, and 204 without a value. Headers
-    with a `Content-Type` have the value, text or bytes, sent as that.
+    are a mapping, or pairs of name and value where a name comes more than once, as `Set-Cookie`
+    may; with a `Content-Type` among them the value, text or bytes, is sent as that.
     """
 
     value: T
     status: int | str | None = None
-    headers: Mapping[str, str] | None = None
+    headers: Mapping[str, str] | Iterable[tuple[str, str]] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,20 +37,15 @@ def answerer(*, owns_response: bool, empty: str = falcon.HTTP_204) -> Answerer:
     ) -> None:
         content_type = resp.content_type if owns_response else None
         kind = type(answer)
+        status: int | str | None = None
+        headers: list[tuple[str, str]] = []
         if kind is Answer or (kind is tuple and has_status(answer)):
             answer, status, headers = _parts_of(answer)
             kind = type(answer)
-            if headers:
-                resp.set_headers(dict(headers))
-                if any(name.lower() == "content-type" for name in headers):
-                    content_type = resp.content_type
-            if status is not None:
-                resp.status = status
-                if answer is None:
-                    return
+            content_type = dict(headers).get("content-type", content_type)
         if answer is None:
-            if not owns_response:
-                resp.status = empty
+            if status is None and not owns_response:
+                status = empty
         elif kind not in _PLAIN and is_streamed(answer):
             usual = stream(resp, answer)  # up to its first part, which may set what is owned
             if content_type is None and not (owns_response and resp.content_type):
@@ -62,6 +57,11 @@ def answerer(*, owns_response: bool, empty: str = falcon.HTTP_204) -> Answerer:
         else:
             resp.content_type = falcon.MEDIA_JSON
             resp.data = to_json(answer)
+        # Last, so that what could not be written leaves nothing of its own on the error.
+        if status is not None:
+            resp.status = status
+        if headers:
+            _set_headers(resp, headers)
 
     return answer_by
 
@@ -87,11 +87,12 @@ def has_status(answer: tuple[Any, ...]) -> bool:
 
 def _parts_of(
     answer: Answer[Any] | tuple[Any, ...],
-) -> tuple[Any, int | str | None, Mapping[str, str] | None]:
+) -> tuple[Any, int | str | None, list[tuple[str, str]]]:
     """Return the value, the status and the headers of an answer that has them.
 
     Raises:
         ValueError: the status is not between 200 and 599, or no status line.
+        TypeError: the headers are none.
     """
     if isinstance(answer, Answer):
         value, status, headers = answer.value, answer.status, answer.headers
@@ -112,7 +113,35 @@ def _parts_of(
             f"and {int(status)}: expected (answer, status) with a status from 200 to 599, or a "
             "list, which is sent as an array"
         )
-    return value, int(status) if isinstance(status, int) else status, headers
+    status = int(status) if isinstance(status, int) else status
+    return value, status, _pairs_of(headers) if headers else []
+
+
+def _pairs_of(headers: Any) -> list[tuple[str, str]]:
+    """Return headers as pairs, their names in lower case.
+
+    Raises:
+        TypeError: they are neither a mapping nor pairs.
+    """
+    items = headers.items() if isinstance(headers, Mapping) else headers
+    try:
+        return [(name.lower(), str(value)) for name, value in items]
+    except (TypeError, ValueError, AttributeError):
+        raise TypeError(
+            f"a handler answered with the headers of a {type(headers).__qualname__} that holds "
+            "something else, expected a mapping of names to values, or a list of pairs of them"
+        ) from None
+
+
+def _set_headers(resp: falcon.Response, headers: list[tuple[str, str]]) -> None:
+    """Set headers; of those that are given more than once, as cookies may be, all count."""
+    seen = {"set-cookie", "vary"}  # whose own may be there already
+    for name, value in headers:
+        if name in seen:
+            resp.append_header(name, value)
+        else:
+            resp.set_header(name, value)
+            seen.add(name)
 
 
 def answer_as(resp: falcon.Response, content_type: str, answer: Any) -> None:

@@ -1464,6 +1464,41 @@ def test_an_event_that_is_no_event_of_a_stream_is_refused(serve, caplog):
     assert "an Event, which a handler of server.sse yields" in caplog.text
 
 
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Set-Cookie": "a=1", "X-N": 5, "Link": "<a>, <b>"},
+        [("X-N", "5"), ("Set-Cookie", "a=1"), ("Link", "<a>"), ("link", "<b>")],
+        iter([("x-n", 5), ("set-cookie", "a=1"), ("LINK", "<a>, <b>")]),
+    ],
+)
+def test_headers_may_be_pairs_and_cookies(serve, headers):
+    given = serve(lambda: Answer([1], 201, headers))()
+    assert (given.status, given.content) == (201, b"[1]")
+    assert (given.headers["x-n"], given.headers["set-cookie"]) == ("5", "a=1")
+    assert given.headers["link"] == "<a>, <b>"
+
+
+def test_each_of_several_cookies_is_set(app, serve):
+    serve(lambda: Answer(None, headers=[("Set-Cookie", "a=1"), ("Set-Cookie", "b=2")]))
+    (started,) = call(app, "/x").calls
+    assert [value for name, value in started[1] if name == "set-cookie"] == ["a=1", "b=2"]
+
+
+@pytest.mark.parametrize("headers", [["X-N"], [("X-N",)], {5: "a"}, 5, "X-N: 5"])
+def test_headers_that_are_none_are_refused(serve, caplog, headers):
+    given = serve(lambda: Answer([1], headers=headers))()
+    assert given.status == 500
+    assert f"the headers of a {type(headers).__name__} that holds something else" in caplog.text
+
+
+@pytest.mark.parametrize("value", [object(), {"a": object()}, iter([5])])
+def test_an_answer_that_cannot_be_written_leaves_no_headers_on_the_error(serve, value):
+    given = serve(lambda: Answer(value, 201, {"X-N": "5", "Set-Cookie": "a=1"}))()
+    assert given.status == 500
+    assert not {"x-n", "set-cookie"} & given.headers.keys()
+
+
 def test_a_problem_is_answered_as_it_is_raised(serve):
     def handle(number: int):
         raise Problem(

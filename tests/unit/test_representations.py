@@ -105,6 +105,13 @@ def test_a_media_type_is_named_in_any_case() -> None:
     assert served(handle)("*/*").headers["content-type"] == "Application/YAML"
 
 
+def test_what_an_answer_varies_with_is_added() -> None:
+    def handle() -> Annotated[Answer[int], ALL]:
+        return Answer(1, headers={"Vary": "Origin"})
+
+    assert set(served(handle)(YAML).headers["vary"].split(", ")) == {"Accept", "Origin"}
+
+
 @pytest.mark.parametrize(
     "accept", ["image/png", "application/json;q=0", "text/*;q=0, application/pdf", "no type"]
 )
