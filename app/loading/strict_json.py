@@ -6,6 +6,7 @@ import decimal
 import enum
 import json
 import math
+import pathlib
 import re
 import uuid
 from collections.abc import Callable, Iterable
@@ -13,6 +14,8 @@ from json import loads
 from typing import Any
 
 from app.responses import Answer, Event
+
+_SCALAR = (str, int, float, type(None))
 
 MAX_JSON_LEVELS = 200
 """How deep JSON may be nested: code that walks it by recursion has 1,000 frames."""
@@ -32,7 +35,8 @@ def to_json(answer: Any) -> bytes:
     """Return a handler's answer as JSON.
 
     Takes dict, list, tuple, str, numbers, bool, None, dataclasses, models of pydantic's, and inside
-    them dates, UUIDs, decimals (as strings), enumerations (by value) and sets.
+    them dates, durations, UUIDs, decimals, paths (as strings), enumerations (by value) and sets;
+    all that becomes a string or a number may be a key.
 
     Raises:
         TypeError: the answer holds something else, or an `Answer`, which is no value.
@@ -42,7 +46,30 @@ def to_json(answer: Any) -> bytes:
     if serializer is not None:
         raw: bytes = serializer.to_json(answer, by_alias=True)
         return raw
-    return to_utf8(_write(answer))
+    try:
+        text = _write(answer)
+    except TypeError:  # of a key, perhaps: only strings, numbers, bool and None are taken there
+        text = _write(_with_plain_keys(answer))
+    return to_utf8(text)
+
+
+def _with_plain_keys(item: Any) -> Any:
+    """Return an answer, made of what JSON has, with keys that JSON has."""
+    if isinstance(item, dict):
+        return {_key(key): _with_plain_keys(value) for key, value in item.items()}
+    if isinstance(item, list | tuple):
+        return [_with_plain_keys(each) for each in item]
+    return item if isinstance(item, _SCALAR) else _with_plain_keys(_encode(item))
+
+
+def _key(key: Any) -> Any:
+    plain = key if isinstance(key, _SCALAR) else _encode(key)
+    if not isinstance(plain, _SCALAR):
+        raise TypeError(
+            f"a handler answered with a dict that has a {type(key).__qualname__} as a key, "
+            "expected what becomes text or a number"
+        )
+    return plain
 
 
 def _encode(item: object) -> Any:
@@ -61,13 +88,27 @@ def _encode(item: object) -> Any:
         return {f.name: getattr(item, f.name) for f in dataclasses.fields(item)}
     if isinstance(item, (datetime.datetime, datetime.date, datetime.time)):
         return item.isoformat()
-    if isinstance(item, (uuid.UUID, decimal.Decimal)):
+    if isinstance(item, (uuid.UUID, decimal.Decimal, pathlib.PurePath)):
         return str(item)
+    if isinstance(item, datetime.timedelta):
+        return _duration(item)
     if isinstance(item, enum.Enum):
         return item.value
     if isinstance(item, (set, frozenset)):
         return list(item)
     raise TypeError(f"a handler answered with a {type(item).__qualname__}, which is not JSON")
+
+
+def _duration(span: datetime.timedelta) -> str:
+    """Return a duration as ISO 8601 has it, `P1DT2H0.5S`: as pydantic reads and writes it."""
+    sign, span = ("-", -span) if span.days < 0 else ("", span)
+    minutes, seconds = divmod(span.seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    exact = f"{seconds}.{span.microseconds:06}".rstrip("0").rstrip(".")
+    parts = ((str(hours), "H"), (str(minutes), "M"), (exact, "S"))
+    time = "".join(number + unit for number, unit in parts if number != "0")
+    days = f"{span.days}D" if span.days else ""
+    return f"{sign}P{days}{'T' if time else ''}{time}" if span else "PT0S"
 
 
 _WRITER = json.JSONEncoder(

@@ -1183,6 +1183,18 @@ NOON = datetime.datetime(2020, 1, 2, 12, tzinfo=datetime.UTC)
         (datetime.time(1, 2), "01:02:00"),
         (uuid.UUID(int=1), "00000000-0000-0000-0000-000000000001"),
         (decimal.Decimal("1.10"), "1.10"),
+        (datetime.timedelta(days=1, seconds=3.5), "P1DT3.5S"),
+        (Path("a/b.txt"), "a/b.txt"),
+        ({uuid.UUID(int=1): 1}, {"00000000-0000-0000-0000-000000000001": 1}),
+        ([{datetime.date(2020, 1, 2): {Colour.RED: None}}], [{"2020-01-02": {"red": None}}]),
+        (
+            {Colour.RED: Inner(NOON, {Colour.RED: 1}), True: 1, 2: {NOON}},
+            {
+                "red": {"at": "2020-01-02T12:00:00+00:00", "lock": {"red": 1}},
+                "true": 1,
+                "2": ["2020-01-02T12:00:00+00:00"],
+            },
+        ),
         (Colour.RED, "red"),
         (Level.LOW, 1),
         ({1}, [1]),
@@ -1316,7 +1328,6 @@ def test_none_is_204_without_a_body(serve):
         Inner,
         (n for n in (1,)),
         1j,
-        datetime.timedelta(1),
         {"d": Inner(NOON, object())},
     ],
 )
@@ -1392,6 +1403,27 @@ def test_a_handler_may_take_the_plugins_context(app):
     (route,) = collector.finish()
     put(app, "sample", {"/x": route.resource})
     assert json_of(call(app, "/x", QUERY_STRING="number=5").read()) == [3, 5, True]
+
+
+@pytest.mark.parametrize(
+    ("span", "text"),
+    [
+        ({}, "PT0S"),
+        ({"hours": 10, "minutes": 30}, "PT10H30M"),
+        ({"seconds": -70}, "-PT1M10S"),
+        ({"days": 20, "microseconds": 50}, "P20DT0.00005S"),
+        ({"days": -1, "microseconds": -500}, "-P1DT0.0005S"),
+        ({"days": 400}, "P400D"),
+    ],
+)
+def test_a_duration_is_written_as_iso_8601_has_it(span, text):
+    assert json_of(to_json(datetime.timedelta(**span))) == text
+
+
+@pytest.mark.parametrize("key", [(1, 2), frozenset(), range(2)])
+def test_a_key_that_is_no_text_is_refused(key):
+    with pytest.raises(TypeError, match=rf"a {type(key).__name__}"):
+        to_json({"a": [{key: 1}]})
 
 
 def test_an_answer_that_holds_itself_is_said_so():

@@ -44,6 +44,7 @@ _PLAIN: dict[Any, Schema] = {
     datetime.datetime: {"type": "string", "format": "date-time"},
     datetime.date: {"type": "string", "format": "date"},
     datetime.time: {"type": "string", "format": "time"},
+    datetime.timedelta: {"type": "string", "format": "duration"},
     File: FILE,
 }
 _ARRAYS = (list, set, frozenset, tuple, collections.abc.Sequence, collections.abc.MutableSequence)
