@@ -315,6 +315,26 @@ def test_the_end_of_a_stream_waits_a_little_for_what_yields(
     stream.close()
 
 
+def test_a_stream_without_an_event_ends_and_what_returns_it_may_answer_none_instead() -> None:
+    """A client comes again after the first, as where there is nothing new; after a 204 it stays."""
+
+    def events(number: int) -> Iterator[str]:
+        yield from map(str, range(number))
+
+    def handle(number: int) -> Iterator[str] | None:
+        return None if number < 0 else events(number)
+
+    app, _ = served(handle)
+    found = {}
+    for number in (-1, 0, 1):
+        answer = call(app, "/x", QUERY_STRING=f"number={number}")
+        found[number] = (answer.status, answer.read())
+    assert found[-1] == (204, b"")
+    assert [status for status, _ in (found[0], found[1])] == [200, 200]
+    assert b"data: 0" not in found[0][1]
+    assert found[1][1].endswith(b"data: 0\n\n")
+
+
 def test_none_tells_the_client_not_to_come_again() -> None:
     answer = call(served(lambda: None)[0], "/x")
     assert (answer.status, answer.read()) == (204, b"")
