@@ -7,12 +7,14 @@ waits. The format: https://html.spec.whatwg.org/multipage/server-sent-events.htm
 import contextvars
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import falcon
 
 from app.loading.return_values import Answerer
+from app.loading.stream_places import NoPlaceError, Placed, has_hung_up, take_place
 from app.loading.streamed_answers import EndableStream, is_streamed
 from app.loading.strict_json import to_json
 from app.responses import Event
@@ -22,7 +24,10 @@ MEDIA_EVENTS = "text/event-stream"
 
 BEAT_SECONDS = 15.0
 """After how long without an event a comment is sent: proxies cut what is silent, often after 60 s,
-and a client that has gone is noticed when something is sent."""
+and a client whose end was not told is noticed when something is sent."""
+
+LOOK_SECONDS = 0.5
+"""How often it is looked whether the client has closed its connection."""
 
 OPEN_SECONDS = 2.0
 """How long the answer waits for the first event, so that an error before it has its status."""
@@ -44,7 +49,7 @@ def event_answerer(is_over: Callable[[], bool]) -> Answerer:
         is_over: tells whether the plugin's generation is to stop.
     """
 
-    def answer_by(_req: falcon.Request, resp: falcon.Response, answer: Any) -> None:
+    def answer_by(req: falcon.Request, resp: falcon.Response, answer: Any) -> None:
         if answer is None:  # which tells an EventSource not to come again
             resp.status = falcon.HTTP_204
             return
@@ -53,10 +58,12 @@ def event_answerer(is_over: Callable[[], bool]) -> Answerer:
                 f"a handler of server.sse answered with a {type(answer).__qualname__}, expected it "
                 "to yield its events, or None"
             )
+        client = req.env.get("gunicorn.socket")
+        made = EventStream(answer, is_over, lambda: has_hung_up(client))
         resp.content_type = MEDIA_EVENTS
         resp.set_header("Cache-Control", "no-store")
         resp.set_header("X-Accel-Buffering", "no")  # nginx would keep events back
-        resp.stream = EventStream(answer, is_over)
+        resp.stream = made
 
     return answer_by
 
@@ -84,26 +91,40 @@ def encode(item: Any) -> bytes:
     return "".join(f"{line}\n" for line in [*lines, ""]).encode(errors="replace") if lines else b""
 
 
-class EventStream(EndableStream):
+class EventStream(EndableStream, Placed):
     """The body of an answer that is a stream of events."""
 
-    def __init__(self, events: Iterator[Any], is_over: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        events: Iterator[Any],
+        is_over: Callable[[], bool],
+        is_gone: Callable[[], bool] = lambda: False,
+    ) -> None:
         """Make it, and wait a little for the first event.
 
         Args:
             events: what yields them.
             is_over: tells whether the plugin's generation is to stop.
+            is_gone: tells whether the client has closed its connection.
 
         Raises:
             Exception: what has raised before the first event.
+            NoPlaceError: streams hold as many threads as they may.
             RuntimeError: the system has no thread left.
         """
         self._feed = _Feed(events)
         self._is_over = is_over
+        self._is_gone = is_gone
+        try:
+            self._place = take_place(lasts=True)
+        except NoPlaceError:
+            self._feed.close()
+            raise
         self._feed.start()
-        self._is_silent = not self._feed.wait(OPEN_SECONDS)
+        self._is_silent = not self._wait(OPEN_SECONDS)
         """Whether nothing has come yet, so that the answer is begun without an event."""
         if not self._feed.has_parts and (error := self._feed.take_error()) is not None:
+            self._place.release()
             raise error
 
     def __iter__(self) -> Iterator[bytes]:
@@ -117,9 +138,21 @@ class EventStream(EndableStream):
         # Asked for here: from now on `finish` is called when it goes, and it may have gone before.
         if self._is_over():
             feed.finish()
-        if not feed.wait(BEAT_SECONDS):
+        if not self._wait(BEAT_SECONDS):
             return _BEAT
         return b"".join(feed.take()) or _BEAT
+
+    def _wait(self, seconds: float) -> bool:
+        """Wait until there is something to send, or the end; tell whether there is."""
+        until = time.monotonic() + seconds
+        while True:
+            left = until - time.monotonic()
+            if self._feed.wait(min(LOOK_SECONDS, left)):
+                return True
+            if self._is_gone():
+                self._feed.finish()
+            elif left <= LOOK_SECONDS:
+                return False
 
     def finish(self) -> None:
         """End it after what has been yielded; any thread may call this."""
@@ -133,6 +166,7 @@ class EventStream(EndableStream):
         """
         self._feed.finish()
         self._feed.ended.wait(CLOSE_SECONDS)
+        self._place.release()
         error = self._feed.take_error()
         if error is not None:
             raise error
@@ -160,6 +194,12 @@ class _Feed:
     def start(self) -> None:
         """Start the thread."""
         start_thread("event-stream", contextvars.copy_context().run, self._run)
+
+    def close(self) -> None:
+        """Close what yields, where it does not run."""
+        close = getattr(self._events, "close", None)
+        if close is not None:
+            close()
 
     def finish(self) -> None:
         """Take no more events."""
@@ -212,9 +252,7 @@ class _Feed:
                     if not self._put(encode(item)):
                         break
             finally:
-                close = getattr(self._events, "close", None)
-                if close is not None:
-                    close()
+                self.close()
         except BaseException as raised:  # noqa: BLE001 - SystemExit too: the reader has it
             error = raised
         with self._changed:

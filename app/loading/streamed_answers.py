@@ -8,6 +8,8 @@ from typing import Any
 
 import falcon
 
+from app.loading.stream_places import NoPlaceError, Placed, take_place
+
 log = logging.getLogger(__name__)
 
 MEDIA_BYTES = "application/octet-stream"
@@ -23,22 +25,35 @@ class EndableStream(ABC):
         """End it soon, as if it were complete; another thread than its reader's calls this."""
 
 
-class StreamedAnswer:
+class StreamedAnswer(Placed):
     """What a handler yields, as the body of an answer; its first part is made with it.
 
     So what raises before there is a first part is answered as any other error.
     """
 
     def __init__(self, parts: Iterator[Any]) -> None:
-        """Make it, and its first part; TypeError if that is neither bytes nor text."""
+        """Make it, and its first part.
+
+        Raises:
+            TypeError: that is neither bytes nor text.
+            NoPlaceError: streams hold as many threads as they may.
+        """
         self._parts = parts
-        first = next(parts, _NOTHING)
-        self.is_text = isinstance(first, str)
-        """Whether the first part is text."""
         try:
+            self._place = take_place()
+        except NoPlaceError:
+            _close(parts)
+            raise
+        try:
+            first = next(parts, _NOTHING)
+            self.is_text = isinstance(first, str)
+            """Whether the first part is text."""
             self._first = None if first is _NOTHING else _to_bytes(first)
         except TypeError:
             self.close()
+            raise
+        except BaseException:
+            self._place.release()
             raise
 
     def __iter__(self) -> Iterator[bytes]:
@@ -52,9 +67,10 @@ class StreamedAnswer:
 
     def close(self) -> None:
         """Close what yields: at its end, or once the client has gone."""
-        close = getattr(self._parts, "close", None)
-        if close is not None:
-            close()
+        try:
+            _close(self._parts)
+        finally:
+            self._place.release()
 
 
 def is_streamed(answer: object) -> bool:
@@ -72,6 +88,7 @@ def stream(resp: falcon.Response, answer: Any) -> str:
 
     Raises:
         TypeError: its first part is neither.
+        NoPlaceError: streams hold as many threads as they may.
     """
     if isinstance(answer, io.RawIOBase | io.BufferedIOBase):
         resp.stream = answer  # read in blocks, or sent by the system
@@ -84,12 +101,16 @@ def drop_stream(resp: falcon.Response) -> None:
     """Close the streamed body of a response, which nobody will read; what it raises is logged."""
     body, resp.stream = resp.stream, None
     try:
-        close = getattr(body, "close", None)
-        if close is not None:
-            close()
+        _close(body)
     except BaseException:
         # SystemExit included: it would end the worker.
         log.exception("a streamed body raised in its close()")
+
+
+def _close(body: Any) -> None:
+    close = getattr(body, "close", None)
+    if close is not None:
+        close()
 
 
 def _to_bytes(part: object) -> bytes:

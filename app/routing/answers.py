@@ -4,6 +4,7 @@ import functools
 import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import falcon
@@ -11,6 +12,7 @@ from falcon import status_codes
 
 from app.loading.return_values import STATUS_LINES
 from app.loading.routes import SERVER, Route
+from app.loading.stream_places import Place, Placed, take_place
 from app.loading.streamed_answers import EndableStream
 from app.routing.grace_periods import RunningRequests, Slot
 
@@ -150,6 +152,31 @@ def check_stream(resp: falcon.Response, body: Any) -> None:
         raise BadAnswerError(f"answered with the content-length {length!r}, expected a number")
 
 
+@dataclass(frozen=True, slots=True)
+class WithPlace:
+    """A streamed body on its way to `make_stream`, and the place that it holds."""
+
+    body: Iterable[bytes]
+    place: Place
+
+
+def give_place(resp: falcon.Response, body: Any) -> Any:
+    """Return a streamed body with its place among the threads, where it needs one.
+
+    What is a file, or says how long it is, ends when it is sent.
+
+    Raises:
+        NoPlaceError: streams hold as many threads as they may.
+    """
+    if (
+        isinstance(body, (Placed, list, tuple))
+        or hasattr(resp.stream, "read")
+        or resp.get_header("content-length") is not None
+    ):
+        return body
+    return WithPlace(body, take_place(lasts=isinstance(body, EndableStream)))
+
+
 # --- streams -------------------------------------------------------------------------------
 
 
@@ -157,7 +184,7 @@ BREAKS_OFF = "after its answer had begun, which breaks off"
 
 
 def make_stream(
-    body: Iterable[bytes], env: Mapping[str, Any], running: RunningRequests, slot: Slot
+    body: Iterable[bytes] | WithPlace, env: Mapping[str, Any], running: RunningRequests, slot: Slot
 ) -> "Stream":
     """Wrap a streamed body, so that a server that can send files by itself still does.
 
@@ -169,6 +196,8 @@ def make_stream(
     """
     wrapper = env.get("wsgi.file_wrapper")
     method = env["REQUEST_METHOD"]
+    if isinstance(body, WithPlace):
+        return Stream(body.body, method, running, slot, body.place)
     if isinstance(wrapper, type) and isinstance(body, wrapper):
         return _file_stream(wrapper)(body, method, running, slot)
     return Stream(body, method, running, slot)
@@ -178,11 +207,17 @@ class Stream:
     """A streamed body that holds its generation until it is closed, and raises only Exception."""
 
     def __init__(
-        self, body: Iterable[bytes], method: str, running: RunningRequests, slot: Slot
+        self,
+        body: Iterable[bytes],
+        method: str,
+        running: RunningRequests,
+        slot: Slot,
+        place: Place | None = None,
     ) -> None:
         self._body = body
         self._method = method
         self._running = running
+        self._place = place
         self._parts: Iterator[bytes] | None = None
         self._cell = slot.cell
         self._held = running.hold(slot.at, body if isinstance(body, EndableStream) else None)
@@ -227,6 +262,8 @@ class Stream:
         except BaseException as error:  # noqa: BLE001 - SystemExit too: it would end the worker
             self._log(error, "at the end of its stream")
         finally:
+            if self._place is not None:
+                self._place.release()
             self._running.release(self._held)
             self._cell[0] = 0  # the thread that streams is, under gunicorn, the one that answered
 

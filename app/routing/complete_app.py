@@ -7,6 +7,7 @@ import falcon
 from falcon.routing import CompiledRouter
 
 from app.loading.routes import Route
+from app.loading.stream_places import NoPlaceError
 from app.loading.streamed_answers import drop_stream
 from app.routing import answers
 from app.routing.answers import JSON_HEADERS, OK, BadAnswerError, UnanswerableError
@@ -55,7 +56,7 @@ class CompleteApp(falcon.App[LiveRequest, falcon.Response]):
             return [data], len(data)
         try:
             return self._get_other_body(resp, wsgi_file_wrapper)
-        except BadAnswerError as error:
+        except (BadAnswerError, NoPlaceError) as error:
             drop_stream(resp)
             raise UnanswerableError from error
         except BaseException as error:
@@ -71,6 +72,7 @@ class CompleteApp(falcon.App[LiveRequest, falcon.Response]):
         body, length = _get_body(self, resp, wsgi_file_wrapper)
         if length is None:
             answers.check_stream(resp, body)
+            body = answers.give_place(resp, body)
         return body, length
 
     def _handle_exception(

@@ -10,6 +10,10 @@ import socket
 import time
 from typing import Any
 
+from gunicorn.http.errors import NoMoreData
+
+from app.activity import Activity
+
 log = logging.getLogger("benana")
 
 OTHER_FILES = 256
@@ -25,6 +29,9 @@ SAID_SECONDS = (10.0, 3600.0)
 
 CALM_SECONDS = 60.0
 """What did not happen for so long has begun anew when it happens."""
+
+
+_SENT_OR_GONE = select.POLLIN | getattr(select, "POLLRDHUP", 0)
 
 
 def make_room(configuration: Any) -> None:
@@ -110,16 +117,23 @@ class FullHouse:
         )
 
 
-def has_data(client: socket.socket, seconds: float) -> bool:
+def has_data(client: socket.socket, activity: Activity, seconds: float) -> bool:
     """Tell whether a client has sent something, with no file more: gunicorn's own takes one.
 
     Args:
         client: the connection.
+        activity: of the process; while requests wait for its threads, who has gone is not answered.
         seconds: how long to wait for it.
+
+    Raises:
+        NoMoreData: the client has gone, and others wait; gunicorn closes the connection.
     """
     try:
         poll = select.poll()
-        poll.register(client, select.POLLIN)
-        return bool(poll.poll(seconds * 1000))
+        poll.register(client, _SENT_OR_GONE)
+        found = poll.poll(seconds * 1000)
     except (OSError, ValueError):
         return False  # it is closed
+    if found and found[0][1] != select.POLLIN and activity.waiting() > 0:
+        raise NoMoreData  # or it has closed its half alone: nobody can tell, and few do that
+    return bool(found)

@@ -5,6 +5,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 from weakref import WeakSet
@@ -12,6 +13,7 @@ from weakref import WeakSet
 from gunicorn.workers.gthread import ThreadWorker
 
 from app.activity import Activity
+from app.loading.stream_places import StreamPlaces
 from app.processes import PR_SET_PDEATHSIG, process_option
 from app.workers.bell import Bell
 from app.workers.listening import keep_class
@@ -65,6 +67,11 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         for listener in self.sockets:
             keep_class(listener.sock)
         super().init_process()
+
+    def get_thread_pool(self) -> ThreadPoolExecutor:
+        """Return gunicorn's threads, whose streamed answers are counted."""
+        places = StreamPlaces(self.cfg.threads)
+        return ThreadPoolExecutor(self.cfg.threads, initializer=places.count_here)
 
     # --- what it tells its master -------------------------------------------------------------
 
@@ -151,7 +158,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         """Have a thread answer a connection's request, and note the connection."""
         if not conn.initialized:  # else it is noted already
             self.connections.add(conn)
-            conn.wait_for_data = partial(has_data, conn.sock)
+            conn.wait_for_data = partial(has_data, conn.sock, self.activity)
         super().enqueue_req(conn)
 
     def is_parent_alive(self) -> bool:

@@ -4,6 +4,8 @@ import contextlib
 import signal
 from collections.abc import Callable
 
+import pytest
+
 from tests.support.multipart import CONTENT_TYPE, Part, multipart
 from tests.support.plugins import MODELS
 from tests.support.server import Answer, Server
@@ -368,6 +370,66 @@ def test_events_end_cleanly_in_all_workers_where_one_runs_the_plugin(server: Ser
     server.wait_everywhere(
         "/alone", lambda answer: answer.status == 200 and answer.json == "second", 20.0
     )
+
+
+QUIET = """
+import threading
+
+from app.plugin import PluginInterface, PluginMetadata
+
+
+class Quiet(PluginInterface):
+    def initialize(self, context):
+        self.over = threading.Event()
+
+    def get_metadata(self):
+        return PluginMetadata(name="quiet", version="1")
+
+    def register_routes(self, server):
+        server.sse("/quiet/events", self.events)
+        server.get("/quiet/yields", self.yields)
+
+    def cleanup(self, context):
+        self.over.set()
+
+    def events(self):
+        yield self.over.wait()
+
+    def yields(self):
+        while not self.over.wait(0.05):
+            yield "a"
+
+
+def new_plugin():
+    return Quiet()
+"""
+
+
+@pytest.mark.parametrize("path", ["/quiet/events", "/quiet/yields"])
+def test_streams_without_end_leave_threads_for_other_requests(server: Server, path: str) -> None:
+    server.write("quiet", QUIET)
+    server.wait_everywhere("/plugins/quiet", lambda answer: answer.status == 200, 20.0)
+    with contextlib.ExitStack() as streams:
+        opened = []
+        for _ in range(40):  # more than both workers have threads
+            opened.append(streams.enter_context(contextlib.closing(server.connect())))
+            opened[-1].request("GET", path)
+        statuses = [stream.getresponse() for stream in opened]
+        refused = [answer for answer in statuses if answer.status == 503]
+        assert {answer.status for answer in statuses} == {200, 503}
+        assert 40 - len(refused) <= 14
+        assert refused[0].getheader("Retry-After") == "5"
+        assert b"threads of this process" in refused[0].read()
+        for _ in range(20):
+            assert server.get("/health/live").status == 200
+        assert server.get("/plugins/quiet").status == 200
+
+    def has_room() -> bool:
+        with contextlib.closing(server.connect()) as connection:
+            connection.request("GET", path)
+            return connection.getresponse().status == 200
+
+    wait_until(has_room, "those whose clients have gone end", 30.0)
 
 
 OPTIONS = """

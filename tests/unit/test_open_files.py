@@ -7,7 +7,9 @@ import socket
 import threading
 
 import pytest
+from gunicorn.http.errors import NoMoreData
 
+from app.activity import Activity
 from app.workers import open_files
 from app.workers.open_files import CALM_SECONDS, PAUSE_SECONDS, FullHouse, has_data
 
@@ -60,12 +62,16 @@ def test_what_comes_again_after_a_while_is_said_at_once(
 
 def test_a_client_is_waited_for() -> None:
     ours, theirs = socket.socketpair()
+    activity = Activity()
     with ours, theirs:
-        assert not has_data(ours, 0.0)
+        assert not has_data(ours, activity, 0.0)
         sender = threading.Timer(0.05, theirs.sendall, [b"x"])
         sender.start()
-        assert has_data(ours, 10.0)
+        assert has_data(ours, activity, 10.0)
         theirs.close()
-        assert has_data(ours, 10.0), "its end is to be read, too"
-    assert not has_data(ours, 10.0)
+        assert has_data(ours, activity, 10.0), "its end is to be read, too"
+        activity.waiting = lambda: 1
+        with pytest.raises(NoMoreData):  # which gunicorn takes for a client that has gone
+            has_data(ours, activity, 10.0)
+    assert not has_data(ours, activity, 10.0)
     sender.join()
