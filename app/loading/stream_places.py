@@ -10,6 +10,7 @@ import math
 import select
 import threading
 import time
+from contextvars import ContextVar
 from typing import Any
 
 from app.responses import Problem
@@ -28,7 +29,8 @@ SAID_SECONDS = 60.0
 _poll = select.poll
 _GONE = getattr(select, "POLLRDHUP", 0) | select.POLLHUP | select.POLLERR | select.POLLNVAL
 
-_here = threading.local()
+_here: ContextVar["StreamPlaces | None"] = ContextVar("places", default=None)
+"""The places of the calling thread, where it answers requests."""
 
 
 class NoPlaceError(Problem):
@@ -73,7 +75,7 @@ class StreamPlaces:
 
     def count_here(self) -> None:
         """Count the streams of the calling thread, which answers requests."""
-        _here.places = self
+        _here.set(self)
 
     def take(self, *, lasts: bool) -> Place:
         """Return a place; see `take_place`."""
@@ -134,7 +136,7 @@ def take_place(*, lasts: bool = False) -> Place:
     Raises:
         NoPlaceError: streams hold as many threads as they may.
     """
-    places: StreamPlaces | None = getattr(_here, "places", None)
+    places = _here.get()
     return Place(None) if places is None else places.take(lasts=lasts)
 
 

@@ -26,7 +26,7 @@ SECONDS = 30.0
 def count() -> Iterator[Callable[[int], None]]:
     """Count this thread's streams among so many threads."""
     yield lambda threads: StreamPlaces(threads).count_here()
-    del stream_places._here.places
+    stream_places._here.set(None)
 
 
 def numbers() -> Iterator[str]:
