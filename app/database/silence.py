@@ -211,7 +211,11 @@ class SilenceWatch(OwnThread):
                     for pid, works, since, commits, _ in found
                 }
                 states = {loan: sessions.get(pid, _GONE) for loan, pid in loans.items()}
-                works_for = {pid: seconds for pid, works, _, _, seconds in found if works}
+                works_for = {
+                    pid: seconds
+                    for pid, works, _, commits, seconds in found
+                    if works and not commits  # what waits for a standby has no limit
+                }
                 self._end_endless({loan: works_for.get(pid, 0.0) for loan, pid in loans.items()})
                 self._end_deaf({loan: state for loan, state in states.items() if state})
 
