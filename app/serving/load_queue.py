@@ -21,7 +21,7 @@ from app.loading.load_process import LOAD_THREAD
 from app.loading.loader import Kept, LoadedPlugin, load
 from app.loading.process_changes import ProcessChanges
 from app.package.version_folders import VersionFolders
-from app.records import FRESH, Artifact, Reload, ServedRow
+from app.records import FRESH, Reload, ServedRow
 from app.serving.archives import fetch_artifact
 from app.serving.crashes import CrashedLoads
 from app.serving.failed_loads import FailedLoads
@@ -219,7 +219,10 @@ class LoadQueue:
         error: PluginError | None = None
         try:
             if row.exclusive is None or self._exclusive is None:
-                plugin = self._load(row, changed=self._once.knows(row.name))
+                with self._first.turn(
+                    row, self._once.knows(row.name), self._crashed.is_noted
+                ) as done:
+                    plugin = self._load(row, done)
             else:
                 plugin = self._exclusive(row, self._load)
         except BaseException as fault:  # noqa: BLE001 - see error_of
@@ -228,29 +231,18 @@ class LoadQueue:
                 advise(error)
         return LoadResult(row, (time.perf_counter() - began) * 1000, plugin, error)
 
-    def _load(self, row: ServedRow, *, changed: bool = False) -> LoadedPlugin:
-        """Load a row's generation; where it is a `changed` one, one process of the host does first.
+    def _load(self, row: ServedRow, done: Callable[[], None] = lambda: None) -> LoadedPlugin:
+        """Load a row's generation; `done` is called as soon as no code of it runs any more.
 
         Raises:
             PluginError: it cannot be loaded.
         """
-        self._refuse(row)
-        artifact = fetch_artifact(row, self._artifacts_dir, self._repository, self._files)
-        with self._first.turn(row, changed, self._crashed.is_noted) as done:
-            if changed:
-                self._refuse(row)  # by now it may be known
-            return self._load_archive(row, artifact, done)
-
-    def _refuse(self, row: ServedRow) -> None:
         crash = self._crashed.find(row)
         if crash is not None:
             raise crashed_error(row, crash)
         if (known := self._failed.find(row)) is not None:
             raise known
-
-    def _load_archive(
-        self, row: ServedRow, artifact: Artifact, done: Callable[[], None]
-    ) -> LoadedPlugin:
+        artifact = fetch_artifact(row, self._artifacts_dir, self._repository, self._files)
         kept = self._kept_of(row)
         self._folders.begin()
         try:
