@@ -104,7 +104,7 @@ def form_maker(annotation: Any, default: Any, others: set[str]) -> MakeOfForm:
         try:
             made = validate(given, extra=extra)
         except pydantic.ValidationError as error:
-            faults += faults_of(errors_of(error), error.error_count(), "form")
+            faults += faults_of(errors_of(error), "form")
         if faults:
             raise BodyFaults(faults)
         return made

@@ -2,7 +2,7 @@
 
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import falcon
@@ -10,7 +10,7 @@ from falcon import uri
 from falcon.media.multipart import BodyPart, MultipartParseOptions
 
 from app.loading.body_parameter import MAX_BODY_BYTES, read_body
-from app.loading.media import MultipartHandler
+from app.loading.media import MultipartHandler, essence
 from app.uploads import File
 
 MAX_PARTS = 1000
@@ -72,7 +72,7 @@ class FormReader:
             falcon.HTTPInsufficientStorage: there is no room for a file.
         """
         said = req.content_type
-        kind = (said or "").partition(";")[0].strip().lower()
+        kind = essence(said or "")
         if kind == falcon.MEDIA_URLENCODED:
             return _read_urlencoded(read_body(req, self._limit))
         if kind == falcon.MEDIA_MULTIPART:
@@ -104,7 +104,7 @@ class FormReader:
                 if file.name or file.size:  # else nothing was chosen in a browser's form
                     _add(found, name, file)
             else:
-                left -= _skip(part, name, left, self._limit)
+                left -= sum(map(len, _blocks(part, name, left, self._limit)))
                 if part.filename:
                     _add(found, name, SkippedFile())
         return found
@@ -120,30 +120,27 @@ def _read_urlencoded(raw: bytes) -> FormData:
 
 def _receive(part: BodyPart, name: str, left: int, limit: int) -> File:
     spool = _Spool()
-    size = 0
-    while block := part.stream.read(_BLOCK):
-        size += len(block)
-        if size > left:
-            raise _too_large(name, limit)
+    for block in _blocks(part, name, left, limit):
         try:
             spool.write(block)
         except OSError as error:
             raise falcon.HTTPInsufficientStorage(
                 description=f"There is no room for the file {name!r}: {error.strerror}."
             ) from None
+    size = spool.tell()
     spool.seek(0)
     called = (part.filename or "").replace("\\", "/").rpartition("/")[2]
     called = _CONTROLS.sub("", called)
     return File("" if called in {".", ".."} else called, part.content_type, size, spool)
 
 
-def _skip(part: BodyPart, name: str, left: int, limit: int) -> int:
-    size = 0
+def _blocks(part: BodyPart, name: str, left: int, limit: int) -> Iterator[bytes]:
+    """Give a part block by block, and no more than is left of what its name may have."""
     while block := part.stream.read(_BLOCK):
-        size += len(block)
-        if size > left:
+        left -= len(block)
+        if left < 0:
             raise _too_large(name, limit)
-    return size
+        yield block
 
 
 def _decode(raw: bytes, name: str) -> str:

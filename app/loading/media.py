@@ -14,6 +14,16 @@ NO_END = 1 << 62
 """The length of a body of which none is known."""
 
 
+def essence(content_type: str) -> str:
+    """Return a media type as it is compared (RFC 9110, 8.3.1): in lower case, no parameters."""
+    return content_type.partition(";")[0].strip().lower()
+
+
+def is_json(content_type: str) -> bool:
+    """Tell whether a media type is JSON, or a kind of JSON, as `application/problem+json`."""
+    return essence(content_type).endswith(("/json", "+json"))
+
+
 class _Form(MultipartForm):
     """Falcon's form, whose parts can tell their name, file name and type."""
 

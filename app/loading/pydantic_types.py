@@ -80,9 +80,11 @@ def stopping_validator(adapter: Any) -> Any:
 
 
 def errors_of(error: Any) -> list[Any]:
-    """Return what a `pydantic.ValidationError` lists, nothing where that is too much."""
-    if error.error_count() > MAX_LISTED:
-        return []
+    """Return what a `pydantic.ValidationError` lists; one entry where that is too much."""
+    count = error.error_count()
+    if count > MAX_LISTED:
+        said = f"{count:,} faults, too many to name"
+        return [{"type": "too_many_faults", "loc": (), "msg": said}]
     found: list[Any] = error.errors(include_url=False, include_context=False, include_input=False)
     return found
 

@@ -14,6 +14,7 @@ import yaml
 from falcon.media import BaseHandler
 from falcon.util import mediatypes
 
+from app.loading.media import essence, is_json
 from app.loading.strict_json import to_json
 from app.plugin import Produces
 
@@ -38,7 +39,7 @@ def produces_fault(media_types: Collection[str], own: Collection[str]) -> str | 
         media_types: what a handler produces.
         own: the media types that the plugin has handlers of its own for.
     """
-    unknown = [m for m in media_types if not (m in own or _is_json(m) or _kind(m) in WRITERS)]
+    unknown = [m for m in media_types if not (m in own or is_json(m) or essence(m) in WRITERS)]
     if not unknown:
         return None
     return (
@@ -76,12 +77,12 @@ def represent(resp: falcon.Response, media_type: str, answer: Any) -> None:
     resp.append_header("Vary", "Accept")
     resp.content_type = media_type
     own = resp.options.media_handlers.get(media_type)
-    if _is_json(media_type):
+    if is_json(media_type):
         resp.data = to_json(answer)
     elif own is not None:
         resp.data = own.serialize(answer, media_type)
     else:
-        kind = _kind(media_type)
+        kind = essence(media_type)
         if kind.startswith("text/") and "charset" not in media_type:
             resp.content_type = f"{media_type}; charset=utf-8"
         resp.data = WRITERS[kind].serialize(answer, media_type)
@@ -96,14 +97,6 @@ class _Writer(BaseHandler):
     def serialize(self, media: Any, _content_type: str) -> bytes:
         """Return an answer, whatever a handler may answer with, as bytes."""
         return self._write(media).encode(errors="replace")
-
-
-def _kind(media_type: str) -> str:
-    return media_type.partition(";")[0].strip().lower()
-
-
-def _is_json(media_type: str) -> bool:
-    return _kind(media_type).endswith(("/json", "+json"))
 
 
 def _data(answer: Any) -> Any:

@@ -6,6 +6,7 @@ from typing import Any
 
 import falcon
 
+from app.loading.media import is_json
 from app.loading.representations import represent
 from app.loading.streamed_answers import is_streamed, stream
 from app.loading.strict_json import to_json
@@ -150,10 +151,9 @@ def answer_as(resp: falcon.Response, content_type: str, answer: Any) -> None:
     Raises:
         TypeError: the answer is neither text nor bytes, and the content type is not JSON.
     """
-    kind = content_type.partition(";")[0].strip().lower()
     if isinstance(answer, bytes):
         resp.data = answer
-    elif kind.endswith(("/json", "+json")):
+    elif is_json(content_type):
         resp.data = to_json(answer)
     elif isinstance(answer, str):
         resp.text = answer

@@ -59,13 +59,12 @@ def typed_body(annotation: Any) -> MakeBody:
                 return (validate if len(raw) <= MAX_WHOLE else validate_large)(raw, extra=extra)
             except pydantic.ValidationError as error:
                 found = errors_of(error)
-                count = error.error_count()
         except UnicodeEncodeError:  # as of `raise ValueError("\ud800")` in a validator
             reason = "a validator refuses it, with a message that UTF-8 cannot hold"
             raise BodyFaults([ValueFault("body", reason, "body")]) from None
-        if found and found[0]["type"] == "json_invalid":
+        if found[0]["type"] == "json_invalid":
             return make(_in_utf8(raw))
-        raise BodyFaults(faults_of(found, count, "body"))
+        raise BodyFaults(faults_of(found, "body"))
 
     return make
 
@@ -82,16 +81,13 @@ def _in_utf8(raw: bytes) -> bytes:
     return anew
 
 
-def faults_of(errors: list[Any], count: int, where: Where) -> list[ValueFault]:
+def faults_of(errors: list[Any], where: Where) -> list[ValueFault]:
     """Return what pydantic says of a value, as far as an answer names it.
 
     Args:
         errors: what `errors_of` returned.
-        count: how many there are.
         where: in which part of the request the value is.
     """
-    if not errors:
-        return [ValueFault(where, f"{count:,} faults, too many to name", where)]
     return [
         ValueFault(".".join(map(str, each["loc"])) or where, sentence(each["msg"]), where)
         for each in errors[:MAX_FAULTS]

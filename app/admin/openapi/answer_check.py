@@ -8,6 +8,7 @@ import jsonschema
 from jsonschema.exceptions import best_match
 
 from app.admin.openapi.fragment import path_of
+from app.loading.media import essence, is_json
 
 
 def answer_fault(
@@ -46,13 +47,13 @@ def answer_fault(
     response = _followed(document, response)
     if "content" not in response or not body:
         return None
-    media_type = content_type.partition(";")[0].strip().lower()
+    media_type = essence(content_type)
     content = response["content"]
     found = content.get(media_type, content.get("*/*"))
     if found is None:
         said = ", ".join(content)
         return f"{what} with {media_type or 'no content type'}, and its document says {said}"
-    if "schema" not in found or not media_type.endswith(("/json", "+json")):
+    if "schema" not in found or not is_json(media_type):
         return None
     # The references begin at the root.
     schema = {"components": document["components"], "allOf": [found["schema"]]}
