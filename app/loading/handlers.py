@@ -51,26 +51,6 @@ _REQUEST_NAMES = frozenset({"req", "request"})
 _RESPONSE_NAMES = frozenset({"resp", "response"})
 
 
-def make_responder(
-    handler: Callable[..., Any],
-    uri_template: str,
-    *,
-    context: PluginContext | None = None,
-    max_body_bytes: int = MAX_BODY_BYTES,
-    events: bool = False,
-    status: int | None = None,
-) -> Responder:
-    """Return the responder of a handler; arguments and errors are those of `read_handler`."""
-    return read_handler(
-        handler,
-        uri_template,
-        context=context,
-        max_body_bytes=max_body_bytes,
-        events=events,
-        status=status,
-    )[0]
-
-
 def read_handler(
     handler: Callable[..., Any],
     uri_template: str,

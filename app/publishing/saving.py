@@ -1,6 +1,5 @@
 """The last step of a publish: an archive and its row are saved, both or none."""
 
-import logging
 from pathlib import Path
 
 from app.database.repository import Repository
@@ -19,8 +18,6 @@ from app.records import (
     TrialReport,
 )
 from app.routing.conflicts import find_conflict
-
-log = logging.getLogger(__name__)
 
 MAX_PATH_LENGTH = 500
 

@@ -19,11 +19,16 @@ class ShownColumn(TypedDict):
     default: NotRequired[bool]
 
 
-class ShownTable(TypedDict):
-    """A table with its columns and the exact number of its rows."""
+class NamedColumns(TypedDict):
+    """A table with its columns."""
 
     name: str
     columns: list[ShownColumn]
+
+
+class ShownTable(NamedColumns):
+    """A table with its columns and the exact number of its rows."""
+
     rows: int
 
 

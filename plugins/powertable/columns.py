@@ -4,11 +4,10 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from psycopg2 import sql
 
-from .answers import ShownColumn
+from .answers import NamedColumns, ShownColumn
 from .narrow import narrow_type
 from .values import TYPES, ColumnType, Value, show
 
@@ -136,7 +135,7 @@ class Table:
         """All names that a query can use, as an error's sentence lists them."""
         return ", ".join((ID, *(column.name for column in self.columns)))
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> NamedColumns:
         return {"name": self.name, "columns": [column.as_json() for column in self.columns]}
 
 

@@ -107,8 +107,7 @@ class TableStore:
     def describe(self, cursor: Cursor, table: Table) -> ShownTable:
         """Return a table with its columns and its exact number of rows."""
         cursor.execute(sql.SQL("SELECT count(*) FROM {}").format(table.identifier))
-        columns = [column.as_json() for column in table.columns]
-        return {"name": table.name, "columns": columns, "rows": cursor.fetchone()[0]}
+        return {**table.as_json(), "rows": cursor.fetchone()[0]}
 
     def find_table(self, cursor: Cursor, name: str) -> Table:
         """Return a table, which nobody can drop or alter before the transaction ends.

@@ -13,11 +13,12 @@ from app.admin import problems
 from app.loading import event_streams
 from app.loading.context import make_context_factory
 from app.loading.event_streams import EventStream, encode
-from app.loading.handlers import make_responder, read_handler
+from app.loading.handlers import read_handler
 from app.loading.registration import HandlerResource, RouteCollector
 from app.plugin import Event, PluginContext, Problem
 from app.routing.application import LiveApp
 from app.routing.grace_periods import InUse
+from tests.support.handlers import make_responder
 from tests.support.waiting import wait_until
 from tests.support.wsgi import call, json_of, put
 

@@ -13,11 +13,12 @@ import pytest
 
 from app.admin import problems
 from app.loading import forms
-from app.loading.handlers import make_responder, read_handler
+from app.loading.handlers import read_handler
 from app.loading.registration import HandlerResource
 from app.loading.signatures import HandlerError
 from app.plugin import File, Form, Header
 from app.routing.application import LiveApp
+from tests.support.handlers import make_responder
 from tests.support.multipart import CONTENT_TYPE, Part, multipart
 from tests.support.wsgi import Answer, call, json_of, put
 

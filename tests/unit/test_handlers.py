@@ -24,12 +24,12 @@ import pytest
 
 from app.loading.body_parameter import MAX_BODY_BYTES
 from app.loading.context import make_context_factory
-from app.loading.handlers import make_responder
 from app.loading.registration import HandlerResource, RouteCollector
 from app.loading.signatures import HandlerError, describe
 from app.loading.strict_json import to_json
 from app.plugin import Answer, Event, PluginContext, Problem
 from app.uri_templates import template_fields
+from tests.support.handlers import make_responder
 from tests.support.wsgi import call, json_of, put, resource
 
 

@@ -15,7 +15,7 @@ from falcon.media import BaseHandler
 
 from app.admin import problems
 from app.errors import LoadError
-from app.loading.handlers import make_responder, read_handler
+from app.loading.handlers import read_handler
 from app.loading.registration import HandlerResource, RouteCollector
 from app.loading.representations import WRITERS, represent
 from app.loading.signatures import HandlerError
@@ -23,6 +23,7 @@ from app.plugin import Answer, Header, Problem, Produces
 from app.routing.application import LiveApp
 from app.routing.plugin_app import answer_by_own
 from tests.support import wsgi
+from tests.support.handlers import make_responder
 from tests.support.wsgi import call, json_of, put
 
 JSON, YAML, XML = "application/json", "application/yaml", "application/xml"

@@ -13,11 +13,11 @@ import falcon
 import pydantic
 import pytest
 
-from app.loading.handlers import make_responder
 from app.loading.registration import HandlerResource, RouteCollector
 from app.loading.signatures import HandlerError
 from app.plugin import Cookie, Header, Query
 from app.routing.application import LiveApp
+from tests.support.handlers import make_responder
 from tests.support.wsgi import Answer, call, json_of, put
 
 Ask = Callable[[str], Answer]

@@ -12,11 +12,11 @@ import pytest
 
 from app.admin import problems
 from app.loading import event_streams, stream_places
-from app.loading.handlers import make_responder
 from app.loading.registration import HandlerResource
 from app.loading.stream_places import NoPlaceError, Place, StreamPlaces, has_hung_up
 from app.routing.application import LiveApp
 from app.routing.grace_periods import InUse
+from tests.support.handlers import make_responder
 from tests.support.wsgi import call, json_of, put
 
 SECONDS = 30.0

@@ -12,11 +12,11 @@ import falcon
 import pytest
 
 from app.admin import problems
-from app.loading.handlers import make_responder
 from app.loading.registration import HandlerResource
 from app.plugin import Answer, Problem
 from app.routing.application import LiveApp
 from app.routing.grace_periods import InUse
+from tests.support.handlers import make_responder
 from tests.support.wsgi import call, json_of, put
 
 NOTHING = InUse(None, frozenset())
@@ -34,6 +34,14 @@ def served(handler: Callable[..., Any], app: LiveApp | None = None) -> LiveApp:
 
 def letters(number: int = 3) -> Iterator[bytes]:
     yield from (bytes([97 + place]) for place in range(number))
+
+
+def endless(ended: list[str]) -> Iterator[bytes]:
+    try:
+        while True:
+            yield b"a"
+    finally:
+        ended.append("closed")
 
 
 class Letters:
@@ -142,16 +150,8 @@ def test_a_later_part_that_is_neither_breaks_the_answer_off() -> None:
 
 def test_a_generator_is_closed_and_held_until_then() -> None:
     ended: list[str] = []
-
-    def endless() -> Iterator[bytes]:
-        try:
-            while True:
-                yield b"a"
-        finally:
-            ended.append("closed")
-
     app = LiveApp()
-    served(endless, app)
+    served(lambda: endless(ended), app)
     answer = call(app, "/x")
     assert next(answer.body) == b"a"
     assert app.running.in_use() != NOTHING
@@ -162,15 +162,7 @@ def test_a_generator_is_closed_and_held_until_then() -> None:
 
 def test_head_closes_what_get_would_have_streamed() -> None:
     ended: list[str] = []
-
-    def endless() -> Iterator[bytes]:
-        try:
-            while True:
-                yield b"a"
-        finally:
-            ended.append("closed")
-
-    answer = call(served(endless), "/x", "HEAD")
+    answer = call(served(lambda: endless(ended)), "/x", "HEAD")
     assert (answer.status, answer.read(), ended) == (200, b"", ["closed"])
 
 

@@ -17,11 +17,11 @@ import pytest
 import typing_extensions
 from typing_extensions import TypeAliasType
 
-from app.loading.handlers import make_responder
 from app.loading.registration import HandlerResource
 from app.loading.signatures import HandlerError
 from app.plugin import Header
 from app.routing.application import LiveApp
+from tests.support.handlers import make_responder
 from tests.support.wsgi import call, json_of, put
 
 
@@ -385,15 +385,15 @@ def test_models_are_answered_wherever_they_are() -> None:
 def test_pydantic_is_imported_by_the_first_handler_that_needs_it() -> None:
     code = (
         "import sys\n"
-        "from app.loading.handlers import make_responder\n"
+        "from app.loading.handlers import read_handler\n"
         "def plain(body: dict, limit: int = 1): ...\n"
-        "make_responder(plain, '/x')\n"
+        "read_handler(plain, '/x')\n"
         "assert 'pydantic' not in sys.modules\n"
         "import dataclasses\n"
         "@dataclasses.dataclass\n"
         "class Point: x: int\n"
         "def typed(body: Point): ...\n"
-        "make_responder(typed, '/x')\n"
+        "read_handler(typed, '/x')\n"
         "assert 'pydantic' in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -9,7 +9,6 @@ import dataclasses
 import datetime
 import decimal
 import enum
-import logging
 import re
 import sys
 import typing
@@ -22,8 +21,6 @@ from app.loading.annotations import is_bare, members
 from app.loading.constraints import is_constrained, is_marker
 from app.plugin import Produces
 from app.uploads import File
-
-log = logging.getLogger(__name__)
 
 Schema = dict[str, Any]
 
