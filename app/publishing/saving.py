@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from app.database.endpoints import storable_endpoints
 from app.database.repository import Repository
 from app.errors import ArtifactError, DatabaseError, PluginError, SupersededError
 from app.package.store import store_artifact
@@ -9,14 +10,8 @@ from app.package.version_folders import VersionFolders
 from app.publishing.attempt import PublishAttempt
 from app.publishing.old_versions import OldVersions, drop_archives
 from app.publishing.quiet_period import SAVE_SECONDS
-from app.records import (
-    ACTIVE,
-    INACTIVE,
-    Artifact,
-    PluginSource,
-    Reload,
-    TrialReport,
-)
+from app.publishing.trials.trial import Trial
+from app.records import ACTIVE, INACTIVE, PluginSource, Reload
 from app.routing.conflicts import find_conflict
 
 MAX_PATH_LENGTH = 500
@@ -44,8 +39,7 @@ class Saver:
     def save(
         self,
         source: PluginSource,
-        artifact: Artifact,
-        report: TrialReport,
+        trial: Trial,
         attempt: PublishAttempt,
         reload: Reload | None = None,
         *,
@@ -55,8 +49,7 @@ class Saver:
 
         Args:
             source: what was tried.
-            artifact: what it compiles to.
-            report: what its trial found.
+            trial: what it compiles to, and what was found; its end is waited for.
             attempt: tells whether the folder has changed meanwhile.
             reload: how it is to go live; None where nothing says so.
             force: whether to save it even where the row serves this source already.
@@ -68,12 +61,14 @@ class Saver:
             ArtifactError: the archive cannot be stored.
             ConflictError: a route belongs to another plugin.
             DatabaseError: nothing was saved.
+            LoadError: the trial's process did not end of itself.
             SupersededError: the source changed; nothing was saved.
         """
+        artifact = trial.artifact
         binary_path = self._artifacts_dir / artifact.file_name
         known = binary_path.exists()
         try:
-            return self._save(source, artifact, report, binary_path, attempt, reload, force=force)
+            return self._save(source, trial, binary_path, attempt, reload, known=known, force=force)
         except (PluginError, SupersededError, DatabaseError):
             if not known:  # should it be registered after all, it is fetched from the database
                 drop_archives(self._artifacts_dir, [artifact.file_name])
@@ -83,14 +78,15 @@ class Saver:
     def _save(
         self,
         source: PluginSource,
-        artifact: Artifact,
-        report: TrialReport,
+        trial: Trial,
         binary_path: Path,
         attempt: PublishAttempt,
         reload: Reload | None,
         *,
+        known: bool,
         force: bool,
     ) -> tuple[str, int]:
+        artifact, report = trial.artifact, trial.report
         for path in (binary_path, source.folder):
             if len(str(path)) > MAX_PATH_LENGTH:
                 raise ArtifactError(
@@ -100,20 +96,22 @@ class Saver:
                 )
         templates = list(dict.fromkeys(endpoint.path for endpoint in report.endpoints))
         with self._repository.publishing() as publication:
-            if publication.keep_version(artifact, report, reload):
+            if publication.keep_version(artifact, report, reload, known=known):
                 store_artifact(artifact, self._artifacts_dir)
+            trial.outlast()
             _outlast_quiet_period(attempt, SAVE_SECONDS)
             row = publication.lock_row(source.name)
             if not force and row is not None and row.source_digest == source.digest:
                 return row.id, row.generation  # another process published the same meanwhile
-            others = publication.other_templates(source.name, templates)
-            # By themselves they were compared in the trial.
-            conflict = (
-                find_conflict(source.name, templates, others, report.places) if others else None
-            )
-            if conflict is not None:
-                conflict.outside = True  # the other plugin may go
-                raise conflict
+            if row is None or row.endpoints != storable_endpoints(report.endpoints):
+                others = publication.other_templates(source.name, templates)
+                # By themselves they were compared in the trial.
+                conflict = (
+                    find_conflict(source.name, templates, others, report.places) if others else None
+                )
+                if conflict is not None:
+                    conflict.outside = True  # the other plugin may go
+                    raise conflict
             saved = publication.save(
                 row,
                 report.metadata,
