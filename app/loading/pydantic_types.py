@@ -1,5 +1,10 @@
-"""What pydantic makes of annotations; it is imported with the first handler that needs it."""
+"""What pydantic makes of annotations; it is imported with the first handler that needs it.
 
+A float is finite, as in all JSON, unless its type says otherwise: pydantic's own takes "inf", of
+which no answer can be made.
+"""
+
+from collections.abc import Callable
 from typing import Any
 
 from app.loading.annotations import AnnotationError, show
@@ -23,7 +28,10 @@ def adapter_of(annotation: Any) -> Any:
         ) from None
     try:
         adapter: Any = pydantic.TypeAdapter(annotation)
-        _ = adapter.core_schema
+        schema = _with_keys(adapter.core_schema, _finite)
+        if schema is not adapter.core_schema:
+            adapter.core_schema = schema
+            adapter.validator = _validator_of(schema)
     except (
         pydantic.PydanticUserError,
         pydantic_core.SchemaError,
@@ -36,17 +44,13 @@ def adapter_of(annotation: Any) -> Any:
     return adapter
 
 
-_NO_SCHEMAS = frozenset(("config", "default", "expected", "members", "metadata", "serialization"))
-"""What a core schema has under these names is data, or nothing that validates."""
-
-
 def stopping_validator(adapter: Any) -> Any:
     """Return what validates as an adapter does, and each list in it to its first fault alone.
 
     So it is with tuples, sets and, as far as pydantic can, mappings. It is the adapter itself
     where there are none.
     """
-    from pydantic_core import SchemaValidator, core_schema
+    from pydantic_core import core_schema
 
     kinds = {
         "list": core_schema.ListSchema,
@@ -57,26 +61,52 @@ def stopping_validator(adapter: Any) -> Any:
     }
     stoppable = {name for name, kind in kinds.items() if "fail_fast" in kind.__annotations__}
 
-    def stopping(item: Any) -> Any:
-        if type(item) is dict:
-            kind = item.get("type")
-            is_schema = type(kind) is str  # else it may be the fields of a model, by name
-            anew = {
-                key: value if is_schema and key in _NO_SCHEMAS else stopping(value)
-                for key, value in item.items()
-            }
-            if is_schema and kind in stoppable:
-                anew["fail_fast"] = True
-            return anew if anew != item else item
-        if type(item) in (list, tuple):
-            return type(item)(map(stopping, item))
-        return item
+    def stopping(schema: dict[str, Any], _config: dict[str, Any]) -> dict[str, Any]:
+        return {"fail_fast": True} if schema["type"] in stoppable else {}
 
-    schema = stopping(adapter.core_schema)
-    if schema is adapter.core_schema:
-        return adapter
-    # A model's own validator, which pydantic would take instead of its schema, stops nowhere.
+    schema = _with_keys(adapter.core_schema, stopping)
+    return adapter if schema is adapter.core_schema else _validator_of(schema)
+
+
+def _finite(schema: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
+    """Return what a schema of a float does not say: that it is finite."""
+    is_silent = schema["type"] == "float" and "allow_inf_nan" not in {**config, **schema}
+    return {"allow_inf_nan": False} if is_silent else {}
+
+
+def _validator_of(schema: Any) -> Any:
+    from pydantic_core import SchemaValidator
+
+    # Else a model's own validator would be taken instead of its schema.
     return SchemaValidator(schema, _use_prebuilt=False)
+
+
+_NO_SCHEMAS = frozenset(("config", "default", "expected", "members", "metadata", "serialization"))
+"""What a core schema has under these names is data, or nothing that validates."""
+
+_MoreKeys = Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]]
+"""Returns what else a schema is to say, given it and the configuration of the model around it."""
+
+
+def _with_keys(item: Any, more: _MoreKeys, config: Any = None) -> Any:
+    """Return a core schema, or a part of one, in which each schema says more; itself if none does.
+
+    Args:
+        item: the part.
+        more: returns what else a schema in it says.
+        config: the configuration of the model around it.
+    """
+    if type(item) in (list, tuple):
+        anew = type(item)(_with_keys(part, more, config) for part in item)
+    elif type(item) is not dict:
+        return item
+    elif type(item.get("type")) is str:
+        config = item.get("config") or config
+        kept = {k: v if k in _NO_SCHEMAS else _with_keys(v, more, config) for k, v in item.items()}
+        anew = kept | more(item, config or {})
+    else:  # the fields of a model, by name
+        anew = {name: _with_keys(part, more, config) for name, part in item.items()}
+    return anew if anew != item else item
 
 
 def errors_of(error: Any) -> list[Any]:

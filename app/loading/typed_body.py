@@ -24,6 +24,9 @@ _EXTRA = frozenset(("extra_fields_behavior", "extra_behavior"))
 _TYPED_DICT = {"type": "typed-dict", "extra_behavior": "ignore"}
 """What it has for each TypedDict that says nothing of unknown fields."""
 
+_SKETCH = bytes.maketrans(b"123456789E", b"000000000e")
+"""What `_may_be_infinite` looks at: which digit it is does not matter."""
+
 MakeBody = Callable[[bytes], Any]
 """Makes the value of a body; raises `BodyFaults`, and ValueError where it is no JSON."""
 
@@ -52,8 +55,8 @@ def typed_body(annotation: Any) -> MakeBody:
     validate_large = stopping_validator(adapter).validate_json
 
     def make(raw: bytes) -> Any:
-        if b"NaN" in raw or b"Infinity" in raw:
-            parse_json(raw)  # which pydantic reads as numbers
+        if _may_be_infinite(raw):
+            parse_json(raw)  # which refuses it: pydantic reads it as a number
         try:
             try:
                 return (validate if len(raw) <= MAX_WHOLE else validate_large)(raw, extra=extra)
@@ -67,6 +70,18 @@ def typed_body(annotation: Any) -> MakeBody:
         raise BodyFaults(faults_of(found, "body"))
 
     return make
+
+
+def _may_be_infinite(raw: bytes) -> bool:
+    """Tell whether JSON may hold a number that is none, or that is too large for a float."""
+    sketch = raw.translate(_SKETCH)
+    return (
+        b"NaN" in raw
+        or b"Infinity" in raw
+        or b"0e000" in sketch
+        or b"0e+000" in sketch
+        or b"0" * 200 in sketch
+    )
 
 
 def _in_utf8(raw: bytes) -> bytes:

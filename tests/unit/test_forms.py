@@ -83,6 +83,21 @@ def fault(handler: Callable[..., Any]) -> str:
 
 
 @BOTH
+def test_a_float_of_a_form_is_finite(sent: Any) -> None:
+    class Sent(pydantic.BaseModel):
+        weight: float
+
+    def handle(form: Sent) -> float:
+        return form.weight
+
+    handle.__annotations__["form"] = Annotated[Sent, Form()]
+    assert sent(handle, ("weight", "1.5")).status == 200
+    assert faults_of(sent(handle, ("weight", "inf"))) == [
+        ("weight", "input should be a finite number", "form")
+    ]
+
+
+@BOTH
 def test_the_fields_of_a_form_fill_parameters(sent: Callable[..., Answer]) -> None:
     def handle(
         name: Annotated[str, Form()],

@@ -323,6 +323,69 @@ def test_a_large_body_is_checked_to_the_first_item_that_does_not_fit(
     assert (status, [fault["name"] for fault in answer["errors"]]) == (422, expected)
 
 
+class Weight(pydantic.BaseModel):
+    default: float = 0.0
+    more: list[float] = []
+    any: Any = None
+
+
+@dataclasses.dataclass
+class Weighed:
+    weight: Weight
+    scale: float = 1.0
+
+
+class Scale(typing_extensions.TypedDict):
+    by: float
+
+
+class Boundless(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(allow_inf_nan=True)
+    high: float
+    inner: Weight = Weight()
+
+
+@pytest.mark.parametrize(
+    ("annotation", "wrap"),
+    [
+        (Weight, '{"default": %s}'),
+        (Weight, '{"more": [1, %s]}'),
+        (list[Weight], '[{"default": %s}]'),
+        (Weighed, '{"weight": {"default": %s}}'),
+        (Weighed, '{"weight": {}, "scale": %s}'),
+        (set[float], "[%s]"),
+        (Scale, '{"by": %s}'),
+        (Annotated[float, pydantic.Field(ge=0)], "%s"),
+        (list[Weight], f'[{"{}, " * LARGE}{{"default": %s}}]'),
+    ],
+)
+def test_a_float_of_a_type_is_finite(annotation: Any, wrap: str) -> None:
+    for written in ('"inf"', '"-Infinity"', '"NaN"'):
+        status, answer = post(of(annotation), wrap % written)
+        assert status in (400, 422), (written, answer)
+    assert post(of(annotation), wrap % '"inf"')[1]["errors"][0]["reason"] == (
+        "input should be a finite number"
+    )
+    for written in ("1e400", "1E+0400", "1" * 400 + ".0", "1" * 250 + "e99"):
+        assert post(of(annotation), wrap % written)[0] == 400, written
+    for written in ("1.5", "1e308", '"2"'):
+        assert post(of(annotation), wrap % written)[0] == 200, written
+
+
+def test_a_number_without_room_is_refused_wherever_it_stands() -> None:
+    assert post(of(Weight), '{"any": {"deep": [1e400]}}')[0] == 400
+    assert post(of(Weight), '{"any": "1e400"}')[0] == 200
+
+
+def test_a_type_that_says_so_takes_infinite_floats() -> None:
+    def handle(body: Boundless) -> bool:
+        return body.high == float("inf")
+
+    assert post(handle, '{"high": "inf"}') == (200, True)
+    assert post(handle, '{"high": 1, "inner": {"default": "inf"}}')[0] == 422
+    assert post(of(Annotated[float, pydantic.AllowInfNan()]), '"5"')[0] == 200
+
+
 class Kind(pydantic.BaseModel):
     numbers: list[int]
     told: dict[str, Any] = {"type": "list"}
