@@ -1,28 +1,10 @@
-"""What the annotations of a handler's parameters mean, and how a field of the path is converted."""
+"""What annotations are made of, whatever they stand at."""
 
-import collections.abc
-import datetime
-import decimal
-import enum
 import inspect
-import math
 import types
 import typing
-import uuid
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any
-
-from falcon.constants import FALSE_STRINGS, TRUE_STRINGS
-
-Converter = Callable[[str], Any]
-"""Converts a field's text; raises ValueError if the text does not fit, so the path is a 404."""
-
-FIELD_TYPES = (
-    "str, int, float, bool, UUID, Decimal, date, time, datetime, an Enum of texts or whole "
-    "numbers, or a Literal of those"
-)
-MAX_EXPONENT = 308
-"""The largest exponent of a Decimal in a path, as of a float."""
 
 
 class AnnotationError(Exception):
@@ -50,143 +32,52 @@ def members(annotation: Any) -> list[Any]:
 def plain(annotation: Any) -> Any:
     """Return the type that an `Annotated`, a `NewType` or a type alias stands for."""
     while True:
-        if typing.get_origin(annotation) is typing.Annotated:
-            annotation = typing.get_args(annotation)[0]
-        elif isinstance(annotation, typing.NewType):
-            annotation = annotation.__supertype__
-        elif type(annotation).__name__ == "TypeAliasType":  # `type X = …`, from Python 3.12 on
-            annotation = annotation.__value__
-        else:
+        inner = _within(annotation)
+        if inner is annotation:
             return annotation
+        annotation = inner
+
+
+def extras_of(annotation: Any) -> tuple[Any, ...]:
+    """Return what `Annotated` says beside the type, through names that stand for it."""
+    found: tuple[Any, ...] = ()
+    while True:
+        inner = _within(annotation)
+        if inner is annotation:
+            return found
+        found += getattr(annotation, "__metadata__", ())
+        annotation = inner
+
+
+def parts_of(annotation: Any) -> Iterator[Any]:
+    """Yield an annotation, and each that it is made of; an alias that holds itself once."""
+    waiting, known = [annotation], set()
+    while waiting:
+        part = waiting.pop()
+        yield part
+        inner = _within(part)
+        if inner is not part:
+            if id(part) not in known:
+                known.add(id(part))
+                waiting.append(inner)
+        elif typing.get_origin(part) is not typing.Literal:
+            waiting += typing.get_args(part)
+
+
+def is_alias(annotation: Any) -> bool:
+    """Tell whether an annotation is the name that `type X = …` gives, from Python 3.12 on."""
+    return type(annotation).__name__ == "TypeAliasType"
+
+
+def _within(annotation: Any) -> Any:
+    """Return what an annotation stands for, itself where it stands for nothing else."""
+    if typing.get_origin(annotation) is typing.Annotated:
+        return annotation.__origin__
+    if isinstance(annotation, typing.NewType):
+        return annotation.__supertype__
+    return annotation.__value__ if is_alias(annotation) else annotation
 
 
 def show(annotation: Any) -> str:
     """Return an annotation as error messages show it."""
     return annotation.__name__ if isinstance(annotation, type) else str(annotation)
-
-
-# --- fields --------------------------------------------------------------------------------
-
-
-def field_converter(annotation: Any) -> Converter | None:
-    """Return the converter of a field with this annotation, None if the field stays text.
-
-    Raises:
-        AnnotationError: no text can be converted to it.
-    """
-    converters = [_convert_to(kind) for kind in members(annotation) if kind is not type(None)]
-    if not converters or converters[0] is None:
-        return None
-    if len(converters) == 1:
-        return converters[0]
-
-    def first_that_fits(text: str) -> Any:
-        for converter in converters:
-            if converter is None:
-                return text
-            try:
-                return converter(text)
-            except ValueError:
-                continue
-        raise ValueError("none fits")
-
-    return first_that_fits
-
-
-def _convert_to(kind: Any) -> Converter | None:
-    if is_bare(kind) or kind is str or kind is object:
-        return None
-    if typing.get_origin(kind) is typing.Literal:
-        return _one_of(kind, typing.get_args(kind))
-    if isinstance(kind, type) and issubclass(kind, enum.Enum):
-        return _one_of(kind, list(kind))
-    if isinstance(kind, type) and kind in _CONVERTERS:
-        return _CONVERTERS[kind]
-    raise AnnotationError(f"{show(kind)}, expected {FIELD_TYPES}")
-
-
-def _one_of(kind: Any, values: typing.Iterable[Any]) -> Converter:
-    known: dict[str, Any] = {}
-    for value in values:
-        text = value.value if isinstance(value, enum.Enum) else value
-        if isinstance(text, bool):
-            text = "true" if text else "false"
-        elif isinstance(text, int):
-            text = int.__repr__(text)
-        elif not isinstance(text, str):
-            raise AnnotationError(f"{show(kind)}, expected {FIELD_TYPES}")
-        known[str.__str__(text)] = value
-
-    def convert(text: str) -> Any:
-        try:
-            return known[text]
-        except KeyError:
-            raise ValueError("not one of them") from None
-
-    return convert
-
-
-def _whole(text: str) -> int:
-    if text.strip() != text:  # as Falcon's own converter
-        raise ValueError("whitespace")
-    return int(text)
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if text.strip() != text or not math.isfinite(number):
-        raise ValueError("not finite")
-    return number
-
-
-def _decimal(text: str) -> decimal.Decimal:
-    try:
-        number = decimal.Decimal(text)
-    except decimal.InvalidOperation:
-        raise ValueError("no number") from None
-    # A huge exponent is refused, as for a float: `int` or `:f` of it would take for ever.
-    if text.strip() != text or not number.is_finite() or abs(number.adjusted()) > MAX_EXPONENT:
-        raise ValueError("not finite")
-    return number
-
-
-def _truth(text: str) -> bool:
-    if text in TRUE_STRINGS:
-        return True
-    if text in FALSE_STRINGS:
-        return False
-    raise ValueError("neither true nor false")
-
-
-_CONVERTERS: dict[type, Converter] = {
-    int: _whole,
-    float: _finite,
-    bool: _truth,
-    uuid.UUID: uuid.UUID,
-    decimal.Decimal: _decimal,
-    datetime.date: datetime.date.fromisoformat,
-    datetime.time: datetime.time.fromisoformat,
-    datetime.datetime: datetime.datetime.fromisoformat,
-}
-
-# --- query parameters ----------------------------------------------------------------------
-
-_QUERY_VALUES = (str, int, float, decimal.Decimal, uuid.UUID, datetime.date, enum.Enum)
-_MANY = (list, set, frozenset, tuple, collections.abc.Sequence)
-
-
-def looks_like_query(annotation: Any, default: Any) -> bool:
-    """Tell whether a parameter with a default looks as if the query string should fill it."""
-    if is_bare(annotation):
-        return default is None or isinstance(default, _QUERY_VALUES)
-    try:
-        for kind in members(annotation):
-            if typing.get_origin(kind) in _MANY or kind in _MANY:
-                for item in typing.get_args(kind):
-                    if item is not ...:
-                        field_converter(item)
-            elif kind is not type(None):
-                _convert_to(kind)
-    except AnnotationError:
-        return False
-    return True

@@ -1,23 +1,14 @@
 """Constraints of values: what `Annotated` says of one beside its type, as `Ge(1)` or a `Field`."""
 
-import typing
 from collections.abc import Callable
 from typing import Any
 
+from app.loading.annotations import parts_of
+from app.loading.markers import is_marker
 from app.loading.pydantic_types import adapter_of, errors_of, sentence
-from app.plugin import Cookie, Form, Header, Query
-
-Marker = Query | Header | Cookie | Form
-MARKERS = (Query, Header, Cookie, Form)
-"""The classes whose objects say where a parameter comes from."""
 
 Check = Callable[[Any], Any]
 """Returns a value that keeps its constraints; raises ValueError, whose message says which not."""
-
-
-def is_marker(extra: Any) -> bool:
-    """Tell whether what `Annotated` adds says where a parameter comes from."""
-    return extra in MARKERS if isinstance(extra, type) else isinstance(extra, MARKERS)
 
 
 def constraint_check(annotation: Any) -> Check | None:
@@ -45,16 +36,8 @@ def constraint_check(annotation: Any) -> Check | None:
 
 def is_constrained(annotation: Any) -> bool:
     """Tell whether an annotation, or a part of it, has more than a type and a marker."""
-    if isinstance(annotation, typing.NewType):
-        return is_constrained(annotation.__supertype__)
-    if type(annotation).__name__ == "TypeAliasType":  # `type X = …`, from Python 3.12 on
-        return is_constrained(annotation.__value__)
-    if typing.get_origin(annotation) is typing.Literal:
-        return False
-    extras = getattr(annotation, "__metadata__", ())
-    if not all(isinstance(extra, str) or is_marker(extra) for extra in extras):
-        return True
-    return any(map(is_constrained, typing.get_args(annotation)))
+    extras = (extra for p in parts_of(annotation) for extra in getattr(p, "__metadata__", ()))
+    return not all(isinstance(extra, str) or is_marker(extra) for extra in extras)
 
 
 def _reason(error: Any) -> str:

@@ -11,16 +11,11 @@ from typing import Any
 
 import falcon
 
-from app.loading.annotations import (
-    AnnotationError,
-    Converter,
-    field_converter,
-    is_a,
-    is_bare,
-)
+from app.loading.annotations import AnnotationError, is_a, is_bare
 from app.loading.body_parameter import MAX_BODY_BYTES, Provider, body_provider
 from app.loading.constraints import Check, constraint_check
 from app.loading.event_streams import MEDIA_EVENTS, event_answerer
+from app.loading.field_types import Converter, field_converter
 from app.loading.form_values import (
     MakeOfForm,
     file_limit,
@@ -31,8 +26,9 @@ from app.loading.form_values import (
 )
 from app.loading.forms import FormReader
 from app.loading.handler_signature import HandlerParameter, HandlerSignature, Kind
-from app.loading.representations import chooser, produces_fault, produces_of
-from app.loading.request_values import RequestValue, marker_of, request_value
+from app.loading.markers import marker_of, parameter_fault, produces_of, returns_fault
+from app.loading.representations import chooser, produces_fault
+from app.loading.request_values import RequestValue, request_value
 from app.loading.responders import Plan, Responder, build_responder
 from app.loading.return_values import Answerer, answerer
 from app.loading.signatures import (
@@ -90,7 +86,7 @@ def read_handler(
     returns = returned_by(handler)
     produces = produces_of(returns)
     found = _Resolution(handler, taken, fields, context, max_body_bytes, events, produces)
-    if fault := produces_fault(produces, media_types):
+    if fault := returns_fault(returns) or produces_fault(produces, media_types):
         found.faults.append(fault)
     if produces and events:
         found.faults.append("it produces something else, expected events alone of server.sse")
@@ -175,8 +171,8 @@ class _Resolution:
     def _fill(self, parameter: inspect.Parameter) -> None:
         """Find what fills a parameter."""
         name, annotation = parameter.name, parameter.annotation
-        if parameter.kind is parameter.POSITIONAL_ONLY:
-            self.faults.append(f"parameter {name!r} is positional-only, expected one with a name")
+        if fault := parameter_fault(parameter):
+            self.faults.append(f"parameter {name!r} {fault}")
         elif marker_of(annotation) is not None:
             if name in self.fields:
                 self.faults.append(f"the field {name!r} is annotated with where else it comes from")

@@ -38,10 +38,41 @@ def adapter_of(annotation: Any) -> Any:
         TypeError,
         NameError,
         AttributeError,
+        ImportError,
     ) as error:
         reason = " ".join(str(error).split()).partition(". ")[0].rstrip(".")
         raise AnnotationError(f"{show(annotation)}, of which pydantic says: {reason}") from None
     return adapter
+
+
+_TEXTS = frozenset(("string", "integer", "number", "boolean"))
+"""The JSON types of what a text can become."""
+
+
+def is_of_pydantic(kind: Any) -> bool:
+    """Tell whether a type says itself how pydantic makes its values."""
+    return isinstance(kind, type) and any(
+        "__get_pydantic_core_schema__" in vars(base) for base in kind.__mro__
+    )
+
+
+def text_maker(kind: Any) -> Callable[[str], Any] | None:
+    """Return what makes a value of a text, None if no text becomes one.
+
+    What it returns raises ValueError where a text does not fit.
+
+    Raises:
+        AnnotationError: pydantic can make nothing of the type.
+    """
+    adapter = adapter_of(kind)
+    import pydantic  # which the adapter has imported
+
+    try:
+        written = adapter.json_schema()
+    except pydantic.PydanticUserError:
+        return None
+    make: Callable[[str], Any] = adapter.validate_strings
+    return make if written.get("type") in _TEXTS else None
 
 
 def stopping_validator(adapter: Any) -> Any:

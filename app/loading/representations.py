@@ -16,20 +16,11 @@ from falcon.util import mediatypes
 
 from app.loading.media import essence, is_json
 from app.loading.strict_json import to_json
-from app.plugin import Produces
 
 MEDIA_YAML = "application/yaml"
 
 _NAME = re.compile(r"(?!xml)[a-z_][\w.-]*", re.ASCII | re.IGNORECASE)
 _NOT_IN_XML = re.compile(r"[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-
-
-def produces_of(annotation: Any) -> tuple[str, ...]:
-    """Return the media types that a handler's return annotation names, none if it says nothing."""
-    for extra in getattr(annotation, "__metadata__", ()):
-        if isinstance(extra, Produces):
-            return extra.media_types
-    return ()
 
 
 def produces_fault(media_types: Collection[str], own: Collection[str]) -> str | None:

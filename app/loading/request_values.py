@@ -15,17 +15,11 @@ from typing import Any
 
 import falcon
 
-from app.loading.annotations import (
-    AnnotationError,
-    Converter,
-    field_converter,
-    is_bare,
-    looks_like_query,
-    members,
-    show,
-)
-from app.loading.constraints import Check, Marker, constraint_check, is_marker
+from app.loading.annotations import AnnotationError, is_bare, members, show
+from app.loading.constraints import Check, constraint_check
+from app.loading.field_types import Converter, field_converter, looks_like_query
 from app.loading.handler_signature import REQUIRED
+from app.loading.markers import Marker, marker_of
 from app.loading.request_faults import Where
 from app.plugin import Cookie, Form, Header
 
@@ -47,6 +41,7 @@ _EXPECTED: dict[Any, str] = {
     datetime.date: "a date as 2026-01-31",
     datetime.time: "a time as 14:30",
     datetime.datetime: "a date and time as 2026-01-31T14:30:00",
+    datetime.timedelta: "a duration as PT1H30M",
 }
 
 
@@ -157,16 +152,6 @@ def request_value(name: str, annotation: Any, default: Any) -> RequestValue | No
     return RequestValue(name, where, called, default, find, read, None, is_text=False)
 
 
-def marker_of(annotation: Any) -> Marker | None:
-    """Return what an `Annotated` says of where a parameter comes from, None if it says nothing."""
-    for extra in getattr(annotation, "__metadata__", ()):
-        if is_marker(extra):
-            # The class itself, too, as `Annotated[str, Header]`.
-            marker: Marker = extra() if isinstance(extra, type) else extra
-            return marker
-    return None
-
-
 def _source(parameter: str, marker: Marker | None) -> tuple[Where, str]:
     if isinstance(marker, Header):
         return "header", marker.name or parameter.replace("_", "-")
@@ -191,4 +176,6 @@ def _expected_kind(kind: Any) -> str:
         return "one of " + ", ".join(map(str, typing.get_args(kind)))
     if isinstance(kind, type) and issubclass(kind, enum.Enum):
         return "one of " + ", ".join(str(member.value) for member in kind)
-    return _EXPECTED.get(kind, "text")
+    if kind in _EXPECTED:
+        return _EXPECTED[kind]
+    return "text" if kind is str or is_bare(kind) else f"a valid {show(kind)}"

@@ -12,9 +12,9 @@ from typing import Any
 
 import falcon
 
-from app.loading.annotations import Converter
 from app.loading.body_parameter import Provider
 from app.loading.constraints import Check
+from app.loading.field_types import Converter
 from app.loading.form_values import MakeOfForm
 from app.loading.forms import FormReader
 from app.loading.handler_signature import REQUIRED

@@ -1,9 +1,11 @@
 """JSON as RFC 8259 defines it: written, and read only as deep as code can walk it."""
 
+import contextlib
 import dataclasses
 import datetime
 import decimal
 import enum
+import ipaddress
 import json
 import math
 import pathlib
@@ -13,9 +15,21 @@ from collections.abc import Callable, Iterable
 from json import loads
 from typing import Any
 
+from app.loading.pydantic_types import is_of_pydantic
 from app.responses import Answer, Event
 
 _SCALAR = (str, int, float, type(None))
+
+_SHOWN = (
+    uuid.UUID,
+    decimal.Decimal,
+    pathlib.PurePath,
+    ipaddress.IPv4Address,
+    ipaddress.IPv6Address,
+    ipaddress.IPv4Network,
+    ipaddress.IPv6Network,
+)
+"""What becomes a string as `str` writes it."""
 
 MAX_JSON_LEVELS = 200
 """How deep JSON may be nested: code that walks it by recursion has 1,000 frames."""
@@ -35,8 +49,8 @@ def to_json(answer: Any) -> bytes:
     """Return a handler's answer as JSON.
 
     Takes dict, list, tuple, str, numbers, bool, None, dataclasses, models of pydantic's, and inside
-    them dates, durations, UUIDs, decimals, paths (as strings), enumerations (by value) and sets;
-    all that becomes a string or a number may be a key.
+    them dates, durations, UUIDs, decimals, paths, IP addresses, URLs and the like of pydantic's (as
+    strings), enumerations (by value) and sets; all that becomes a string or a number may be a key.
 
     Raises:
         TypeError: the answer holds something else, or an `Answer`, which is no value.
@@ -88,7 +102,7 @@ def _encode(item: object) -> Any:
         return {f.name: getattr(item, f.name) for f in dataclasses.fields(item)}
     if isinstance(item, (datetime.datetime, datetime.date, datetime.time)):
         return item.isoformat()
-    if isinstance(item, (uuid.UUID, decimal.Decimal, pathlib.PurePath)):
+    if isinstance(item, _SHOWN):
         return str(item)
     if isinstance(item, datetime.timedelta):
         return _duration(item)
@@ -96,6 +110,11 @@ def _encode(item: object) -> Any:
         return item.value
     if isinstance(item, (set, frozenset)):
         return list(item)
+    if is_of_pydantic(type(item)):
+        import pydantic_core  # which its type has imported
+
+        with contextlib.suppress(pydantic_core.PydanticSerializationError):
+            return pydantic_core.to_jsonable_python(item)
     raise TypeError(f"a handler answered with a {type(item).__qualname__}, which is not JSON")
 
 

@@ -12,6 +12,7 @@ import enum
 import functools
 import http
 import io
+import ipaddress
 import json
 import threading
 import typing
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import falcon
+import pydantic
 import pytest
 
 from app.loading.body_parameter import MAX_BODY_BYTES
@@ -285,7 +287,6 @@ def test_a_field_that_is_none_of_its_type_is_not_found(serve, annotation, sent):
         list[int],
         dict,
         bytes,
-        datetime.timedelta,
         falcon.Request,
         type("Own", (), {}),
         type("OwnInt", (int,), {}),
@@ -1211,6 +1212,9 @@ NOON = datetime.datetime(2020, 1, 2, 12, tzinfo=datetime.UTC)
         (collections.namedtuple("P", "x y")(1, 2), [1, 2]),  # type: ignore[arg-type, call-arg]
         ("ü☃🐍\u2028</script>", "ü☃🐍\u2028</script>"),
         ({"ü": "\x00\x1f"}, {"ü": "\x00\x1f"}),
+        ([ipaddress.ip_network("fe80::/10")], ["fe80::/10"]),
+        ({"at": pydantic.HttpUrl("http://a.example")}, {"at": "http://a.example/"}),
+        ([pydantic.SecretStr("a")], ["**********"]),
     ],
 )
 def test_what_a_handler_returns_is_the_json_answer(serve, answer, expected):

@@ -97,6 +97,27 @@ def test_a_request_gets_what_it_prefers(accept: str | None, content_type: str | 
         assert json_of(answer.read()) == {"a": 1}
 
 
+def is_produces() -> ALL: ...  # type: ignore[valid-type]
+def is_text() -> "Produces('text/html')": ...  # type: ignore[valid-type]
+def within() -> Annotated[Order, ALL] | None: ...
+def in_list() -> list[Annotated[Order, ALL]]:  # type: ignore[empty-body]
+    ...
+def the_class() -> Annotated[Order, Produces]:  # type: ignore[empty-body]
+    ...
+def of_nothing() -> Annotated[Order, Produces()]:  # type: ignore[empty-body]
+    ...
+def twice() -> Annotated[Order, Produces(JSON), Produces(YAML)]:  # type: ignore[empty-body]
+    ...
+
+
+@pytest.mark.parametrize(
+    "handler", [is_produces, is_text, within, in_list, the_class, of_nothing, twice]
+)
+def test_media_types_that_would_be_ignored_are_refused(handler: Callable[..., Any]) -> None:
+    with pytest.raises(HandlerError, match="with one Produces around all"):
+        make_responder(handler, "/x")
+
+
 def test_a_media_type_is_named_in_any_case() -> None:
     def handle() -> Annotated[dict[str, int], Produces("Application/YAML", "Text/Plain")]:
         return {"a": 1}

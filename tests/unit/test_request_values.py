@@ -1,9 +1,12 @@
 """Query parameters, headers and cookies of a handler; all that is wrong is said at once."""
 
 import collections.abc
+import dataclasses
 import datetime
 import decimal
 import enum
+import ipaddress
+import pathlib
 import uuid
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
@@ -12,10 +15,12 @@ import annotated_types
 import falcon
 import pydantic
 import pytest
+from pydantic.fields import FieldInfo
+from typing_extensions import TypeAliasType
 
 from app.loading.registration import HandlerResource, RouteCollector
 from app.loading.signatures import HandlerError
-from app.plugin import Cookie, Header, Query
+from app.plugin import Cookie, Form, Header, Query
 from app.routing.application import LiveApp
 from tests.support.handlers import make_responder
 from tests.support.wsgi import Answer, call, json_of, put
@@ -101,6 +106,12 @@ DAY = datetime.date(2026, 1, 31)
         (tuple[int, ...], "value=1&value=2", ["tuple", [1, 2]]),
         (collections.abc.Sequence[str], "value=a", ["list", ["a"]]),
         (Annotated[int, "how many"], "value=3", ["int", 3]),
+        (datetime.timedelta, "value=PT1H30M", ["timedelta", "PT1H30M"]),
+        (pathlib.Path, "value=a/b", ["PosixPath", "a/b"]),
+        (list[ipaddress.IPv6Network], "value=fe80::/10", ["list", ["fe80::/10"]]),
+        (pydantic.HttpUrl, "value=http://a.example/b", ["HttpUrl", "http://a.example/b"]),
+        (pydantic.HttpUrl | int, "value=5", ["int", 5]),
+        (pydantic.RootModel[int], "value=5", ["RootModel[int]", 5]),
     ],
 )
 def test_a_value_becomes_what_the_annotation_says(
@@ -196,6 +207,104 @@ def test_what_no_query_can_become_is_refused_at_its_registration(
 ) -> None:
     with pytest.raises(HandlerError, match="'value' is annotated") as caught:
         make_responder(of(annotation), "/x")
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("annotation", "text"),
+    [
+        (pydantic.HttpUrl, "http://a.example/b"),
+        (datetime.timedelta, "PT5M"),
+        (ipaddress.IPv4Address, "10.0.0.1"),
+        (pydantic.IPvAnyAddress, "::1"),
+        (pydantic.SecretStr, "x"),
+        (list[pydantic.HttpUrl], "http://a.example/b"),
+    ],
+)
+def test_what_pydantic_makes_of_a_text_is_read_where_it_has_a_default(
+    annotation: Any, text: str
+) -> None:
+    def handle(value: Any) -> bool:
+        return value is not None
+
+    handle.__annotations__ = {"value": annotation | None}
+    handle.__defaults__ = (None,)
+    assert answer_of(handle, "") is False
+    assert answer_of(handle, f"value={text}") is True
+    if annotation is not pydantic.SecretStr:
+        (fault,) = faults_of(handle, "value=:no:")
+        assert fault["reason"].startswith("found ':no:', expected a")
+
+
+class Model(pydantic.BaseModel):
+    number: int
+
+
+@dataclasses.dataclass
+class Data:
+    number: int
+
+
+class Odd(enum.Enum):
+    A = (1, 2)
+
+
+@pytest.mark.parametrize(
+    "annotation", [Model, Data, Odd, bytes, dict, dict[str, int], list[Model], list[list[int]]]
+)
+def test_data_that_no_text_can_become_is_refused_with_a_default_of_none(annotation: Any) -> None:
+    with pytest.raises(HandlerError, match="'value' is annotated"):
+        make_responder(of(annotation | None, None), "/x")
+    make_responder(of(annotation, object()), "/x")
+
+
+def of_fastapi(name: str, *bases: type) -> Any:
+    return type(name, bases, {"__module__": "fastapi.params"})()
+
+
+ITS_QUERY, ITS_DEPENDS = of_fastapi("Query"), of_fastapi("Depends")
+
+
+def field_default(q: int = pydantic.Field(7, ge=5)) -> None: ...
+def query_default(q: int = Query("q")) -> None: ...  # type: ignore[assignment]
+def class_default(q: Any = Header) -> None: ...
+def its_query(q: int = ITS_QUERY) -> None: ...
+def its_header(q: Annotated[str, of_fastapi("Header", FieldInfo)]) -> None: ...
+def its_depends(q: Any = ITS_DEPENDS) -> None: ...
+def two_places(q: Annotated[int, Header(), Cookie]) -> None: ...
+def form_and_query(q: Annotated[int, Form(), Query("q")]) -> None: ...
+def inner_place(q: Annotated[int, Header()] | None = None) -> None: ...
+def place_of_items(q: list[Annotated[int, Query("x")]]) -> None: ...
+def default_in_field(q: Annotated[int, pydantic.Field(default=7)]) -> None: ...
+def factory_in_field(q: Annotated[list[int], pydantic.Field(default_factory=list)]) -> None: ...
+def body_default(body: Annotated[int, pydantic.Field(default=7)]) -> None: ...
+def alias_in_field(q: Annotated[int, pydantic.Field(alias="per-page")]) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("handler", "said"),
+    [
+        (field_default, "'q' has Field(…) as its default, expected it in Annotated[…, Field(…)]"),
+        (query_default, "'q' has Query(…) as its default, expected it in Annotated[…, Query(…)]"),
+        (class_default, "'q' has Header(…) as its default"),
+        (its_query, "'q' has FastAPI's Query(…), expected what app.plugin has for it"),
+        (its_header, "'q' has FastAPI's Header(…)"),
+        (its_depends, "'q' has FastAPI's Depends(…)"),
+        (two_places, "'q' is annotated with several places that it comes from, expected one"),
+        (form_and_query, "'q' is annotated with several places that it comes from, expected one"),
+        (inner_place, "'q' has Header(…) within its type, expected Annotated[…, Header(…)] around"),
+        (place_of_items, "'q' has Query(…) within its type"),
+        (default_in_field, "'q' has a Field with a default, expected the default as '= …'"),
+        (factory_in_field, "'q' has a Field with a default, expected the default as '= …'"),
+        (body_default, "'body' has a Field with a default, expected the default as '= …'"),
+        (alias_in_field, "'q' has a Field with an alias, expected the name in Query(…)"),
+    ],
+)
+def test_what_would_be_ignored_of_a_parameter_is_refused(
+    handler: Callable[..., Any], said: str
+) -> None:
+    with pytest.raises(HandlerError) as caught:
+        make_responder(handler, "/x")
     assert said in str(caught.value)
 
 
@@ -362,6 +471,7 @@ def asked(handler: Callable[..., Any], **environ: str) -> Any:
         (Annotated[list[int], Cookie], {"HTTP_COOKIE": "value=7; value=8"}, ["list", [7, 8]]),
         (Annotated[int, Query("per-page")], {"QUERY_STRING": "per-page=7"}, ["int", 7]),
         (Annotated[int, "a note", Query()], {"QUERY_STRING": "value=7"}, ["int", 7]),
+        (TypeAliasType("Token", Annotated[str, Header]), {"HTTP_VALUE": "a"}, ["str", "a"]),
     ],
 )
 def test_a_marker_says_where_a_value_comes_from(

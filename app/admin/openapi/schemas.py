@@ -18,7 +18,8 @@ from typing import Any, Literal
 
 from app.inspection import module_of, name_of
 from app.loading.annotations import is_bare, members
-from app.loading.constraints import is_constrained, is_marker
+from app.loading.constraints import is_constrained
+from app.loading.markers import is_marker
 from app.plugin import Produces
 from app.uploads import File
 
