@@ -16,6 +16,11 @@ def is_bare(annotation: Any) -> bool:
     return annotation is inspect.Parameter.empty or annotation is Any
 
 
+def is_text(annotation: Any) -> bool:
+    """Tell whether an annotation says no more than that a text comes, if that."""
+    return is_bare(annotation) or annotation in (str, object)
+
+
 def is_a(annotation: Any, base: type) -> bool:
     """Tell whether an annotation is `base` or a subclass, or a union that holds one."""
     return any(isinstance(kind, type) and issubclass(kind, base) for kind in members(annotation))

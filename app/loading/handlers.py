@@ -11,7 +11,7 @@ from typing import Any
 
 import falcon
 
-from app.loading.annotations import AnnotationError, is_a, is_bare
+from app.loading.annotations import AnnotationError, is_a, is_bare, is_text
 from app.loading.body_parameter import MAX_BODY_BYTES, Provider, body_provider
 from app.loading.constraints import Check, constraint_check
 from app.loading.event_streams import MEDIA_EVENTS, event_answerer
@@ -25,10 +25,11 @@ from app.loading.form_values import (
     is_file,
 )
 from app.loading.forms import FormReader
+from app.loading.handler_kinds import hidden_function, refuse_kind, with_result
 from app.loading.handler_signature import HandlerParameter, HandlerSignature, Kind
 from app.loading.markers import marker_of, parameter_fault, produces_of, returns_fault
 from app.loading.representations import chooser, produces_fault
-from app.loading.request_values import RequestValue, request_value
+from app.loading.request_values import RequestValue, is_filled, request_value
 from app.loading.responders import Plan, Responder, build_responder
 from app.loading.return_values import Answerer, answerer
 from app.loading.signatures import (
@@ -36,7 +37,6 @@ from app.loading.signatures import (
     Taken,
     describe,
     is_lambda,
-    refuse_kind,
     returned_by,
     taken_by,
 )
@@ -130,6 +130,11 @@ class _Resolution:
                 "it takes *args, which nothing fills; if that is a decorator, put "
                 "@functools.wraps(function) above its inner function, and let it take **kwargs"
             )
+        elif hidden := self._hidden():
+            faults.append(
+                f"its decorator hides what {hidden} may be, so that nothing fills or converts it; "
+                "put @functools.wraps(function) above the decorator's inner function"
+            )
         for parameter in taken.named.values():
             self._fill(parameter)
         for name in fields.keys() & taken.hidden:
@@ -146,7 +151,7 @@ class _Resolution:
             raise HandlerError(f"{describe(self.handler)}: " + "; ".join(faults))
         response = self._of_kind("response")
         return Plan(
-            handler=self.handler,
+            handler=with_result(self.handler),
             fields=tuple(fields),
             converters=self.converters,
             checks=self.checks,
@@ -261,6 +266,21 @@ class _Resolution:
 
     def _of_kind(self, kind: Kind) -> tuple[str, ...]:
         return tuple(each.parameter for each in self.parameters if each.kind == kind)
+
+    def _hidden(self) -> str:
+        """Return the parameters that are to be filled and that a decorator does not show."""
+        function = hidden_function(self.handler)
+        if function is None:
+            return ""
+        shown = self.taken.named.keys()
+        # A field comes all the same, as a text.
+        return ", ".join(
+            repr(name)
+            for name, each in taken_by(function).named.items()
+            if name not in shown
+            and not self._is_own(each)
+            and (not is_text(each.annotation) if name in self.fields else is_filled(each))
+        )
 
     def _is_own(self, parameter: inspect.Parameter) -> bool:
         """Tell whether a parameter's default is what the plugin wants it to be."""

@@ -7,6 +7,7 @@ import collections.abc
 import datetime
 import decimal
 import enum
+import inspect
 import typing
 import uuid
 from collections.abc import Callable, Iterable
@@ -128,7 +129,7 @@ def request_value(name: str, annotation: Any, default: Any) -> RequestValue | No
     if marker is None and default is REQUIRED:
         if is_bare(annotation):
             return None
-    elif marker is None and not looks_like_query(annotation, default):
+    elif not _is_filled(annotation, default):
         return None
     if is_bare(annotation):
         annotation = str if default is None else type(default)
@@ -150,6 +151,15 @@ def request_value(name: str, annotation: Any, default: Any) -> RequestValue | No
     collect, check = MANY[origin_of(many[0])], constraint_check(annotation)
     read = _reader(field_converter(item), collect, _expected(of_item), check)
     return RequestValue(name, where, called, default, find, read, None, is_text=False)
+
+
+def is_filled(parameter: inspect.Parameter) -> bool:
+    """Tell whether a parameter is to be filled by a request, and not by its default alone."""
+    return parameter.default is REQUIRED or _is_filled(parameter.annotation, parameter.default)
+
+
+def _is_filled(annotation: Any, default: Any) -> bool:
+    return marker_of(annotation) is not None or looks_like_query(annotation, default)
 
 
 def _source(parameter: str, marker: Marker | None) -> tuple[Where, str]:

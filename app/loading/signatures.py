@@ -43,23 +43,6 @@ def describe(handler: Callable[..., Any]) -> str:
     return getattr(function, "__qualname__", None) or type(function).__qualname__
 
 
-def refuse_kind(handler: Callable[..., Any]) -> None:
-    """Refuse a callable that cannot answer a request.
-
-    Raises:
-        HandlerError: it is a class or a coroutine function.
-    """
-    function = _outermost(handler)
-    name = describe(handler)
-    if isinstance(function, type):
-        raise HandlerError(
-            f"the handler is the class {name}, expected a function or a method of an object, as "
-            f"{name}().handle"
-        )
-    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
-        raise HandlerError(f"{name} is a coroutine function, expected a plain one")
-
-
 def taken_by(handler: Callable[..., Any]) -> Taken:
     """Return what a handler takes, with its annotations resolved from strings to types.
 
@@ -203,23 +186,6 @@ def _taken_by_partial(handler: "functools.partial[Any]", given: int) -> Taken:
     }
     bound = inner.bound | handler.keywords.keys()
     return Taken(named, inner.rest, inner.opaque, inner.hidden, bound)
-
-
-def _outermost(handler: Any) -> Any:
-    """Return the function that a call of the handler enters first, or the class if it is one."""
-    while True:
-        if isinstance(handler, functools.partial):
-            handler = handler.func
-        elif isinstance(handler, (types.MethodType, staticmethod)):
-            handler = handler.__func__
-        elif isinstance(handler, (types.FunctionType, types.BuiltinFunctionType, type)):
-            return handler
-        elif hasattr(handler, "__wrapped__"):
-            handler = handler.__wrapped__
-        elif isinstance(type(handler).__call__, types.FunctionType):
-            return type(handler).__call__
-        else:
-            return handler
 
 
 def innermost(handler: Any) -> Any:

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from json import dumps
 from typing import Any
 
-from app.loading.pydantic_types import adapter_of, errors_of, sentence, stopping_validator
+from app.loading.core_schemas import stopping_validator
+from app.loading.pydantic_types import adapter_of, errors_of, sentence
 from app.loading.request_faults import ValueFault, Where
 from app.loading.strict_json import parse_json
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import collections.abc
+import contextlib
 import dataclasses
 import datetime
 import decimal
@@ -432,6 +433,64 @@ def test_a_plain_wrapper_around_a_coroutine_function_is_a_plain_handler(serve):
     assert json_of(serve(handle)().content) == 1
 
 
+def passing_on(function):
+    @functools.wraps(function)
+    def wrapper(*args, **kwargs):
+        return function(*args, **kwargs)
+
+    return wrapper
+
+
+class PassedOn:
+    @passing_on
+    async def handle(self, item: int, times: int = 2):
+        await asyncio.sleep(0)
+        return [item] * times
+
+    @passing_on
+    @passing_on
+    async def fail(self):
+        raise falcon.HTTPNotFound
+
+
+def test_a_plain_decorator_that_returns_a_coroutine_is_answered_with_its_result(serve):
+    assert json_of(serve(PassedOn().handle, "/x/{item}")("/x/5").content) == [5, 5]
+    assert serve(PassedOn().fail)().status == 404
+
+
+@contextlib.contextmanager
+def managed():
+    yield 1
+
+
+@contextlib.asynccontextmanager
+async def managed_too():
+    yield 1
+
+
+@functools.singledispatch
+def dispatched(item): ...
+
+
+class Dispatched:
+    @functools.singledispatchmethod
+    def handle(self, item): ...
+
+
+@pytest.mark.parametrize(
+    ("handler", "template", "name"),
+    [
+        (managed, "/x", "managed is decorated with contextlib.contextmanager"),
+        (managed_too, "/x", "managed_too is decorated with contextlib.asynccontextmanager"),
+        (functools.partial(managed), "/x", "contextlib.contextmanager"),
+        (dispatched, "/x/{item}", "dispatched is decorated with functools.singledispatch,"),
+        (Dispatched().handle, "/x/{item}", "decorated with functools.singledispatchmethod"),
+    ],
+)
+def test_what_makes_no_answer_is_refused(handler, template, name):
+    assert name in fault(handler, template)
+
+
 def test_an_annotation_that_is_no_type_is_refused_by_name():
     def handle(body: NoSuchType): ...  # type: ignore[name-defined] # noqa: F821
 
@@ -577,6 +636,13 @@ def hiding_all_but_fields(function):
     return wrapper
 
 
+def hiding_all_but_self(function):
+    def wrapper(self, **fields):
+        return function(self, **fields)
+
+    return wrapper
+
+
 def narrowing(function):
     @functools.wraps(function)
     def wrapper(*args):
@@ -605,6 +671,24 @@ def filling(function):
     return wrapper
 
 
+class Hiding:
+    def __init__(self, function):
+        self.function = function
+
+    def __call__(self, **fields):
+        return self.function(**fields)
+
+
+@Hiding
+def hidden_by_object(item: int):
+    return [item]
+
+
+@hiding_all_but_fields
+def hidden_function(body: dict):
+    return [body]
+
+
 class Decorated:
     @hiding
     def hidden(self, item: int):
@@ -613,6 +697,26 @@ class Decorated:
     @hiding
     def hidden_body(self, body):
         return [body]
+
+    @hiding_all_but_self
+    def hidden_query(self, item: int, limit: int):
+        return [item, limit]
+
+    @hiding_all_but_self
+    def hidden_default(self, limit: int = 5):
+        return [limit]
+
+    @hiding_all_but_self
+    def hidden_request(self, req):
+        return [req.method]
+
+    @hiding_all_but_self
+    def hidden_text(self, item: str, cache={}, _more=1):  # noqa: B006
+        return [item]
+
+    @hiding_all_but_self
+    def hidden_number(self, item: int):
+        return [item]
 
     @narrowing
     def narrow(self, item: int):
@@ -647,6 +751,12 @@ class Decorated:
         (Decorated().hidden, "/x/{item}"),
         (Decorated().hidden_body, "/x"),
         (hiding(two), "/x/{item}"),
+        (Decorated().hidden_query, "/x/{item}"),
+        (Decorated().hidden_number, "/x/{item}"),
+        (hidden_by_object, "/x/{item}"),
+        (Decorated().hidden_default, "/x"),
+        (Decorated().hidden_request, "/x"),
+        (hidden_function, "/x"),
         (Decorated().narrow, "/x/{item}"),
         (narrowing(two), "/x"),
         (lambda *args: 1, "/x"),
@@ -678,6 +788,7 @@ def test_a_decorator_that_gives_the_field_itself_takes_none(item):
         (functools.partial(functools.partial(two, 1), item=7), "/x/5", [1, 7]),
         (logged(functools.partial(two, 1)), "/x/{item}", [1, 5, "logged"]),
         (hiding_all_but_fields(lambda item: [item]), "/x/{item}", ["5", "wrapped"]),
+        (Decorated().hidden_text, "/x/{item}", ["5"]),
         (staticmethod(Plugin.static), "/x/{item}", ["static", 5]),
     ],
 )

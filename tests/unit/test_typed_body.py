@@ -19,7 +19,7 @@ from typing_extensions import TypeAliasType
 
 from app.loading.registration import HandlerResource
 from app.loading.signatures import HandlerError
-from app.plugin import Header
+from app.plugin import Form, Header
 from app.routing.application import LiveApp
 from tests.support.handlers import make_responder
 from tests.support.wsgi import call, json_of, put
@@ -384,6 +384,103 @@ def test_a_type_that_says_so_takes_infinite_floats() -> None:
     assert post(handle, '{"high": "inf"}') == (200, True)
     assert post(handle, '{"high": 1, "inner": {"default": "inf"}}')[0] == 422
     assert post(of(Annotated[float, pydantic.AllowInfNan()]), '"5"')[0] == 200
+
+
+class Unknown(pydantic.BaseModel):
+    part: "NoSuchType"  # type: ignore[name-defined] # noqa: F821
+
+
+@dataclasses.dataclass
+class Unfinished:
+    part: "NoSuchType"  # type: ignore[name-defined] # noqa: F821
+
+
+class Nested(pydantic.BaseModel):
+    inner: Unknown
+
+
+class Earlier(pydantic.BaseModel):
+    later: "Later"
+
+
+class Later(pydantic.BaseModel):
+    number: int
+
+
+@pytest.mark.parametrize(
+    "annotation",
+    [Unknown, Unfinished, Nested, list[Unknown], Unknown | None, dict[str, Unfinished]],
+)
+def test_a_type_that_names_what_is_not_there_is_refused(annotation: Any) -> None:
+    for said in (annotation, Annotated[annotation, Form()]):
+        with pytest.raises(HandlerError, match=r"name 'NoSuchType' is not defined$"):
+            make_responder(of(said), "/x")
+
+
+def test_a_type_that_names_what_comes_later_is_made() -> None:
+    assert post(of(Earlier), '{"later": {"number": 1}}')[0] == 200
+
+
+class Sized(pydantic.BaseModel):
+    count: Annotated[int, pydantic.Field(min_length=3)]
+
+
+Misapplied = [
+    Annotated[int, pydantic.Field(min_length=3)],
+    Annotated[int, annotated_types.MinLen(3), annotated_types.Ge(5)],
+    Annotated[int | None, pydantic.Field(max_length=3)],
+    Annotated[int | str, pydantic.Field(max_length=3)],
+    Annotated[str, pydantic.Field(ge=3)],
+    Annotated[str, annotated_types.MultipleOf(3)],
+    Annotated[list[int], pydantic.Field(ge=3)],
+    Annotated[int, pydantic.Field(pattern="x")],
+    Annotated[float, pydantic.StringConstraints(to_lower=True)],
+    Annotated[datetime.date, pydantic.Field(max_length=3)],
+    Annotated[datetime.date, annotated_types.Ge(5)],
+]
+
+
+@pytest.mark.parametrize(
+    "annotation",
+    [*Misapplied, Sized, list[Sized], dict[str, Misapplied[0]]],  # type: ignore[valid-type]
+)
+def test_a_constraint_that_its_type_cannot_have_is_refused(annotation: Any) -> None:
+    with pytest.raises(HandlerError, match="of which pydantic says: "):
+        make_responder(of(annotation), "/x")
+
+
+@pytest.mark.parametrize("annotation", Misapplied)
+def test_so_it_is_in_the_query_and_the_path(annotation: Any) -> None:
+    def handle(value: Any) -> None: ...
+
+    handle.__annotations__ = {"value": annotation}
+    for template in ("/x", "/x/{value}"):
+        with pytest.raises(HandlerError, match="'value' is annotated"):
+            make_responder(handle, template)
+
+
+def even(number: int) -> int:
+    if number % 2:
+        raise ValueError("it is odd")
+    return number
+
+
+@pytest.mark.parametrize(
+    "annotation",
+    [
+        Annotated[int, pydantic.Field(multiple_of=3, ge=3)],
+        Annotated[bool, pydantic.Field(ge=True)],
+        Annotated[decimal.Decimal, pydantic.Field(max_digits=3)],
+        Annotated[list[int], pydantic.Field(min_length=1)],
+        Annotated[dict[str, int], annotated_types.Len(1, 3)],
+        Annotated[frozenset[int], annotated_types.MinLen(1)],
+        Annotated[str | None, pydantic.Field(pattern="a")],
+        Annotated[int, pydantic.AfterValidator(even)],
+        Annotated[datetime.datetime, annotated_types.Ge(datetime.datetime(2026, 1, 1))],
+    ],
+)
+def test_a_constraint_that_its_type_has_is_none_of_them(annotation: Any) -> None:
+    make_responder(of(annotation), "/x")
 
 
 class Kind(pydantic.BaseModel):

@@ -1,0 +1,170 @@
+"""Core schemas, by which pydantic validates: what is wrong with them, and what is added to them.
+
+A float is finite, as in all JSON, unless its type says otherwise: pydantic's own takes "inf", of
+which no answer can be made.
+"""
+
+import datetime
+import decimal
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+
+
+def finite_schema(schema: Any) -> Any:
+    """Return a core schema whose floats are finite where it does not say otherwise."""
+    return _with_keys(schema, _finite)
+
+
+def stopping_validator(adapter: Any) -> Any:
+    """Return what validates as an adapter does, and each list in it to its first fault alone.
+
+    So it is with tuples, sets and, as far as pydantic can, mappings. It is the adapter itself
+    where there are none.
+    """
+    from pydantic_core import core_schema
+
+    kinds = {
+        "list": core_schema.ListSchema,
+        "tuple": core_schema.TupleSchema,
+        "set": core_schema.SetSchema,
+        "frozenset": core_schema.FrozenSetSchema,
+        "dict": core_schema.DictSchema,
+    }
+    stoppable = {name for name, kind in kinds.items() if "fail_fast" in kind.__annotations__}
+
+    def stopping(schema: dict[str, Any], _config: dict[str, Any]) -> dict[str, Any]:
+        return {"fail_fast": True} if schema["type"] in stoppable else {}
+
+    schema = _with_keys(adapter.core_schema, stopping)
+    return adapter if schema is adapter.core_schema else validator_of(schema)
+
+
+def constraint_fault(schema: Any) -> str | None:
+    """Return which constraint in a core schema cannot be applied to its type, None if all can be.
+
+    Pydantic finds that out with the first value: a `min_length` of a number, say.
+    """
+    for outer in _schemas_in(schema):
+        steps = outer.get("steps", [outer]) if outer["type"] == "chain" else [outer]
+        for step in steps:
+            check = _own_check(step)
+            if check is None:
+                continue
+            for kind in _kinds_of(outer):
+                try:
+                    if kind in _SAMPLES:
+                        check(_SAMPLES[kind])
+                except TypeError as error:
+                    return str(error)
+                except ValueError:
+                    continue  # it can be applied, and is not kept
+    return None
+
+
+def _own_check(schema: dict[str, Any]) -> Callable[[Any], Any] | None:
+    """Return what checks a constraint, None where that is no function of pydantic's own."""
+    function: Any = (schema.get("function") or {}).get("function")
+    if getattr(getattr(function, "func", None), "__module__", "") == _VALIDATORS:
+        check: Callable[[Any], Any] = function
+        return check
+    if getattr(function, "__name__", "") == _OF_ANOTHER and schema["type"] == "function-wrap":
+        validate = validator_of(schema["schema"]).validate_python
+        return lambda value: function(value, validate)
+    return None
+
+
+def _schemas_in(item: Any) -> Iterator[dict[str, Any]]:
+    """Yield each schema in a core schema."""
+    waiting = [item]
+    while waiting:
+        part = waiting.pop()
+        if type(part) in (list, tuple):
+            waiting += part
+        elif type(part) is dict:
+            is_schema = type(part.get("type")) is str
+            if is_schema:
+                yield part
+            waiting += [v for k, v in part.items() if not (is_schema and k in _NO_SCHEMAS)]
+
+
+def _kinds_of(schema: dict[str, Any]) -> Iterator[str]:
+    """Yield the types of the values that come out of a schema's innermost ones."""
+    if schema["type"] == "chain":
+        yield from _kinds_of(schema["steps"][0])
+    elif schema["type"] == "union":
+        for choice in schema["choices"]:
+            yield from _kinds_of(choice[0] if type(choice) is tuple else choice)
+    elif schema["type"] in ("function-after", "nullable", "default"):
+        yield from _kinds_of(schema["schema"])
+    else:
+        yield schema["type"]
+
+
+_VALIDATORS = "pydantic._internal._validators"
+_OF_ANOTHER = "_apply_constraint_with_incompatibility_info"
+"""The module, and the name, of what pydantic checks a constraint with that a type does not have."""
+
+_SAMPLES: dict[str, Any] = {
+    "int": 0,
+    "float": 0.0,
+    "bool": False,
+    "str": "",
+    "bytes": b"",
+    "list": [],
+    "tuple": (),
+    "set": set(),
+    "frozenset": frozenset(),
+    "dict": {},
+    "decimal": decimal.Decimal(0),
+    "uuid": uuid.UUID(int=0),
+    "date": datetime.date.min,
+    "time": datetime.time.min,
+    "datetime": datetime.datetime.min,
+    "timedelta": datetime.timedelta(),
+}
+"""A value of each type that no code of a plugin stands behind."""
+
+
+def _finite(schema: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
+    """Return what a schema of a float does not say: that it is finite."""
+    is_silent = schema["type"] == "float" and "allow_inf_nan" not in {**config, **schema}
+    return {"allow_inf_nan": False} if is_silent else {}
+
+
+def validator_of(schema: Any) -> Any:
+    """Return what validates by a core schema."""
+    from pydantic_core import SchemaValidator
+
+    # Else a model's own validator would be taken instead of its schema.
+    return SchemaValidator(schema, _use_prebuilt=False)
+
+
+_NO_SCHEMAS = frozenset(
+    ("config", "default", "expected", "function", "members", "metadata", "serialization")
+)
+"""What a core schema has under these names is data, or nothing that validates."""
+
+_MoreKeys = Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]]
+"""Returns what else a schema is to say, given it and the configuration of the model around it."""
+
+
+def _with_keys(item: Any, more: _MoreKeys, config: Any = None) -> Any:
+    """Return a core schema, or a part of one, in which each schema says more; itself if none does.
+
+    Args:
+        item: the part.
+        more: returns what else a schema in it says.
+        config: the configuration of the model around it.
+    """
+    if type(item) in (list, tuple):
+        anew = type(item)(_with_keys(part, more, config) for part in item)
+    elif type(item) is not dict:
+        return item
+    elif type(item.get("type")) is str:
+        config = item.get("config") or config
+        kept = {k: v if k in _NO_SCHEMAS else _with_keys(v, more, config) for k, v in item.items()}
+        anew = kept | more(item, config or {})
+    else:  # the fields of a model, by name
+        anew = {name: _with_keys(part, more, config) for name, part in item.items()}
+    return anew if anew != item else item
