@@ -40,12 +40,35 @@ def stopping_validator(adapter: Any) -> Any:
     return adapter if schema is adapter.core_schema else validator_of(schema)
 
 
+def says_extra(schema: Any) -> bool:
+    """Tell whether a model somewhere in a core schema says what becomes of unknown fields."""
+    return any(
+        not _EXTRA.isdisjoint(item) and item != {**item, **_TYPED_DICT}
+        for part in schemas_in(schema)
+        for item in (part, part.get("config") or {})
+    )
+
+
+def takes_infinite(schema: Any) -> bool:
+    """Tell whether infinite numbers pass a core schema: as such, or where anything may stand.
+
+    Most models have a type for each part, and a float that is finite refuses them itself.
+    """
+    return any(
+        part["type"] not in _STRICT
+        or (part["type"] == "float" and part.get("allow_inf_nan") is not False)
+        or not _PARTS.get(part["type"], frozenset()) <= part.keys()
+        or "allow" in {part.get("extra_behavior"), (part.get("config") or {}).get(_EXTRA_FIELDS)}
+        for part in schemas_in(schema)
+    )
+
+
 def constraint_fault(schema: Any) -> str | None:
     """Return which constraint in a core schema cannot be applied to its type, None if all can be.
 
     Pydantic finds that out with the first value: a `min_length` of a number, say.
     """
-    for outer in _schemas_in(schema):
+    for outer in schemas_in(schema):
         steps = outer.get("steps", [outer]) if outer["type"] == "chain" else [outer]
         for step in steps:
             check = _own_check(step)
@@ -74,7 +97,7 @@ def _own_check(schema: dict[str, Any]) -> Callable[[Any], Any] | None:
     return None
 
 
-def _schemas_in(item: Any) -> Iterator[dict[str, Any]]:
+def schemas_in(item: Any) -> Iterator[dict[str, Any]]:
     """Yield each schema in a core schema."""
     waiting = [item]
     while waiting:
@@ -100,6 +123,33 @@ def _kinds_of(schema: dict[str, Any]) -> Iterator[str]:
     else:
         yield schema["type"]
 
+
+_EXTRA_FIELDS = "extra_fields_behavior"
+_EXTRA = frozenset((_EXTRA_FIELDS, "extra_behavior"))
+"""What pydantic's core schema has where a model says itself what becomes of unknown fields."""
+
+_TYPED_DICT = {"type": "typed-dict", "extra_behavior": "ignore"}
+"""What it has for each TypedDict that says nothing of unknown fields."""
+
+_STRICT = frozenset(
+    (
+        *("none", "bool", "int", "float", "decimal", "str", "date", "time", "datetime"),
+        *("timedelta", "literal", "enum", "uuid", "url", "multi-host-url"),
+        *("list", "tuple", "set", "frozenset", "dict", "function-after"),
+        *("nullable", "default", "union", "tagged-union", "definitions", "definition-ref"),
+        *("model", "model-fields", "model-field", "typed-dict", "typed-dict-field"),
+        *("dataclass", "dataclass-args", "dataclass-field"),
+    )
+)
+"""The schemas of what is of a type, or consists of parts that have their own."""
+
+_PARTS = {
+    "list": frozenset(["items_schema"]),
+    "set": frozenset(["items_schema"]),
+    "frozenset": frozenset(["items_schema"]),
+    "dict": frozenset(["keys_schema", "values_schema"]),
+}
+"""The parts without which some of them take anything."""
 
 _VALIDATORS = "pydantic._internal._validators"
 _OF_ANOTHER = "_apply_constraint_with_incompatibility_info"

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from app.loading.annotations import AnnotationError, members, show
+from app.loading.core_schemas import says_extra
 from app.loading.field_types import field_converter
 from app.loading.forms import FormData, SkippedFile
 from app.loading.handler_signature import REQUIRED
@@ -15,7 +16,7 @@ from app.loading.markers import marker_of
 from app.loading.pydantic_types import adapter_of, errors_of
 from app.loading.request_faults import ValueFault
 from app.loading.request_values import MANY, RequestValue, origin_of, request_value
-from app.loading.typed_body import BodyFaults, faults_of, says_extra
+from app.loading.typed_body import BodyFaults, faults_of
 from app.plugin import Form
 from app.uploads import File
 

@@ -34,8 +34,8 @@ class Plan:
     `fields` are those of the template; `converters` and `checks` are for some of them. `providers`
     and `constants` are by parameter. `read_form` reads the form, if one is taken; `of_form` makes
     the parameters that take all of it. `choose` chooses the media type of the answer, before the
-    handler is called; None where there is no choice. `answer` is asked for all answers but a dict,
-    and for those too unless `is_plain`.
+    handler is called; None where there is no choice. `answer` is asked for all answers but a dict
+    and a model, and for those too unless `is_plain`.
     """
 
     handler: Callable[..., Any]
@@ -125,10 +125,11 @@ class _Writer:
         self._add(1, f"{answer} = {own('handler', plan.handler)}({arguments})")
         call = f"{own('answer_by', plan.answer)}({req}, {resp}, {answer}{chosen})"
         if plan.is_plain:  # the usual answer, without a call
-            encode = own("to_json", to_json)
+            encode, kind, has = own("to_json", to_json), own("kind"), own("hasattr", hasattr)
             self._add(
                 1,
-                f"if {self._type}({answer}) is {own('dict', dict)}:",
+                f"{kind} = {self._type}({answer})",
+                f"if {kind} is {own('dict', dict)} or {has}({kind}, '__pydantic_serializer__'):",
                 f"    {resp}.content_type = {falcon.MEDIA_JSON!r}",
                 f"    {resp}.data = {encode}({answer})",
                 "else:",

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from json import dumps
 from typing import Any
 
-from app.loading.core_schemas import stopping_validator
+from app.loading.core_schemas import says_extra, stopping_validator, takes_infinite
 from app.loading.pydantic_types import adapter_of, errors_of, sentence
 from app.loading.request_faults import ValueFault, Where
 from app.loading.strict_json import parse_json
@@ -18,12 +18,6 @@ MAX_FAULTS = 100
 MAX_WHOLE = 16 * 1024
 """Up to which size, in bytes, a body is checked to its end; of a larger one, a list or the like is
 checked to its first item that does not fit: each byte of it could be a fault that is held."""
-
-_EXTRA = frozenset(("extra_fields_behavior", "extra_behavior"))
-"""What pydantic's core schema has where a model says itself what becomes of unknown fields."""
-
-_TYPED_DICT = {"type": "typed-dict", "extra_behavior": "ignore"}
-"""What it has for each TypedDict that says nothing of unknown fields."""
 
 _SKETCH = bytes.maketrans(b"123456789E", b"000000000e")
 """What `_may_be_infinite` looks at: which digit it is does not matter."""
@@ -52,11 +46,12 @@ def typed_body(annotation: Any) -> MakeBody:
     import pydantic  # which the adapter has imported
 
     extra = None if says_extra(adapter.core_schema) else "forbid"
+    takes_all_numbers = takes_infinite(adapter.core_schema)
     validate = adapter.validate_json
     validate_large = stopping_validator(adapter).validate_json
 
     def make(raw: bytes) -> Any:
-        if _may_be_infinite(raw):
+        if b"NaN" in raw or b"Infinity" in raw or (takes_all_numbers and _may_be_infinite(raw)):
             parse_json(raw)  # which refuses it: pydantic reads it as a number
         try:
             try:
@@ -74,15 +69,9 @@ def typed_body(annotation: Any) -> MakeBody:
 
 
 def _may_be_infinite(raw: bytes) -> bool:
-    """Tell whether JSON may hold a number that is none, or that is too large for a float."""
+    """Tell whether JSON may hold a number that is too large for a float."""
     sketch = raw.translate(_SKETCH)
-    return (
-        b"NaN" in raw
-        or b"Infinity" in raw
-        or b"0e000" in sketch
-        or b"0e+000" in sketch
-        or b"0" * 200 in sketch
-    )
+    return b"0e000" in sketch or b"0e+000" in sketch or b"0" * 200 in sketch
 
 
 def _in_utf8(raw: bytes) -> bytes:
@@ -108,20 +97,3 @@ def faults_of(errors: list[Any], where: Where) -> list[ValueFault]:
         ValueFault(".".join(map(str, each["loc"])) or where, sentence(each["msg"]), where)
         for each in errors[:MAX_FAULTS]
     ]
-
-
-def says_extra(schema: Any) -> bool:
-    """Tell whether a model somewhere in a core schema says what becomes of unknown fields."""
-    waiting, seen = [schema], set()
-    while waiting:
-        item = waiting.pop()
-        if id(item) in seen:
-            continue
-        seen.add(id(item))
-        if type(item) is dict:
-            if not _EXTRA.isdisjoint(item) and item != {**item, **_TYPED_DICT}:
-                return True
-            waiting += item.values()
-        elif type(item) in (list, tuple):
-            waiting += item
-    return False

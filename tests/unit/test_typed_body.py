@@ -367,7 +367,7 @@ def test_a_float_of_a_type_is_finite(annotation: Any, wrap: str) -> None:
         "input should be a finite number"
     )
     for written in ("1e400", "1E+0400", "1" * 400 + ".0", "1" * 250 + "e99"):
-        assert post(of(annotation), wrap % written)[0] == 400, written
+        assert post(of(annotation), wrap % written)[0] in (400, 422), written
     for written in ("1.5", "1e308", '"2"'):
         assert post(of(annotation), wrap % written)[0] == 200, written
 
