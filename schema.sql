@@ -407,13 +407,14 @@ REVOKE ALL ON FUNCTION describe_plugin_version(), record_plugin_routes() FROM PU
 
 -- The payload is a hint: every process re-reads the row. A payload of 8,000 bytes or more would make
 -- the statement that changes the row fail, so `new_data` is null where it would be too long.
--- `schema` tells the changes of several Benanas in one database apart.
+-- `schema` tells the changes of several Benanas in one database apart. A statement names no plugin:
+-- everything is compared.
 CREATE OR REPLACE FUNCTION notify_plugin_change() RETURNS TRIGGER AS $$
 DECLARE
     changed RECORD;  -- and not `plugins`: that would be looked up in the caller's search_path
     payload TEXT;
 BEGIN
-    IF TG_OP = 'TRUNCATE' THEN
+    IF TG_LEVEL = 'STATEMENT' THEN
         payload := json_build_object(
             'operation', TG_OP, 'schema', TG_TABLE_SCHEMA, 'table', TG_TABLE_NAME, 'id', NULL,
             'name', NULL, 'new_data', NULL, 'timestamp', extract(epoch FROM clock_timestamp()));
@@ -456,7 +457,8 @@ BEGIN
     FOR found IN
         SELECT tgname, tgrelid::regclass AS relation FROM pg_trigger
         WHERE NOT tgisinternal
-            AND tgrelid IN ('plugins'::regclass, 'plugin_endpoints'::regclass)
+            AND tgrelid IN ('plugins'::regclass, 'plugin_endpoints'::regclass,
+                'plugin_versions'::regclass)
             AND tgfoid IN ('notify_plugin_change'::regproc, 'stamp_plugin_change'::regproc,
                 'describe_plugin_version'::regproc, 'record_plugin_routes'::regproc)
     LOOP
@@ -491,8 +493,24 @@ CREATE TRIGGER plugins_notify_update AFTER UPDATE ON plugins
 CREATE TRIGGER plugins_notify_truncate AFTER TRUNCATE ON plugins
     FOR EACH STATEMENT EXECUTE FUNCTION notify_plugin_change();
 
+-- What a person changes there may contradict the rows: it is looked at, and put right. What follows
+-- from a change of plugins (a cascade, a trigger) is told by that.
+CREATE TRIGGER plugin_endpoints_notify
+    AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON plugin_endpoints FOR EACH STATEMENT
+    WHEN (pg_trigger_depth() = 0
+        AND current_setting('benana.publishing', true) IS DISTINCT FROM 'on')
+    EXECUTE FUNCTION notify_plugin_change();
+CREATE TRIGGER plugin_versions_notify
+    AFTER UPDATE OF plugin_name, source_digest, archive, archive_sha256, metadata
+        OR DELETE OR TRUNCATE ON plugin_versions FOR EACH STATEMENT
+    WHEN (pg_trigger_depth() = 0
+        AND current_setting('benana.publishing', true) IS DISTINCT FROM 'on')
+    EXECUTE FUNCTION notify_plugin_change();
+
 -- Only the triggers that notify fire also where a logical replica applies rows. The others have done
 -- their work where the row was changed.
 ALTER TABLE plugins ENABLE ALWAYS TRIGGER plugins_notify_row;
 ALTER TABLE plugins ENABLE ALWAYS TRIGGER plugins_notify_update;
 ALTER TABLE plugins ENABLE ALWAYS TRIGGER plugins_notify_truncate;
+ALTER TABLE plugin_endpoints ENABLE ALWAYS TRIGGER plugin_endpoints_notify;
+ALTER TABLE plugin_versions ENABLE ALWAYS TRIGGER plugin_versions_notify;

@@ -5,6 +5,7 @@ from json import dumps
 from typing import Any
 
 from app.database.statements import Lender, transaction
+from app.database.tables import BY_PUBLISH
 from app.database.texts import storable
 from app.records import Endpoint, ServedRow
 
@@ -59,7 +60,7 @@ class EndpointRepository:
             wanted = storable_endpoints(endpoints)
             parts = [[endpoint.method, endpoint.path, endpoint.handler] for endpoint in wanted]
             cursor.execute(
-                "UPDATE plugin_versions"
+                f"{BY_PUBLISH}; UPDATE plugin_versions"  # noqa: S608 - a constant
                 " SET metadata = jsonb_set(metadata, '{endpoints}', %s::jsonb)"
                 " WHERE plugin_name = %s AND source_digest = %s",
                 (dumps(parts), row.name, digest),

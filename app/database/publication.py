@@ -11,6 +11,7 @@ from app.database.foreign_triggers import stands_still, undone
 from app.database.locks import PUBLISH_LOCK
 from app.database.plugin_rows import PLUGIN_ROWS, read_plugin_row
 from app.database.rows import fetch_row
+from app.database.tables import BY_PUBLISH
 from app.database.texts import as_json, storable
 from app.database.timeouts import Timeouts
 from app.errors import DatabaseBusyError, DatabaseError
@@ -24,8 +25,6 @@ KEPT_VERSIONS = 20
 LOCKED_MILLISECONDS = 100
 """How long a publish waits for anybody while it holds the lock that all publishes need."""
 
-# For the triggers, which do for psql what a publish does itself.
-BY_PUBLISH = "SET LOCAL benana.publishing = 'on'"
 _KEEP_IN_TURNS = "SELECT pg_advisory_xact_lock(hashtext(%s), hashtext(%s))"
 _FORGET_FAILURE = "DELETE FROM plugin_failures WHERE name = %s"
 
@@ -75,7 +74,7 @@ class Publication:
                 raise undone(self._cursor, artifact.plugin, "INSERT", what, "plugin_versions")
         if kept is not None and kept[0] != storable(metadata):
             self._cursor.execute(
-                "UPDATE plugin_versions SET metadata = %s"
+                f"{BY_PUBLISH}; UPDATE plugin_versions SET metadata = %s"  # noqa: S608 - a constant
                 " WHERE plugin_name = %s AND source_digest = %s",
                 (as_json(metadata), artifact.plugin, artifact.digest),
             )
@@ -155,7 +154,8 @@ class Publication:
         """Drop a plugin's oldest versions and return their digests."""
         # Whom another publish needs just now is left to the next: nobody waits here.
         self._cursor.execute(
-            "WITH old AS (SELECT v.source_digest FROM plugin_versions v WHERE v.plugin_name = %s"
+            f"{BY_PUBLISH}; WITH old AS (SELECT v.source_digest FROM plugin_versions v"  # noqa: S608
+            " WHERE v.plugin_name = %s"
             " AND v.source_digest IN (SELECT source_digest FROM plugin_versions"
             " WHERE plugin_name = %s ORDER BY created_at DESC OFFSET %s)"
             " AND NOT EXISTS (SELECT 1 FROM plugins p WHERE p.name = v.plugin_name"

@@ -8,14 +8,14 @@ from app.database.endpoints import EndpointRepository
 from app.database.failures import FailureRepository
 from app.database.foreign_triggers import stands_still, undone
 from app.database.plugin_rows import PLUGIN_ROWS, read_plugin_row
-from app.database.publication import BY_PUBLISH, KEPT_VERSIONS, Publication
+from app.database.publication import KEPT_VERSIONS, Publication
 from app.database.regressions import RegressionRepository
 from app.database.reloads import ReloadRepository
 from app.database.rows import each_row, fetch_records, fetch_row, fetch_rows
 from app.database.schema import LOCK_TIMEOUT, apply_schema
 from app.database.served_rows import SERVED_ROWS, SERVED_ROWS_AND_SILENCE
 from app.database.statements import Lender, statement, transaction
-from app.database.tables import NOTIFIERS, silence_of
+from app.database.tables import BY_PUBLISH, NOTIFIERS, silence_of
 from app.database.texts import as_json, encoding_of, storable
 from app.errors import DatabaseRefusedError
 from app.records import Artifact, PluginRow, ServedRow

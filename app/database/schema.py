@@ -10,7 +10,7 @@ from app.database.connection import Connection
 from app.database.locks import SCHEMA_LOCK, LockReport
 from app.database.rows import only_row
 from app.database.statements import refused
-from app.database.tables import FIRES, LOOK, TABLES, TRIGGERS, Tables
+from app.database.tables import EXPECTED_TRIGGERS, FIRES, LOOK, TABLES, TRIGGERS, Tables
 from app.errors import DatabaseRefusedError
 from app.shipped import shipped_file
 
@@ -21,16 +21,17 @@ SCHEMA_FILE = shipped_file("schema.sql")
 LOCK_TIMEOUT = "10s"
 """How long the schema waits for a lock: it is applied once, and everything waits for it."""
 
+_OURS = "to_regclass(format('%%I.%%I', current_schema(), t))"
 _HERE = "to_regclass(format('%%I.plugins', current_schema()))"
 """The table in the schema where new ones are made; not the one of another Benana that the
 search_path shows, too."""
 
 _IS_CURRENT = f"""
     SELECT coalesce(obj_description({_HERE}, 'pg_class') = %s, false)
-        AND (SELECT count(*) FROM pg_trigger WHERE tgrelid = {_HERE}
-             AND tgname = ANY(%s) AND {FIRES}) = {len(TRIGGERS)}
+        AND (SELECT count(*) FROM pg_trigger JOIN (VALUES {EXPECTED_TRIGGERS}) expected (t, name)
+            ON tgrelid = {_OURS} AND tgname = name AND {FIRES}) = {len(TRIGGERS)}
         AND NOT EXISTS (SELECT 1 FROM unnest(ARRAY[{", ".join(f"'{name}'" for name in TABLES)}]) t
-            WHERE to_regclass(format('%%I.%%I', current_schema(), t)) IS NULL)
+            WHERE {_OURS} IS NULL)
 """  # noqa: S608 - constants
 
 _ANOTHER = f"""
@@ -91,7 +92,7 @@ def apply_schema(
                     "by ALTER ROLE)",
                     sqlstate="3F000",
                 )
-            cursor.execute(_IS_CURRENT, (mark, list(TRIGGERS)))
+            cursor.execute(_IS_CURRENT, (mark,))
             if cursor.fetchone() == (True,):
                 return False
             cursor.execute(_ANOTHER, ())
@@ -131,7 +132,7 @@ def fire_always(
             cursor.execute(LOOK)
             names = Tables.read(only_row(cursor)).not_always
             for name in names:
-                cursor.execute(f"ALTER TABLE plugins ENABLE ALWAYS TRIGGER {name}")
+                cursor.execute(f"ALTER TABLE {TRIGGERS[name]} ENABLE ALWAYS TRIGGER {name}")
             return names
     except psycopg2.Error as error:
         raise refused(error, locks, "the triggers cannot be set to ALWAYS") from error

@@ -19,17 +19,31 @@ COLUMNS = {
 
 TABLES = tuple(COLUMNS)
 NOTIFIERS = ("plugins_notify_row", "plugins_notify_truncate", "plugins_notify_update")
-"""The triggers that tell of changes; they fire also where rows are applied by a replica."""
-TRIGGERS = (
-    *NOTIFIERS,
-    "plugins_routes_insert",
-    "plugins_routes_update",
-    "plugins_stamp",
-    "plugins_version",
-)
+"""The triggers that tell of changes of what is served."""
+ALWAYS = {
+    **dict.fromkeys(NOTIFIERS, "plugins"),
+    "plugin_endpoints_notify": "plugin_endpoints",
+    "plugin_versions_notify": "plugin_versions",
+}
+"""These, and those that tell of what somebody changes in what is kept of the rows; each with its
+table. They fire also where rows are applied by a replica."""
+TRIGGERS = {
+    **ALWAYS,
+    "plugins_routes_insert": "plugins",
+    "plugins_routes_update": "plugins",
+    "plugins_stamp": "plugins",
+    "plugins_version": "plugins",
+}
+"""All triggers of ours, each with its table."""
+
+BY_PUBLISH = "SET LOCAL benana.publishing = 'on'"
+"""For the triggers, which do for psql what a publish does itself, and tell of what it does not."""
 
 FIRES = "tgenabled IN ('O', 'A')"
 """Whether a trigger fires in an ordinary session (`pg_trigger` in PostgreSQL's documentation)."""
+
+EXPECTED_TRIGGERS = ", ".join(f"('{table}', '{name}')" for name, table in TRIGGERS.items())
+"""The tables and triggers, as the rows of `VALUES`."""
 
 LACKING = f"""
     ARRAY(SELECT concat(t, '.', c)
@@ -48,11 +62,13 @@ LOOK = f"""
         ARRAY(SELECT t FROM unnest(ARRAY[{", ".join(f"'{name}'" for name in TABLES)}]) t
             WHERE to_regclass(t) IS NULL) AS missing,
         coalesce((SELECT json_object_agg(tgname, tgenabled) FROM pg_trigger
-            WHERE tgrelid = c.oid AND NOT tgisinternal), '{{}}') AS triggers,
+            JOIN (VALUES {EXPECTED_TRIGGERS}) expected (t, name)
+                ON tgrelid = to_regclass(t) AND tgname = name), '{{}}') AS triggers,
         concat_ws(' ', c.oid, to_regclass('plugin_versions')::oid,
             to_regclass('plugin_endpoints')::oid,
             (SELECT string_agg(concat_ws(' ', oid, xmin, tgenabled), ' ' ORDER BY oid)
-                FROM pg_trigger WHERE tgrelid = c.oid AND NOT tgisinternal),
+                FROM pg_trigger WHERE NOT tgisinternal AND tgrelid IN (c.oid,
+                    to_regclass('plugin_versions')::oid, to_regclass('plugin_endpoints')::oid)),
             (SELECT sum(hashtext(concat_ws(' ', attrelid, attname, atttypid))::bigint)
                 FROM unnest(ARRAY[{", ".join(f"'{name}'" for name in TABLES)}]) t
                 JOIN pg_attribute ON attrelid = to_regclass(t) AND attnum > 0
@@ -76,7 +92,7 @@ class Tables:
     missing: tuple[str, ...]
     """The tables that are not there."""
     triggers: tuple[tuple[str, str], ...]
-    """The triggers of `plugins`, each with its `tgenabled`."""
+    """The triggers of ours, each with its `tgenabled`."""
     trace: str
     """Changes whenever a table is created again, or a column, trigger or right to read changed."""
     lacking: tuple[str, ...] = ()
@@ -106,7 +122,7 @@ class Tables:
     def not_always(self) -> tuple[str, ...]:
         """Those that tell of changes, but not where a replica applies rows."""
         enabled = dict(self.triggers)
-        return tuple(name for name in NOTIFIERS if enabled.get(name) == "O")
+        return tuple(name for name in ALWAYS if enabled.get(name) == "O")
 
     @property
     def is_whole(self) -> bool:
@@ -116,8 +132,12 @@ class Tables:
 
 def silence_of(triggers: Sequence[str]) -> str:
     """Return the sentence that says which triggers do not tell of changes."""
-    several = len(triggers) > 1
-    return (
-        f"the table plugins lacks the trigger{'s' * several} {', '.join(triggers)}, or "
-        f"{'they are' if several else 'it is'} disabled, as while a dump is restored"
+    by_table: dict[str, list[str]] = {}
+    for name in triggers:
+        by_table.setdefault(TRIGGERS[name], []).append(name)
+    lacks = ", ".join(
+        f"the table {table} lacks the trigger{'s' * (len(names) > 1)} {', '.join(names)}"
+        for table, names in by_table.items()
     )
+    several = len(triggers) > 1
+    return f"{lacks}, or {'they are' if several else 'it is'} disabled, as while a dump is restored"

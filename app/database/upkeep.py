@@ -2,13 +2,13 @@
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from app.conditions import Conditions
-from app.database.locks import PUBLISH_LOCK
+from app.database.route_records import RESTORING, RouteRecords
 from app.database.rows import only_row
 from app.database.schema import apply_schema, fire_always
-from app.database.statements import Lender, statement, transaction
+from app.database.statements import Lender, statement
 from app.database.tables import LACKING, LOOK, Tables, silence_of
 from app.errors import DatabaseBusyError, DatabaseRefusedError
 
@@ -16,52 +16,17 @@ log = logging.getLogger(__name__)
 
 GRACE_SECONDS = 60.0
 
-BARE_SECONDS = 5.0
-"""How long rows must be without endpoints before they get them back: a restore writes them last."""
-
 LOCK_TIMEOUT = "100ms"
 """How long a repair waits for a lock: sessions that write rows would queue behind it."""
 
 CONDITION = "tables"
-
-_RESTORING = """
-    EXISTS (SELECT 1 FROM pg_stat_activity
-        WHERE datname = current_database() AND application_name = 'pg_restore')
-"""
-# Where a subscription replicates the endpoints, they come through it. Endpoints of no row stay
-# where it was deleted in a session in which foreign keys do not count.
-_REPLICATED = """
-    EXISTS (SELECT 1 FROM pg_subscription_rel WHERE srrelid = 'plugin_endpoints'::regclass)
-"""
-_ORPHANS = f"""
-    DELETE FROM plugin_endpoints e WHERE NOT {_RESTORING} AND NOT {_REPLICATED}
-        AND NOT EXISTS (SELECT 1 FROM plugins p WHERE p.id = e.plugin_id)
-"""  # noqa: S608 - constants
-_BARE = f"""
-    SELECT array_agg(p.id ORDER BY p.id) FROM plugins p JOIN plugin_versions v
-        ON v.plugin_name = p.name AND v.source_digest = plugin_digest(p.name, p.binary_path)
-    WHERE NOT EXISTS (SELECT 1 FROM plugin_endpoints e WHERE e.plugin_id = p.id)
-        AND jsonb_array_length(CASE jsonb_typeof(v.metadata->'endpoints')
-            WHEN 'array' THEN v.metadata->'endpoints' ELSE '[]' END) > 0
-        AND NOT {_RESTORING} AND NOT {_REPLICATED}
-"""  # noqa: S608 - constants
-_GIVE_BACK = """
-    INSERT INTO plugin_endpoints (plugin_id, method, path, handler)
-    SELECT p.id, e.endpoint->>0, e.endpoint->>1, e.endpoint->>2
-    FROM plugins p JOIN plugin_versions v ON v.plugin_name = p.name
-        AND v.source_digest = plugin_digest(p.name, p.binary_path)
-    CROSS JOIN jsonb_array_elements(v.metadata->'endpoints') WITH ORDINALITY e (endpoint, n)
-    WHERE p.id = ANY(%s) AND jsonb_typeof(v.metadata->'endpoints') = 'array'
-        AND NOT EXISTS (SELECT 1 FROM plugin_endpoints o WHERE o.plugin_id = p.id)
-    ORDER BY p.id, e.n
-"""
 
 
 class Upkeep:
     """Watches the state of our tables for one process, and repairs them.
 
     The recorder's thread calls `seen` with each heartbeat; the reconciler's calls `mend` before it
-    compares everything, and `give_back_endpoints` once `look_at` has come.
+    compares everything, and `look` once `look_at` has come.
     """
 
     def __init__(
@@ -89,13 +54,9 @@ class Upkeep:
         self._broken_since: float | None = None
         self._said = ""
         """What was said last of the tables."""
-        self._bare: frozenset[str] = frozenset()
-        self._refused = ""
-        """Why endpoints could not be given back, as it was said last."""
         self.schema: str | None = None
         """The schema of our tables; None while it is not known."""
-        self.look_at: float | None = None
-        """When to look for rows without endpoints, in monotonic seconds; None for not at all."""
+        self.routes = RouteRecords(database, conditions)
 
     def seen(self, tables: Tables | None) -> None:
         """Take what a heartbeat found, None where it was refused.
@@ -109,11 +70,25 @@ class Upkeep:
             self._changed()
 
     @property
+    def look_at(self) -> float | None:
+        """When to look at the recorded routes, in monotonic seconds; None for not at all."""
+        return self.routes.look_at
+
+    @property
     def broken(self) -> bool:
         """Whether a table or trigger was missing when everything was compared last."""
         return self._broken_since is not None
 
-    # --- tables and triggers ---------------------------------------------------------------
+    def look(self) -> None:
+        """Look at the recorded routes, unless a table or trigger is missing.
+
+        Raises:
+            DatabaseUnavailableError: the database is away.
+        """
+        if self.broken:
+            self.routes.put_off()
+        else:
+            self.routes.look()
 
     def mend(self) -> None:
         """Repair our tables, before everything is compared.
@@ -125,10 +100,10 @@ class Upkeep:
         Raises:
             DatabaseUnavailableError: the database is away.
         """
-        self.rows_arrived()
+        self.routes.may_have_changed()
         with statement(self._database) as cursor:
             cursor.execute(
-                f"SELECT {_RESTORING} AS restoring, {LACKING} AS lacking, look.*"  # noqa: S608
+                f"SELECT {RESTORING} AS restoring, {LACKING} AS lacking, look.*"  # noqa: S608
                 f" FROM ({LOOK}) look"
             )
             row = only_row(cursor)
@@ -179,53 +154,6 @@ class Upkeep:
         if self._said:
             log.info("the tables in the schema %s are as they should be", self.schema)
         self._said = ""
-
-    # --- endpoints -------------------------------------------------------------------------
-
-    def rows_arrived(self) -> None:
-        """Look in a while whether there are rows without endpoints."""
-        if self.look_at is None:
-            self.look_at = time.monotonic() + BARE_SECONDS
-
-    def give_back_endpoints(self) -> None:
-        """Give rows the endpoints of their version, where they came back without any.
-
-        Those that were without them the last time, too: a restore brings the rows first. Endpoints
-        without a row are dropped.
-
-        Raises:
-            DatabaseUnavailableError: the database is away.
-        """
-        self.look_at = time.monotonic() + BARE_SECONDS
-        if self.broken:
-            return
-        try:
-            with statement(self._database, pace="brief") as cursor:
-                cursor.execute(_ORPHANS)
-                if cursor.rowcount:
-                    log.warning("%d endpoints dropped, whose rows are gone", cursor.rowcount)
-            with statement(self._database) as cursor:
-                cursor.execute(_BARE)
-                bare = frozenset(cursor.fetchone()[0] or ())
-            long = sorted(bare & self._bare)
-            given = self._give_back(long) if long else 0
-        except (DatabaseRefusedError, DatabaseBusyError) as error:
-            if str(error) != self._refused:
-                log.warning("rows without endpoints do not get them back: %s; trying again", error)
-            self._refused = str(error)
-            return
-        self._refused = ""
-        if given:
-            log.warning("%d endpoints recorded again, which had not come back with rows", given)
-        self._bare = bare.difference(long)
-        if not self._bare:
-            self.look_at = None
-
-    def _give_back(self, rows: Sequence[str]) -> int:
-        with transaction(self._database, pace="brief") as cursor:
-            cursor.execute("SELECT pg_advisory_xact_lock(%s)", (PUBLISH_LOCK,))
-            cursor.execute(_GIVE_BACK, (rows,))
-            return int(cursor.rowcount)
 
 
 def _shortcoming(tables: Tables) -> str:

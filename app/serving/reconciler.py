@@ -127,7 +127,7 @@ class Reconciler(OwnThread):
                     if not self._comparison.loads_go_on:
                         self.settled.set()
                 if (look_at := self._upkeep.look_at) is not None and look_at <= time.monotonic():
-                    self._upkeep.give_back_endpoints()
+                    self._upkeep.look()
             except (DatabaseUnavailableError, DatabaseRefusedError) as error:
                 log.debug("nothing compared: %s", error)  # once it lasts, the condition is said
                 if not self.attempted.is_set() and time.monotonic() < patient_until:

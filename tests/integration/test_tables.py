@@ -105,7 +105,7 @@ def test_every_change_works_under_every_search_path(sql: Session, path: str, str
     heard = sql.notified()
     assert [found["operation"] for found in heard] == [
         *("INSERT", "INSERT", "UPDATE", "DELETE", "INSERT", "UPDATE", "UPDATE", "UPDATE"),
-        *("DELETE", "TRUNCATE"),
+        *("DELETE", "TRUNCATE", "TRUNCATE", "TRUNCATE"),
     ]
     assert {found["schema"] for found in heard} == {"public"}
 
@@ -419,33 +419,6 @@ def test_who_may_not_mend_says_so_and_goes_on(
     assert "must be owner" in conditions.held()[0].what
     database.close()
     sql(f"DROP OWNED BY {role}; DROP ROLE {role}")
-
-
-@pytest.mark.parametrize("brought_by", ["nobody", "subscription", "restore"])
-def test_rows_get_their_endpoints_back_unless_somebody_brings_them(
-    sql: Session, kept: Kept, brought_by: str
-) -> None:
-    keeper = kept[0]
-    sql("ALTER TABLE plugins DISABLE TRIGGER USER")
-    keep(sql, "plugin_versions", "a")
-    sql(f"INSERT INTO plugins (name, binary_path) VALUES ('a', '/x/a-{DIGEST}.pyz')")
-    sql("INSERT INTO plugins (name, binary_path) VALUES ('b', NULL)")
-    sql("ALTER TABLE plugins ENABLE TRIGGER USER")
-    with contextlib.ExitStack() as stack:
-        if brought_by == "restore":
-            stack.enter_context(session(f"{sql.connection.dsn}&application_name=pg_restore"))
-        elif brought_by == "subscription":
-            sql(
-                "INSERT INTO pg_subscription_rel VALUES"
-                " (1, 'plugin_endpoints'::regclass, 'i', NULL)"
-            )
-            stack.callback(sql, "DELETE FROM pg_subscription_rel")
-        keeper.give_back_endpoints()
-        assert sql("SELECT count(*) FROM plugin_endpoints") == [(0,)], "they may be on their way"
-        keeper.give_back_endpoints()
-        expected = [("/p",)] if brought_by == "nobody" else []
-        assert sql("SELECT path FROM plugin_endpoints") == expected
-        assert keeper.look_at is None
 
 
 @pytest.mark.parametrize("path", ["nowhere", "", "pg_catalog_of_mine, elsewhere_too"])

@@ -168,7 +168,7 @@ def test_endpoints_whose_row_was_deleted_are_dropped(live: Live, sql: Session) -
     """Foreign keys do not count there."""
     sql("DELETE FROM plugins")
     assert sql("SELECT count(*) > 0 FROM plugin_endpoints") == [(True,)]
-    live.app.manager._serving.upkeep.give_back_endpoints()
+    live.app.manager._serving.upkeep.look()
     assert sql("SELECT count(*) FROM plugin_endpoints") == [(0,)]
     live.client.post("/plugins/one/reload", status=202)
     wait_until(lambda: says(live) == "second", "it is registered again")
