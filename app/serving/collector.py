@@ -95,7 +95,7 @@ class Collector:
         if time.monotonic() < self._next:
             return False
         began = time.thread_time()
-        gc.collect()
+        garbage.collect()
         self._end(began)
         return True
 
@@ -111,7 +111,7 @@ class Collector:
             return False
         began = time.thread_time()
         gc.unfreeze()
-        gc.collect()
+        garbage.collect()
         took = self._end(began)
         self._next_thorough = time.monotonic() + THOROUGH_SHARE * took
         return True

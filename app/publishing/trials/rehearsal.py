@@ -11,7 +11,6 @@ import gc
 import logging
 import re
 import sys
-import typing
 import weakref
 from collections import Counter
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from typing import Any
 
 from app.errors import PluginError
 from app.libraries import PACKAGES
+from app.loading import garbage
 from app.loading.loader import LoadedPlugin
 from app.loading.process_state import ProcessState, difference, snapshot
 from app.publishing.trials.growth import Belongings, Objects, have_new_entries
@@ -126,7 +126,7 @@ def rehearse(
             before, process = process, snapshot()
             changes = _changes(before, process)
             del before  # it may hold what is to go
-            _collect()
+            garbage.collect()
             states.append(_State(lines.take(), Objects.now(), Belongings.now(), changes, traces))
             signs = _signs(package, current.key, states)
             if not signs:
@@ -151,20 +151,13 @@ def _load_first(load: Load, generation: int, load_older: Load | None) -> LoadedP
     if older is not None:
         older.dispose()
         del older
-        _collect()
+        garbage.collect()
     return first
 
 
 def _says_nothing(error: PluginError) -> bool:
     """Tell whether a load failed for a reason that has nothing to do with the one before it."""
     return error.transient or error.of_host
-
-
-def _collect() -> None:
-    """Free what nobody refers to, and what only the caches of `typing` do."""
-    for clear in getattr(typing, "_cleanups", ()):
-        clear()
-    gc.collect()
 
 
 def _raised(error: PluginError) -> Rehearsal:
