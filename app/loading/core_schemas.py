@@ -77,7 +77,7 @@ def constraint_fault(schema: Any) -> str | None:
             for kind in _kinds_of(outer):
                 try:
                     if kind in _SAMPLES:
-                        check(_SAMPLES[kind])
+                        check(_SAMPLES[kind]())
                 except TypeError as error:
                     return str(error)
                 except ValueError:
@@ -155,25 +155,17 @@ _VALIDATORS = "pydantic._internal._validators"
 _OF_ANOTHER = "_apply_constraint_with_incompatibility_info"
 """The module, and the name, of what pydantic checks a constraint with that a type does not have."""
 
-_SAMPLES: dict[str, Any] = {
-    "int": 0,
-    "float": 0.0,
-    "bool": False,
-    "str": "",
-    "bytes": b"",
-    "list": [],
-    "tuple": (),
-    "set": set(),
-    "frozenset": frozenset(),
-    "dict": {},
-    "decimal": decimal.Decimal(0),
-    "uuid": uuid.UUID(int=0),
-    "date": datetime.date.min,
-    "time": datetime.time.min,
-    "datetime": datetime.datetime.min,
-    "timedelta": datetime.timedelta(),
+_SAMPLES: dict[str, Callable[[], Any]] = {
+    **{kind.__name__: kind for kind in (int, float, bool, str, bytes)},
+    **{kind.__name__: kind for kind in (list, tuple, set, frozenset, dict)},
+    "decimal": decimal.Decimal,
+    "uuid": lambda: uuid.UUID(int=0),
+    "date": lambda: datetime.date.min,
+    "time": datetime.time,
+    "datetime": lambda: datetime.datetime.min,
+    "timedelta": datetime.timedelta,
 }
-"""A value of each type that no code of a plugin stands behind."""
+"""Make a value of each type that no code of a plugin stands behind."""
 
 
 def _finite(schema: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
