@@ -86,8 +86,10 @@ CREATE TABLE IF NOT EXISTS plugin_versions (
 --   reload      how this version goes live: {"how": "hot" or "fresh", "why", "advice", "forced"}.
 --               "fresh" has it loaded by new processes alone; forced: the author says so, in
 --               plugin.yaml. NULL as long as nobody has found that out: hot.
---   answered    which routes answered in the version before, and that version's binary_path:
---               {"templates", "before"}. Known only where fresh processes are to load this one.
+--   answered    which routes answered in the version before, and not yet in this one, and which in
+--               this one, too: {"generation", "at", "before", "templates", "since"}, of one
+--               generation of the row, since "at" (seconds of Unix time).
+--               Known only where fresh processes are to load this one.
 ALTER TABLE plugin_versions ADD COLUMN IF NOT EXISTS reload JSONB;
 ALTER TABLE plugin_versions ADD COLUMN IF NOT EXISTS answered JSONB;
 

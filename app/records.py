@@ -237,7 +237,8 @@ class ServedRow:
     version at all, `load_error` whether its `error` says that this generation cannot be loaded,
     `unstamped` whether it says of its version what no trigger and no publish would have written,
     `reload` and `reload_why` how the version goes live and why: HOT if the author says so, FRESH,
-    else AUTO, which is hot unless that fails.
+    else AUTO, which is hot unless that fails; `watched` whether it is known of this generation
+    which routes answered in the version before.
     """
 
     id: str
@@ -251,6 +252,7 @@ class ServedRow:
     unstamped: bool = field(default=False, compare=False)
     reload: str = field(default=AUTO, compare=False)
     reload_why: str = field(default="", compare=False)
+    watched: bool = field(default=False, compare=False)
     exclusive: str | None = field(default=None, compare=False)
     endpoints: Sequence[Sequence[str]] | None = field(default=None, compare=False)
 

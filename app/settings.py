@@ -1,5 +1,6 @@
 """Settings, read from the environment once."""
 
+import functools
 import ipaddress
 import os
 import socket
@@ -41,13 +42,17 @@ def _read_folder(variable: str, text: str | None, default: str) -> Path:
         raise SettingsError(f"{variable} is {text!r}: {error}") from None
 
 
-def _read_count(variable: str, text: str | None, default: int | None) -> int | None:
+def _read_count(variable: str, text: str | None, default: int | None, least: int = 1) -> int | None:
     text = (text or "").strip()
     if not text:
         return default
-    if not (text.isascii() and text.isdigit() and len(text) <= 9 and 1 <= int(text) <= 1024):
-        raise SettingsError(f"{variable} is {text!r}; expected a whole number from 1 to 1024.")
+    if not (text.isascii() and text.isdigit() and len(text) <= 9 and least <= int(text) <= 1024):
+        expected = f"a whole number from {least} to 1024"
+        raise SettingsError(f"{variable} is {text!r}; expected {expected}.")
     return int(text)
+
+
+_read_count_or_off = functools.partial(_read_count, least=0)
 
 
 def _read_megabytes(variable: str, text: str | None, default: int) -> int:
@@ -175,7 +180,7 @@ class Settings:
     drain_seconds: int = _variable("BENANA_DRAIN_SECONDS", 30, _read_count)
     round_drain_seconds: int = _variable("BENANA_ROUND_DRAIN_SECONDS", 900, _read_count)
     round_draining: int | None = _variable("BENANA_ROUND_DRAINING", None, _read_count)
-    max_new_failures: int = _variable("BENANA_MAX_NEW_FAILURES", 20, _read_count)
+    max_new_failures: int = _variable("BENANA_MAX_NEW_FAILURES", 20, _read_count_or_off)
     handover_seconds: int = _variable("BENANA_HANDOVER_SECONDS", 5, _read_count)
     max_leaked: int = _variable("BENANA_MAX_LEAKED_GENERATIONS", 100, _read_count)
     lock_seconds: int = _variable("BENANA_LOCK_SECONDS", 2, _read_count)

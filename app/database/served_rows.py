@@ -10,10 +10,11 @@ _SERVED_COLUMNS = """p.id, p.name, p.generation, p.status, p.binary_path, v.arch
         OR coalesce(p.version = '' AND v.metadata->>'version' <> '', false) AS unstamped,
     CASE WHEN (v.reload->>'forced')::boolean OR v.reload->>'how' = 'fresh' THEN v.reload->>'how'
         ELSE 'auto' END AS reload, coalesce(v.reload->>'why', '') AS reload_why,
+    coalesce(v.answered->>'generation' = p.generation::text, false) AS watched,
     v.metadata->>'exclusive' AS exclusive,
     CASE WHEN v.metadata ? 'exclusive' THEN v.metadata->'endpoints' END AS endpoints"""
 _SERVED_TABLES = """plugins p LEFT JOIN (SELECT plugin_name, source_digest, archive_sha256,
-        metadata, coalesce(reload, finding) AS reload FROM plugin_versions) v
+        metadata, answered, coalesce(reload, finding) AS reload FROM plugin_versions) v
     ON v.plugin_name = p.name AND v.source_digest = left(right(p.binary_path, 36), 32)"""
 
 SERVED_ROWS = f"""

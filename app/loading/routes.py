@@ -75,6 +75,9 @@ class Route:
     `converters` are those of the template that Falcon does not bring, by name; where they are not
     given, as where only templates are compared, something stands for them.
 
+    `around` is put around what answers instead of the responders, where the route stands for a sink
+    or a static route (`routing/first_answers.py`).
+
     `operations` are its methods as a plugin registers them, with the options of each. `exclusive`
     tells that one process alone runs the plugin: all others know its endpoints, and no more.
 
@@ -96,6 +99,9 @@ class Route:
     operations: Mapping[str, Operation] = field(default_factory=dict, repr=False, compare=False)
     exclusive: bool = field(default=False, repr=False, compare=False)
     app: Any = field(default=None, init=False, repr=False, compare=False)
+    around: Callable[[Responder], Responder] | None = field(
+        default=None, init=False, repr=False, compare=False
+    )
     methods: MethodMap = field(init=False, repr=False, compare=False)
     name: Name = field(init=False, repr=False, compare=False)
 
@@ -126,6 +132,10 @@ class Route:
     def answer_by(self, app: Any) -> None:
         """Have an application of the plugin's own answer; call this before it is in a table."""
         object.__setattr__(self, "app", app)
+
+    def answer_around(self, around: Callable[[Responder], Responder] | None) -> None:
+        """Put something around what answers instead of the responders, nothing with None."""
+        object.__setattr__(self, "around", around)
 
     def run_alone(self) -> None:
         """Note that one process alone runs the plugin; call this before it is in a table."""

@@ -74,6 +74,8 @@ class PluginApp(CompleteApp):
             slot.at = route
             # A sink, a static route, or Falcon's own 404.
             found: Any = _get_responder(self, req)
+            if route.around is not None:
+                found = (route.around(found[0]), *found[1:])
             return found if req.method != "HEAD" else (head_of(found[0]), *found[1:])
         slot.at = route
         slot.cell[0] = route.name.number or self.running.number(route.name)

@@ -41,6 +41,8 @@ class Outcomes:
     def as_wanted(self, row: ServedRow) -> None:
         """Tell that what a row says is served; the row then says no more that it cannot be."""
         self._shortfalls.end(row.name)
+        if row.watched:
+            self._regressions.watched(row)
         if row.load_error:
             try:
                 self._repository.forget_load_error(row)
