@@ -17,6 +17,7 @@ from app.database.served_rows import SERVED_ROWS, SERVED_ROWS_AND_SILENCE
 from app.database.statements import Lender, statement, transaction
 from app.database.tables import BY_PUBLISH, NOTIFIERS, silence_of
 from app.database.texts import as_json, encoding_of, storable
+from app.database.versions import VersionRepository
 from app.errors import DatabaseRefusedError
 from app.records import Artifact, PluginRow, ServedRow
 
@@ -26,7 +27,7 @@ class Repository:
 
     `failures` are the folders that never were valid plugins, `regressions` the versions that are
     worse than the ones before; `reloads` are how versions go live; `endpoints` corrects the record
-    of a version's routes; `publishing` opens a publish.
+    of a version's routes; `versions` gives one back; `publishing` opens a publish.
 
     All methods raise DatabaseUnavailableError while the database is away, DatabaseBusyError while
     somebody keeps a lock or all connections, and DatabaseRefusedError where it refuses.
@@ -45,6 +46,7 @@ class Repository:
         self.regressions = RegressionRepository(database)
         self.reloads = ReloadRepository(database)
         self.endpoints = EndpointRepository(database)
+        self.versions = VersionRepository(database)
 
     def apply_schema(self, lock_timeout: str = LOCK_TIMEOUT) -> bool:
         """Bring the database to the schema; return whether anything was applied.

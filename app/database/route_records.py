@@ -7,7 +7,7 @@ from typing import Any
 
 from app.conditions import Conditions
 from app.database.locks import PUBLISH_LOCK
-from app.database.rows import fetch_row
+from app.database.restores import REPLICATED, RESTORING, brought_by
 from app.database.statements import Lender, statement, transaction
 from app.database.tables import BY_PUBLISH
 from app.errors import DatabaseBusyError, DatabaseRefusedError
@@ -20,35 +20,11 @@ SETTLE_SECONDS = 2.0
 CONDITION = "routes"
 NAMED = 5
 
-RESTORING = """
-    EXISTS (SELECT 1 FROM pg_stat_activity
-        WHERE datname = current_database() AND application_name = 'pg_restore')
-"""
 # Where a subscription replicates the endpoints, they come through it. Endpoints of no row stay
 # where it was deleted in a session in which foreign keys do not count.
-_REPLICATED = """
-    EXISTS (SELECT 1 FROM pg_subscription_rel WHERE srrelid = 'plugin_endpoints'::regclass)
-"""
 _ORPHANS = f"""
-    {BY_PUBLISH}; DELETE FROM plugin_endpoints e WHERE NOT {RESTORING} AND NOT {_REPLICATED}
+    {BY_PUBLISH}; DELETE FROM plugin_endpoints e WHERE NOT {RESTORING} AND NOT {REPLICATED}
         AND NOT EXISTS (SELECT 1 FROM plugins p WHERE p.id = e.plugin_id)
-"""  # noqa: S608 - constants
-
-# As `psql -f` brings a dump: it says of itself only what it writes just now.
-_BROUGHT_BY = f"""
-    SELECT CASE
-        WHEN {_REPLICATED} THEN 'a subscription brings them'
-        WHEN {RESTORING} THEN 'pg_restore is at work'
-        ELSE (SELECT format('a session writes there (%%s, pid %%s)',
-                coalesce(nullif(a.application_name, ''), 'without a name'), a.pid)
-            FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
-            WHERE l.relation IN ('plugin_versions'::regclass, 'plugin_endpoints'::regclass)
-                AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-                AND l.granted AND l.mode IN ('RowExclusiveLock', 'ShareRowExclusiveLock',
-                    'ExclusiveLock', 'AccessExclusiveLock')
-                AND a.application_name !~ '^benana' AND a.pid <> pg_backend_pid()
-            ORDER BY a.pid LIMIT 1)
-    END
 """  # noqa: S608 - constants
 
 _WRONG = """
@@ -124,12 +100,12 @@ class RouteRecords:
                     log.warning("%d endpoints dropped, whose rows are gone", cursor.rowcount)
             with statement(self._database) as cursor:
                 wrong = _read_wrong(cursor, None)
-                brought_by = _read_brought_by(cursor) if wrong else None
+                bringer = brought_by(cursor) if wrong else None
             self._wrong = {row: self._wrong.get(row, now) for row in wrong}
             self._in_vain = self._in_vain.intersection(wrong)
             due = [row for row, since in self._wrong.items() if now - since >= SETTLE_SECONDS]
             due = [row for row in due if row not in self._in_vain]
-            if due and brought_by is None:
+            if due and bringer is None:
                 self._record_again(due)
                 right = set(due) - self._in_vain
                 wrong = {row: name for row, name in wrong.items() if row not in right}
@@ -143,7 +119,7 @@ class RouteRecords:
         if self._in_vain.issuperset(wrong):
             self.look_at = None  # until everything is compared again
         if wrong:
-            what = _sentence(wrong, self._in_vain, brought_by)
+            what = _sentence(wrong, self._in_vain, bringer)
             self._conditions.hold(CONDITION, what)
         else:
             self._conditions.clear(CONDITION)
@@ -176,19 +152,12 @@ def _read_wrong(cursor: Any, rows: Sequence[str] | None) -> dict[str, str]:
     return dict(cursor.fetchall())
 
 
-def _read_brought_by(cursor: Any) -> str | None:
-    """Say who may be about to bring the endpoints; None for nobody."""
-    cursor.execute(_BROUGHT_BY, ())
-    row = fetch_row(cursor) or {}
-    return next(iter(row.values()), None)
-
-
-def _sentence(wrong: dict[str, str], in_vain: frozenset[str], brought_by: str | None) -> str:
+def _sentence(wrong: dict[str, str], in_vain: frozenset[str], bringer: str | None) -> str:
     names = list(wrong.values())
     if in_vain.issuperset(wrong):
         end = "they were written, and something else stands there: does a trigger change them?"
-    elif brought_by is not None:
-        end = f"they are recorded again by itself, but not while {brought_by}"
+    elif bringer is not None:
+        end = f"they are recorded again by itself, but not while {bringer}"
     else:
         end = "they are recorded again by itself, soon"
     return (

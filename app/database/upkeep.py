@@ -5,7 +5,8 @@ import time
 from collections.abc import Callable
 
 from app.conditions import Conditions
-from app.database.route_records import RESTORING, RouteRecords
+from app.database.restores import RESTORING
+from app.database.route_records import RouteRecords
 from app.database.rows import only_row
 from app.database.schema import apply_schema, fire_always
 from app.database.statements import Lender, statement

@@ -5,6 +5,7 @@ and a description (`META_FILE`) of what the archive was made from.
 """
 
 import _imp
+import hashlib
 import importlib.util
 import io
 import json
@@ -168,6 +169,11 @@ class Archive:
                 artifact.plugin,
                 f"{artifact.file_name} is no archive of a plugin ({error}); reload the plugin",
             ) from None
+
+    def artifact(self) -> Artifact:
+        """Return it as it is kept."""
+        sha256 = hashlib.sha256(self._data).hexdigest()
+        return Artifact(self.plugin, self.digest, sha256, self._data)
 
     def read(self, path: str) -> bytes:
         """Return a file's bytes; KeyError if there is none."""

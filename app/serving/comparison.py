@@ -11,6 +11,7 @@ from app.records import ACTIVE, ServedRow
 from app.serving.crashes import SETTLE_SECONDS
 from app.serving.exclusive.plugins import ExclusivePlugins
 from app.serving.fresh_processes import FreshProcesses
+from app.serving.kept_versions import KeptVersions
 from app.serving.last_known_good import LastKnownGood
 from app.serving.live_plugins import LivePlugins, Served
 from app.serving.load_queue import TIMEOUT_SECONDS, LoadQueue, LoadResult
@@ -51,6 +52,8 @@ class Comparison:
         self.shortfalls = Shortfalls(conditions)
         """What is not served as the rows say."""
         self._unstamped = UnstampedRows(repository, conditions)
+        self.versions = KeptVersions(repository, conditions)
+        """What is served and not kept."""
         self._outcomes = Outcomes(
             repository, self.shortfalls, recorder, last_known_good, regressions
         )
@@ -99,6 +102,7 @@ class Comparison:
         for name in [*rows, *(name for name in names if name not in rows)]:
             row = rows.get(name)
             self._unstamped.mend(name, row, self._live.find(name))
+            self.versions.mend(name, row, self._live.find(name))
             if row is None or row.status != ACTIVE or row.binary_path is None:
                 self._loading.abandon(name)
                 if (served := self._live.find(name)) is not None:

@@ -93,7 +93,8 @@ class Reconciler(OwnThread):
         patient_until = time.monotonic() + START_SECONDS
         while True:
             with self._wake:
-                times = [self._shortfalls.retry_at(), self._upkeep.look_at]
+                versions = self._comparison.versions
+                times = [self._shortfalls.retry_at(), versions.retry_at(), self._upkeep.look_at]
                 retry_at = min((at for at in times if at is not None), default=None)
                 timeout = None if retry_at is None else max(0.0, retry_at - time.monotonic())
                 self._wake.wait_for(
@@ -104,7 +105,7 @@ class Reconciler(OwnThread):
                 for name in self._again:
                     self._shortfalls.retry(name)
                 self._again.clear()
-                self._dirty |= self._shortfalls.due()
+                self._dirty |= self._shortfalls.due() | versions.due()
                 everything = self._all_dirty or len(self._dirty) > MANY_NAMES
                 everything |= self._upkeep.broken  # where it is seen whether rows can be trusted
                 names = None if everything else frozenset(self._dirty)
@@ -151,6 +152,8 @@ class Reconciler(OwnThread):
         only = self._only()
         for name in self._shortfalls.names() - only:
             self._shortfalls.end(name)  # it is for others to serve, and to try again
+        for name in self._comparison.versions.names() - only:
+            self._comparison.versions.forget(name)
         return frozenset(only if names is None else only & names)
 
     def _cannot_compare(self, reason: str) -> None:

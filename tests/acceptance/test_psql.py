@@ -264,6 +264,43 @@ def test_routes_that_are_not_recorded_are_no_green_and_are_recorded_again(
     server.wait_says("ends", "one")
 
 
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DELETE FROM plugin_versions WHERE plugin_name = 'kept';",
+        "TRUNCATE plugin_versions;",
+        "SET session_replication_role = replica; DELETE FROM plugin_versions;",
+    ],
+)
+def test_a_version_that_is_served_and_not_kept_is_no_green_and_is_given_back(
+    server: Server, statement: str
+) -> None:
+    """It was ready, and the next worker that started served nothing of it, for ever."""
+    published(server, "kept")
+    kept = (
+        "SELECT source_digest, archive_sha256, sha256(archive)::text, metadata"
+        " FROM plugin_versions WHERE plugin_name = 'kept'"
+    )
+    psql(server, "DELETE FROM plugin_versions v WHERE NOT EXISTS (SELECT 1 FROM plugins p"
+         " WHERE p.source_digest = v.source_digest);")  # fmt: skip
+    before = server.sql(kept)
+    with session(server.database_url or "") as restoring:
+        restoring("BEGIN; LOCK TABLE plugin_endpoints IN ROW EXCLUSIVE MODE")
+        psql(server, statement)
+        server.wait_everywhere(
+            "/health/ready", lambda answer: b"deleted from plugin_versions" in answer.body, 10.0
+        )
+        server.wait_says("kept", "one")
+        assert server.sql(kept) == []
+    wait_until(lambda: server.sql(kept) == before, "it is given back")
+    server.wait_everywhere("/health/ready", lambda a: a.json["status"] == "ready", 10.0)
+    for archive in server.artifacts.glob("kept-*.pyz"):
+        archive.unlink()
+    psql(server, "UPDATE plugins SET generation = generation + 1 WHERE name = 'kept';")
+    wait_until(lambda: list(server.artifacts.glob("kept-*.pyz")), "its archive is fetched")
+    server.wait_says("kept", "one")
+
+
 def test_an_update_that_changes_nothing_notifies_nobody(server: Server) -> None:
     published(server, "calm")
     before = server.plugin("calm")

@@ -20,6 +20,7 @@ def test_what_others_are_to_serve_is_not_looked_at_again_and_again() -> None:
         follow_owners=lambda: None,
         follow=seen.append,
         loads_go_on=False,
+        versions=SimpleNamespace(retry_at=lambda: None, due=set, names=set),
         timeout=0.0,
     )
     upkeep = SimpleNamespace(look_at=None, broken=False, mend=lambda: None)
