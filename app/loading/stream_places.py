@@ -20,6 +20,9 @@ log = logging.getLogger(__name__)
 SHORT_SECONDS = 1.0
 """What streams for longer lasts; as long a stream waits for the end of a short one."""
 
+ALONE_SECONDS = 30.0
+"""How long a stream may hold the only thread of a process, in which nobody else is answered."""
+
 RETRY_AFTER_SECONDS = 5
 
 SAID_SECONDS = 60.0
@@ -37,11 +40,34 @@ class NoPlaceError(Problem):
     """Streams hold as many threads as they may; answered before the stream begins."""
 
 
-class Place:
-    """A stream's right to the thread that sends it; given back by `release`, or once it is gone."""
+class StreamTooLongError(Exception):
+    """A stream has held the only thread for too long, and is broken off."""
 
-    def __init__(self, places: "StreamPlaces | None") -> None:
+    def __init__(self) -> None:
+        super().__init__(
+            f"it has held the only thread of this process for {ALONE_SECONDS:g} s, in which nobody "
+            "else was answered; where streams take longer, BENANA_THREADS has to be 2 or more"
+        )
+
+
+class Place:
+    """A stream's right to the thread that sends it; given back by `release`, or once it is gone.
+
+    `ends_at` is when the stream has to end, in monotonic seconds, None where it need not.
+    """
+
+    def __init__(self, places: "StreamPlaces | None", ends_at: float | None = None) -> None:
         self._places = places
+        self.ends_at = ends_at
+
+    def check_end(self) -> None:
+        """Check that the stream may go on.
+
+        Raises:
+            StreamTooLongError: it may not.
+        """
+        if self.ends_at is not None and time.monotonic() >= self.ends_at:
+            raise StreamTooLongError
 
     def release(self) -> None:
         """Give it back; a second time changes nothing."""
@@ -62,7 +88,7 @@ class StreamPlaces:
 
         Args:
             threads: how many threads answer requests. One alone may send what a handler yields,
-                and no events: nothing else would be answered any more.
+                for `ALONE_SECONDS` at most, and no events: nothing else is answered meanwhile.
         """
         self._threads = threads
         self._lasting = max(1, threads // 2)
@@ -79,13 +105,14 @@ class StreamPlaces:
 
     def take(self, *, lasts: bool) -> Place:
         """Return a place; see `take_place`."""
-        if lasts and self._threads == 1:
+        is_alone = self._threads == 1
+        if lasts and is_alone:
             raise NoPlaceError(
                 503,
                 "A stream of events would hold the only thread that this server's processes "
                 "answer requests with: it needs BENANA_THREADS of 2 or more.",
             )
-        place = Place(self)
+        place = Place(self, time.monotonic() + ALONE_SECONDS if is_alone else None)
         with self._changed:
             if not self._is_room() or not self._changed.wait_for(self._is_free, SHORT_SECONDS):
                 self._say(time.monotonic())

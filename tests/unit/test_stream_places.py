@@ -13,7 +13,13 @@ import pytest
 from app.admin import problems
 from app.loading import event_streams, stream_places
 from app.loading.registration import HandlerResource
-from app.loading.stream_places import NoPlaceError, Place, StreamPlaces, has_hung_up
+from app.loading.stream_places import (
+    NoPlaceError,
+    Place,
+    StreamPlaces,
+    StreamTooLongError,
+    has_hung_up,
+)
 from app.routing.application import LiveApp
 from app.routing.grace_periods import InUse
 from tests.support.handlers import make_responder
@@ -116,6 +122,32 @@ def test_one_thread_sends_what_is_yielded_and_no_events(
         stream = call(app, path)
         assert next(stream.body)
         stream.close()
+
+
+@pytest.mark.parametrize("path", ["/yields", "/falcon"])
+def test_one_thread_is_not_held_for_ever(
+    app: LiveApp,
+    count: Callable[[int], None],
+    path: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    for threads in (2, 1):
+        monkeypatch.setattr(stream_places, "ALONE_SECONDS", 0.0)
+        count(threads)
+        stream = call(app, path)
+        if threads == 2:
+            assert len([next(stream.body) for _ in range(100)]) == 100
+        else:
+            with pytest.raises(StreamTooLongError, match="BENANA_THREADS has to be 2 or more"):
+                for _ in range(100):
+                    next(stream.body)
+            assert f"sample: GET {path} raised StreamTooLongError after its answer" in caplog.text
+        stream.close()
+    monkeypatch.setattr(stream_places, "ALONE_SECONDS", SECONDS)
+    stream = call(app, path)
+    assert len([next(stream.body) for _ in range(100)]) == 100
+    stream.close()
 
 
 def test_a_place_comes_back_however_its_stream_ends(
