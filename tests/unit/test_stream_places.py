@@ -1,10 +1,13 @@
 """How many threads streamed answers may hold, and what becomes of the next one."""
 
+import io
 import itertools
 import logging
+import select
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import falcon
@@ -20,6 +23,7 @@ from app.loading.stream_places import (
     StreamTooLongError,
     has_hung_up,
 )
+from app.loading.streamed_answers import EndableStream, StreamedAnswer
 from app.routing.application import LiveApp
 from app.routing.grace_periods import InUse
 from tests.support.handlers import make_responder
@@ -43,7 +47,40 @@ class Endless:
     """A Falcon resource whose stream has no end."""
 
     def on_get(self, _req: falcon.Request, resp: falcon.Response) -> None:
+        resp.set_header("X-Own", "of the stream")
         resp.stream = iter(lambda: b"a", b"")
+
+
+class Lasting(EndableStream):
+    """A stream that is made to last, and no event stream of a handler's, as one passed on."""
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(lambda: b"a", b"")
+
+    def finish(self) -> None: ...
+
+
+class OfFile:
+    """A Falcon resource that sends a file, or what is like one."""
+
+    def on_get(self, _req: falcon.Request, resp: falcon.Response) -> None:
+        resp.stream = io.BytesIO(b"a")
+
+
+class Closable:
+    """Yields without end, and notes that it is closed."""
+
+    def __init__(self) -> None:
+        self.closed = 0
+
+    def __iter__(self) -> "Closable":
+        return self
+
+    def __next__(self) -> str:
+        return "a"
+
+    def close(self) -> None:
+        self.closed += 1
 
 
 class Finite:
@@ -61,7 +98,12 @@ def app() -> LiveApp:
     events.set_responder("GET", make_responder(numbers, "/events", events=True))
     yields.set_responder("GET", make_responder(numbers, "/yields"))
     routes = {"/events": events, "/yields": yields, "/falcon": Endless(), "/finite": Finite()}
-    put(app, "sample", {**routes, "/plain": lambda _req, resp: setattr(resp, "text", "a")})
+    more = {
+        "/file": OfFile(),
+        "/lasting": lambda _req, resp: setattr(resp, "stream", Lasting()),
+        "/plain": lambda _req, resp: setattr(resp, "text", "a"),
+    }
+    put(app, "sample", {**routes, **more})
     return app
 
 
@@ -81,11 +123,13 @@ def test_streams_that_last_hold_half_of_the_threads_and_the_next_is_a_503(
     for other in ("/events", "/yields", "/falcon"):
         refused = call(app, other)
         assert (refused.status, refused.headers["retry-after"]) == (503, "5")
+        assert "x-own" not in refused.headers
         assert "Streams hold 2 of the 4 threads" in json_of(refused.read())["detail"]
     said = [each for each in caplog.records if each.levelno == logging.WARNING]
     assert len(said) == 1, "it is not said of each"
     assert call(app, "/plain").read() == b"a"
     assert call(app, "/finite").read() == b"a"
+    assert call(app, "/file").read() == b"a"
     streams.pop().close()
     streams.append(call(app, path))
     assert streams[-1].status == 200
@@ -106,18 +150,65 @@ def test_short_streams_may_hold_all_threads_but_one_and_the_next_waits_for_it(
     held.pop().release()
     waiting.join(SECONDS)
     assert found
-    monkeypatch.setattr(stream_places, "SHORT_SECONDS", 0.0)
+    # None of them lasts yet, as long as the clock stands.
+    monkeypatch.setattr(stream_places, "time", SimpleNamespace(monotonic=lambda: 100.0))
+    monkeypatch.setattr(stream_places, "SHORT_SECONDS", 0.01)
     with pytest.raises(NoPlaceError):
         places.take(lasts=False)
+    held.pop().release()
+    held.append(places.take(lasts=False))
+
+
+def test_what_is_made_to_last_counts_at_once() -> None:
+    places = StreamPlaces(4)
+    held = [places.take(lasts=True), places.take(lasts=True)]
+    with pytest.raises(NoPlaceError):
+        places.take(lasts=False)
+    held.pop().release()
+    held.append(places.take(lasts=True))
+
+
+def test_a_place_may_come_back_while_another_one_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A collection, which may come at any time, drops a stream in whichever thread it runs."""
+    places = StreamPlaces(4)
+    held = [places.take(lasts=False) for _ in range(3)]
+
+    def collect() -> bool:
+        if held:
+            held.pop().release()
+        return True
+
+    monkeypatch.setattr(places, "_is_free", collect)
+    taken: list[Place] = []
+    taking = threading.Thread(target=lambda: taken.append(places.take(lasts=False)), daemon=True)
+    taking.start()
+    taking.join(SECONDS)
+    assert taken
+
+
+@pytest.mark.parametrize("events", [True, False])
+def test_what_would_yield_is_closed_where_it_has_no_place(
+    count: Callable[[int], None], events: bool
+) -> None:
+    count(2)
+    places = stream_places._here.get()
+    assert places is not None
+    held = places.take(lasts=True)
+    yields = Closable()
+    with pytest.raises(NoPlaceError):
+        event_streams.EventStream(yields, lambda: False) if events else StreamedAnswer(yields)
+    assert yields.closed == 1
+    held.release()
 
 
 def test_one_thread_sends_what_is_yielded_and_no_events(
     app: LiveApp, count: Callable[[int], None]
 ) -> None:
     count(1)
-    refused = call(app, "/events")
-    assert refused.status == 503
-    assert "BENANA_THREADS of 2 or more" in json_of(refused.read())["detail"]
+    for path in ("/events", "/lasting"):
+        refused = call(app, path)
+        assert refused.status == 503
+        assert "BENANA_THREADS of 2 or more" in json_of(refused.read())["detail"]
     for path in ("/yields", "/falcon"):
         stream = call(app, path)
         assert next(stream.body)
@@ -201,6 +292,16 @@ def test_a_client_that_has_gone_ends_its_events() -> None:
         stream.close()
     assert has_hung_up(server)
     assert not has_hung_up(None)
+
+
+@pytest.mark.skipif(not hasattr(select, "POLLRDHUP"), reason="only Linux tells it")
+def test_a_client_that_says_no_more_has_gone() -> None:
+    """TCP tells no more of a client that has closed its connection, until something is sent."""
+    client, server = socket.socketpair()
+    with server, client:
+        assert not has_hung_up(server)
+        client.shutdown(socket.SHUT_WR)
+        assert has_hung_up(server)
 
 
 def test_a_thread_that_answers_for_no_worker_has_a_place_always() -> None:
