@@ -277,10 +277,9 @@ def ending_by(then: str) -> PluginSource:
 def test_a_trial_that_has_reported_counts_by_its_end(
     hasty: TrialRunner, then: str, said: str
 ) -> None:
-    with hasty.trying(ending_by(then)) as trial:
+    with pytest.raises(LoadError, match=said), hasty.trying(ending_by(then)) as trial:
         assert [endpoint.path for endpoint in trial.report.endpoints] == ["/sample"]
-        with pytest.raises(LoadError, match=said):
-            trial.outlast()
+        trial.outlast()
     with pytest.raises(LoadError, match=said):
         hasty.run(ending_by(then))
 
