@@ -25,7 +25,6 @@ KEPT_VERSIONS = 20
 LOCKED_MILLISECONDS = 100
 """How long a publish waits for anybody while it holds the lock that all publishes need."""
 
-_KEEP_IN_TURNS = "SELECT pg_advisory_xact_lock(hashtext(%s), hashtext(%s))"
 _FORGET_FAILURE = "DELETE FROM plugin_failures WHERE name = %s"
 
 
@@ -38,12 +37,7 @@ class Publication:
         self._timeouts = timeouts
 
     def keep_version(
-        self,
-        artifact: Artifact,
-        report: TrialReport,
-        reload: Reload | None = None,
-        *,
-        known: bool = True,
+        self, artifact: Artifact, report: TrialReport, reload: Reload | None = None
     ) -> bool:
         """Keep an archive, unless there is one of its digest, and what is recorded with it.
 
@@ -56,8 +50,6 @@ class Publication:
             report: what is recorded while it serves: its metadata completed from the manifest.
             reload: how it goes live; None where nothing says so. What is said of a version that is
                 kept already stays.
-            known: whether there may well be one of its digest, which is asked for first then; else
-                the archive is sent at once.
 
         Returns:
             Whether the archive is the one that is kept, and not another one of the same digest.
@@ -65,14 +57,32 @@ class Publication:
         Raises:
             DatabaseRefusedError: a trigger of somebody's undoes it.
         """
+        # Two statements: the second sees what the one that was waited for has committed. The row
+        # is locked, so that no publish of another digest drops it as too old.
+        self._cursor.execute(
+            "SELECT pg_advisory_xact_lock(hashtext(%s), hashtext(%s));"
+            " SELECT metadata, archive_sha256 FROM plugin_versions"
+            " WHERE plugin_name = %s AND source_digest = %s FOR KEY SHARE",
+            (artifact.plugin, artifact.digest, artifact.plugin, artifact.digest),
+        )
+        kept = self._cursor.fetchone()
         metadata = _metadata(report)
-        kept = self._lock_version(artifact) if known else None
-        if kept is None and not self._insert_version(artifact, metadata, reload):
-            kept = self._lock_version(artifact)  # by somebody else, just now
-            if kept is None:
-                what = "the version is not written"
-                raise undone(self._cursor, artifact.plugin, "INSERT", what, "plugin_versions")
-        if kept is not None and kept[0] != storable(metadata):
+        if kept is None:
+            self._cursor.execute(
+                "INSERT INTO plugin_versions"
+                " (plugin_name, source_digest, archive, archive_sha256, metadata, reload)"
+                " VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
+                (
+                    artifact.plugin,
+                    artifact.digest,
+                    psycopg2.Binary(artifact.archive),
+                    artifact.sha256,
+                    as_json(metadata),
+                    as_json(None if reload is None else asdict(reload)),
+                ),
+            )
+            self._expect_version(artifact)
+        elif kept[0] != storable(metadata):
             self._cursor.execute(
                 f"{BY_PUBLISH}; UPDATE plugin_versions SET metadata = %s"  # noqa: S608 - a constant
                 " WHERE plugin_name = %s AND source_digest = %s",
@@ -86,36 +96,17 @@ class Publication:
             )
         return kept is None or kept[1] == artifact.sha256
 
-    def _lock_version(self, artifact: Artifact) -> Any:
-        """Return the metadata and the archive's hash that are kept of a digest, None if none are.
-
-        The row is locked, so that no publish of another digest drops it as too old.
-        """
-        # Two statements: the second sees what the one that was waited for has committed.
-        self._cursor.execute(
-            f"{_KEEP_IN_TURNS}; SELECT metadata, archive_sha256 FROM plugin_versions"  # noqa: S608
-            " WHERE plugin_name = %s AND source_digest = %s FOR KEY SHARE",
-            (artifact.plugin, artifact.digest) * 2,
+    def _expect_version(self, artifact: Artifact) -> None:
+        """Refuse to go on without the archive: nobody could load what the row would say."""
+        if self._cursor.rowcount:
+            return
+        self._cursor.execute(  # or somebody restores it just now
+            "SELECT 1 FROM plugin_versions WHERE plugin_name = %s AND source_digest = %s",
+            (artifact.plugin, artifact.digest),
         )
-        return self._cursor.fetchone()
-
-    def _insert_version(
-        self, artifact: Artifact, metadata: dict[str, Any], reload: Reload | None
-    ) -> bool:
-        """Keep an archive, and return whether it was; not where there is one of its digest."""
-        self._cursor.execute(
-            f"{_KEEP_IN_TURNS}; INSERT INTO plugin_versions"  # noqa: S608 - a constant
-            " (plugin_name, source_digest, archive, archive_sha256, metadata, reload)"
-            " VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
-            (
-                *(artifact.plugin, artifact.digest) * 2,
-                psycopg2.Binary(artifact.archive),
-                artifact.sha256,
-                as_json(metadata),
-                as_json(None if reload is None else asdict(reload)),
-            ),
-        )
-        return bool(self._cursor.rowcount)
+        if self._cursor.fetchone() is None:
+            what = "the version is not written"
+            raise undone(self._cursor, artifact.plugin, "INSERT", what, "plugin_versions")
 
     def lock_row(self, name: str) -> PluginRow | None:
         """Return a plugin's row, locked to the end of the publish; all publishes come in turns.

@@ -10,8 +10,7 @@ from app.package.version_folders import VersionFolders
 from app.publishing.attempt import PublishAttempt
 from app.publishing.old_versions import OldVersions, drop_archives
 from app.publishing.quiet_period import SAVE_SECONDS
-from app.publishing.trials.trial import Trial
-from app.records import ACTIVE, INACTIVE, PluginSource, Reload
+from app.records import ACTIVE, INACTIVE, Artifact, PluginSource, Reload, TrialReport
 from app.routing.conflicts import find_conflict
 
 MAX_PATH_LENGTH = 500
@@ -39,7 +38,8 @@ class Saver:
     def save(
         self,
         source: PluginSource,
-        trial: Trial,
+        artifact: Artifact,
+        report: TrialReport,
         attempt: PublishAttempt,
         reload: Reload | None = None,
         *,
@@ -49,7 +49,8 @@ class Saver:
 
         Args:
             source: what was tried.
-            trial: what it compiles to, and what was found; its end is waited for.
+            artifact: what it compiles to.
+            report: what its trial found.
             attempt: tells whether the folder has changed meanwhile.
             reload: how it is to go live; None where nothing says so.
             force: whether to save it even where the row serves this source already.
@@ -61,14 +62,12 @@ class Saver:
             ArtifactError: the archive cannot be stored.
             ConflictError: a route belongs to another plugin.
             DatabaseError: nothing was saved.
-            LoadError: the trial's process did not end of itself.
             SupersededError: the source changed; nothing was saved.
         """
-        artifact = trial.artifact
         binary_path = self._artifacts_dir / artifact.file_name
         known = binary_path.exists()
         try:
-            return self._save(source, trial, binary_path, attempt, reload, known=known, force=force)
+            return self._save(source, artifact, report, binary_path, attempt, reload, force=force)
         except (PluginError, SupersededError, DatabaseError):
             if not known:  # should it be registered after all, it is fetched from the database
                 drop_archives(self._artifacts_dir, [artifact.file_name])
@@ -78,15 +77,14 @@ class Saver:
     def _save(
         self,
         source: PluginSource,
-        trial: Trial,
+        artifact: Artifact,
+        report: TrialReport,
         binary_path: Path,
         attempt: PublishAttempt,
         reload: Reload | None,
         *,
-        known: bool,
         force: bool,
     ) -> tuple[str, int]:
-        artifact, report = trial.artifact, trial.report
         for path in (binary_path, source.folder):
             if len(str(path)) > MAX_PATH_LENGTH:
                 raise ArtifactError(
@@ -96,9 +94,8 @@ class Saver:
                 )
         templates = list(dict.fromkeys(endpoint.path for endpoint in report.endpoints))
         with self._repository.publishing() as publication:
-            if publication.keep_version(artifact, report, reload, known=known):
+            if publication.keep_version(artifact, report, reload):
                 store_artifact(artifact, self._artifacts_dir)
-            trial.outlast()
             _outlast_quiet_period(attempt, SAVE_SECONDS)
             row = publication.lock_row(source.name)
             if not force and row is not None and row.source_digest == source.digest:

@@ -4,7 +4,6 @@ import logging
 import os
 import time
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 
 from app.database.repository import Repository
@@ -148,13 +147,11 @@ class SourcePublisher:
             self._refusals.begin(name, source.digest)
             self._rehearsals.hurry(name)  # beside the trial
             former = row.archive if row is not None else None
-            with self._trial.trying(source, attempt.superseded, former) as trial:
-                report = trial.report
-                if report.in_use is not None:
-                    report = self._accept_in_use(source, report, row)
-                trial = replace(trial, report=report)
-                reload = reload_of(source.manifest) or self._rehearsals.before_edit(row)
-                saved = self._saver.save(source, trial, attempt, reload, force=force)
+            artifact, report = self._trial.run(source, attempt.superseded, former)
+            if report.in_use is not None:
+                report = self._accept_in_use(source, report, row)
+            reload = reload_of(source.manifest) or self._rehearsals.before_edit(row)
+            saved = self._saver.save(source, artifact, report, attempt, reload, force=force)
             self._remember(source, attempt, root, last, Published(source.digest, *saved))
         except PluginError as error:
             self._settle(name, attempt)
@@ -193,7 +190,7 @@ class SourcePublisher:
         if reload is not None:
             log.info("%s: %s", name, reload)
         if reload_of(source.manifest) is None:
-            self._rehearsals.begin(trial.artifact, saved[1], row.source_digest if row else None)
+            self._rehearsals.begin(artifact, saved[1], row.source_digest if row else None)
         return True
 
     def note_refused(

@@ -18,7 +18,6 @@ from app.database.repository import Repository
 from app.errors import (
     ConflictError,
     DatabaseRefusedError,
-    LoadError,
     PluginError,
     SupersededError,
 )
@@ -190,29 +189,6 @@ def test_a_publish_that_fails_keeps_an_archive_that_was_there(
     )
     with pytest.raises(ConflictError):
         moved.publish("fine")
-    assert archives(tmp_path) == before
-
-
-def test_what_does_not_end_as_it_should_after_its_report_is_not_saved(
-    repository: Repository, tmp_path: Path, trial: TrialRunner
-) -> None:
-    """A publish goes by the report, and waits for the end of the trial's process at last."""
-    folder = tmp_path / "plugins" / "fine"
-    folder.mkdir(parents=True)
-    good = PLUGIN.replace("NAME", "fine")
-    (folder / "main.py").write_text(good)
-    publisher = publisher_of(tmp_path / "plugins", tmp_path, repository, trial)
-    follow(publisher, "fine", PublishAttempt())
-    before = archives(tmp_path)
-    (row,) = repository.list_rows()
-    end = "import os; end = os._exit; os._exit = lambda code: end(3)"
-    cleanup = "def cleanup(self, context):\n        "
-    (folder / "main.py").write_text(good.replace(f"{cleanup}pass", f"{cleanup}{end}"))
-    with pytest.raises(LoadError, match="ended its process with exit code 3"):
-        follow(publisher, "fine", PublishAttempt())
-    (after,) = repository.list_rows()
-    assert (after.generation, after.source_digest) == (row.generation, row.source_digest)
-    assert after.error is not None
     assert archives(tmp_path) == before
 
 

@@ -1,8 +1,6 @@
 """Publications without a folder and without a trial."""
 
 import hashlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,6 @@ from app.publishing.attempt import PublishAttempt
 from app.publishing.compiler import compile_plugin
 from app.publishing.publisher import Publisher
 from app.publishing.refusals import Refusals
-from app.publishing.trials.trial import Trial
 from app.records import ACTIVE, Artifact, Endpoint, PluginSource, TrialReport, artifact_name
 from app.routing.conflicts import find_conflict
 
@@ -84,10 +81,6 @@ class InstantTrial:
         if isinstance(found, PluginError):
             raise found
         return compile_plugin(source), found
-
-    @contextmanager
-    def trying(self, source: PluginSource, *others: object) -> Iterator[Trial]:
-        yield Trial(*self.run(source, *others), outlast=lambda: None)
 
     def close(self) -> None:
         """Nothing runs."""

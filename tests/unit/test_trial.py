@@ -19,7 +19,7 @@ from app.publishing.manifest import parse_manifest
 from app.publishing.trials.trial import TrialRunner
 from app.publishing.trials.trial_child import _FIRST_PLUGIN
 from app.records import Manifest, PluginSource, artifact_name
-from tests.support.plugins import PLUGIN, plugin_text, source_of
+from tests.support.plugins import PLUGIN, source_of
 from tests.support.waiting import wait_until
 
 
@@ -250,56 +250,6 @@ def test_a_trial_that_never_returns_is_ended_and_holds_up_no_other(hasty: TrialR
     (fault,) = faults
     assert "did not return within 0.5 s" in fault.message
     assert (fault.phase, fault.file, fault.line) == ("import", "main.py", 1)
-
-
-ENDS_BY = """
-        import os, time
-        end = os._exit
-        def held(code):
-            {then}
-        os._exit = held
-"""
-
-
-def ending_by(then: str) -> PluginSource:
-    """Return a plugin that decides in `cleanup` how its process ends, once it has reported."""
-    return source_of({"main.py": plugin_text(cleanup=ENDS_BY.format(then=then))})
-
-
-@pytest.mark.parametrize(
-    ("then", "said"),
-    [
-        ("end(3)", "ended its process with exit code 3"),
-        ("os.kill(os.getpid(), 11)", "killed its process with SIGSEGV"),
-        ("time.sleep(60)", "did not return within 0.5 s"),
-    ],
-)
-def test_a_trial_that_has_reported_counts_by_its_end(
-    hasty: TrialRunner, then: str, said: str
-) -> None:
-    with pytest.raises(LoadError, match=said), hasty.trying(ending_by(then)) as trial:
-        assert [endpoint.path for endpoint in trial.report.endpoints] == ["/sample"]
-        trial.outlast()
-    with pytest.raises(LoadError, match=said):
-        hasty.run(ending_by(then))
-
-
-def test_who_leaves_a_trial_before_its_end_gives_it_up(runner: TrialRunner, tmp_path: Path) -> None:
-    file = tmp_path / "pid"
-    then = f"open({str(file)!r}, 'w').write(str(os.getpid())); time.sleep(60)"
-    with runner.trying(ending_by(then)):
-        wait_until(lambda: file.exists() and file.read_text(), "it has reported")
-    wait_until(lambda: ended(file), "it is given up")
-
-
-def test_a_trial_whose_server_is_lost_after_its_report_does_not_count(
-    runner: TrialRunner,
-) -> None:
-    with runner.trying(ending_by("time.sleep(60)")) as trial:
-        runner.close()
-        with pytest.raises(TrialError, match="the trial's own process ended"):
-            trial.outlast()
-    runner.run(first())  # the next one starts another
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="macOS has no subreaper")

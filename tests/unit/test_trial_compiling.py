@@ -19,7 +19,7 @@ from app.publishing.compiler import compile_plugin
 from app.publishing.trials.trial import TrialRunner
 from app.publishing.trials.trial_child import MAX_FORMER_BYTES
 from app.publishing.trials.trial_server import _Child
-from app.publishing.trials.trial_verdict import expect_end
+from app.publishing.trials.trial_verdict import judge
 from app.records import Artifact, PluginSource
 from tests.support.plugins import PLUGIN, sha256, source_of
 
@@ -127,7 +127,7 @@ def test_what_compiles_a_little_late_has_its_time_all_the_same() -> None:
 def test_a_compiler_that_crashes_is_named_with_the_file(end: dict[str, object], said: str) -> None:
     report = '@compile\n="a.py"\n="sub/deep.py"\nFatal Python error: Segmentation fault\n'
     with pytest.raises(CompileError, match=said) as caught:
-        expect_end(sample(), report, end, (20.0, 5.0))
+        judge(sample(), report, end, b"", (20.0, 5.0))
     assert caught.value.file == "sub/deep.py"
 
 

@@ -10,7 +10,7 @@ import pytest
 from app.errors import CompileError, LoadError
 from app.publishing.trials.trial import TrialRunner
 from app.publishing.trials.trial_memory import MIB, resident_bytes
-from app.publishing.trials.trial_verdict import expect_end
+from app.publishing.trials.trial_verdict import judge
 from tests.support.plugins import PLUGIN, plugin_text, source_of
 
 LIMIT_MB = 400
@@ -115,7 +115,7 @@ def test_other_errors_say_nothing_of_memory(runner: TrialRunner) -> None:
 def test_compiling_that_took_too_much_says_so() -> None:
     end = {"code": -9, "timed_out": False, "too_large": 400 * MIB}
     with pytest.raises(CompileError, match="compiling it takes more than 400 MiB") as caught:
-        expect_end(source_of({"main.py": PLUGIN}), '@compile\n="main.py"\n', end, (20.0, 5.0))
+        judge(source_of({"main.py": PLUGIN}), '@compile\n="main.py"\n', end, b"", (20.0, 5.0))
     assert caught.value.message.endswith("set BENANA_TRIAL_MEMORY_MB to more")
     assert caught.value.file == "main.py"
 

@@ -1,5 +1,6 @@
 """Have a version rehearsed in a process that may die: does it go live beside its older one?"""
 
+import json
 import re
 import signal
 import threading
@@ -10,7 +11,6 @@ from app.errors import RehearsalError
 from app.publishing.trials.parcel import memory_file, temporary_folder
 from app.publishing.trials.rehearsal import OWN_REGISTRY, Rehearsal
 from app.publishing.trials.trial_process import Answer, TrialProcess
-from app.publishing.trials.trial_verdict import read_report
 from app.records import FRESH, Artifact, Reload
 
 LOADS = 4
@@ -109,18 +109,16 @@ class Rehearser:
         self, request: dict[str, Any], files: tuple[IO[bytes], IO[bytes]], seconds: float
     ) -> Answer:
         """Have it done, once more where the server of the children was lost meanwhile."""
-        with self._process.ask(request, files, seconds, threading.Event()) as asked:
-            answer = asked.answer()
+        answer = self._process.ask(request, files, seconds, threading.Event())
         if answer.end is None:
-            with self._process.ask(request, files, seconds, threading.Event()) as asked:
-                answer = asked.answer()
+            answer = self._process.ask(request, files, seconds, threading.Event())
         return answer
 
 
 def _judge(plugin: str, answer: Answer, first: int, seconds: float) -> Rehearsal:
     if answer.end is None:
         raise RehearsalError(plugin, "its process was lost", outside=True)
-    report = read_report(answer.report)
+    report = _report_of(answer.report)
     if report is not None and "failed" in report:
         raise RehearsalError(plugin, report["failed"], trace=report.get("trace", ""))
     if report is not None:
@@ -131,6 +129,11 @@ def _judge(plugin: str, answer: Answer, first: int, seconds: float) -> Rehearsal
         raise RehearsalError(plugin, f"it {_how_it_ended(answer.end, seconds)}")
     why = f"loaded beside its older version, it {_how_it_ended(answer.end, seconds)}"
     return Rehearsal(Reload(FRESH, why, OWN_REGISTRY))
+
+
+def _report_of(text: str) -> dict[str, Any] | None:
+    lines = text.splitlines()
+    return json.loads(lines[-1]) if lines and lines[-1].startswith("{") else None
 
 
 def _how_it_ended(end: dict[str, Any], seconds: float) -> str:

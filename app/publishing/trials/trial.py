@@ -5,12 +5,7 @@ import random
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import IO
 
 from app.errors import (
     BenanaError,
@@ -23,8 +18,8 @@ from app.publishing.compiler import MAX_ARCHIVE_BYTES
 from app.publishing.trials.parcel import memory_file, temporary_folder, write_parcel
 from app.publishing.trials.rehearser import Rehearser
 from app.publishing.trials.trial_memory import MIB
-from app.publishing.trials.trial_process import Asked, TrialProcess
-from app.publishing.trials.trial_verdict import expect_end, judge, read_report
+from app.publishing.trials.trial_process import Answer, TrialProcess
+from app.publishing.trials.trial_verdict import judge
 from app.records import Artifact, PluginSource, TrialReport
 from app.settings import Settings
 
@@ -43,17 +38,6 @@ def _remedy(error: OSError) -> str:
     if error.errno in {errno.EACCES, errno.EPERM}:
         return f"let the server's user run {sys.executable} and write to {tempfile.gettempdir()}"
     return "make room for temporary files, or set TMPDIR to a folder that has some"
-
-
-@dataclass(frozen=True, slots=True)
-class Trial:
-    """A trial that has passed, by its report: what it was compiled to, and what was found."""
-
-    artifact: Artifact
-    report: TrialReport
-    outlast: Callable[[], None]
-    """Waits until its process has ended; raises LoadError if that was not of itself, and TrialError
-    or SupersededError if it cannot be told."""
 
 
 class TrialRunner:
@@ -90,7 +74,6 @@ class TrialRunner:
         self._seconds = seconds
         self._compile_seconds = compile_seconds
         self._memory_mb = memory_mb
-        self._limits = compile_seconds, seconds
         self._process = TrialProcess()
 
     def run(
@@ -99,22 +82,7 @@ class TrialRunner:
         superseded: threading.Event | None = None,
         former: tuple[str, str] | None = None,
     ) -> tuple[Artifact, TrialReport]:
-        """Compile a source and try it, as `trying` does, to its end; raises the same."""
-        with self.trying(source, superseded, former) as trial:
-            trial.outlast()
-            return trial.artifact, trial.report
-
-    @contextmanager
-    def trying(
-        self,
-        source: PluginSource,
-        superseded: threading.Event | None = None,
-        former: tuple[str, str] | None = None,
-    ) -> "Iterator[Trial]":
         """Compile a source and try it: import, factory, metadata, initialize, routes and cleanup.
-
-        It passes with its report, and counts once its process has ended, a little later: call
-        `outlast` for that. Who leaves before gives it up.
 
         Args:
             source: what to try.
@@ -131,71 +99,37 @@ class TrialRunner:
             DatabaseUnavailableError: the plugin needed the database and it was away.
             SupersededError: the trial was given up.
         """
-        with ExitStack() as held:
-            yield self._try(source, superseded or threading.Event(), former, held)
-
-    def _try(
-        self,
-        source: PluginSource,
-        give_up: threading.Event,
-        former: tuple[str, str] | None,
-        held: ExitStack,
-    ) -> "Trial":
-        """Return a trial that has passed; what fails for a reason that passes is repeated."""
+        give_up = superseded or threading.Event()
         for pause in TRANSIENT_PAUSES:
             try:
-                return self._try_once(source, give_up, former, held)
+                return self._run(source, give_up, former)
             except LoadError as error:
                 if not error.transient:
                     raise
             give_up.wait(pause * random.uniform(0.5, 1.0))  # noqa: S311
-        return self._try_once(source, give_up, former, held)
+        return self._run(source, give_up, former)
 
-    def _try_once(
-        self,
-        source: PluginSource,
-        give_up: threading.Event,
-        former: tuple[str, str] | None,
-        held: ExitStack,
-    ) -> "Trial":
+    def _run(
+        self, source: PluginSource, give_up: threading.Event, former: tuple[str, str] | None
+    ) -> tuple[Artifact, TrialReport]:
         for _ in range(2):
-            held.close()
             try:
-                asked, archive = self._ask(source, give_up, former, held)
-                text = asked.report()
-                report = read_report(text)
-                if report is None or "metadata" not in report:  # it counts by its end alone
-                    text, end = asked.answer()
-                    if end is None:
-                        continue
-                    report = expect_end(source, text, end, self._limits)
-                archive.seek(0)
-                tried = judge(source, report, archive.read(MAX_ARCHIVE_BYTES))
+                (text, end), archive = self._try(source, give_up, former)
             except OSError as error:
                 if self._process.is_stopped:
                     raise SupersededError("the server stops") from None
                 text = f"it cannot be tried: {error.strerror or error}; {_remedy(error)}"
                 raise TrialError(source.name, text, outside=True) from None
-            except BenanaError:
-                self._tidy(source.name)
-                raise
-            return Trial(*tried, outlast=partial(self._outlast, source, asked))
+            if end is not None:
+                limits = self._compile_seconds, self._seconds
+                try:
+                    return judge(source, text, end, archive, limits)
+                except BenanaError:
+                    if self._artifacts_dir is not None:
+                        # The folder of a version that did not pass: nobody is to serve it.
+                        VersionFolders(self._artifacts_dir).tidy(source.name)
+                    raise
         raise TrialError(source.name, "the trial's own process ended twice", outside=True)
-
-    def _outlast(self, source: PluginSource, asked: Asked) -> None:
-        text, end = asked.answer()
-        try:
-            if end is None:
-                raise TrialError(source.name, "the trial's own process ended", outside=True)
-            expect_end(source, text, end, self._limits)
-        except BenanaError:
-            self._tidy(source.name)
-            raise
-
-    def _tidy(self, plugin: str) -> None:
-        """Remove the folder of a version that did not pass: nobody is to serve it."""
-        if self._artifacts_dir is not None:
-            VersionFolders(self._artifacts_dir).tidy(plugin)
 
     def rehearser(self, plugins_dir: Path, artifacts_dir: Path) -> Rehearser:
         """Return what rehearses versions in children of the same server process."""
@@ -220,28 +154,27 @@ class TrialRunner:
         """End the server process and with it all trials; the next run starts a new one."""
         self._process.close()
 
-    def _ask(
-        self,
-        source: PluginSource,
-        give_up: threading.Event,
-        former: tuple[str, str] | None,
-        held: ExitStack,
-    ) -> tuple[Asked, IO[bytes]]:
-        """Return a child that compiles and tries a source, and where its archive will be."""
-        parcel = held.enter_context(memory_file("benana-source"))
-        archive = held.enter_context(memory_file("benana-archive"))
-        folder = held.enter_context(temporary_folder(source.name))
-        write_parcel(source, parcel)
-        request = {
-            "compile_seconds": self._compile_seconds,
-            "seconds": self._seconds,
-            "memory_bytes": self._memory_mb * MIB,
-            "folder": folder,
-            "artifacts_dir": str(self._artifacts_dir or Path(folder) / "artifacts"),
-            "plugins_dir": str(self._plugins_dir or source.folder.parent),
-            "database_url": self._database_url,
-            "former": former,
-        }
-        seconds = self._compile_seconds + self._seconds
-        asked = held.enter_context(self._process.ask(request, (parcel, archive), seconds, give_up))
-        return asked, archive
+    def _try(
+        self, source: PluginSource, give_up: threading.Event, former: tuple[str, str] | None
+    ) -> tuple[Answer, bytes]:
+        """Return the answer and the archive."""
+        with (
+            memory_file("benana-source") as parcel,
+            memory_file("benana-archive") as archive,
+            temporary_folder(source.name) as folder,
+        ):
+            write_parcel(source, parcel)
+            request = {
+                "compile_seconds": self._compile_seconds,
+                "seconds": self._seconds,
+                "memory_bytes": self._memory_mb * MIB,
+                "folder": folder,
+                "artifacts_dir": str(self._artifacts_dir or Path(folder) / "artifacts"),
+                "plugins_dir": str(self._plugins_dir or source.folder.parent),
+                "database_url": self._database_url,
+                "former": former,
+            }
+            seconds = self._compile_seconds + self._seconds
+            answer = self._process.ask(request, (parcel, archive), seconds, give_up)
+            archive.seek(0)
+            return answer, archive.read(MAX_ARCHIVE_BYTES)

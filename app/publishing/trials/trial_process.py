@@ -8,9 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from functools import partial
+from contextlib import suppress
 from typing import IO, Any, NamedTuple
 
 from app.errors import SupersededError
@@ -64,24 +62,23 @@ class TrialProcess:
             self._stopped = True
         self.close()
 
-    @contextmanager
     def ask(
         self,
         request: dict[str, Any],
         files: tuple[IO[bytes], IO[bytes]],
         seconds: float,
         give_up: threading.Event,
-    ) -> "Iterator[Asked]":
-        """Have a child do something; who leaves before its end gives it up.
+    ) -> Answer:
+        """Have a child do something, and wait for its end.
 
         Args:
             request: what it is to do, as JSON.
             files: two files that it is given.
             seconds: how long it may take.
-            give_up: ends a wait, once it is set and a second has passed.
+            give_up: ends the wait, once it is set and a second has passed.
 
         Raises:
-            SupersededError: the server stops.
+            SupersededError: it was given up, or the server stops.
             OSError: the system has no process or no descriptor left.
         """
         report_read, report_write = os.pipe()
@@ -94,18 +91,13 @@ class TrialProcess:
                 os.close(report_write)
                 os.close(status_write)
             deadline = time.monotonic() + seconds + START_SECONDS
-            pipes = _Pipes(report.fileno(), status.fileno(), deadline, give_up)
-            yield Asked(pipes, partial(self._lost, process))
-
-    def _lost(self, process: "subprocess.Popen[bytes] | None") -> None:
-        """Close what a child was lost with: it was killed, or hangs.
-
-        Raises:
-            SupersededError: the server stops; that says nothing of the plugin.
-        """
+            text, end = _read_both(report.fileno(), status.fileno(), deadline, give_up)
+        if end:
+            return Answer(text.decode(errors="replace"), json.loads(end))
         if self._stopped:
             raise SupersededError("the server stops")
-        self._drop(process)
+        self._drop(process)  # it was killed, or hangs: that says nothing of the plugin
+        return Answer("", None)
 
     def _drop(self, process: "subprocess.Popen[bytes] | None") -> None:
         """Close what a trial was lost with, unless another thread has started anew already."""
@@ -161,79 +153,32 @@ class TrialProcess:
         self._control = ours
 
 
-class _Pipes:
-    """What a child reports, and what its server says of its end, as they come."""
-
-    def __init__(self, report: int, status: int, deadline: float, give_up: threading.Event) -> None:
-        self.report = bytearray()
-        self.status = bytearray()
-        self._parts = {report: self.report, status: self.status}
-        self._ends_with = status
-        self._deadline = deadline
-        self._give_up = give_up
-        self._may_give_up = time.monotonic() + COMMITTED_SECONDS
-        self._poll = select.poll()
-        for fd in self._parts:
-            os.set_blocking(fd, False)
-            self._poll.register(fd, select.POLLIN)
-
-    def has_report(self) -> bool:
-        """Tell whether the last line of the report is there."""
-        last_line = self.report.rfind(b"\n", 0, -1) + 1
-        return self.report.endswith(b"\n") and self.report.startswith(b"{", last_line)
-
-    def read(self, until: Callable[[], bool]) -> None:
-        """Read what comes, until that is so, the child has ended, or its time is over.
-
-        Raises:
-            SupersededError: it was given up.
-        """
-        while self._ends_with in self._parts and not until():
-            left = self._deadline - time.monotonic()
-            if left <= 0:
-                return
-            if self._give_up.is_set() and time.monotonic() >= self._may_give_up:
-                raise SupersededError("the source changed again while it was tried")
-            if self._poll.poll(min(left, LOOK_SECONDS) * 1000):
-                # The end first: what the child wrote before it is in the other pipe by then.
-                for fd in reversed(list(self._parts)):
-                    self._take(fd)
-
-    def _take(self, fd: int) -> None:
-        """Take all that is in a pipe."""
-        part = self._parts[fd]
+def _read_both(
+    report: int, status: int, deadline: float, give_up: threading.Event
+) -> tuple[bytes, bytes]:
+    """Read the report and the status until the status pipe is closed."""
+    may_give_up = time.monotonic() + COMMITTED_SECONDS
+    poll = select.poll()
+    poll.register(report, select.POLLIN)
+    poll.register(status, select.POLLIN)
+    parts: dict[int, bytearray] = {report: bytearray(), status: bytearray()}
+    open_fds = {report, status}
+    while status in open_fds:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            break
+        if give_up.is_set() and time.monotonic() >= may_give_up:
+            raise SupersededError("the source changed again while it was tried")
+        for fd, _ in poll.poll(min(left, LOOK_SECONDS) * 1000):
+            chunk = os.read(fd, 65536)
+            if not chunk:
+                poll.unregister(fd)
+                open_fds.discard(fd)
+            elif len(parts[fd]) < MAX_REPORT_BYTES:
+                parts[fd] += chunk
+    if report in open_fds:  # what the child wrote before its end is in the pipe
+        os.set_blocking(report, False)
         with suppress(BlockingIOError):
-            while chunk := os.read(fd, 65536):
-                if len(part) < MAX_REPORT_BYTES:
-                    part += chunk
-            self._poll.unregister(fd)
-            del self._parts[fd]
-
-
-class Asked:
-    """A child at its work; `report` and `answer` wait for it."""
-
-    def __init__(self, pipes: _Pipes, lost: Callable[[], None]) -> None:
-        self._pipes = pipes
-        self._lost = lost
-
-    def report(self) -> str:
-        """Return what it has reported, once that is complete, or once it has ended.
-
-        Raises:
-            SupersededError: it was given up, or the server stops.
-        """
-        self._pipes.read(self._pipes.has_report)
-        return self._pipes.report.decode(errors="replace")
-
-    def answer(self) -> Answer:
-        """Return what it has reported, and how it ended, once it has.
-
-        Raises:
-            SupersededError: it was given up, or the server stops.
-        """
-        self._pipes.read(lambda: False)
-        if not self._pipes.status:
-            self._lost()
-            return Answer("", None)
-        return Answer(self.report(), json.loads(self._pipes.status))
+            while len(parts[report]) < MAX_REPORT_BYTES and (chunk := os.read(report, 65536)):
+                parts[report] += chunk
+    return bytes(parts[report]), bytes(parts[status])

@@ -16,64 +16,31 @@ from app.records import Artifact, Endpoint, PluginSource, TrialReport
 _FAULT_FRAME = re.compile(r'^\s*File "(?P<file>[^"]+)", line (?P<line>\d+)', re.MULTILINE)
 
 
-def read_report(text: str) -> dict[str, Any] | None:
-    """Return what a trial has found, by the last line that it reports; None before that."""
-    lines = text.splitlines()
-    return json.loads(lines[-1]) if lines and lines[-1].startswith("{") else None
-
-
-def expect_end(
-    source: PluginSource, text: str, end: dict[str, Any], limits: tuple[float, float]
-) -> dict[str, Any]:
-    """Accept a trial only with exit code 0 *and* its report, which is returned.
-
-    Args:
-        source: what was tried.
-        text: all that was reported.
-        end: how it ended.
-        limits: how many seconds compiling and the trial could take.
-
-    Raises:
-        CompileError: it ended while it was compiled.
-        LoadError: it ended in another way.
-    """
-    report = read_report(text)
-    if report is not None and end["code"] == 0 and not end["timed_out"]:
-        return report
+def judge(
+    source: PluginSource,
+    text: str,
+    end: dict[str, Any],
+    archive: bytes,
+    limits: tuple[float, float],
+) -> tuple[Artifact, TrialReport]:
+    """Accept a trial only with exit code 0 *and* its report."""
+    plugin = source.name
     lines = text.splitlines()
     phase = next((line[1:] for line in reversed(lines) if line.startswith("@")), "compile")
-    if phase == "compile":
-        path = next((line[1:] for line in reversed(lines) if line.startswith("=")), "null")
-        how = _how_compiling_ended(end, limits[0])
-        raise CompileError(source.name, how, file=json.loads(path))
-    file, line = _fault_place(source, text)
-    raise LoadError(source.name, _how_it_ended(end, limits[1]), phase=phase, file=file, line=line)
-
-
-def judge(
-    source: PluginSource, report: dict[str, Any], archive: bytes
-) -> tuple[Artifact, TrialReport]:
-    """Return what a trial has found, by its report alone; how it ends is another matter.
-
-    Args:
-        source: what was tried.
-        report: what `read_report` returns.
-        archive: what it was compiled to.
-
-    Raises:
-        CompileError: a module does not compile.
-        LoadError: the plugin failed.
-        DiscoveryError: the manifest names another version than the plugin.
-        DatabaseUnavailableError: the plugin needed the database and it was away.
-    """
-    plugin = source.name
+    answer = lines[-1] if lines and lines[-1].startswith("{") else ""
+    if end["code"] != 0 or end["timed_out"] or not answer:
+        if phase == "compile":
+            path = next((line[1:] for line in reversed(lines) if line.startswith("=")), "null")
+            raise CompileError(plugin, _how_compiling_ended(end, limits[0]), file=json.loads(path))
+        file, line = _fault_place(source, text)
+        raise LoadError(plugin, _how_it_ended(end, limits[1]), phase=phase, file=file, line=line)
+    report = json.loads(answer)
     if "unavailable" in report:
         raise DatabaseUnavailableError(report["unavailable"])
     in_use = report.get("in_use")
     if "error" in report and in_use is None:
         kind = CompileError if report["error"]["phase"] == CompileError.phase else LoadError
-        keys = ("trace", "transient", "outside")
-        more: dict[str, Any] = {key: report[key] for key in keys if key in report}
+        more = {key: report[key] for key in ("trace", "transient", "outside") if key in report}
         more["in_use"] = bool(report.get("is_in_use"))
         error = kind(plugin, **more, **report["error"])
         if source.manifest.exclusive is None:
