@@ -1,7 +1,8 @@
 """The JSON Schemas of what only pydantic knows. Importing this imports pydantic."""
 
+import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 import pydantic
@@ -13,6 +14,9 @@ from app.inspection import name_of
 from app.uploads import File
 
 log = logging.getLogger(__name__)
+
+_Input = tuple[int, JsonSchemaMode, "pydantic.TypeAdapter[Any]"]
+"""Which of what is wanted it is, what its schema is for, and what makes it."""
 
 _MODES: dict[Use, JsonSchemaMode] = {
     "text": "validation",
@@ -55,28 +59,37 @@ def write_schemas(
         wanted: the annotations, each with where its values stand.
         prefix: what the names of all components begin with.
     """
-    inputs: list[tuple[int, JsonSchemaMode, pydantic.TypeAdapter[Any]]] = []
+    inputs: list[_Input] = []
     for number, (annotation, use) in enumerate(wanted):
-        adapter = _adapter_of(annotation, _MODES[use])
-        if adapter is not None:
-            inputs.append((number, _MODES[use], adapter))
+        with _left_out(annotation):
+            inputs.append((number, _MODES[use], pydantic.TypeAdapter(annotation)))
     if not inputs:
         return [{} for _ in wanted], {}
     template = f"#/components/schemas/{prefix}{{model}}"
-    found, more = pydantic.TypeAdapter.json_schemas(
-        inputs, ref_template=template, schema_generator=_Generator
-    )
+    try:
+        found, more = _write(inputs, template)
+    except BaseException:  # noqa: BLE001 - some have no schema: those alone are left out
+        known = []
+        for each in inputs:
+            with _left_out(wanted[each[0]][0]):
+                _write([each], template)
+                known.append(each)
+        found, more = _write(known, template)
     by_number = {number: schema for (number, _), schema in found.items()}
     written = [by_number.get(number, {}) for number in range(len(wanted))]
     return written, {prefix + name: schema for name, schema in more.get("$defs", {}).items()}
 
 
-def _adapter_of(annotation: Any, mode: JsonSchemaMode) -> "pydantic.TypeAdapter[Any] | None":
-    """Return an annotation's adapter, None if it has no schema: that alone is left out then."""
+def _write(inputs: Sequence[_Input], template: str) -> tuple[dict[Any, Schema], Schema]:
+    return pydantic.TypeAdapter.json_schemas(
+        inputs, ref_template=template, schema_generator=_Generator
+    )
+
+
+@contextlib.contextmanager
+def _left_out(annotation: Any) -> Iterator[None]:
+    """Have an annotation left out that has no schema."""
     try:
-        adapter: pydantic.TypeAdapter[Any] = pydantic.TypeAdapter(annotation)
-        adapter.json_schema(mode=mode, schema_generator=_Generator)
+        yield
     except BaseException as error:  # noqa: BLE001 - models may bring code of their own for it
         log.info("no schema of %r: %s", annotation, name_of(error))
-        return None
-    return adapter
