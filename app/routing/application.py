@@ -8,7 +8,7 @@ import falcon.responders
 
 from app.loading.media import install_media_handlers
 from app.loading.routes import Route
-from app.routing import answers, bodies
+from app.routing import bodies, streams
 from app.routing.answers import AnswerAgain
 from app.routing.complete_app import CompleteApp
 from app.routing.grace_periods import RunningRequests, Slot
@@ -133,7 +133,7 @@ class LiveApp(CompleteApp):
             if type(body) is list:
                 slot.cell[0] = 0
             else:  # it shows what it does until it is closed
-                body = answers.make_stream(body, env, self.running, slot)
+                body = streams.make_stream(body, env, self.running, slot)
         except AnswerAgain:  # it leaves the table that it began with
             slot.cell[0] = 0
             slot.at = slot.route = slot.fields = None

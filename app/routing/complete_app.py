@@ -9,7 +9,7 @@ from falcon.routing import CompiledRouter
 from app.loading.routes import Route
 from app.loading.stream_places import NoPlaceError
 from app.loading.streamed_answers import drop_stream
-from app.routing import answers
+from app.routing import answers, streams
 from app.routing.answers import JSON_HEADERS, OK, BadAnswerError, UnanswerableError
 from app.routing.bodies import LiveRequest
 from app.routing.grace_periods import RunningRequests
@@ -72,7 +72,7 @@ class CompleteApp(falcon.App[LiveRequest, falcon.Response]):
         body, length = _get_body(self, resp, wsgi_file_wrapper)
         if length is None:
             answers.check_stream(resp, body)
-            body = answers.give_place(resp, body)
+            body = streams.give_place(resp, body)
         return body, length
 
     def _handle_exception(
