@@ -14,10 +14,11 @@ from app.serving.fresh_processes import FreshProcesses
 from app.serving.kept_versions import KeptVersions
 from app.serving.last_known_good import LastKnownGood
 from app.serving.live_plugins import LivePlugins, Served
-from app.serving.load_queue import TIMEOUT_SECONDS, LoadQueue, LoadResult
+from app.serving.load_queue import TIMEOUT_SECONDS, LoadQueue
 from app.serving.outcomes import Outcomes
 from app.serving.recorder import Recorder
 from app.serving.regressions import Regressions
+from app.serving.row_loader import LoadResult
 from app.serving.shortfalls import Shortfalls
 from app.serving.unstamped import UnstampedRows
 
@@ -114,7 +115,7 @@ class Comparison:
                 self._loading.abandon(name)
                 self._outcomes.as_wanted(row)
             elif self.shortfalls.may_try(row) and not self._exclusive.is_going_back_from(row):
-                (wanted if self._loading.may_load(row) else waiting).append(row)
+                (wanted if self._loading.loader.may_load(row) else waiting).append(row)
         self._apply(leaving, wanted)
         for row in waiting:
             self.fresh.leave(row)
@@ -166,7 +167,7 @@ class Comparison:
             leaving.clear()
             arrived.clear()
         for row, error in failed:
-            if error.passes or self._loading.may_load(row):
+            if error.passes or self._loading.loader.may_load(row):
                 self._fail(row, error)
             else:
                 self.fresh.leave(row)
@@ -178,7 +179,7 @@ class Comparison:
         before = self._last_known_good.find_before(row, error)
         if before is None:
             return None
-        if not self._loading.may_load(before):
+        if not self._loading.loader.may_load(before):
             self.fresh.spoil(row)
             return None
         self._exclusive.suspend([before], self._live)

@@ -41,12 +41,12 @@ class FreshProcesses:
     def ask_by(self, replace: Callable[[], None]) -> None:
         """Ask by this for another process in the place of this one, which serves on until then."""
         self._replace = replace
-        self._loading.replaceable = True
+        self._loading.loader.replaceable = True
 
     def leave(self, row: ServedRow) -> None:
         """Leave a generation to fresh processes, and ask for one."""
         self._loading.abandon(row.name)
-        why = self._loading.why_fresh(row)
+        why = self._loading.loader.why_fresh(row)
         serving = self._serving(row.name)
         self._outcomes.waiting(row, serving, why, asked=self._replace is not None)
         if self._replace is not None:
@@ -57,5 +57,5 @@ class FreshProcesses:
 
         Only where the failure is noted on the host: the next process does not try it then.
         """
-        if not self.spoiled_by and self._loading.is_known_to_fail(row):
+        if not self.spoiled_by and self._loading.loader.is_known_to_fail(row):
             self.spoiled_by = row.name

@@ -28,6 +28,7 @@ from app.serving.reclaimer import Reclaimer
 from app.serving.reconciler import Reconciler
 from app.serving.recorder import Recorder
 from app.serving.regressions import Regressions
+from app.serving.row_loader import RowLoader
 from app.serving.takeover import come_to_serve
 from app.settings import Settings
 from app.threads import OwnThread
@@ -81,7 +82,10 @@ class ServingHalf:
         )
         """Writes down what this process runs."""
         self.reclaimer = Reclaimer(
-            app.running, settings.drain_seconds, conditions, lambda name: self._loading.tidy(name)
+            app.running,
+            settings.drain_seconds,
+            conditions,
+            lambda name: self._loading.loader.tidy(name),
         )
         """Cleans up what is no longer served."""
         self._regressions = Regressions(repository, last_known_good, settings.max_new_failures)
@@ -97,20 +101,23 @@ class ServingHalf:
             lambda name, again: self.reconciler.mark([name], again=again),
         )
         self._live = LivePlugins(app, self.reclaimer)
-        self._loading = LoadQueue(
+        loader = RowLoader(
             repository,
             make_context_factory(
                 settings.data_dir, lambda name: plugin_share(plugin_database, name, settings)
             ),
             folder,
-            lambda name: self.mark([name]),
-            lambda plugin: self._exclusive.gave_up(plugin) or self._live.retire([plugin]),
             self._marker,
             Surroundings(settings.known_hosts, settings.trusted_proxies),
             self.files,
             self._exclusive.load,
-            self.reclaimer.expect_load,
             max(1, settings.workers // 2),
+        )
+        self._loading = LoadQueue(
+            loader,
+            lambda name: self.mark([name]),
+            lambda plugin: self._exclusive.gave_up(plugin) or self._live.retire([plugin]),
+            self.reclaimer.expect_load,
         )
         self.comparison = Comparison(
             repository,

@@ -1,56 +1,19 @@
-"""Fetches and loads generations, one after the other, in a thread that a slow plugin may keep."""
+"""Has generations loaded, one after the other, in a thread that a slow plugin may keep."""
 
-import logging
 import queue
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
-from functools import partial
-from pathlib import Path
 from typing import NamedTuple
 
-from app.database.publication import KEPT_VERSIONS
-from app.database.repository import Repository
-from app.errors import DatabaseError, PluginError
-from app.loading.callers import Surroundings
-from app.loading.context import MakeContext
-from app.loading.in_use import advise
 from app.loading.load_process import LOAD_THREAD
-from app.loading.loader import Kept, LoadedPlugin, load
-from app.loading.process_changes import ProcessChanges
-from app.package.version_folders import VersionFolders
-from app.records import FRESH, Reload, ServedRow
-from app.serving.archives import fetch_artifact
-from app.serving.crashes import CrashedLoads
-from app.serving.failed_loads import FailedLoads
-from app.serving.first_loads import FirstLoads
-from app.serving.host_files import FOLDERS, HostFiles
+from app.records import ServedRow
 from app.serving.live_plugins import Served
-from app.serving.load_errors import crashed_error, error_of
-from app.serving.load_marker import LoadMarker
-from app.serving.load_once import LoadedOnce
+from app.serving.row_loader import LoadResult, RowLoader
 from app.threads import start_thread
-
-log = logging.getLogger(__name__)
 
 TIMEOUT_SECONDS = 0.2
 """How long one plugin's load may hold up the others'."""
-
-
-@dataclass(frozen=True, slots=True)
-class LoadResult:
-    """What came of loading a row: a plugin or an error."""
-
-    row: ServedRow
-    milliseconds: float
-    plugin: Served | None = None
-    error: PluginError | None = None
-
-
-LoadExclusive = Callable[[ServedRow, Callable[[ServedRow], LoadedPlugin]], Served]
-"""Loads a row by the function it is given, or returns what stands for it in this process."""
 
 
 class _Job(NamedTuple):
@@ -67,55 +30,25 @@ class LoadQueue:
 
     def __init__(
         self,
-        repository: Repository,
-        make_context: MakeContext,
-        artifacts_dir: Path,
+        loader: RowLoader,
         on_late: Callable[[str], None],
         discard: Callable[[Served], object],
-        marker: LoadMarker | None = None,
-        surroundings: Surroundings | None = None,
-        files: HostFiles | None = None,
-        exclusive: LoadExclusive | None = None,
         on_given_up: Callable[[ServedRow, Callable[[], bool]], None] = lambda _row, _ended: None,
-        first_loads: int = 1,
     ) -> None:
         """Make it.
 
         Args:
-            repository: has the archives that this host has not.
-            make_context: makes the plugins' contexts.
-            artifacts_dir: this host's archives.
+            loader: loads a row.
             on_late: is told the name of a plugin whose late result is there; by another thread.
             discard: is given what was loaded and is not wanted any more; by any thread.
-            marker: where others see what is being loaded; None for one of its own.
-            surroundings: what plugins that have their callers checked go by.
-            files: is told whether archives can be kept; None for one of its own.
-            exclusive: loads the rows of plugins that one process alone runs; None where each
-                process runs them.
             on_given_up: is told of a load that goes on though nobody waits for it any more, and
                 what tells whether it has ended.
-            first_loads: how many processes of this host load a changed version at once.
         """
+        self.loader = loader
+        """What loads the rows."""
         self._on_given_up = on_given_up
-        self._exclusive = exclusive
-        self._files = files or HostFiles(artifacts_dir)
-        self._surroundings = surroundings
-        self._repository = repository
-        self._marker = marker or LoadMarker(artifacts_dir)
-        self._crashed = CrashedLoads(artifacts_dir)
-        self._make_context = make_context
-        self._changes = ProcessChanges()
-        self._artifacts_dir = artifacts_dir
-        self._folders = VersionFolders(artifacts_dir, self._tell_of_folders, keep=KEPT_VERSIONS)
         self._on_late = on_late
         self._discard = discard
-        self.replaceable = False
-        """Whether fresh processes can be had for what fails beside an earlier generation."""
-        self._once = LoadedOnce()
-        self._failed = FailedLoads(artifacts_dir)
-        self._first = FirstLoads(artifacts_dir, first_loads)
-        self._kept: dict[str, tuple[ServedRow, Kept]] = {}
-        """What was imported and is to be initialized again; for the thread that loads."""
         self._late: dict[str, _Job] = {}
         """What was not done in time, by the plugin's name."""
         self._jobs: queue.SimpleQueue[_Job | None] | None = None
@@ -135,21 +68,6 @@ class LoadQueue:
         """Tell whether a row's load takes long, and is not done yet."""
         job = self._late.get(row.name)
         return job is not None and job.row == row and not job.done.done()
-
-    def may_load(self, row: ServedRow) -> bool:
-        """Tell whether this process may load a row's generation, or fresh ones have to.
-
-        One of which it is known that it cannot be loaded may: the load says so without importing.
-        """
-        return self._once.may_load(row) or self.is_known_to_fail(row)
-
-    def is_known_to_fail(self, row: ServedRow) -> bool:
-        """Tell whether a row's generation has failed in a process of this host that was fresh."""
-        return self._failed.find(row) is not None or self._crashed.find(row) is not None
-
-    def why_fresh(self, row: ServedRow) -> str:
-        """Return why a row's generation is to be loaded by fresh processes."""
-        return self._once.why(row)
 
     def load(self, row: ServedRow, timeout: float) -> LoadResult | None:
         """Load a row's generation.
@@ -181,14 +99,10 @@ class LoadQueue:
         """Discard what is loaded of a plugin, or will be: nobody asks for it any more."""
         job = self._late.pop(name, None)
         if job is not None:
-            self._marker.forget(job.row)
+            self.loader.give_up(job.row)
             if not job.done.done():
                 self._on_given_up(job.row, job.done.done)
             job.done.add_done_callback(self._discard_result)
-
-    def tidy(self, plugin: str) -> None:
-        """Remove the folders of a plugin's versions that are not kept, and that nobody uses."""
-        self._folders.tidy(plugin)
 
     def close(self) -> None:
         """Let the thread end after what it is at; the next load starts another."""
@@ -209,100 +123,6 @@ class LoadQueue:
 
     def _work(self, jobs: "queue.SimpleQueue[_Job | None]") -> None:
         while (job := jobs.get()) is not None:
-            job.done.set_result(self._attempt(job.row))
+            job.done.set_result(self.loader.load(job.row))
             del job  # a thread that waits must not keep a generation alive
         self._threads.discard(threading.current_thread())
-
-    def _attempt(self, row: ServedRow) -> LoadResult:
-        began = time.perf_counter()
-        plugin: Served | None = None
-        error: PluginError | None = None
-        try:
-            if row.exclusive is None or self._exclusive is None:
-                with self._first.turn(
-                    row, self._once.knows(row.name), self._crashed.is_noted
-                ) as done:
-                    plugin = self._load(row, done)
-            else:
-                plugin = self._exclusive(row, self._load)
-        except BaseException as fault:  # noqa: BLE001 - see error_of
-            error = error_of(row, fault)
-            if row.exclusive is None:
-                advise(error)
-        return LoadResult(row, (time.perf_counter() - began) * 1000, plugin, error)
-
-    def _load(self, row: ServedRow, done: Callable[[], None] = lambda: None) -> LoadedPlugin:
-        """Load a row's generation; `done` is called as soon as no code of it runs any more.
-
-        Raises:
-            PluginError: it cannot be loaded.
-        """
-        crash = self._crashed.find(row)
-        if crash is not None:
-            raise crashed_error(row, crash)
-        if (known := self._failed.find(row)) is not None:
-            raise known
-        artifact = fetch_artifact(row, self._artifacts_dir, self._repository, self._files)
-        kept = self._kept_of(row)
-        self._folders.begin()
-        try:
-            with self._marker.loading(row), self._changes.loading(row.name):
-                self._once.begin(row)
-                plugin = load(
-                    artifact,
-                    self._make_context,
-                    row_id=row.id,
-                    generation=row.generation,
-                    surroundings=self._surroundings,
-                    tried=True,
-                    folders=self._folders,
-                    kept=kept,
-                )
-                done()
-        except BaseException as fault:  # noqa: BLE001 - see error_of
-            error = error_of(row, fault)
-            if row.exclusive is None:  # else the one before is loaded again, in this process
-                self._judge(row, error, kept)
-            raise error from None
-        return replace(
-            plugin,
-            on_disposed=partial(self._changes.disposed, row.name),
-            while_cleaning=partial(self._marker.cleaning, row),
-        )
-
-    def _tell_of_folders(self, error: OSError | None) -> None:
-        if error is None:
-            self._files.has(FOLDERS)
-        else:
-            self._files.lacks(FOLDERS, error)
-
-    def _kept_of(self, row: ServedRow) -> Kept | None:
-        """Return what is kept of a row's load for its retry; None where each load imports anew."""
-        before, kept = self._kept.pop(row.name, (row, Kept()))
-        if before != row:
-            kept.forget()
-            kept = Kept()
-        if row.reload != FRESH:
-            return None
-        self._kept[row.name] = (row, kept)
-        return kept
-
-    def _judge(self, row: ServedRow, error: PluginError, kept: Kept | None) -> None:
-        """Note what follows from a load that failed after its import had begun."""
-        retried = kept is not None and kept.importer is not None
-        if error.passes and (retried or row.reload != FRESH):
-            return
-        failure = self._once.fail(row, str(error), may_blame=self.replaceable)
-        if failure.blames_earlier:
-            self._record_reload(row, Reload(FRESH, failure.blames_earlier))
-        elif row.reload == FRESH and failure.alone and not error.passes:
-            self._failed.note(row, error)
-
-    def _record_reload(self, row: ServedRow, found: Reload) -> None:
-        log.warning("%s: %s", row.name, found)
-        if row.digest is None:
-            return
-        try:
-            self._repository.reloads.record(row.name, row.digest, found)
-        except DatabaseError as error:
-            log.warning("%s: that is not kept with the version: %s", row.name, error)

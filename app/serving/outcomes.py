@@ -9,9 +9,9 @@ from app.loading.loader import LoadedPlugin
 from app.records import ACTIVE, Endpoint, ServedRow
 from app.serving.last_known_good import LastKnownGood
 from app.serving.live_plugins import Served
-from app.serving.load_queue import LoadResult
 from app.serving.recorder import Recorder
 from app.serving.regressions import Regressions
+from app.serving.row_loader import LoadResult
 from app.serving.shortfalls import Shortfalls
 from app.worker_records import PASSES, LoadRecord
 

@@ -29,6 +29,7 @@ from app.routing.table import RouteTable
 from app.serving import collector
 from app.serving.collector import Collector
 from app.serving.load_queue import LoadQueue
+from app.serving.row_loader import RowLoader
 from tests.support.memory import collected
 from tests.support.plugins import PLUGIN, artifact_of, no_database, plugin_text
 from tests.support.wsgi import call, json_of
@@ -833,7 +834,7 @@ def test_an_archive_that_the_database_does_not_give_is_told_with_its_words(
         def find_artifact(self, plugin, digest):
             raise error
 
-    loading = LoadQueue(Database(), None, tmp_path, print, print)  # type: ignore[arg-type]
+    loading = LoadQueue(RowLoader(Database(), None, tmp_path), print, print)  # type: ignore[arg-type]
     row = ServedRow("1", "sample", 1, ACTIVE, f"/b/sample-{'0' * 32}.pyz", "0" * 64)
     result = loading.load(row, 5.0)
     loading.close()
