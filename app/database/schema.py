@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import re
 from typing import Any
 
 import psycopg2
@@ -21,6 +22,30 @@ SCHEMA_FILE = shipped_file("schema.sql")
 LOCK_TIMEOUT = "10s"
 """How long the schema waits for a lock: it is applied once, and everything waits for it."""
 
+_TEXT = SCHEMA_FILE.read_bytes()
+# Its bytes decide, and not how this process would read them: they are the same on every host.
+MARK = f"benana {hashlib.sha256(_TEXT).hexdigest()[:16]}"
+"""The comment on the table `plugins` that says which `schema.sql` was applied."""
+
+_BODIES = dict(
+    re.findall(rb"FUNCTION (\w+)\(\) RETURNS TRIGGER AS \$\$(.*?)\$\$", _TEXT, re.DOTALL)
+)
+_CALLS = re.findall(rb"CREATE TRIGGER (\w+)\s[^;]*?EXECUTE FUNCTION (\w+)", _TEXT)
+_EXPECTED_FUNCTIONS = ", ".join(
+    f"('{trigger.decode()}', '{TRIGGERS[trigger.decode()]}', '{function.decode()}',"
+    f" '{hashlib.md5(_BODIES[function], usedforsecurity=False).hexdigest()}')"
+    for trigger, function in _CALLS
+)
+REPLACED = f"""
+    ARRAY(SELECT DISTINCT name
+        FROM (VALUES {_EXPECTED_FUNCTIONS}) expected (trigger, t, name, body)
+        JOIN pg_trigger ON tgrelid = to_regclass(t) AND tgname = trigger
+        JOIN pg_proc f ON f.oid = tgfoid AND md5(f.prosrc) <> body
+        WHERE obj_description(to_regclass('plugins'), 'pg_class') = '{MARK}' ORDER BY name)
+"""  # noqa: S608 - constants
+"""The functions that our triggers call and that are not those of this `schema.sql` any more: they
+were replaced after it was applied."""
+
 _OURS = "to_regclass(format('%%I.%%I', current_schema(), t))"
 _HERE = "to_regclass(format('%%I.plugins', current_schema()))"
 """The table in the schema where new ones are made; not the one of another Benana that the
@@ -32,6 +57,7 @@ _IS_CURRENT = f"""
             ON tgrelid = {_OURS} AND tgname = name AND {FIRES}) = {len(TRIGGERS)}
         AND NOT EXISTS (SELECT 1 FROM unnest(ARRAY[{", ".join(f"'{name}'" for name in TABLES)}]) t
             WHERE {_OURS} IS NULL)
+        AND cardinality({REPLACED}) = 0
 """  # noqa: S608 - constants
 
 _ANOTHER = f"""
@@ -68,9 +94,6 @@ def apply_schema(
         DatabaseUnavailableError: the database is away.
         DatabaseRefusedError: the database refuses, as for want of rights.
     """
-    # Its bytes decide, and not how this process would read them: they are the same on every host.
-    text = SCHEMA_FILE.read_bytes()
-    mark = f"benana {hashlib.sha256(text).hexdigest()[:16]}"
     try:
         with connection, connection.cursor() as cursor:
             _lock(cursor, lock_timeout, beginning)
@@ -92,7 +115,7 @@ def apply_schema(
                     "by ALTER ROLE)",
                     sqlstate="3F000",
                 )
-            cursor.execute(_IS_CURRENT, (mark,))
+            cursor.execute(_IS_CURRENT, (MARK,))
             if cursor.fetchone() == (True,):
                 return False
             cursor.execute(_ANOTHER, ())
@@ -102,8 +125,8 @@ def apply_schema(
                     "schema %s, the first of its search_path",
                     *row,
                 )
-            cursor.execute(text)
-            cursor.execute("COMMENT ON TABLE plugins IS %s", (mark,))
+            cursor.execute(_TEXT)
+            cursor.execute("COMMENT ON TABLE plugins IS %s", (MARK,))
             return True
     except psycopg2.Error as error:
         raise refused(error, locks, "schema.sql cannot be applied") from error

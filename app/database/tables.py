@@ -55,7 +55,8 @@ LACKING = f"""
 """The columns that tables of ours lack, as `table.column`."""
 
 # A table that was dropped and created has another oid. A trigger that was disabled and enabled, as
-# `pg_restore --disable-triggers` does, has another xmin. Whether this role may read all rows is
+# `pg_restore --disable-triggers` does, has another xmin, and so has a function that was replaced.
+# Whether this role may read all rows is
 # asked for, too: who hides them tells nobody; and the columns, which may be renamed.
 LOOK = f"""
     SELECT n.nspname AS schema, obj_description(c.oid, 'pg_class') AS mark,
@@ -69,6 +70,8 @@ LOOK = f"""
             (SELECT string_agg(concat_ws(' ', oid, xmin, tgenabled), ' ' ORDER BY oid)
                 FROM pg_trigger WHERE NOT tgisinternal AND tgrelid IN (c.oid,
                     to_regclass('plugin_versions')::oid, to_regclass('plugin_endpoints')::oid)),
+            (SELECT string_agg(DISTINCT concat_ws(' ', f.oid, f.xmin), ' ') FROM pg_trigger
+                JOIN pg_proc f ON f.oid = tgfoid WHERE NOT tgisinternal AND tgrelid = c.oid),
             (SELECT sum(hashtext(concat_ws(' ', attrelid, attname, atttypid))::bigint)
                 FROM unnest(ARRAY[{", ".join(f"'{name}'" for name in TABLES)}]) t
                 JOIN pg_attribute ON attrelid = to_regclass(t) AND attnum > 0
@@ -94,9 +97,11 @@ class Tables:
     triggers: tuple[tuple[str, str], ...]
     """The triggers of ours, each with its `tgenabled`."""
     trace: str
-    """Changes whenever a table is created again, or a column, trigger or right to read changed."""
+    """Changes with whatever of them is created again, dropped, enabled, replaced or granted."""
     lacking: tuple[str, ...] = ()
     """The columns that tables lack, as `table.column`; where that was asked for (`LACKING`)."""
+    replaced: tuple[str, ...] = ()
+    """The functions of our triggers that are not ours any more; where that was asked for."""
 
     @classmethod
     def read(cls, row: Mapping[str, Any]) -> "Tables":
@@ -105,6 +110,7 @@ class Tables:
         return cls(
             *(row["schema"], row["mark"], tuple(row["missing"]), triggers, row["trace"]),
             tuple(row.get("lacking", ())),
+            tuple(row.get("replaced", ())),
         )
 
     @property
@@ -127,7 +133,7 @@ class Tables:
     @property
     def is_whole(self) -> bool:
         """Whether all tables, columns and triggers are there, and fire."""
-        return not (self.missing or self.lacking or self.not_firing)
+        return not (self.missing or self.lacking or self.not_firing or self.replaced)
 
 
 def silence_of(triggers: Sequence[str]) -> str:

@@ -8,7 +8,7 @@ from app.conditions import Conditions
 from app.database.restores import RESTORING
 from app.database.route_records import RouteRecords
 from app.database.rows import only_row
-from app.database.schema import apply_schema, fire_always
+from app.database.schema import REPLACED, apply_schema, fire_always
 from app.database.statements import Lender, statement
 from app.database.tables import LACKING, LOOK, Tables, silence_of
 from app.errors import DatabaseBusyError, DatabaseRefusedError
@@ -104,8 +104,8 @@ class Upkeep:
         self.routes.may_have_changed()
         with statement(self._database) as cursor:
             cursor.execute(
-                f"SELECT {RESTORING} AS restoring, {LACKING} AS lacking, look.*"  # noqa: S608
-                f" FROM ({LOOK}) look"
+                f"SELECT {RESTORING} AS restoring, {LACKING} AS lacking,"  # noqa: S608
+                f" {REPLACED} AS replaced, look.* FROM ({LOOK}) look"
             )
             row = only_row(cursor)
         tables = Tables.read(row)
@@ -171,6 +171,13 @@ def _shortcoming(tables: Tables) -> str:
         )
     if tables.not_firing:
         return silence_of(tables.not_firing)
+    if tables.replaced:
+        several = len(tables.replaced) > 1
+        names = ", ".join(tables.replaced)
+        return (
+            f"the function{'s' * several} {names} {'are' if several else 'is'} not what schema.sql "
+            "makes any more, replaced by somebody, so that changes may not be noticed"
+        )
     return (
         f"the triggers {', '.join(tables.not_always)} do not fire where a replica applies rows, as "
         "after pg_restore --disable-triggers"

@@ -325,6 +325,46 @@ def test_a_missing_trigger_is_put_back_after_a_while(
     assert len(repository.served_rows()) == 1
 
 
+@pytest.mark.parametrize(
+    "function", ["notify_plugin_change", "stamp_plugin_change", "record_plugin_routes"]
+)
+def test_a_function_that_somebody_has_replaced_is_named_and_put_back(
+    sql: Session, kept: Kept, broken_database: Database, function: str
+) -> None:
+    """As by the set-up of an earlier system, whose functions have these names."""
+    keeper, _, conditions, changes = kept
+    look = Looker(broken_database)
+    sql("INSERT INTO plugins (name) VALUES ('there')")
+    keeper.seen(look())
+    sql(
+        f"CREATE OR REPLACE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql"
+        " AS 'BEGIN RETURN NEW; END'"
+    )
+    keeper.seen(look())
+    assert changes == ["changed"], "a heartbeat sees it"
+    keeper.mend()
+    (condition,) = conditions.held()
+    assert f"the function {function} is not what schema.sql makes any more" in condition.what
+    soon = Upkeep(broken_database, conditions, lambda: None, grace_seconds=0.0)
+    soon.mend()
+    keeper.mend()
+    assert conditions.held() == ()
+    assert apply(sql.connection.dsn) is False
+    sql("LISTEN plugin_changes; LISTEN fence; UPDATE plugins SET status = 'inactive'")
+    assert [found["operation"] for found in sql.notified()] == ["UPDATE"]
+
+
+def test_functions_of_another_version_are_left_alone(sql: Session, kept: Kept) -> None:
+    """As while a newer release is rolled out: each would put its own back."""
+    keeper, _, conditions, _ = kept
+    sql(
+        "CREATE OR REPLACE FUNCTION notify_plugin_change() RETURNS trigger LANGUAGE plpgsql"
+        " AS 'BEGIN RETURN NULL; END'; COMMENT ON TABLE plugins IS 'benana 0123456789abcdef'"
+    )
+    keeper.mend()
+    assert conditions.held() == ()
+
+
 RENAMED = {
     "what is served": ("plugins", "source_digest"),
     "what only operators read": ("plugins", "author"),
