@@ -69,6 +69,20 @@ def parts_of(annotation: Any) -> Iterator[Any]:
             waiting += typing.get_args(part)
 
 
+def holds_itself(annotation: Any, within: tuple[Any, ...] = ()) -> bool:
+    """Tell whether an alias in an annotation stands for something that holds it, as JSON does."""
+    if is_alias(annotation):
+        if any(annotation is each for each in within):
+            return True
+        within = (*within, annotation)
+    inner = _within(annotation)
+    if inner is not annotation:
+        return holds_itself(inner, within)
+    if typing.get_origin(annotation) is typing.Literal:
+        return False
+    return any(holds_itself(part, within) for part in typing.get_args(annotation))
+
+
 def is_alias(annotation: Any) -> bool:
     """Tell whether an annotation is the name that `type X = …` gives, from Python 3.12 on."""
     return type(annotation).__name__ == "TypeAliasType"

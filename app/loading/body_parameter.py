@@ -6,7 +6,7 @@ from typing import Any
 
 import falcon
 
-from app.loading.annotations import AnnotationError
+from app.loading.annotations import AnnotationError, holds_itself
 from app.loading.constraints import Check, constraint_check, is_constrained
 from app.loading.request_faults import ValueFault
 from app.loading.shapes import ANYTHING, Shape, allows_none, body_shape, is_raw
@@ -36,7 +36,7 @@ def body_provider(annotation: Any, default: Any, limit: int) -> Provider:
         empty = None if required and allows_none(annotation) else default
         return _raw_provider(empty, limit, constraint_check(annotation))
     refused = ""
-    if not is_constrained(annotation):
+    if not (is_constrained(annotation) or holds_itself(annotation)):
         try:
             expected = body_shape(annotation)
         except AnnotationError as error:

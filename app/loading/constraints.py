@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from app.loading.annotations import parts_of
+from app.loading.annotations import extras_of, parts_of
 from app.loading.markers import is_marker
 from app.loading.pydantic_types import adapter_of, errors_of, sentence
 
@@ -38,6 +38,24 @@ def is_constrained(annotation: Any) -> bool:
     """Tell whether an annotation, or a part of it, has more than a type and a marker."""
     extras = (extra for p in parts_of(annotation) for extra in getattr(p, "__metadata__", ()))
     return not all(isinstance(extra, str) or is_marker(extra) for extra in extras)
+
+
+def takes_text(annotation: Any) -> bool:
+    """Tell whether a validator, or `pydantic.Json`, wants what has come before it is converted."""
+    extras = [extra for p in parts_of(annotation) for extra in getattr(p, "__metadata__", ())]
+    return is_json_text(annotation) or any(type(extra).__name__ in _BEFORE for extra in extras)
+
+
+def is_json_text(annotation: Any) -> bool:
+    """Tell whether an annotation is pydantic's `Json[…]`: one text, whatever becomes of it."""
+    return any(
+        getattr(extra, "__name__", type(extra).__name__) == "Json"
+        for extra in extras_of(annotation)
+    )
+
+
+_BEFORE = frozenset(("BeforeValidator", "PlainValidator", "WrapValidator"))
+"""The validators of pydantic's that are given a value before it has its type."""
 
 
 def _reason(error: Any) -> str:

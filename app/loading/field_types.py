@@ -174,6 +174,13 @@ def looks_like_query(annotation: Any, default: Any) -> bool:
     return True
 
 
+def advice_for(annotation: Any) -> str:
+    """Return where data of an annotation comes from that no text can become, if it is any."""
+    if not any(map(_is_data, members(annotation))):
+        return ""
+    return "; a JSON body is called 'body', and all of a form is Annotated[…, Form()]"
+
+
 def _is_data(kind: Any) -> bool:
     """Tell whether values of a type come in requests, and not what a plugin gives itself."""
     base = typing.get_origin(kind) or kind

@@ -13,9 +13,9 @@ import falcon
 
 from app.loading.annotations import AnnotationError, is_a, is_bare, is_text
 from app.loading.body_parameter import MAX_BODY_BYTES, Provider, body_provider
-from app.loading.constraints import Check, constraint_check
+from app.loading.constraints import Check, constraint_check, takes_text
 from app.loading.event_streams import MEDIA_EVENTS, event_answerer
-from app.loading.field_types import Converter, field_converter
+from app.loading.field_types import Converter, advice_for, field_converter
 from app.loading.form_values import (
     MakeOfForm,
     file_limit,
@@ -210,7 +210,8 @@ class _Resolution:
     def _fill_by_field(self, parameter: inspect.Parameter) -> None:
         name, annotation = parameter.name, parameter.annotation
         try:
-            converter = None if self.fields[name] else field_converter(annotation)
+            is_own = self.fields[name] or takes_text(annotation)
+            converter = None if is_own else field_converter(annotation)
             check = constraint_check(annotation)
         except AnnotationError as error:
             self.faults.append(f"the field {name!r} is annotated {error}")
@@ -227,7 +228,8 @@ class _Resolution:
         try:
             found = request_value(name, parameter.annotation, parameter.default)
         except AnnotationError as error:
-            self.faults.append(f"parameter {name!r} is annotated {error}")
+            advice = advice_for(parameter.annotation)
+            self.faults.append(f"parameter {name!r} is annotated {error}{advice}")
             return
         if found is not None:
             self.values.append(found)

@@ -17,7 +17,7 @@ from typing import Any
 import falcon
 
 from app.loading.annotations import AnnotationError, is_bare, members, show
-from app.loading.constraints import Check, constraint_check
+from app.loading.constraints import Check, constraint_check, is_json_text, takes_text
 from app.loading.field_types import Converter, field_converter, looks_like_query
 from app.loading.handler_signature import REQUIRED
 from app.loading.markers import Marker, marker_of
@@ -73,6 +73,16 @@ def _finder(where: Where, name: str) -> Callable[[falcon.Request], Any] | None:
     if where == "cookie":
         return lambda req: req.get_cookie_values(name)
     return None
+
+
+def _listed_finder(name: str) -> Callable[[falcon.Request], Any]:
+    """Return what finds the values of a header that is a list, as RFC 9110, 5.6.1 has it."""
+
+    def find(req: falcon.Request) -> Any:
+        parts = (req.get_header(name) or "").split(",")
+        return [part.strip(" \t") for part in parts if part.strip(" \t")] or None
+
+    return find
 
 
 def _reader(
@@ -136,9 +146,11 @@ def request_value(name: str, annotation: Any, default: Any) -> RequestValue | No
     where, called = _source(name, marker)
     find = _finder(where, called)
     kinds = [kind for kind in members(annotation) if kind is not type(None)]
-    many = [kind for kind in kinds if origin_of(kind) in MANY]
+    many = [] if is_json_text(annotation) else [kind for kind in kinds if origin_of(kind) in MANY]
+    as_text = takes_text(annotation)
+    check = constraint_check(annotation)
     if not many:
-        convert, check = field_converter(annotation), constraint_check(annotation)
+        convert = None if as_text else field_converter(annotation)
         read = _reader(convert, None, _expected(kinds), check)
         is_text = convert is None and check is None
         usual = convert if check is None else None
@@ -148,8 +160,11 @@ def request_value(name: str, annotation: Any, default: Any) -> RequestValue | No
         raise AnnotationError(f"{show(annotation)}, expected one type of many values, as list[int]")
     item = items[0] if items else str
     of_item = [kind for kind in members(item) if kind is not type(None)]
-    collect, check = MANY[origin_of(many[0])], constraint_check(annotation)
-    read = _reader(field_converter(item), collect, _expected(of_item), check)
+    convert = None if as_text else field_converter(item)
+    collect = list if as_text else MANY[origin_of(many[0])]
+    read = _reader(convert, collect, _expected(of_item), check)
+    if where == "header":
+        find = _listed_finder(called)
     return RequestValue(name, where, called, default, find, read, None, is_text=False)
 
 
@@ -159,7 +174,8 @@ def is_filled(parameter: inspect.Parameter) -> bool:
 
 
 def _is_filled(annotation: Any, default: Any) -> bool:
-    return marker_of(annotation) is not None or looks_like_query(annotation, default)
+    said = marker_of(annotation) is not None or takes_text(annotation)
+    return said or looks_like_query(annotation, default)
 
 
 def _source(parameter: str, marker: Marker | None) -> tuple[Where, str]:

@@ -757,6 +757,28 @@ def test_a_plugins_own_document_has_its_name_and_version(live):
     assert live.one("shop")["info"] == {"title": "shop", "version": "2.0", "description": "Sells."}
 
 
+def test_none_is_no_text(live):
+    def handle(url: pydantic.HttpUrl | None = None, many: list[pydantic.HttpUrl] | None = None): ...
+
+    url, many = operation(live, lambda server: server.get("/x", handle))["parameters"]
+    assert url["schema"]["type"] == "string"
+    assert many["schema"]["items"]["format"] == "uri"
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="`type` is younger")
+def test_a_type_that_holds_itself_is_a_component(live):
+    names = {}
+    exec("type Tree = dict[str, Tree]", names)  # no older Python reads it
+
+    def handle(body): ...
+
+    tree = names["Tree"]
+    handle.__annotations__ = {"body": tree, "return": dict[str, tree]}  # type: ignore[valid-type]
+    found = operation(live, lambda server: server.post("/x", handle), "post")
+    schema = found["requestBody"]["content"]["application/json"]["schema"]
+    assert schema["$ref"].startswith("#/components/schemas/Tree")
+
+
 def test_plain_types_are_described_without_pydantic():
     code = (
         "import sys\n"

@@ -236,6 +236,44 @@ def test_what_pydantic_makes_of_a_text_is_read_where_it_has_a_default(
         assert fault["reason"].startswith("found ':no:', expected a")
 
 
+def split(found: Any) -> Any:
+    return found[0].split(",") if isinstance(found, list) else found.removeprefix("#")
+
+
+BEFORE, WRAP = (
+    pydantic.BeforeValidator(split),
+    pydantic.WrapValidator(lambda v, make: make(split(v))),
+)
+
+
+@pytest.mark.parametrize(
+    ("annotation", "text", "expected"),
+    [
+        (Annotated[int, BEFORE], "%235", ["int", 5]),
+        (Annotated[int, WRAP], "%235", ["int", 5]),
+        (Annotated[Any, pydantic.PlainValidator(len)], "abc", ["int", 3]),
+        (Annotated[list[int], BEFORE], "1,2", ["list", [1, 2]]),
+        (Annotated[set[int], BEFORE] | None, "1,2,2", ["set", [1, 2]]),
+        (list[Annotated[int, BEFORE]], "%235", ["list", [5]]),
+        (pydantic.Json[list[int]], "[1,2]", ["list", [1, 2]]),
+        (pydantic.Json[dict[str, int]], '{"a":1}', ["dict", {"a": 1}]),
+        (pydantic.Json, "[null]", ["list", [None]]),
+    ],
+)
+def test_a_validator_that_comes_before_is_given_what_has_come(
+    annotation: Any, text: str, expected: Any
+) -> None:
+    assert answer_of(of(annotation), f"value={text}") == expected
+    assert answer_of(of(annotation, None), f"value={text}") == expected
+    if annotation == Annotated[int, BEFORE]:
+        app = LiveApp()
+        resource = HandlerResource()
+        resource.set_responder("GET", make_responder(of(annotation), "/x/{value}"))
+        put(app, "sample", {"/x/{value}": resource})
+        assert json_of(call(app, "/x/#5").read()) == expected
+        assert call(app, "/x/no").status == 422
+
+
 class Model(pydantic.BaseModel):
     number: int
 
@@ -253,8 +291,11 @@ class Odd(enum.Enum):
     "annotation", [Model, Data, Odd, bytes, dict, dict[str, int], list[Model], list[list[int]]]
 )
 def test_data_that_no_text_can_become_is_refused_with_a_default_of_none(annotation: Any) -> None:
-    with pytest.raises(HandlerError, match="'value' is annotated"):
-        make_responder(of(annotation | None, None), "/x")
+    for default in (None, ...):
+        with pytest.raises(
+            HandlerError, match=r"'value' is annotated .*; a JSON body is called 'body'"
+        ):
+            make_responder(of(annotation | None, default), "/x")
     make_responder(of(annotation, object()), "/x")
 
 
@@ -469,6 +510,8 @@ def asked(handler: Callable[..., Any], **environ: str) -> Any:
         (Annotated[str, Cookie()], {"HTTP_COOKIE": "a=1; value=b"}, ["str", "b"]),
         (Annotated[int, Cookie("session")], {"HTTP_COOKIE": "session=7"}, ["int", 7]),
         (Annotated[list[int], Cookie], {"HTTP_COOKIE": "value=7; value=8"}, ["list", [7, 8]]),
+        (Annotated[list[int], Header()], {"HTTP_VALUE": "1, 2,,3"}, ["list", [1, 2, 3]]),
+        (Annotated[set[str], Header()], {"HTTP_VALUE": "a"}, ["set", ["a"]]),
         (Annotated[int, Query("per-page")], {"QUERY_STRING": "per-page=7"}, ["int", 7]),
         (Annotated[int, "a note", Query()], {"QUERY_STRING": "value=7"}, ["int", 7]),
         (TypeAliasType("Token", Annotated[str, Header]), {"HTTP_VALUE": "a"}, ["str", "a"]),
@@ -478,6 +521,11 @@ def test_a_marker_says_where_a_value_comes_from(
     annotation: Any, environ: dict[str, str], expected: list[Any]
 ) -> None:
     assert asked(of(annotation), **environ) == expected
+
+
+def test_a_header_that_lists_nothing_is_missing() -> None:
+    assert asked(of(Annotated[list[int], Header()], [5]), HTTP_VALUE=" , ") == ["list", [5]]
+    assert asked(of(Annotated[list[int], Header()]))["errors"][0]["reason"] == "it is missing"
 
 
 def test_a_header_is_named_after_its_parameter() -> None:

@@ -386,6 +386,24 @@ def test_a_type_that_says_so_takes_infinite_floats() -> None:
     assert post(of(Annotated[float, pydantic.AllowInfNan()]), '"5"')[0] == 200
 
 
+TREE = """
+type Tree = dict[str, Tree]
+type Json = dict[str, Json] | list[Json] | str | int | None
+"""
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="`type` is younger")
+@pytest.mark.parametrize("named", ["Tree", "list[Tree]", "Tree | None", "dict[str, Json]"])
+def test_a_type_may_hold_itself(named: str) -> None:
+    names: dict[str, Any] = {}
+    exec(TREE, names)  # no older Python reads it
+    annotation = eval(named, names)
+    wrap = "[%s]" if named.startswith("list") else "%s"
+    assert post(of(annotation), wrap % '{"a": {"b": {}}}')[0] == 200
+    status, answer = post(of(annotation), wrap % '{"a": {"b": 0.5}}')
+    assert (status, answer["errors"][0]["where"]) == (422, "body")
+
+
 class Unknown(pydantic.BaseModel):
     part: "NoSuchType"  # type: ignore[name-defined] # noqa: F821
 

@@ -11,13 +11,14 @@ import decimal
 import enum
 import re
 import sys
+import types
 import typing
 import uuid
 from collections.abc import Sequence
 from typing import Any, Literal
 
 from app.inspection import module_of, name_of
-from app.loading.annotations import is_bare, members
+from app.loading.annotations import holds_itself, is_bare, members
 from app.loading.constraints import is_constrained
 from app.loading.markers import is_marker
 from app.plugin import Produces
@@ -104,6 +105,9 @@ class Schemas:
         except _UnknownError:  # what was begun for it is not to stay
             self._classes = known
             del self._references[referred:]
+        if use == "text" and typing.get_origin(annotation) in (typing.Union, types.UnionType):
+            kinds = [kind for kind in typing.get_args(annotation) if kind is not type(None)]
+            annotation = typing.Union[tuple(kinds)]  # noqa: UP007 - None is what is left out
         schema: Schema = {}
         self._left.append((schema, annotation, use))
         return schema
@@ -143,7 +147,7 @@ class Schemas:
         return names
 
     def _plain(self, annotation: Any, use: Use) -> Schema:
-        if is_constrained(annotation):
+        if is_constrained(annotation) or holds_itself(annotation):
             raise _UnknownError
         kinds = members(annotation)
         if use == "text" and len(kinds) > 1:  # None is what is left out
