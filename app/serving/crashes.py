@@ -24,7 +24,7 @@ from app.serving.crash_notes import (
     ProcessEnd,
 )
 from app.serving.last_known_good import LastKnownGood
-from app.serving.last_words import is_of_request, named_in, place_in, plugins_in
+from app.serving.last_words import is_of_request, may_be_load, named_in, place_in, plugins_in
 from app.serving.load_errors import crashed_error
 from app.serving.load_marker import FOLDER
 
@@ -62,14 +62,15 @@ class CrashedLoads:
         self,
         ends: Mapping[int, ProcessEnd] | None = None,
         later: Collection[int] = (),
-        busy: Collection[int] = (),
+        busy: Mapping[int, Collection[str]] | None = None,
     ) -> list[str]:
         """Turn the markers of dead processes into crashes.
 
         Args:
             ends: how processes ended, by process id, as far as it is known.
             later: processes whose end, should they be dead already, will be known later.
-            busy: processes that answered a request when they ended: that is the likelier cause.
+            busy: the plugins whose requests a process answered when it ended, by process id:
+                that is the likelier cause.
 
         Returns:
             A sentence for each, for the log.
@@ -86,14 +87,21 @@ class CrashedLoads:
                 loads, recent, cleaning, pid = [], [], [], 0  # it died while it wrote
             if pid in later:
                 continue
-            end = (ends or {}).get(pid, UNKNOWN_END)
+            end, answered = (ends or {}).get(pid, UNKNOWN_END), (busy or {}).get(pid, ())
             fault = path.with_suffix(".fault")
             words = fault.read_text(errors="replace") if fault.is_file() else ""
-            alone = end.by_itself and pid not in busy
             named = plugins_in(words)
-            at_work = {row.name for row in (*loads, *cleaning)}
-            if named and at_work.isdisjoint(named) and not is_of_request(words, busy=pid in busy):
-                sentences += self._ended_by_thread(named, recent, end, words)
+            alone = end.by_itself and not answered
+            cleaned = {row.name for row in cleaning}
+            if named and is_of_request(words, busy=bool(answered)):
+                loads = [row for row in loads if may_be_load(words, row)]
+            elif answered and not named:
+                # Who calls may be anybody, and have had it ended. If it was a load, the next
+                # worker's ends, too, before that one answers anybody.
+                loads = []
+            elif named and cleaned.isdisjoint(named) and named_in(words, loads) is None:
+                if not set(named).intersection(answered):  # else one of them waited for its thread
+                    sentences += self._ended_by_thread(named, recent, end, words)
                 loads = []  # of these none did it
             elif cleaning and alone and not any(place_in(words, row).file for row in loads):
                 # The version after it is as good as it was; what loads just now is tried once more.

@@ -110,6 +110,12 @@ def is_of_request(words: str, *, busy: bool) -> bool:
     return any(file in words for file in _ANSWERS) or (busy and _CUT_OFF in words)
 
 
+def may_be_load(words: str, row: ServedRow) -> bool:
+    """Tell whether what seems to be of a request may be a row's load, whose stack is cut off."""
+    answers = any(file in words for file in _ANSWERS)
+    return not answers and place_in(words, row).file is not None
+
+
 class LastWords:
     """Has this process note who ends it, from `watch` to `unwatch`."""
 

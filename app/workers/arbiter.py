@@ -160,11 +160,11 @@ class Arbiter(GunicornArbiter):  # type: ignore[misc]
         sharing = {pid: worker for pid, worker in gone.items() if _shares(worker)}
         workers = [*sharing.values(), *filter(_shares, self.WORKERS.values())]
         self._served = self._served or any(worker.activity.serving for worker in workers)
-        early, busy = False, []
+        early, busy = False, {}
         for pid, worker in sharing.items():
-            end, doing = ends[pid], "; ".join(worker.activity.names())
-            if doing:
-                busy.append(pid)
+            end, doing = ends[pid], "; ".join(names := worker.activity.names())
+            if names:
+                busy[pid] = {name.partition(" ")[0] for name in names}
                 self.log.error(
                     "Worker (pid:%s) ended (%s) while it answered: %s", pid, end.how, doing
                 )

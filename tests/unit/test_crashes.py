@@ -113,7 +113,7 @@ def test_a_load_is_not_blamed_where_something_else_is_likelier(tmp_path, crashed
     if why == "long ago":
         crashed = CrashedLoads(tmp_path, settle_seconds=0.0)
     end = end_of(-9 if why == "it was killed" else code)
-    busy = [pid] if why == "it answered a request" else []
+    busy = {pid: {"two"}} if why == "it answered a request" else {}
     assert crashed.collect({pid: end}, busy=busy) == []
     assert crashed.find(ROW) is None
 

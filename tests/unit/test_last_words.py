@@ -42,8 +42,11 @@ def crashed(tmp_path):
     return CrashedLoads(tmp_path)
 
 
-def end(folder, crashed, how, *, loading=None, busy=False):
-    """Have another process serve for a while and end by a function; return what is said of it."""
+def end(folder, crashed, how, *, loading=None, busy=""):
+    """Have another process serve for a while and end by a function; return what is said of it.
+
+    It ends while it loads a row (`loading`), and while it answers a plugin's request (`busy`).
+    """
     pid = os.fork()
     if pid == 0:
         try:
@@ -59,7 +62,7 @@ def end(folder, crashed, how, *, loading=None, busy=False):
         finally:
             os.kill(os.getpid(), signal.SIGUSR1)
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    return crashed.collect({pid: end_of(code)}, busy=[pid] if busy else [])
+    return crashed.collect({pid: end_of(code)}, busy={pid: {busy}} if busy else {})
 
 
 ENDS = {
@@ -139,13 +142,64 @@ def test_what_loads_meanwhile_is_not_blamed(tmp_path, crashed):
 
 def test_a_request_that_ends_its_worker_is_not_a_thread_of_its_plugin(tmp_path, crashed):
     ends = code_of(ROW, ENDS["os._exit"])
-    names = {"ends": ends}
-    exec(compile("def run(): ends()", "/lib/gunicorn/workers/gthread.py", "exec"), names)
-    assert end(tmp_path, crashed, names["run"], busy=True) == []
+    assert end(tmp_path, crashed, in_request(ends), busy="one") == []
     assert crashed.is_suspect(ROW) is False
     # Another one's request ran meanwhile, which has nothing to do with it.
-    [said] = end(tmp_path, crashed, ends, busy=True)
+    [said] = end(tmp_path, crashed, ends, busy="two")
     assert said.startswith("one: a thread or a timer")
+
+
+def in_request(run):
+    """Return a function that runs another one where requests are answered."""
+    names = {"run": run}
+    file = "/lib/gunicorn/workers/gthread.py"
+    exec(compile("def answer(): run()", file, "exec"), names)
+    return names["answer"]
+
+
+@pytest.mark.parametrize("how", ["os._exit", "os.kill", "a crash"])
+@pytest.mark.parametrize("loading", [OTHER, NEXT], ids=["another plugin", "its next version"])
+def test_a_request_that_ends_its_worker_is_no_load(tmp_path, crashed, loading, how):
+    """One request had whatever was being loaded held back, as the mend of what it ended by."""
+    ends = in_request(code_of(ROW, ENDS[how]))
+    assert end(tmp_path, crashed, ends, loading=loading, busy="one") == []
+    assert not any(map(crashed.is_noted, (ROW, OTHER, NEXT)))
+
+
+@pytest.mark.parametrize("how", ["__import__('ctypes').CDLL(None)._exit(3)", ENDS["os.kill"]])
+def test_what_ends_while_it_answers_and_says_nothing_is_no_load(tmp_path, crashed, how):
+    names: dict = {}
+    exec(compile(f"def run():\n    {how}", "/lib/somewhere.py", "exec"), names)
+    assert end(tmp_path, crashed, names["run"], loading=OTHER, busy="one") == []
+    assert not crashed.is_noted(OTHER)
+    # The next worker loads it before it answers anybody.
+    [said] = end(tmp_path, crashed, names["run"], loading=OTHER)
+    assert said.startswith("two: loading generation 3 ended a worker")
+
+
+def test_a_load_that_ends_its_worker_beside_a_request_is_held_back(tmp_path, crashed):
+    [said] = end(tmp_path, crashed, code_of(OTHER, ENDS["a crash"]), loading=OTHER, busy="one")
+    assert said.startswith("two: loading generation 3 ended a worker (SIGSEGV at main.py:2)")
+    assert crashed.find(OTHER) is not None
+
+
+def test_a_load_whose_stack_is_cut_off_is_not_taken_for_a_request(tmp_path, crashed):
+    names = {"ends": code_of(OTHER, ENDS["a crash"])}
+    deep = "def run(n=200):\n    return run(n - 1) if n else ends()"
+    exec(compile(deep, "/lib/deep.py", "exec"), names)
+    [said] = end(tmp_path, crashed, names["run"], loading=OTHER, busy="one")
+    assert said.startswith("two: loading generation 3 ended a worker (SIGSEGV at main.py:2)")
+
+
+@pytest.mark.parametrize("loading", [None, NEXT], ids=["nothing loads", "its next version loads"])
+def test_a_thread_that_a_request_waits_for_holds_nothing_back(tmp_path, crashed, loading):
+    def wait():
+        thread = threading.Thread(target=code_of(ROW, ENDS["a crash"]))
+        thread.start()
+        thread.join(10.0)
+
+    assert end(tmp_path, crashed, wait, loading=loading, busy="one") == []
+    assert not any(map(crashed.is_noted, (ROW, NEXT)))
 
 
 def test_other_processes_and_other_signals_are_no_last_words(tmp_path):
