@@ -112,21 +112,21 @@ class WorkerRepository:
             if not cursor.rowcount:
                 raise undone(cursor, None, "INSERT", "no process is entered", "plugin_workers")
 
-    def heartbeat(self, worker: str, report: WorkerReport) -> Tables | None:
+    def heartbeat(self, worker: str, report: WorkerReport, loads: int = 0) -> Tables | None:
         """Note that a process lives, drop the dead, and look at our tables: one round trip.
 
         Returns:
-            The tables; None if the process is not entered.
+            The tables; None if the process is not entered, or not with so many loads.
         """
         with statement(self._database) as cursor:
             cursor.execute(
                 "WITH beat AS (UPDATE plugin_workers SET heartbeat_at = clock_timestamp(),"  # noqa: S608
-                " generations_alive = %s, status = %s, reasons = %s, crew = %s WHERE id = %s"
-                " RETURNING id),"
+                " generations_alive = %s, status = %s, reasons = %s, crew = %s WHERE id = %s AND %s"
+                " <= (SELECT count(*) FROM plugin_loads WHERE worker_id = %s) RETURNING id),"
                 f" dropped AS (DELETE FROM plugin_workers WHERE id IN ({_DEAD}) AND id <> %s"
                 f" RETURNING id), {_THEIR_LOADS}"
                 f" SELECT beat.id, tables.* FROM ({LOOK}) tables LEFT JOIN beat ON true",
-                (*_columns(report, encoding_of(cursor)), worker, worker),
+                (*_columns(report, encoding_of(cursor)), worker, loads, worker, worker),
             )
             row = only_row(cursor)
             return Tables.read(row) if row["id"] else None

@@ -67,6 +67,8 @@ class Recorder(OwnThread):
         self.id = ""
         """This process's name among all, once it is entered."""
         self._loads: dict[str, LoadRecord] = {}
+        self._recorded: set[str] = set()
+        """The plugins that the database has of this process, unless somebody deletes them."""
         self._changed: set[str] = set()
         self._gone: set[str] = set()
         """The plugins whose rows are gone, and which the database still has of this process."""
@@ -154,10 +156,13 @@ class Recorder(OwnThread):
     def _beat(self) -> None:
         self._beat_now = False
         report = self._self_report()
-        if self._registered and (tables := self._workers.heartbeat(self.id, report)):
+        if self._registered and (
+            tables := self._workers.heartbeat(self.id, report, len(self._recorded))
+        ):
             self._seen(tables)
             return
         self._registered = False
+        self._recorded.clear()
         # Under another id each time: the one before may be in a dump that is being restored.
         entry = str(uuid.uuid4())
         self._workers.register(
@@ -183,6 +188,7 @@ class Recorder(OwnThread):
             self._changed.clear()
         if gone:
             self._workers.forget(self.id, gone)
+            self._recorded -= gone
         with self._wake:
             self._gone -= gone | self._loads.keys()
         if not loads:
@@ -195,6 +201,7 @@ class Recorder(OwnThread):
                 with self._wake:
                     self._changed.update(x.plugin for x in loads if x.plugin in self._loads)
         if recorded:
+            self._recorded.update(load.plugin for load in loads)
             self._complaint = ""
             self._record_failures()
         else:

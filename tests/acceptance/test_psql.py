@@ -301,6 +301,23 @@ def test_a_version_that_is_served_and_not_kept_is_no_green_and_is_given_back(
     server.wait_says("kept", "one")
 
 
+@pytest.mark.parametrize("statement", ["DELETE FROM plugin_loads;", "TRUNCATE plugin_workers;"])
+def test_what_processes_run_is_recorded_again(server: Server, statement: str) -> None:
+    """It was said of every worker, for ever, that it does not run the plugin."""
+    published(server, "running")
+    wait_until(lambda: current(server) == 2, "both workers say that they run it")
+    psql(server, statement)
+    wait_until(lambda: current(server) == 2, "they say it again", 10.0)
+    assert server.post("/plugins/running/reload?wait=5").json["workers"]["current"] == 2
+
+
+def current(server: Server) -> int:
+    """How many workers are known to run the plugin `running` as its row says."""
+    found = server.get("/plugins/running").json["workers"]["current"]
+    assert isinstance(found, int)
+    return found
+
+
 def test_an_update_that_changes_nothing_notifies_nobody(server: Server) -> None:
     published(server, "calm")
     before = server.plugin("calm")
