@@ -8,7 +8,7 @@ import falcon
 
 from app.loading.media import is_json
 from app.loading.representations import represent
-from app.loading.streamed_answers import is_streamed, stream
+from app.loading.streamed_answers import MEDIA_BYTES, is_streamed, stream
 from app.loading.strict_json import to_json
 from app.responses import Answer
 
@@ -55,6 +55,9 @@ def answerer(*, owns_response: bool, empty: str = falcon.HTTP_204) -> Answerer:
             answer_as(resp, content_type, answer)
         elif media_type is not None:
             represent(resp, media_type, answer)
+        elif kind is bytes:
+            resp.content_type = MEDIA_BYTES
+            resp.data = answer
         else:
             resp.content_type = falcon.MEDIA_JSON
             resp.data = to_json(answer)

@@ -1,5 +1,6 @@
 """JSON as RFC 8259 defines it: written, and read only as deep as code can walk it."""
 
+import collections.abc
 import contextlib
 import dataclasses
 import datetime
@@ -48,9 +49,10 @@ def to_utf8(text: str) -> bytes:
 def to_json(answer: Any) -> bytes:
     """Return a handler's answer as JSON.
 
-    Takes dict, list, tuple, str, numbers, bool, None, dataclasses, models of pydantic's, and inside
-    them dates, durations, UUIDs, decimals, paths, IP addresses, URLs and the like of pydantic's (as
-    strings), enumerations (by value) and sets; all that becomes a string or a number may be a key.
+    Takes dict and other mappings, list, tuple, str, numbers, bool, None, dataclasses, models of
+    pydantic's, and inside them dates, durations, UUIDs, decimals, paths, IP addresses, URLs and the
+    like of pydantic's (as strings), enumerations (by value), sets and deques; all that becomes a
+    string or a number may be a key.
 
     Raises:
         TypeError: the answer holds something else, or an `Answer`, which is no value.
@@ -108,8 +110,10 @@ def _encode(item: object) -> Any:
         return _duration(item)
     if isinstance(item, enum.Enum):
         return item.value
-    if isinstance(item, (set, frozenset)):
+    if isinstance(item, (set, frozenset, collections.deque)):
         return list(item)
+    if isinstance(item, collections.abc.Mapping):  # as MappingProxyType, ChainMap
+        return dict(item)
     if is_of_pydantic(type(item)):
         import pydantic_core  # which its type has imported
 

@@ -16,6 +16,7 @@ import io
 import ipaddress
 import json
 import threading
+import types
 import typing
 import uuid
 from pathlib import Path
@@ -1324,6 +1325,9 @@ NOON = datetime.datetime(2020, 1, 2, 12, tzinfo=datetime.UTC)
         ("ü☃🐍\u2028</script>", "ü☃🐍\u2028</script>"),
         ({"ü": "\x00\x1f"}, {"ü": "\x00\x1f"}),
         ([ipaddress.ip_network("fe80::/10")], ["fe80::/10"]),
+        (collections.deque([1, NOON]), [1, "2020-01-02T12:00:00+00:00"]),
+        (types.MappingProxyType({"a": {NOON}}), {"a": ["2020-01-02T12:00:00+00:00"]}),
+        ({"a": collections.ChainMap({"b": 1}, {"c": 2})}, {"a": {"b": 1, "c": 2}}),
         ({"at": pydantic.HttpUrl("http://a.example")}, {"at": "http://a.example/"}),
         ([pydantic.SecretStr("a")], ["**********"]),
     ],
@@ -1430,13 +1434,34 @@ def test_none_is_204_without_a_body(serve):
     assert (answer.status, answer.content) == (204, b"")
 
 
+def plain_bytes() -> bytes:
+    return b"\xff\x00"
+
+
+def bytes_with_status():
+    return b"\xff\x00", 201
+
+
+def bytes_beside_a_response(resp):
+    resp.set_header("X-A", "1")
+    return b"\xff\x00"
+
+
+@pytest.mark.parametrize("handler", [plain_bytes, bytes_with_status, bytes_beside_a_response])
+def test_bytes_are_answered_as_they_are(serve, handler):
+    given = serve(handler)()
+    assert given.status == (201 if handler is bytes_with_status else 200)
+    assert given.headers["content-type"] == "application/octet-stream"
+    assert given.content == b"\xff\x00"
+
+
 @pytest.mark.parametrize(
     "answer",
     [
         float("nan"),
         {"a": float("inf")},
-        b"bytes",
         [b"x"],
+        {"a": b"x"},
         object(),
         {"a": threading.Lock()},
         {(1, 2): 3},

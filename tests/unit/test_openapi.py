@@ -1,5 +1,6 @@
 """The document of what is live: what is in it, when it is made, and that it keeps nothing alive."""
 
+import collections.abc
 import dataclasses
 import datetime
 import decimal
@@ -755,6 +756,15 @@ def test_a_plugins_own_document_has_its_name_and_version(live):
     live.metadata["shop"] = PluginMetadata("shop", "2.0", "Sells.")
     live.load("shop", lambda server: server.get("/x", answering(int)))
     assert live.one("shop")["info"] == {"title": "shop", "version": "2.0", "description": "Sells."}
+
+
+def test_bytes_and_what_may_be_streamed_are_no_json_alone(live):
+    def of(kind):
+        found = operation(live, lambda server: server.get("/x", answering(kind)))
+        return found["responses"]["200"]["content"]
+
+    assert of(bytes) == {"application/octet-stream": {}}
+    assert of(collections.abc.Iterable[str]) == {"application/json": {"schema": {}}, "*/*": {}}
 
 
 def test_none_is_no_text(live):

@@ -16,6 +16,7 @@ from app.loading.constraints import is_constrained
 from app.loading.event_streams import MEDIA_EVENTS
 from app.loading.handler_signature import HandlerSignature
 from app.loading.route_options import RouteOptions
+from app.loading.streamed_answers import MEDIA_BYTES
 from app.responses import Answer
 
 PROBLEM_NAME = "Benana.Problem"
@@ -165,6 +166,10 @@ def _answers(
             found[str(options.status or 204)] = {"description": returns or "No answer."}
         elif _is_stream(each):
             found[plain] = {"description": said, "content": {"*/*": {}}}
+        elif each is bytes:
+            found[plain] = {"description": said, "content": {MEDIA_BYTES: {}}}
+        elif (typing.get_origin(each) or each) is collections.abc.Iterable:  # streamed or not
+            found[plain] = _of_any_type(said, {})
         elif (typing.get_origin(each) or each) is Answer:
             schema = schemas.of((*typing.get_args(each), Any)[0], "answer")
             found |= {plain: _of_any_type(said, schema), "default": _anything()}
