@@ -5,7 +5,8 @@ import itertools
 from collections.abc import Iterator
 from typing import Any
 
-from app.loading.annotations import extras_of, parts_of
+from app.loading.annotations import AnnotationError, extras_of, parts_of
+from app.loading.pydantic_types import adapter_of
 from app.plugin import Cookie, Form, Header, Produces, Query
 
 Marker = Query | Header | Cookie | Form
@@ -73,8 +74,19 @@ def returns_fault(annotation: Any) -> str | None:
     inner = any(map(_is_produces, _inner_extras(annotation, extras)))
     usable = [extra for extra in said if isinstance(extra, Produces) and extra.media_types]
     if not inner and (not said or (said == usable and annotation not in said and len(said) == 1)):
-        return None
+        return _model_fault(annotation)
     return "it returns something else than Annotated[…, Produces(…)], with one Produces around all"
+
+
+def _model_fault(annotation: Any) -> str | None:
+    """Return why no object can be made of a model in an annotation, None if all can be."""
+    for part in parts_of(annotation):
+        if isinstance(part, type) and vars(part).get("__pydantic_complete__") is False:
+            try:
+                adapter_of(part)
+            except AnnotationError as error:
+                return f"it returns {error}"
+    return None
 
 
 def _is_produces(extra: Any) -> bool:

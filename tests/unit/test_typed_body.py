@@ -435,6 +435,18 @@ def test_a_type_that_names_what_is_not_there_is_refused(annotation: Any) -> None
             make_responder(of(said), "/x")
 
 
+@pytest.mark.parametrize("annotation", [Unknown, Nested, list[Unknown], Unknown | None])
+def test_so_is_a_model_that_is_to_be_returned(annotation: Any) -> None:
+    def handle() -> Any: ...
+
+    handle.__annotations__ = {"return": annotation}
+    expected = r"it returns \w+, of which pydantic says: name 'NoSuchType' is not defined$"
+    with pytest.raises(HandlerError, match=expected):
+        make_responder(handle, "/x")
+    handle.__annotations__ = {"return": list[Earlier]}
+    make_responder(handle, "/x")
+
+
 def test_a_type_that_names_what_comes_later_is_made() -> None:
     assert post(of(Earlier), '{"later": {"number": 1}}')[0] == 200
 
