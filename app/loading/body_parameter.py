@@ -8,6 +8,7 @@ import falcon
 
 from app.loading.annotations import AnnotationError, holds_itself
 from app.loading.constraints import Check, constraint_check, is_constrained
+from app.loading.pydantic_types import UnknownTypeError
 from app.loading.request_faults import ValueFault
 from app.loading.shapes import ANYTHING, Shape, allows_none, body_shape, is_raw
 from app.loading.strict_json import parse_json
@@ -45,7 +46,7 @@ def body_provider(annotation: Any, default: Any, limit: int) -> Provider:
             return _json_provider(expected, default, limit)
     try:
         make = typed_body(annotation)
-    except AnnotationError as error:
+    except UnknownTypeError as error:
         raise AnnotationError(f"{refused}{error}") from None
     return _typed_provider(make, allows_none(annotation), default, limit)
 

@@ -10,6 +10,10 @@ MAX_LISTED = 50_000
 """How many faults pydantic is asked to list; it lists all or none, at 1 KB each."""
 
 
+class UnknownTypeError(AnnotationError):
+    """An annotation holds a class that pydantic knows nothing of."""
+
+
 def adapter_of(annotation: Any) -> Any:
     """Return the `pydantic.TypeAdapter` of an annotation, with its core schema made.
 
@@ -42,7 +46,9 @@ def adapter_of(annotation: Any) -> Any:
     ) as error:
         said = str(error).partition("\n\nFor further information")[0]
         reason = " ".join(said.split()).partition(". ")[0].rstrip(".")
-        raise AnnotationError(f"{show(annotation)}, of which pydantic says: {reason}") from None
+        unknown = getattr(error, "code", "") == "schema-for-unknown-type"
+        kind = UnknownTypeError if unknown else AnnotationError
+        raise kind(f"{show(annotation)}, of which pydantic says: {reason}") from None
     if fault := constraint_fault(schema):
         raise AnnotationError(f"{show(annotation)}, of which pydantic says: {fault}")
     return adapter
