@@ -56,7 +56,8 @@ def test_each_field_that_decides_what_is_served_is_the_column_of_its_name(
     (row,) = repository.served_rows(names)
     sha256 = artifact("one", 1).sha256
     said: dict[str, Any] = {"unpublished": False, "load_error": True, "unstamped": False}
-    said |= {"reload": AUTO, "reload_why": "", "exclusive": None, "endpoints": None}
+    said |= {"reload": AUTO, "reload_why": "", "watched": False}
+    said |= {"exclusive": None, "endpoints": None}
     assert values(row) == columns(sql, "plugins", row, archive_sha256=sha256, **said)
     assert digest(1) in str(row.binary_path)
     sql('UPDATE plugin_versions SET metadata = metadata || \'{"exclusive": "host"}\'')
@@ -93,7 +94,7 @@ def test_the_places_of_columns_do_not_matter(database: Database, sql: Session) -
         cursor.execute(
             "SELECT NULL AS more, true AS load_error, 'sha' AS archive_sha256, 'p' AS binary_path,"
             " 7 AS generation, 'one' AS name, 'active' AS status, 'id' AS id, false AS unpublished,"
-            " false AS unstamped, 'auto' AS reload, '' AS reload_why,"
+            " false AS unstamped, 'auto' AS reload, '' AS reload_why, false AS watched,"
             " 'host' AS exclusive, NULL AS endpoints"
         )
         (row,) = fetch_records(cursor, ServedRow)
