@@ -70,7 +70,7 @@ def new_plugin():
 
 ROUTES = {
     "function": 'server.post("/shop/divide", self.post)',
-    "resource": 'server.add_route("/shop/{what}", Resource())'.replace("{what}", "divide"),
+    "resource": 'server.add_route("/shop/divide", Resource())',
     "mount": 'server.mount("/shop/divide", wsgi)',
     "sink": 'server.add_sink(sink, "/shop/divide")',
 }
