@@ -272,7 +272,12 @@ def _warn_of_folders(settings: Settings) -> None:
 
 def _is_left_behind(path: Path) -> bool:
     folder = _master.folder
-    return folder is not None and folder != Path.cwd() and path.is_relative_to(folder)
+    if folder is None or not path.is_relative_to(folder):
+        return False
+    try:
+        return folder != Path.cwd()
+    except FileNotFoundError:  # it was removed
+        return True
 
 
 def _end(configuration: Any, reason: str) -> Never:

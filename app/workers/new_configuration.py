@@ -29,8 +29,11 @@ def read_anew(app: Any, read: Callable[[], None], former: Any) -> None:
         SettingsError: it cannot be used; `app.cfg` is the former one.
     """
     printed = io.StringIO()
-    before, folder, path = dict(vars(app)), os.getcwd(), list(sys.path)  # noqa: PTH109 - a text
+    before, path = dict(vars(app)), list(sys.path)
+    # Not its name: the folder may have been removed, and another one may have taken its name.
+    folder = os.open(".", getattr(os, "O_PATH", os.O_RDONLY) | os.O_CLOEXEC)
     try:
+        _enter(former.chdir)
         with contextlib.redirect_stderr(printed):  # what gunicorn prints of it is said here
             read()
         app.cfg.worker_class  # noqa: B018 - is imported by that
@@ -41,14 +44,31 @@ def read_anew(app: Any, read: Callable[[], None], former: Any) -> None:
         vars(app).clear()
         vars(app).update(before, cfg=former)  # gunicorn has taken more of it back than `cfg`
         sys.path[:] = path
-        with contextlib.suppress(OSError):
-            os.chdir(folder)
+        os.fchdir(folder)
         cause = error.__context__ if isinstance(error, SystemExit) else error
         raise SettingsError(
             f"HUP changes nothing, because the configuration cannot be used: "
             f"{_named_setting(printed.getvalue())}{_describe(cause)}. "
             "Mend it, and send HUP again."
         ) from error
+    finally:
+        os.close(folder)
+
+
+def _enter(folder: str) -> None:
+    """Enter the folder that has the name of the one that the server was started in.
+
+    gunicorn enters it later: it asks for the present one before, which may have been removed.
+
+    Raises:
+        SettingsError: there is none.
+    """
+    try:
+        os.chdir(folder)
+    except OSError as error:
+        raise SettingsError(
+            f"the server's folder {folder} cannot be entered: {error.strerror}"
+        ) from None
 
 
 def _refuse_unusable_files(app: Any) -> None:

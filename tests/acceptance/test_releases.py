@@ -219,6 +219,34 @@ def test_a_start_with_fixed_folders_follows_the_release(make_server: MakeServer)
     made.says(kept="kept", edited="one", removed="one", added=None)
 
 
+def test_hup_follows_a_release_though_the_one_before_is_removed(make_server: MakeServer) -> None:
+    """The server was started in that one, and gunicorn ended where it has no folder any more."""
+    server = make_server()
+    made = Releases(server)
+    for number in (1, 2, 3):
+        made.make(number, kept=f"release {number}")
+    server.artifacts = made.home / "archives"
+    server.environment |= {
+        "BENANA_ARTIFACTS_DIR": str(server.artifacts),
+        "BENANA_DATA_DIR": str(made.home / "var"),
+    }
+    made.start()
+    made.says(kept="release 1")
+    made.use(2)
+    shutil.rmtree(made.home / "releases/1")
+    made.hup()
+    made.says(kept="release 2")
+    shutil.rmtree(made.home / "releases/2")  # and nothing in its place yet
+    os.kill(made.master, signal.SIGHUP)
+    said = f"the server's folder {made.current} cannot be entered: No such file or directory"
+    wait_until(lambda: said in server.log(), "the refusal", 20.0)
+    made.says(kept="release 2")
+    made.use(3)
+    made.hup()
+    made.says(kept="release 3")
+    made.stop()
+
+
 def test_a_release_without_any_plugin_unregisters_nothing(make_server: MakeServer) -> None:
     releases = Releases(make_server())
     releases.make(1, kept="kept")
