@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 import psycopg2
 import pytest
+from psycopg2.extensions import make_dsn
 
 from app.conditions import Conditions
 from app.database import events
@@ -265,6 +266,30 @@ def test_what_changes_while_it_is_away_is_made_up_for(proxy: Proxy, sql: Session
         proxy.open = True
         wait_until(lambda: recorder.everything(since), "everything is compared")
     assert recorder.heard() == set()
+
+
+def test_who_gets_no_connection_to_listen_on_has_the_rows_compared_meanwhile(
+    url: str, sql: Session
+) -> None:
+    """With too many connections, changes waited for the next comparison: they were on others."""
+    role = f"listener_{time.monotonic_ns()}"
+    sql(f"CREATE ROLE {role} LOGIN CONNECTION LIMIT 1")
+    their_url = make_dsn(url, user=role)
+    recorder, conditions = Recorder(), Conditions()
+    try:
+        with (
+            session(their_url),
+            listening(
+                their_url, recorder, wait=False, times=SHORT, conditions=conditions
+            ) as listener,
+        ):
+            wait_until(lambda: recorder.everything() >= 3, "everything is compared")
+            assert not listener.connected
+            assert "too many connections" in conditions.held()[0].what
+            sql(f"ALTER ROLE {role} CONNECTION LIMIT -1")
+            wait_until(lambda: listener.connected, "it listens")
+    finally:
+        sql(f"DROP ROLE {role}")
 
 
 @pytest.mark.parametrize("lasts", [0.0, 0.3])
