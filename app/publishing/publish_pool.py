@@ -211,6 +211,8 @@ class PublishPool:
                 tried |= self._publisher.follow(name, row, attempt)
             except (PluginError, DatabaseRefusedError, DatabaseReadOnlyError) as error:
                 tried = True  # it was said, and is tried again where that may help
+                if isinstance(error, PluginError) and error.outside:
+                    attempt.untold_at = None  # rights, say: nothing was written, so no event is due
                 large = large or isinstance(error, TooLargeError)
         root_stamp = large_stamp(path) if large else None
         with self._lock:

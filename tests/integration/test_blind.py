@@ -19,6 +19,10 @@ from tests.support.checkout import CHECKOUT
 
 USER, MOUNT = ("unshare", "-U", "--map-root-user"), ("unshare", "-m", "--propagation", "private")
 
+_RIGHTS = "-dac_override,-dac_read_search"
+ORDINARY = ("setpriv", f"--inh-caps={_RIGHTS}", f"--bounding-set={_RIGHTS}")
+"""Makes root one who may read only what the modes of files allow."""
+
 
 def _can(*command: str) -> bool:
     return shutil.which("unshare") is not None and (
@@ -271,3 +275,21 @@ def test_what_has_events_is_never_taken_to_have_none(
     assert watching.warnings() == []
     held = {what for conditions in watching.conditions() for what in conditions}
     assert not [what for what in held if not what.startswith("not all folders have been looked at")]
+
+
+def test_rights_that_are_taken_away_are_no_sign_that_events_are_missing(
+    child: Callable[..., Child], root: Path
+) -> None:
+    """The whole root was compared each second then, and the host degraded."""
+    watching = child(*ORDINARY)
+    watching.watch()
+    for name in ("one", "two"):
+        (root / name / "main.py").chmod(0)
+        watching.wait(lambda line: "denied" in line)
+    for name in ("one", "two"):
+        (root / name / "main.py").chmod(0o644)
+    for number in range(3):  # what was missed would be said with one of these
+        write(root, "three", str(number))
+        watching.wait_published("three", str(number), 10.0)
+        time.sleep(0.6)  # when no event can be on its way any more
+    assert watching.warnings() == []

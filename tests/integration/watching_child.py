@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 from app.conditions import Conditions
+from app.errors import DiscoveryError
 from app.publishing import sight
 from app.publishing.attempt import PublishAttempt
 from app.publishing.refusals import Refusals
@@ -69,7 +70,11 @@ class Publisher:
     def _publish(self, name: str) -> bool:
         file = self.root / name / "main.py"
         files = (file, file.parent / "data" / "text.txt")
-        text = "".join(each.read_text() for each in files if each.is_file())
+        try:
+            text = "".join(each.read_text() for each in files if each.is_file())
+        except PermissionError as error:
+            say(denied=name)
+            raise DiscoveryError(name, f"cannot be read: {error}", outside=True) from None
         if self.texts.get(name) == text:
             return False
         self.texts[name] = text
