@@ -11,6 +11,8 @@ from app.errors import SettingsError
 _SCHEME = re.compile(r"\s*([A-Za-z][A-Za-z0-9+.\-]*)://")
 _OURS = re.compile(r"postgres(?:ql)?(?:\+[a-z0-9_]+)?", re.IGNORECASE)
 
+_QUOTED = re.compile(r"\s*[\"'`]")
+
 _EXPECTED = "expected a libpq URI such as postgresql://user@host:5432/name"
 
 # How libpq's own sentences begin (fe-connect.c), and what is said instead: they repeat the text.
@@ -51,6 +53,11 @@ def parse_url(url: str, variable: str = "DATABASE_URL") -> dict[str, str]:
         SettingsError: it cannot be read, or names no host that there could be. The sentence holds
             nothing of the text but the name of an unknown scheme: the rest may be a password.
     """
+    if _QUOTED.match(url):
+        raise SettingsError(
+            f"{variable} begins with a quotation mark, which is part of the value where no shell "
+            "reads it, as in a file for `docker --env-file`; leave it out."
+        )
     scheme = _SCHEME.match(url)
     if scheme is not None:
         if not _OURS.fullmatch(scheme[1]):

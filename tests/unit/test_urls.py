@@ -101,6 +101,8 @@ def test_an_unknown_scheme_is_named():
         ("postgresql://u:p@h/db?pool_size=5", "libpq does not know"),
         ("postgresql://u:p@ss@h/db", "%40"),
         ("postgresql://u:p/ss@h/db", "%2F"),
+        ('"postgresql://u:p@h/db"', "begins with a quotation mark"),
+        ("'host=h dbname=db'", "begins with a quotation mark"),
     ],
 )
 def test_what_is_wrong_is_said_in_words_of_ours(url, words):
