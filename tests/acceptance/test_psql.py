@@ -257,9 +257,7 @@ def test_routes_that_are_not_recorded_are_no_green_and_are_recorded_again(
             10.0,
         )
         assert server.plugin("ends") != before
-    began = time.monotonic()
     wait_until(lambda: server.plugin("ends") == before, "they are recorded again")
-    assert time.monotonic() - began < 5.0
     server.wait_everywhere("/health/ready", lambda a: a.json["status"] == "ready", 10.0)
     server.wait_says("ends", "one")
 
