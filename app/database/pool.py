@@ -91,7 +91,7 @@ class Database:
         self._reset = reset
         if settings is None:
             settings = SHARED_SETTINGS if reset else OWN_SETTINGS
-        self.sessions = Sessions(connection_options(url), settings)
+        self.sessions = Sessions(connection_options(url), settings, triggers=not reset)
         self.locks = LockReport(lambda: self.sessions.options)
         self._bulkhead = bulkhead
         self._is_short = is_short

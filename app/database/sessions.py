@@ -4,9 +4,11 @@ import logging
 import os
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import psycopg2
+import psycopg2.errors
 import psycopg2.extensions
 
 from app.database import inherited
@@ -39,6 +41,10 @@ OWN_SETTINGS = {
 several sessions may write at once. `jit`: with `enable_seqscan = off` each small statement counts
 as dear, and a heartbeat was compiled for a second each time."""
 
+TRIGGERS_FIRE = {"session_replication_role": "origin"}
+"""What a session that writes our rows needs as well, and only some roles may set: PostgreSQL would
+refuse the startup packet of the others. So it is set where it is found to be otherwise."""
+
 _BETWEEN_TRANSACTIONS = "idle_session_timeout"
 """The one setting that means nothing inside a transaction."""
 
@@ -61,13 +67,16 @@ class Sessions:
     (`beginning`), and never for a session.
     """
 
-    def __init__(self, options: Mapping[str, Any], settings: Mapping[str, str]) -> None:
+    def __init__(
+        self, options: Mapping[str, Any], settings: Mapping[str, str], *, triggers: bool = False
+    ) -> None:
         """Make it; nothing is connected.
 
         Args:
             options: psycopg2's arguments; the `options` among them count, too, where `settings` do
                 not say otherwise.
             settings: what is fixed, beside `client_encoding`.
+            triggers: whether our triggers are to fire there, too, as far as the role may say so.
         """
         self._options = {**options, "client_encoding": "utf8"}
         # libpq takes the variable only where it is given no options.
@@ -75,6 +84,7 @@ class Sessions:
         # Replaced and never changed: several threads connect.
         self._at_start = dict(settings)
         self._in_each: dict[str, str] = {}
+        self._triggers = triggers
         self._read_only = False
         """Whether the server takes no writes, as a standby."""
 
@@ -147,12 +157,26 @@ class Sessions:
             connection: a new one, in autocommit; it costs a round trip.
         """
         with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_backend_pid(), pg_is_in_recovery()")
-            pid, self._read_only = cursor.fetchone()
+            cursor.execute(
+                "SELECT pg_backend_pid(), pg_is_in_recovery(),"
+                " current_setting('session_replication_role') = 'replica'"
+            )
+            pid, self._read_only, no_triggers = cursor.fetchone()
         if pid != connection.info.backend_pid and self._at_start.keys() - self._in_each.keys():
             if not self._in_each:
                 log.info("a pooler is before the database: settings are made in each transaction")
             self._set_in_each(self._at_start)
+        if no_triggers and self._triggers:
+            self._have_triggers_fire(connection)
+
+    def _have_triggers_fire(self, connection: Any) -> None:
+        """Set what a role or database has set otherwise, if this role may: else it is refused."""
+        of_session = not self.pooled
+        with connection.cursor() as cursor, suppress(psycopg2.errors.InsufficientPrivilege):
+            for name, value in TRIGGERS_FIRE.items():
+                cursor.execute("SELECT set_config(%s, %s, %s)", (name, value, not of_session))
+            if not of_session:
+                self._set_in_each(TRIGGERS_FIRE)
 
     def _set_in_each(self, settings: Mapping[str, str]) -> None:
         more = {k: v for k, v in settings.items() if k != _BETWEEN_TRANSACTIONS}

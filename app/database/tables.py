@@ -45,6 +45,9 @@ FIRES = "tgenabled IN ('O', 'A')"
 EXPECTED_TRIGGERS = ", ".join(f"('{table}', '{name}')" for name, table in TRIGGERS.items())
 """The tables and triggers, as the rows of `VALUES`."""
 
+REPLICA = "current_setting('session_replication_role') = 'replica'"
+"""Whether triggers of this session do not fire, but those that do for a replica."""
+
 LACKING = f"""
     ARRAY(SELECT concat(t, '.', c)
         FROM (VALUES {", ".join(f"('{table}', '{its}')" for table, its in COLUMNS.items())})
@@ -102,6 +105,8 @@ class Tables:
     """The columns that tables lack, as `table.column`; where that was asked for (`LACKING`)."""
     replaced: tuple[str, ...] = ()
     """The functions of our triggers that are not ours any more; where that was asked for."""
+    replica: bool = False
+    """Whether triggers do not fire in this session (`REPLICA`); where that was asked for."""
 
     @classmethod
     def read(cls, row: Mapping[str, Any]) -> "Tables":
@@ -111,6 +116,7 @@ class Tables:
             *(row["schema"], row["mark"], tuple(row["missing"]), triggers, row["trace"]),
             tuple(row.get("lacking", ())),
             tuple(row.get("replaced", ())),
+            bool(row.get("replica")),
         )
 
     @property
@@ -147,3 +153,11 @@ def silence_of(triggers: Sequence[str]) -> str:
     )
     several = len(triggers) > 1
     return f"{lacks}, or {'they are' if several else 'it is'} disabled, as while a dump is restored"
+
+
+REPLICA_SAID = (
+    "session_replication_role is replica for this role or database, so that our triggers do not "
+    "fire, and this role may not set it: ALTER ROLE or ALTER DATABASE … RESET "
+    "session_replication_role, or (PostgreSQL 15) GRANT SET ON PARAMETER session_replication_role"
+)
+"""The sentence that says what `REPLICA` means for our own sessions."""

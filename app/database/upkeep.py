@@ -10,7 +10,7 @@ from app.database.route_records import RouteRecords
 from app.database.rows import only_row
 from app.database.schema import REPLACED, apply_schema, fire_always
 from app.database.statements import Lender, statement
-from app.database.tables import LACKING, LOOK, Tables, silence_of
+from app.database.tables import LACKING, LOOK, REPLICA, REPLICA_SAID, Tables, silence_of
 from app.errors import DatabaseBusyError, DatabaseRefusedError
 
 log = logging.getLogger(__name__)
@@ -105,7 +105,7 @@ class Upkeep:
         with statement(self._database) as cursor:
             cursor.execute(
                 f"SELECT {RESTORING} AS restoring, {LACKING} AS lacking,"  # noqa: S608
-                f" {REPLACED} AS replaced, look.* FROM ({LOOK}) look"
+                f" {REPLACED} AS replaced, {REPLICA} AS replica, look.* FROM ({LOOK}) look"
             )
             row = only_row(cursor)
         tables = Tables.read(row)
@@ -114,6 +114,8 @@ class Upkeep:
             self._broken_since = None
             if tables.not_always:
                 self._repair(_shortcoming(tables), fire_always)
+            elif tables.replica:
+                self._say(REPLICA_SAID)
             else:
                 self._is_well()
             return

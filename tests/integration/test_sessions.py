@@ -19,7 +19,7 @@ from app.database import sessions
 from app.database.connection import Connection
 from app.database.pool import Database
 from app.database.repository import Repository
-from app.database.sessions import OWN_SETTINGS, SHARED_SETTINGS
+from app.database.sessions import OWN_SETTINGS, SHARED_SETTINGS, TRIGGERS_FIRE
 from app.database.statements import statement, transaction
 from app.database.timeouts import ListenerTimes, plugin_bounds
 from app.database.trial_session import TrialSession
@@ -43,6 +43,7 @@ ODD = {
     "default_transaction_isolation": "serializable",
     "array_nulls": "off",
     "jit": "on",
+    "session_replication_role": "replica",
 }
 
 Borrow = Callable[[], contextlib.AbstractContextManager[Connection]]
@@ -82,7 +83,7 @@ def shown(connection: Connection, *names: str) -> dict[str, str]:
     return found
 
 
-OURS = {**OWN_SETTINGS, "datestyle": "ISO, MDY", "client_encoding": "UTF8"}
+OURS = {**OWN_SETTINGS, **TRIGGERS_FIRE, "datestyle": "ISO, MDY", "client_encoding": "UTF8"}
 SHARED = {**SHARED_SETTINGS, "datestyle": "ISO, MDY", "client_encoding": "UTF8"}
 VALUES = (
     "SELECT '2024-01-02 03:04:05+00'::timestamptz, interval '1 day 2 hours', '\\x00ff'::bytea,"
@@ -293,12 +294,14 @@ def test_behind_a_pooler_settings_are_made_in_each_transaction_and_leak_to_nobod
             rehearsal.close()
         # The one server's session behind the pooler is what the database says.
         other = psycopg2.connect(bouncer)
-        names = ("bytea_output", "row_security", "statement_timeout", "intervalstyle")
+        names = ("bytea_output", "row_security", "statement_timeout", "intervalstyle",
+                 "session_replication_role")  # fmt: skip
         assert shown(other, *names) == {
             "bytea_output": "escape",
             "row_security": "on",
             "statement_timeout": "0",
             "intervalstyle": "sql_standard",
+            "session_replication_role": "replica",
         }
         other.close()
     assert "in each transaction" in caplog.text

@@ -461,6 +461,93 @@ def test_who_may_not_mend_says_so_and_goes_on(
     sql(f"DROP OWNED BY {role}; DROP ROLE {role}")
 
 
+# --- triggers that do not fire for us ------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def replica(sql: Session, of: str) -> Iterator[None]:
+    """Have the sessions of a role or database be as those in which a replica applies rows."""
+    sql(f"ALTER {of} SET session_replication_role = replica")
+    try:
+        yield
+    finally:
+        sql(f"ALTER {of} RESET session_replication_role")
+
+
+@pytest.mark.parametrize("of", ["DATABASE", "ROLE"])
+def test_our_triggers_fire_in_our_own_sessions_whatever_the_role_says(
+    sql: Session, tables_url: str, of: str
+) -> None:
+    """Each toggle, reload and publish was refused: nothing had stamped the row."""
+    sql("INSERT INTO plugins (name) VALUES ('a')")
+    (database_name,) = sql("SELECT current_database()")[0]
+    conditions = Conditions()
+    with (
+        replica(sql, f"DATABASE {database_name}" if of == "DATABASE" else "ROLE CURRENT_USER"),
+        contextlib.closing(Database(tables_url)) as own,
+        contextlib.closing(Database(tables_url, reset=True)) as of_plugins,
+    ):
+        for _ in range(2):
+            with own.connection() as first, own.connection() as second:  # two sessions
+                for connection in (first, second):
+                    with connection.cursor() as cursor:
+                        cursor.execute("SHOW session_replication_role")
+                        assert cursor.fetchone() == ("origin",)
+        Upkeep(own, conditions, lambda: None).mend()
+        changed = Repository(own).toggle("a")
+        with of_plugins.connection() as connection, connection.cursor() as cursor:
+            cursor.execute("SHOW session_replication_role")
+            assert cursor.fetchone() == ("replica",), "that is the plugin's own affair"
+    assert changed is not None
+    assert (changed.status, changed.generation) == ("inactive", 2)
+    assert not conditions.held()
+
+
+def test_a_role_that_cannot_have_our_triggers_fire_is_told_the_setting(
+    sql: Session, kept: Kept
+) -> None:
+    """It read that nothing was expected to undo an UPDATE, and health was green."""
+    sql("INSERT INTO plugins (name) VALUES ('a')")
+    role = f"guest_{time.monotonic_ns()}"
+    sql(f"CREATE ROLE {role} LOGIN; GRANT ALL ON ALL TABLES IN SCHEMA public TO {role}")
+    said = "session_replication_role is replica for this role or database"
+    conditions = Conditions()
+    url = as_role(sql.connection.dsn, role)
+    with replica(sql, f"ROLE {role}"), contextlib.closing(Database(url)) as own:
+        with pytest.raises(DatabaseRefusedError, match=said) as caught:
+            Repository(own).toggle("a")
+        assert "the generation stays 1" in str(caught.value)
+        Upkeep(own, conditions, lambda: None).mend()
+        assert [said in held.what for held in conditions.held()] == [True]
+    with contextlib.closing(Database(url)) as own:
+        Upkeep(own, conditions, lambda: None).mend()
+        assert Repository(own).toggle("a") is not None
+    assert not conditions.held()
+    sql(f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+
+@pytest.mark.parametrize(
+    ("disabled", "named"),
+    [("ALL", "plugins_notify_row, plugins_notify_truncate"), ("plugins_stamp", "plugins_stamp")],
+)
+def test_a_change_that_no_trigger_stamps_names_those_that_are_disabled(
+    sql: Session, tables_url: str, disabled: str, named: str
+) -> None:
+    sql("INSERT INTO plugins (name) VALUES ('a')")
+    sql(f"ALTER TABLE plugins DISABLE TRIGGER {disabled}")
+    try:
+        with (
+            contextlib.closing(Database(tables_url)) as database,
+            pytest.raises(DatabaseRefusedError) as caught,
+        ):
+            Repository(database).toggle("a")
+    finally:
+        sql("ALTER TABLE plugins ENABLE TRIGGER ALL")
+    assert "the generation stays 1, and no error was raised" in str(caught.value)
+    assert f"plugins lacks the trigger{'s' * (disabled == 'ALL')} {named}" in str(caught.value)
+    assert "disabled" in str(caught.value)
+
+
 @pytest.mark.parametrize("path", ["nowhere", "", "pg_catalog_of_mine, elsewhere_too"])
 def test_a_search_path_without_a_schema_says_what_to_do(
     new_database: Callable[[], str], path: str
