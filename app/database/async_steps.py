@@ -59,6 +59,14 @@ class AsyncSteps:
             cursor.execute(statement)
             self.complete(connection, seconds)
 
+    def ask(self, connection: Connection, expression: str, seconds: float) -> object:
+        """Return what an expression of SQL is; LostError where that does not come in time."""
+        with connection.cursor() as cursor:
+            cursor.execute(f"SELECT {expression}")
+            self.complete(connection, seconds)
+            (answer,) = cursor.fetchone() or (None,)
+            return answer
+
     def complete(self, connection: Connection, seconds: float) -> None:
         """Wait until a connection is done with what it does; LostError where that takes longer."""
         deadline = time.monotonic() + seconds

@@ -50,6 +50,10 @@ class _NoListenError(Exception):
     """LISTEN does not work over this connection: a pooler in between, or a standby."""
 
 
+class _StandbyError(_NoListenError):
+    """It is a standby, which may become the primary."""
+
+
 class ChangeListener:
     """Listens on `plugin_changes` in the thread `benana-listener`, over a connection of its own.
 
@@ -134,12 +138,11 @@ class ChangeListener:
             connection = None
             try:
                 connection = self._steps.connect(self._sessions, self._times.connect)
-                self._listen(connection)
-            except _NoListenError as error:
-                self.connected = False
-                if connection is not None:
-                    connection.close()
-                self._poll(str(error))
+                try:
+                    self._listen(connection)
+                except _NoListenError as error:
+                    self.connected = False
+                    self._poll(connection, error)
                 failures = 0
             except (LostError, psycopg2.Error, OSError) as error:
                 failures = 1 if self.connected else failures + 1
@@ -167,9 +170,10 @@ class ChangeListener:
                 connection, f'LISTEN {CHANNEL}; LISTEN "{own}"', self._probe_seconds
             )
         except (psycopg2.errors.ReadOnlySqlTransaction, psycopg2.errors.FeatureNotSupported):
-            raise _NoListenError("the database is a standby, which refuses LISTEN") from None
+            raise _StandbyError("the database is a standby, which refuses LISTEN") from None
         self.connected = True
-        pooled = self._is_pooled(connection)
+        pid = self._steps.ask(connection, "pg_backend_pid()", self._probe_seconds)
+        pooled = pid != connection.get_backend_pid()  # it tells a client a number of its own
         if pooled:
             self._conditions.hold(
                 "listening",
@@ -200,13 +204,6 @@ class ChangeListener:
                 elsewhere = self._rows is not self._sessions
                 self._on_change(None)
             self._steps.wait(connection, min(awaited or probe_at, compare_at) - now)
-
-    def _is_pooled(self, connection: Connection) -> bool:
-        """Tell whether there is a pooler in between, whose own number a client is told."""
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_backend_pid()")
-            self._steps.complete(connection, self._probe_seconds)
-            return cursor.fetchone() != (connection.get_backend_pid(),)
 
     def _notify(self, connection: Connection, own: str, *, elsewhere: bool) -> None:
         """Notify ourselves; `elsewhere` over another connection, to where the rows are.
@@ -263,16 +260,23 @@ class ChangeListener:
             self._on_change(frozenset(names))
         return own_came
 
-    def _poll(self, reason: str) -> None:
-        """Compare everything once a second for a while, where LISTEN cannot work."""
+    def _poll(self, connection: Connection, why: _NoListenError) -> None:
+        """Compare everything once a second for a while, and until a standby is the primary."""
+        standby = isinstance(why, _StandbyError)
+        if not standby:
+            connection.close()
         self._conditions.hold(
             "listening",
             f"changes are noticed {self._times.poll:.0f} s late, because LISTEN does not work: "
-            f"{reason}; set BENANA_LISTEN_DATABASE_URL to a direct connection to the primary",
+            f"{why}; set BENANA_LISTEN_DATABASE_URL to a direct connection to the primary",
         )
         for _ in range(self._times.poll_rounds):
             self._on_change(None)
             if self._stopped.wait(self._times.poll):
+                return
+            if standby and not self._steps.ask(
+                connection, "pg_is_in_recovery()", self._probe_seconds
+            ):
                 return
 
     def _why_lost(self, error: Exception) -> str:

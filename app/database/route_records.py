@@ -10,7 +10,7 @@ from app.database.locks import PUBLISH_LOCK
 from app.database.restores import REPLICATED, RESTORING, brought_by
 from app.database.statements import Lender, statement, transaction
 from app.database.tables import BY_PUBLISH
-from app.errors import DatabaseBusyError, DatabaseRefusedError
+from app.errors import DatabaseBusyError, DatabaseReadOnlyError, DatabaseRefusedError
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +26,8 @@ _ORPHANS = f"""
     {BY_PUBLISH}; DELETE FROM plugin_endpoints e WHERE NOT {RESTORING} AND NOT {REPLICATED}
         AND NOT EXISTS (SELECT 1 FROM plugins p WHERE p.id = e.plugin_id)
 """  # noqa: S608 - constants
+
+_READ_ONLY = "SELECT current_setting('transaction_read_only') = 'on'"
 
 _WRONG = """
     SELECT p.id, p.name FROM plugins p JOIN plugin_versions v
@@ -86,7 +88,8 @@ class RouteRecords:
     def look(self) -> None:
         """Hold a condition of what is wrong; put right what has been so for a while.
 
-        Endpoints without a row are dropped.
+        Endpoints without a row are dropped. A database that is read only, as a standby, is looked
+        at alone.
 
         Raises:
             DatabaseUnavailableError: the database is away.
@@ -94,13 +97,19 @@ class RouteRecords:
         now = time.monotonic()
         self.look_at = now + SETTLE_SECONDS
         try:
-            with statement(self._database, pace="brief") as cursor:
-                cursor.execute(_ORPHANS)
-                if cursor.rowcount:
-                    log.warning("%d endpoints dropped, whose rows are gone", cursor.rowcount)
+            with statement(self._database) as cursor:
+                cursor.execute(_READ_ONLY, ())
+                (read_only,) = cursor.fetchone()
+            if not read_only:
+                with statement(self._database, pace="brief") as cursor:
+                    cursor.execute(_ORPHANS)
+                    if cursor.rowcount:
+                        log.warning("%d endpoints dropped, whose rows are gone", cursor.rowcount)
             with statement(self._database) as cursor:
                 wrong = _read_wrong(cursor, None)
-                bringer = brought_by(cursor) if wrong else None
+                bringer = "the database is read only" if read_only else None
+                if wrong and not read_only:
+                    bringer = brought_by(cursor)
             self._wrong = {row: self._wrong.get(row, now) for row in wrong}
             self._in_vain = self._in_vain.intersection(wrong)
             due = [row for row, since in self._wrong.items() if now - since >= SETTLE_SECONDS]
@@ -110,7 +119,7 @@ class RouteRecords:
                 right = set(due) - self._in_vain
                 wrong = {row: name for row, name in wrong.items() if row not in right}
                 self._wrong = {row: self._wrong[row] for row in wrong}
-        except (DatabaseRefusedError, DatabaseBusyError) as error:
+        except (DatabaseRefusedError, DatabaseBusyError, DatabaseReadOnlyError) as error:
             if str(error) != self._refused:
                 log.warning("the routes of rows are not recorded again: %s; trying again", error)
             self._refused = str(error)

@@ -11,7 +11,7 @@ from app.database.rows import only_row
 from app.database.schema import REPLACED, apply_schema, fire_always
 from app.database.statements import Lender, statement
 from app.database.tables import LACKING, LOOK, REPLICA, REPLICA_SAID, Tables, silence_of
-from app.errors import DatabaseBusyError, DatabaseRefusedError
+from app.errors import DatabaseBusyError, DatabaseReadOnlyError, DatabaseRefusedError
 
 log = logging.getLogger(__name__)
 
@@ -140,7 +140,7 @@ class Upkeep:
                 pool = self._database.pool
                 beginning = pool.sessions.beginning
                 action(connection, pool.locks, lock_timeout=LOCK_TIMEOUT, beginning=beginning)
-        except (DatabaseRefusedError, DatabaseBusyError) as error:
+        except (DatabaseRefusedError, DatabaseBusyError, DatabaseReadOnlyError) as error:
             self._say(f"{what}; it cannot be mended here: {error}")
         else:
             log.warning("%s; mended", what)

@@ -11,6 +11,7 @@ from app.conditions import Conditions
 from app.database import route_records
 from app.database.pool import Database
 from app.database.route_records import RouteRecords
+from app.database.sessions import Sessions
 from tests.support.databases import DIGEST, Session, apply, empty, session
 from tests.support.waiting import wait_until
 
@@ -180,3 +181,27 @@ def test_rows_without_a_version_keep_what_they_have(
     records.look()
     assert ("GET", "/static") in routes(sql)
     assert conditions.held() == ()
+
+
+def test_records_of_a_read_only_database_are_looked_at_and_left(
+    records: RouteRecords,
+    conditions: Conditions,
+    sql: Session,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """As on a standby, where a repair is for the primary."""
+    monkeypatch.setattr(Sessions, "beginning", "SET LOCAL transaction_read_only = on; ")
+    records.look()
+    assert not conditions.held()
+    sql("DELETE FROM plugin_endpoints")
+    for _ in range(2):
+        records.look()
+        (held,) = conditions.held()
+        assert "recorded again by itself, but not while the database is read only" in held.what
+    assert caplog.text == ""
+    monkeypatch.undo()
+    monkeypatch.setattr(route_records, "SETTLE_SECONDS", 0.0)
+    records.look()
+    assert routes(sql) == ROUTES
+    assert not conditions.held()

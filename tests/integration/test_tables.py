@@ -16,6 +16,7 @@ from app.conditions import Conditions
 from app.database.pool import Database
 from app.database.repository import Repository
 from app.database.rows import only_row
+from app.database.sessions import Sessions
 from app.database.tables import COLUMNS, LOOK, TABLES, Tables
 from app.database.upkeep import Upkeep
 from app.errors import DatabaseRefusedError
@@ -459,6 +460,21 @@ def test_who_may_not_mend_says_so_and_goes_on(
     assert "must be owner" in conditions.held()[0].what
     database.close()
     sql(f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+
+def test_what_a_read_only_database_needs_is_said_and_not_taken_for_an_outage(
+    sql: Session, kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a standby; it read that the rows cannot be read."""
+    keeper, repository, conditions, _ = kept
+    sql("ALTER TABLE plugins ENABLE TRIGGER USER")  # and ALWAYS no more
+    monkeypatch.setattr(Sessions, "beginning", "SET LOCAL transaction_read_only = on; ")
+    keeper.mend()
+    assert "cannot be mended here: it is read only" in conditions.held()[0].what
+    assert repository.served_rows() == []
+    monkeypatch.undo()
+    keeper.mend()
+    assert not conditions.held()
 
 
 # --- triggers that do not fire for us ------------------------------------------------------------
