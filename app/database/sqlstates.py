@@ -24,6 +24,9 @@ READ_ONLY = "25006"
 _AWAY = re.compile(r"08...|57P..")
 _FULL = re.compile(r"53...")
 
+# Of the lines of an error's context. A block of DO has no parentheses.
+_FUNCTION = re.compile(r"^PL/pgSQL.*[\w\"]\(|\(\)")
+
 # What psycopg2 refuses itself, without a word of PostgreSQL's: a NUL, a value of no type of SQL's.
 _REFUSED_BY_DRIVER = (
     psycopg2.DataError,
@@ -46,7 +49,7 @@ def error_of(error: psycopg2.Error, what: str = "the database refuses") -> Datab
     if _AWAY.fullmatch(code) and not _ends_a_statement_only(error):
         return unavailable(error)
     reason = reason_of(error)
-    if _FULL.fullmatch(code):
+    if _FULL.fullmatch(code) and not is_of_a_function(error):
         return DatabaseBusyError(f"PostgreSQL lacks what it needs: {reason}")
     if code == READ_ONLY:
         return DatabaseReadOnlyError(
@@ -63,12 +66,16 @@ def error_of(error: psycopg2.Error, what: str = "the database refuses") -> Datab
 
 
 def is_of_a_function(error: psycopg2.Error) -> bool:
-    """Tell whether a function says of another database what PostgreSQL says of itself.
+    """Tell whether a function says of something else what PostgreSQL says of itself.
 
     As one that writes to a foreign table, or over dblink, whose server is away: 08001, and this
-    session goes on.
+    session goes on. That PostgreSQL lacks disk or memory (53) is no less so in a function's
+    statement; there only what a function raises is its own word, as of a quota.
     """
-    return bool(_AWAY.fullmatch(error.pgcode or "")) and _ends_a_statement_only(error)
+    code = error.pgcode or ""
+    if _FULL.fullmatch(code):
+        return _raised(error) and bool(_raised_at(error))
+    return bool(_AWAY.fullmatch(code)) and _ends_a_statement_only(error)
 
 
 def _ends_a_statement_only(error: psycopg2.Error) -> bool:
@@ -90,7 +97,7 @@ def _origin(error: psycopg2.Error) -> str:
 def _raised_at(error: psycopg2.Error) -> str:
     """Return where a function raised it, as `PL/pgSQL function frozen() line 3 at RAISE`."""
     lines = (error.diag.context or "").strip().splitlines()
-    return next((" ".join(line.split()) for line in lines if "()" in line), "")
+    return next((" ".join(line.split()) for line in lines if _FUNCTION.search(line)), "")
 
 
 def _raised(error: psycopg2.Error) -> bool:

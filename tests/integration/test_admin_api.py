@@ -369,6 +369,7 @@ def test_the_list_can_be_asked_for_a_status(live: Live) -> None:
         ("CHECK (status = 'active' OR name <> 'stuck')", "23514", 409),
         ("RAISE EXCEPTION 'not on fridays' USING HINT = 'try on mondays'", "P0001", 409),
         ("RAISE EXCEPTION 'frozen' USING ERRCODE = 'MY001'", "MY001", 409),
+        ("RAISE EXCEPTION 'quota of ops used up' USING ERRCODE = '53100'", "53100", 409),
         ("RAISE EXCEPTION 'too long' USING ERRCODE = '22001'", "22001", 422),
         ("PERFORM 9223372036854775807 + 1", "22003", 422),
         ("PERFORM FROM nowhere", "42P01", 500),

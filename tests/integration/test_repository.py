@@ -4,7 +4,7 @@ import contextlib
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from app.database.repository import Repository
 from app.database.statements import statement, transaction
 from app.errors import (
     ConflictError,
+    DatabaseBusyError,
     DatabaseRefusedError,
     DatabaseUnavailableError,
     PluginError,
@@ -501,6 +502,56 @@ def test_what_the_database_refuses_is_no_outage(
 def test_what_passes_is_an_outage(database: Database, passing: str) -> None:
     with pytest.raises(DatabaseUnavailableError), transaction(database) as cursor:
         cursor.execute(passing)
+
+
+@pytest.fixture
+def guarded(repository: Repository, sql: Session) -> Iterator[Callable[[str], None]]:
+    """Has a trigger of somebody's do something with each changed row of `plugins`."""
+    publish(repository, "one", "/a")
+
+    def guard(body: str) -> None:
+        sql(
+            "CREATE FUNCTION quota(used integer) RETURNS void LANGUAGE plpgsql AS"
+            " $$ BEGIN RAISE 'used up: %', used USING ERRCODE = '53300'; END $$;"
+            f" CREATE FUNCTION f57() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {body};"
+            " RETURN NEW; END $$; CREATE TRIGGER f57 BEFORE UPDATE ON plugins FOR EACH ROW"
+            " EXECUTE FUNCTION f57()"
+        )
+
+    yield guard
+    sql("DROP FUNCTION f57 CASCADE; DROP FUNCTION quota")
+
+
+@pytest.mark.parametrize(
+    ("body", "sqlstate", "function"),
+    [
+        *(
+            (f"RAISE 'used up' USING ERRCODE = '{code}'", code, "f57() line 1 at RAISE")
+            for code in ("53000", "53100", "53400")
+        ),
+        ("PERFORM quota(9)", "53300", "quota(integer) line 1 at RAISE"),
+    ],
+)
+def test_a_quota_that_a_trigger_raises_is_no_outage(
+    guarded: Callable[[str], None], repository: Repository, body: str, sqlstate: str, function: str
+) -> None:
+    """PostgreSQL was said to lack what it needs, and neither code nor function was named."""
+    guarded(body)
+    with pytest.raises(DatabaseRefusedError, match="used up") as caught:
+        repository.toggle("one")
+    assert (caught.value.sqlstate, caught.value.raised) == (sqlstate, True)
+    assert f"(SQLSTATE {sqlstate}, PL/pgSQL function {function})" in str(caught.value)
+
+
+def test_what_postgresql_lacks_in_a_triggers_statement_is_an_outage(
+    guarded: Callable[[str], None], repository: Repository
+) -> None:
+    guarded(
+        "PERFORM set_config('temp_file_limit', '1kB', true), set_config('work_mem', '64kB', true);"
+        " PERFORM count(*) FROM (SELECT n::text FROM generate_series(1, 99999) n ORDER BY 1) s"
+    )
+    with pytest.raises(DatabaseBusyError, match=r"lacks what it needs: .*temp_file_limit"):
+        repository.toggle("one")
 
 
 def test_a_refusal_does_not_show_the_row(repository: Repository, sql: Session) -> None:
