@@ -19,6 +19,7 @@ from app.database.urls import parse_url
 from app.descendants import end_descendants
 from app.errors import BenanaError, SettingsError
 from app.listeners import address_of, url_of
+from app.loading.exit_functions import exit_functions
 from app.loading.load_process import prepare_process
 from app.postgres.server import EmbeddedPostgres
 from app.server import create_app
@@ -166,7 +167,7 @@ def post_worker_init(worker: Any) -> None:
     activity = getattr(worker, "activity", None)  # None with another worker class, `-k`
     if activity is not None:
         app.running.share(activity)
-    bound_the_end()  # before a plugin can register anything with `atexit`
+    exit_functions.watch()
     if activity is None:
         app.manager.start(worker.notify, lambda **_: os.kill(os.getpid(), signal.SIGTERM))
         return
@@ -184,7 +185,10 @@ def worker_exit(_server: Any, _worker: Any) -> None:
         try:
             wsgi.application.app.manager.stop()
         finally:
-            end_descendants()
+            try:
+                end_descendants()
+            finally:
+                bound_the_end()
 
 
 # --- steps -----------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-from app.package.frames import innermost_plugin_frame
+from app.package.frames import PluginFrame, innermost_plugin_frame
 
 
 class StartedThreads:
@@ -99,18 +99,22 @@ class StartedThreads:
         return found
 
     def _note(self, thread: threading.Thread) -> None:
-        frame = innermost_plugin_frame(sys._getframe(2))
-        generation = (
-            frame.generation
-            if frame is not None
-            else self._called.get()
-            or self._answered()
-            or self.generation_of(threading.current_thread())
-        )
+        generation = self.generation_here(innermost_plugin_frame(sys._getframe(2)))
         if generation:
             number, noted = id(thread), self._noted
             forget = weakref.ref(thread, lambda _: noted.pop(number, None))
             noted[number] = (forget, generation)
+
+    def generation_here(self, frame: PluginFrame | None) -> str:
+        """Return the generation for which the calling thread works, empty where it is for none.
+
+        Args:
+            frame: the innermost frame of a plugin on its stack, None if there is none.
+        """
+        if frame is not None:
+            return frame.generation
+        this = threading.current_thread()
+        return self._called.get() or self._answered() or self.generation_of(this)
 
     def generation_of(self, thread: threading.Thread) -> str:
         """Return the generation that has started a thread, empty where that is not known."""

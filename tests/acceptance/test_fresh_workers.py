@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.plugins import source
 from tests.support.requester import Requester, counting, number_of
 from tests.support.server import MakeServer, Server, ask
 from tests.support.waiting import wait_until
@@ -389,3 +390,34 @@ def test_a_version_that_fails_in_fresh_workers_too_is_set_back_until_it_is_edite
     server.write("one", failing("one", 3, "False"))
     wait_new(server, "one", 3)
     assert server.plugin("one")["error"] is None
+
+
+HOLDERS = {
+    "pool": (
+        "from concurrent.futures import ThreadPoolExecutor\n"
+        "import time\n"
+        "ThreadPoolExecutor(2, 'jobs').submit(time.sleep, 600)\n",
+        "pool g1: its thread 'jobs_0' still runs",
+    ),
+    "at_exit": (
+        "import atexit, time\natexit.register(time.sleep, 600)\n",
+        "at_exit g1: what it has registered with atexit at main.py:2 has not returned",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ["pool", pytest.param("at_exit", marks=pytest.mark.soak)])
+def test_what_holds_up_the_end_of_a_worker_is_named_and_holds_up_no_round(
+    make_server: MakeServer, name: str
+) -> None:
+    server = make_server(WEB_CONCURRENCY="2").start()
+    code, said = HOLDERS[name]
+    server.write(name, code + source(name, "one"))
+    server.wait_everywhere(f"/{name}", lambda answer: answer.status == 200, 20.0)
+    first(server, "one")
+    for number in (2, 3):  # the second round waits for the ends of the first one's workers
+        write(server, "one", number)
+        wait_new(server, "one", number)
+    wait_until(lambda: server.log().count(said) >= 2, "the first ones are named", 20.0)
+    server.stop()
+    assert server.log().count(said) >= 4, server.log()
