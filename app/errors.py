@@ -85,7 +85,7 @@ class PluginError(BenanaError):
     same may succeed in a moment, as where two processes create one table at once; `outside` that
     its cause lies outside of the plugin, as a full disk does, and may go without an edit; `in_use`
     that it wants what only one can hold, as a port, and somebody holds it: the process `holder`,
-    where that is known.
+    where that is known. Where it is not said to be in use, `holder` has what the error names.
     """
 
     phase = "plugin"
@@ -127,6 +127,11 @@ class PluginError(BenanaError):
         return self.transient or self.outside
 
     @property
+    def is_held(self) -> bool:
+        """Whether it says what is in use, or names what somebody holds."""
+        return self.in_use or self.holder is not None
+
+    @property
     def place(self) -> str:
         """The place of the fault as `file:line`, as `file`, or empty."""
         if self.file is None:
@@ -145,6 +150,11 @@ class PluginError(BenanaError):
             "file": self.file,
             "line": self.line,
         }
+
+    def as_held(self) -> dict[str, Any]:
+        """Return the error as a trial reports it whose plugin's served version may be behind it."""
+        told = {key: getattr(self, key) for key in ("holder", "in_use", "outside")}
+        return {**self.as_record(), **told}
 
 
 class DiscoveryError(PluginError):

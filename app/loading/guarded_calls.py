@@ -1,5 +1,6 @@
 """Calls into a plugin: whatever the plugin raises becomes an error of ours."""
 
+import os
 import traceback
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -8,7 +9,7 @@ from app.database.sqlstates import comes_from_outside, is_transient
 from app.errors import DatabaseUnavailableError, LoadError, PluginError
 from app.inspection import name_of
 from app.loading.import_races import is_import_race
-from app.loading.in_use import find_holder, is_in_use
+from app.loading.in_use import find_holder, find_named_holder, is_in_use
 from app.loading.started_threads import started_threads
 from app.package.importer import GenerationImporter
 
@@ -80,6 +81,9 @@ def _as_load_error(
             error, lambda frame: importer.place_of(frame.f_code.co_filename, 1) is not None
         )
         text += f"; {holder}" if holder else ""
+    elif phase == "initialize":
+        holder = find_named_holder(error)
+    is_elsewhere = holder is not None and holder.pid != os.getpid()
     return LoadError(
         plugin,
         text,
@@ -88,7 +92,7 @@ def _as_load_error(
         line=place[1] if place else None,
         trace="".join(traceback.format_exception(error)),
         transient=is_transient(error) or is_import_race(error),
-        outside=comes_from_outside(error) or in_use,
+        outside=comes_from_outside(error) or in_use or is_elsewhere,
         in_use=in_use,
         holder=holder.pid if holder else None,
     )

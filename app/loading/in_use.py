@@ -20,9 +20,16 @@ from app.errors import PluginError
 from app.plugin import PluginContext
 
 _IN_USE = frozenset((errno.EADDRINUSE, errno.EAGAIN, errno.EWOULDBLOCK, errno.EBUSY))
+_SQLITE_IN_USE = frozenset((5, 6))
+"""SQLITE_BUSY and SQLITE_LOCKED, in the low byte of a result code (sqlite.org/rescode.html)."""
+
 _LISTENING = b"0A"
 _NUMBER = re.compile(r"[0-9]{1,5}")
 _LOCK = re.compile(r"^\d+: \w+ +\w+ +\w+ +(?P<pid>\d+) [0-9a-f]+:[0-9a-f]+:(?P<inode>\d+) ", re.M)
+
+_NAMED_PORT = re.compile(r"(?<![\d.])\d{1,5}(?!\d|\.\d)")
+_NAMED_PATH = re.compile(r"'([^']+)'|\"([^\"]+)\"|(/[^\s'\"]*[^\s'\",;:.)])")
+_MAX_TEXT = 4096
 
 _ADVICE = (
     "; if one process alone can hold it, write `exclusive: host` into plugin.yaml: one process of "
@@ -47,15 +54,24 @@ def is_in_use(error: BaseException) -> bool:
 
     Libraries that do not raise OSError for it have its number all the same (`zmq.ZMQError.errno`).
     """
+    for cause in _chain(error):
+        number = getattr(cause, "errno", None)
+        if type(number) is int and number in _IN_USE:
+            return True
+        code = getattr(cause, "sqlite_errorcode", None)
+        if type(code) is int and code & 0xFF in _SQLITE_IN_USE:
+            return True
+    return False
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """Give an error and what it was raised from."""
     seen: set[int] = set()
     cause: BaseException | None = error
     while cause is not None and id(cause) not in seen:
         seen.add(id(cause))
-        number = getattr(cause, "errno", None)
-        if type(number) is int and number in _IN_USE:
-            return True
+        yield cause
         cause = cause.__cause__ or cause.__context__
-    return False
 
 
 def advise(error: PluginError) -> None:
@@ -80,6 +96,47 @@ def find_holder(error: BaseException, is_own: Callable[[FrameType], bool]) -> Ho
             inodes.update(_inodes(value))
     with suppress(OSError, ValueError):
         return _listener(ports) or _locker(inodes)
+    return None
+
+
+def find_named_holder(error: BaseException) -> Holder | None:
+    """Return who holds a port or a file that an error names, None if nobody does.
+
+    Many libraries say "in use" in words of their own. That proves nothing: somebody listens on the
+    port of each server that cannot be reached. It does where it is the plugin's served version who
+    holds what is named, which the caller finds out.
+    """
+    for cause in _chain(error):
+        try:
+            said = str(cause)[:_MAX_TEXT]
+        except BaseException:  # noqa: BLE001, S112 - that text is a plugin's own code
+            continue
+        ports = {int(number) for number in _NAMED_PORT.findall(said)}
+        paths = {"".join(groups) for groups in _NAMED_PATH.findall(said)}
+        with suppress(OSError, ValueError):
+            found = (ports and _listener(ports)) or _locker(set(_inodes_of(paths)))
+            if found:
+                return found
+            if isinstance(cause, FileExistsError):
+                return _file_holder(paths)
+    return None
+
+
+def _inodes_of(paths: set[str]) -> Iterator[int]:
+    for path in paths:
+        with suppress(OSError, ValueError):
+            yield os.stat(path).st_ino  # noqa: PTH116 - of text alone
+
+
+def _file_holder(paths: set[str]) -> Holder | None:
+    """Return who has a file open, or has written its number into it, as into a PID file."""
+    for path in paths:
+        if Path(path).is_file():
+            with open(path, "rb") as file:  # noqa: PTH123 - some bytes of it
+                said = file.read(32).strip()
+            pid = int(said) if said.isdigit() else _owner_of(os.path.realpath(path))
+            if pid is not None:
+                return Holder(path, pid, _program(pid))
     return None
 
 
@@ -138,7 +195,7 @@ def _listener(ports: set[int]) -> Holder | None:
             fields = row.split()
             port = int(fields[1].rpartition(b":")[2], 16)
             if fields[3] == _LISTENING and port in ports:
-                pid = _owner_of_socket(int(fields[9]))
+                pid = _owner_of(f"socket:[{int(fields[9])}]")
                 if pid is not None:
                     return Holder(f"port {port}", pid, _program(pid))
     return None
@@ -154,8 +211,8 @@ def _locker(inodes: set[int]) -> Holder | None:
     return None
 
 
-def _owner_of_socket(inode: int) -> int | None:
-    wanted = f"socket:[{inode}]"
+def _owner_of(wanted: str) -> int | None:
+    """Return who has open what the system calls so: `socket:[1234]`, or a file's path."""
     for process in Path("/proc").iterdir():
         if process.name.isdigit():
             with suppress(OSError):  # it has ended, or is another user's

@@ -22,7 +22,7 @@ from app.publishing.host_state import HostState, Published, identity_of, is_want
 from app.publishing.manifest import reload_of
 from app.publishing.refusals import Refusals
 from app.publishing.saving import Saver
-from app.publishing.trials.held import accept_in_use
+from app.publishing.trials.held import accept_in_use, advise_exclusive
 from app.publishing.trials.rehearsals import Rehearsals
 from app.publishing.trials.trial import TrialRunner
 from app.records import PluginRow, PluginSource, TrialReport
@@ -164,6 +164,7 @@ class SourcePublisher:
                     f"its name back to {folder.name!r} in psql"
                 )
                 error.outside = True  # where that is done, nobody may be told
+            advise_exclusive(self._artifacts_dir, error)
             self.records.write(name, row, folder, attempt, error)
             raise
         except DatabaseReadOnlyError:

@@ -240,6 +240,89 @@ def test_a_foreign_holder_refuses_the_edit_and_is_named(make_server: MakeServer)
     server.wait_everywhere("/owns_port", says(0), 10.0)
 
 
+IN_ITS_OWN_WORDS = {
+    # What filelock, DuckDB, gRPC, PID files and SQLite do: the error has no number that says it.
+    "lock": """
+        self.file = open("{path}", "a")
+        try:
+            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            free = True
+        except OSError:
+            free = False
+        if not free:
+            self.file.close()
+            raise LookupError("Timeout: The file lock '{path}' could not be acquired.")
+""",
+    "port": """
+        self.file = socket.socket()
+        self.file.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if self.file.connect_ex(("127.0.0.1", {port})) == 0:
+            self.file.close()
+            raise RuntimeError("Failed to bind to address 127.0.0.1:{port}; set VERBOSITY=debug")
+        self.file.bind(("127.0.0.1", {port}))
+        self.file.listen()
+""",
+    "pid": """
+        with open("{path}", "x") as file:
+            file.write(str(os.getpid()))
+        self.file = contextlib.ExitStack()
+        self.file.callback(os.unlink, "{path}")
+""",
+    "sqlite": """
+        self.file = sqlite3.connect("{path}", timeout=0, check_same_thread=False)
+        self.file.execute("BEGIN EXCLUSIVE")
+""",
+}
+
+HOLDS = """
+import contextlib, fcntl, os, socket, sqlite3
+from app.plugin import PluginMetadata
+
+EDIT = 0
+
+class P:
+    def initialize(self, context):
+        BEFORE
+        TAKE
+    def get_metadata(self): return PluginMetadata("NAME", "1.0.0")
+    def register_routes(self, server):
+        server.get("/NAME", lambda: {"edit": EDIT, "pid": os.getpid()})
+    def cleanup(self, context): self.file.close()
+
+new_plugin = P
+"""
+
+
+@pytest.mark.skipif(os.uname().sysname != "Linux", reason="only Linux tells who has it")
+def test_in_use_in_a_librarys_own_words_is_handed_over_too(
+    make_server: MakeServer, tmp_path: Path
+) -> None:
+    server = make_server()
+    texts = {}
+    for name, take in IN_ITS_OWN_WORDS.items():
+        take = take.format(path=tmp_path / f"{name}.held", port=free_port())
+        texts[name] = HOLDS.replace("NAME", name).replace("        TAKE\n", take)
+        server.write(name, YAML, "plugin.yaml")
+        server.write(name, edition(0, text=texts[name]).replace("BEFORE", "pass"))
+    server.start()
+    for name in texts:
+        server.wait_everywhere(f"/{name}", says(0))
+    for number in (1, 2):
+        for name, text in texts.items():
+            server.write(name, edition(number, text=text).replace("BEFORE", "pass"))
+        for name in texts:
+            server.wait_everywhere(f"/{name}", says(number))
+    owners = {name: owner_of(server, name) for name in texts}
+    for name, text in texts.items():  # what has nothing to do with it is refused as ever
+        server.write(name, edition(3, text=text).replace("BEFORE", "raise RuntimeError('no key')"))
+    for name in texts:
+        error = wait_until(lambda name=name: server.get(f"/plugins/{name}").json["error"], "it")
+        assert "no key" in error["message"]
+        assert "`context.trial`" in error["message"]
+        assert owner_of(server, name) == owners[name]
+        assert says(2)(server.get(f"/{name}"))
+
+
 # --- soak -----------------------------------------------------------------------------------
 
 

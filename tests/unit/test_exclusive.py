@@ -1,11 +1,13 @@
 """What only one process can hold: the lock of a host, what is told, who has what is in use."""
 
+import contextlib
 import errno
 import fcntl
 import gc
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import textwrap
@@ -18,7 +20,7 @@ from app.errors import DiscoveryError, LoadError
 from app.isolation.board import Board, Word
 from app.isolation.host_lock import HostLock
 from app.loading.context import make_context_factory
-from app.loading.in_use import is_in_use
+from app.loading.in_use import find_named_holder, is_in_use
 from app.loading.loader import LoadedPlugin, load
 from app.presence import own_presence
 from app.publishing.manifest import parse_manifest
@@ -238,6 +240,20 @@ def test_an_error_says_in_use_by_its_number_or_its_causes() -> None:
     assert is_in_use(wrapped)
 
 
+def test_sqlite_says_in_use_by_its_code(tmp_path: Path) -> None:
+    with (
+        contextlib.closing(sqlite3.connect(tmp_path / "file")) as held,
+        contextlib.closing(sqlite3.connect(tmp_path / "file", timeout=0)) as other,
+    ):
+        held.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(sqlite3.OperationalError) as locked:
+            other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(sqlite3.OperationalError) as wrong:
+            other.execute("BEGUN")
+    assert is_in_use(locked.value)
+    assert not is_in_use(wrong.value)
+
+
 BINDS = """
     import socket
     self.socket = socket.socket()
@@ -285,6 +301,34 @@ def test_the_holder_of_a_lock_file_is_named(tmp_path: Path) -> None:
         error = fault_of(plugin_text(initialize=body))
     assert error.in_use
     assert error.holder == os.getpid()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells who has it")
+def test_what_an_error_names_in_its_own_words_has_its_holder(tmp_path: Path) -> None:
+    lock, pid_file, opened = tmp_path / "lock", tmp_path / "one.pid", tmp_path / "opened"
+    pid_file.write_text(f"{os.getpid()}\n")
+    with socket.socket() as held, lock.open("w") as locked, opened.open("w"):
+        held.bind(("127.0.0.1", 0))
+        held.listen()
+        fcntl.flock(locked, fcntl.LOCK_EX)
+        for error in (
+            RuntimeError(f"Failed to bind to address 127.0.0.1:{held.getsockname()[1]}; no luck"),
+            TimeoutError(f"The file lock '{lock}' could not be acquired."),
+            OSError(f'Could not set lock on file "{lock}": see the manual'),
+            FileExistsError(errno.EEXIST, "File exists", str(pid_file)),
+            FileExistsError(errno.EEXIST, "File exists", str(opened)),
+        ):
+            assert not is_in_use(error)
+            holder = find_named_holder(error)
+            assert holder is not None, error
+            assert holder.pid == os.getpid()
+        for other in (
+            RuntimeError("Failed to bind to address 127.0.0.1:1"),
+            ValueError(f"{tmp_path} is a folder"),
+            ValueError(f"'{opened}' is empty"),
+            KeyError("host"),
+        ):
+            assert find_named_holder(other) is None
 
 
 def test_a_trial_goes_on_where_an_exclusive_plugin_finds_its_port_in_use() -> None:

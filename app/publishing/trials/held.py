@@ -6,12 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from app.descendants import children_of
-from app.errors import LoadError
+from app.errors import LoadError, PluginError
 from app.isolation.board import Board, Word
 from app.isolation.runtime_folder import RuntimeFolder
 from app.plugin import PluginMetadata
 from app.publishing.manifest import complete_metadata
 from app.records import ACTIVE, PluginRow, PluginSource, TrialReport
+
+_ADVICE = (
+    "; if it fails because the served version holds what it wants, leave that out where "
+    "`context.trial` is true"
+)
 
 
 def accept_in_use(
@@ -28,10 +33,9 @@ def accept_in_use(
     Raises:
         LoadError: nobody runs the plugin on this host, or somebody else holds what it wants.
     """
-    error: dict[str, Any] = dict(report.in_use or {})
-    holder = error.pop("holder", None)
-    if not _is_held_by_served_version(artifacts_dir, source.name, row, holder):
-        raise LoadError(source.name, outside=True, in_use=True, holder=holder, **error)
+    error: dict[str, Any] = {"in_use": True, "outside": True, **(report.in_use or {})}
+    if not _is_held_by_served_version(artifacts_dir, source.name, row, error.get("holder")):
+        raise LoadError(source.name, **error)
     if not report.partial:
         return report
     known = PluginMetadata(source.name)
@@ -40,6 +44,19 @@ def accept_in_use(
     endpoints = () if row is None else row.endpoints
     metadata = complete_metadata(known, source)
     return replace(report, metadata=metadata, endpoints=endpoints, partial=False)
+
+
+def advise_exclusive(artifacts_dir: Path, error: PluginError) -> None:
+    """Have an exclusive plugin's error in `initialize` say that its served version may be why.
+
+    Args:
+        artifacts_dir: what the processes of this host have in common.
+        error: of the trial of the plugin's next version.
+    """
+    if error.phase != "initialize" or error.in_use or error.message.endswith(_ADVICE):
+        return
+    if running_version(artifacts_dir, error.plugin) is not None:
+        error.message += _ADVICE
 
 
 def _is_held_by_served_version(

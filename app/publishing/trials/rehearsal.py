@@ -9,6 +9,7 @@ version is loaded a third time, and only what repeats itself counts.
 
 import gc
 import logging
+import os
 import re
 import sys
 import weakref
@@ -145,6 +146,8 @@ def _load_first(load: Load, generation: int, load_older: Load | None) -> LoadedP
     try:
         first = load(generation)
     except PluginError as error:
+        if older is None and error.is_held:  # by the version that is served
+            return Rehearsal(Reload(HOT, ""))
         if error.in_use or (older is not None and not _says_nothing(error)):
             return _raised(error)
         raise
@@ -161,7 +164,8 @@ def _says_nothing(error: PluginError) -> bool:
 
 
 def _raised(error: PluginError) -> Rehearsal:
-    if error.in_use:  # what only one can hold is handed over: the two are never loaded at once
+    if error.in_use or error.holder == os.getpid():
+        # What only one can hold is handed over: the two are never loaded at once.
         return Rehearsal(Reload(HOT, ""))
     place = f" ({error.place})" if error.place else ""
     why = f"loaded beside its older version, {error.phase} fails: {error.message}{place}"

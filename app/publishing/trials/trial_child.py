@@ -129,7 +129,7 @@ class _ReportedSteps(Steps):
 
     def goes_on(self, error: LoadError) -> bool:
         """Note what is in use, and go on: the version that is served may hold it."""
-        if self.exclusive and error.in_use:
+        if self.exclusive and error.is_held:
             self.held = error
         return self.held is not None
 
@@ -201,7 +201,7 @@ def _compile_and_try(
     answer = in_load_thread(lambda: _try(artifact, request, steps, versioned, sealed))
     held = steps.held
     if held is not None:  # an error after it is of what was only half made
-        answer["in_use"] = {**held.as_record(), "holder": held.holder}
+        answer["in_use"] = held.as_held()
     elif steps.exclusive and answer.get("is_in_use"):
         answer["in_use"] = {**answer["error"], "holder": answer["holder"]}
     return {**answer, "sha256": artifact.sha256, "uncompiled": uncompiled}

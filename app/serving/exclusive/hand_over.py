@@ -99,7 +99,7 @@ class HandOver:
             except LoadError as error:
                 gc.collect()  # what it has opened before it failed is closed with it
                 # What is in use may be let go of in a moment, by a process that stops.
-                if not error.in_use or time.monotonic() > deadline or not is_wanted():
+                if not error.is_held or time.monotonic() > deadline or not is_wanted():
                     raise
             finally:
                 self.under_way = None
