@@ -24,6 +24,9 @@ _PASSING = {
 """Names that tools leave for a moment or beside the source, and what they look like: they are no
 part of a plugin, whatever its `ignore:` says."""
 
+_COPY = "copie|[Kk]opie|[Kk]opia|[Kk]opi|[Cc]opia|[Cc]ópia|Copie|Копия|副本|コピー"
+"""What file managers of other languages call a copy."""
+
 _BESIDE = {
     "*.sync-conflict-*": r"[^/]*\.sync-conflict-[^/]*",  # Syncthing
     "* (*conflict*)*": r"[^/]* \([^/]*[Cc]onflict[^/]*\)[^/]*",  # Dropbox, Nextcloud, Seafile
@@ -33,6 +36,11 @@ _BESIDE = {
     "* (*copy*).py":  # GNOME: (copy), (another copy), (3rd copy); Thunar, Nemo: (copy 1)
     r"[^/]* \((?:another |\d+(?:st|nd|rd|th) )?copy(?: \d+)?\)\.py",
     "Copy of *.py": r"Copy of [^/]*\.py",  # Google Drive, Explorer
+    "* (Kopie).py, * - Copie.py, …": rf"[^/]* (?:- )?\(?(?:{_COPY})(?: \(?\d+)?\)?\.py",
+    "*.py.old, *.py.save, *.py.mine, *.py.dpkg-*, …":  # nano, Subversion, patch, dpkg, rpm
+    r"[^/]*\.(?:py|ya?ml|toml)\.(?:old|mine|r\d+|save(?:\.\d+)?|orig\.\d+|bak\w+|(?:dpkg|rpm|ucf)-?\w+)",
+    "*.bak.py, *.old.py, *.orig.py": r"[^/]*\.(?:bak|old|orig|save)\.py",
+    "~$*": r"~\$[^/]*",  # office programs
     "*.conflict, *.conflict1*":  # rclone bisync, Unison
     r"[^/]*\.conflict(?:\d[^/]*)?",
     "@eaDir/": r"@eaDir/",  # Synology
