@@ -219,7 +219,7 @@ class PluginManager:
 
     def _changed(self, names: frozenset[str] | None) -> None:
         self._serving.mark(names)
-        self._watcher.rows_changed()
+        self._watcher.rows_changed(names)
 
     # --- what the admin side calls -----------------------------------------------------------
 

@@ -11,6 +11,7 @@ from app.database.plugin_rows import PLUGIN_ROWS, read_plugin_row
 from app.database.publication import KEPT_VERSIONS, Publication
 from app.database.regressions import RegressionRepository
 from app.database.reloads import ReloadRepository
+from app.database.row_states import RowStateRepository
 from app.database.rows import each_row, fetch_records, fetch_row, fetch_rows
 from app.database.schema import LOCK_TIMEOUT, apply_schema
 from app.database.served_rows import SERVED_ROWS, SERVED_ROWS_AND_SILENCE
@@ -27,7 +28,8 @@ class Repository:
 
     `failures` are the folders that never were valid plugins, `regressions` the versions that are
     worse than the ones before; `reloads` are how versions go live; `endpoints` corrects the record
-    of a version's routes; `versions` gives one back; `publishing` opens a publish.
+    of a version's routes; `versions` gives one back; `states` are how far rows are; `publishing`
+    opens a publish.
 
     All methods raise DatabaseUnavailableError while the database is away, DatabaseBusyError while
     somebody keeps a lock or all connections, and DatabaseRefusedError where it refuses.
@@ -47,6 +49,7 @@ class Repository:
         self.reloads = ReloadRepository(database)
         self.endpoints = EndpointRepository(database)
         self.versions = VersionRepository(database)
+        self.states = RowStateRepository(database)
 
     def apply_schema(self, lock_timeout: str = LOCK_TIMEOUT) -> bool:
         """Bring the database to the schema; return whether anything was applied.
@@ -89,14 +92,6 @@ class Repository:
                 (row.id, row.id),
             )
             return bool(cursor.fetchone()[0])
-
-    def unpublished_names(self) -> list[str]:
-        """Return the names of the rows whose source is not published yet."""
-        with statement(self._database) as cursor:
-            cursor.execute(
-                "SELECT name FROM plugins WHERE source_digest IS NULL AND source_path IS NOT NULL"
-            )
-            return [name for (name,) in cursor.fetchall()]
 
     def find_by_source(self, folder: str, name: str) -> list[PluginRow]:
         """Return the rows whose `source_path` is a folder or lies within it.

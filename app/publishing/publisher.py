@@ -1,6 +1,7 @@
 """The rows follow the folders: one plugin at a time, or all of them in a scan."""
 
 import logging
+from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,15 +17,12 @@ from app.errors import (
     SupersededError,
 )
 from app.publishing.attempt import PublishAttempt
-from app.publishing.discovery import (
-    MAX_MODULE_MB,
-    list_folders,
-    may_be_plugin,
-)
+from app.publishing.discovery import MAX_MODULE_MB, list_folders, may_be_plugin
 from app.publishing.host_state import HostState, identity_of
 from app.publishing.ignore import is_part
 from app.publishing.refusals import Refusals
 from app.publishing.requirements import installed
+from app.publishing.set_back import SetBack
 from app.publishing.source_publisher import SourcePublisher
 from app.publishing.trials.rehearsals import Rehearsals
 from app.publishing.trials.trial import TrialRunner
@@ -50,7 +48,9 @@ class Publisher:
     ) -> None:
         self._root = plugins_dir
         self._repository = repository
+        conditions = conditions or Conditions()
         self._seen = HostState(artifacts_dir, conditions)
+        self._set_back = SetBack(plugins_dir, repository, self._seen, conditions)
         self.refusals = refusals
         """What was tried in vain, and when it is tried again."""
         self.rehearsals = Rehearsals(trial.rehearser(plugins_dir, artifacts_dir), repository)
@@ -122,6 +122,7 @@ class Publisher:
             self._sources.note_refused(name, attempt, error)
             raise
         self.refusals.show(name)
+        self._set_back.followed(name)
         return published
 
     def _follow(self, name: str, row: PluginRow | None, attempt: PublishAttempt) -> bool:
@@ -166,10 +167,10 @@ class Publisher:
         rows = self._repository.find_by_source(str(self._root / folder), folder)
         return {row.name: row for row in rows} or {folder: None}
 
-    def unpublished(self) -> list[str]:
-        """Return the plugins whose row asks for a source to be compiled."""
+    def look_at_rows(self, names: AbstractSet[str] | None) -> list[str]:
+        """Return what is to be looked at again of some, or all: a row asks for it, or went back."""
         self._left_behind()  # a row that is deleted is none of them any more
-        return self._repository.unpublished_names()
+        return self._set_back.look(names)
 
     def scan(self, *, at_start: bool = False) -> list[str]:
         """Look at every folder and every row once, and publish what wants it.

@@ -127,8 +127,10 @@ class SourcePublisher:
             attempt.digest = source.digest
             last = self._seen.find(name)
             if not force and not is_wanted(last, row, source, restore):
-                in_row = (row.id, row.generation) if row is not None else ()
-                published = Published(source.digest, *in_row)
+                # A row that is missing, as while a dump is restored, may come back as an older one.
+                published = last or Published(source.digest)
+                if row is not None:
+                    published = Published(source.digest, row.id, row.generation)
                 if last != published or (row is not None and row.error is not None):
                     self._settle(name, attempt)
                 if row is not None and row.error is not None:

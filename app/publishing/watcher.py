@@ -69,7 +69,8 @@ class SourceWatcher(OwnThread):
         """Whether this process is the one that watches, and what is known of the one that is."""
         self._root = plugins_dir
         self._publisher = publisher
-        self._rows_changed = False
+        self._changed_rows: set[str | None] = set()
+        """The plugins whose rows are to be looked at; None among them for all."""
         self._known = KnownFolders(plugins_dir)
         self._stirred = False
         """Whether folders with links have to be compared: any event may be of what they lead to."""
@@ -104,12 +105,12 @@ class SourceWatcher(OwnThread):
         rules = rules_of(self._root / folder, fresh=False)
         return bool(inner) and rules.leave_out_below(path)
 
-    def rows_changed(self) -> None:
-        """Look whether a row asks for a source to be compiled, if it is this process that does."""
+    def rows_changed(self, names: Iterable[str] | None) -> None:
+        """Look whether rows of some, or all with None, ask for a source or went back."""
         if not self.holds:
-            return  # the one that comes to hold scans all rows
+            return  # this process does not watch; who comes to do it looks at all rows
         with self._wake:
-            self._rows_changed = True
+            self._changed_rows.update({None} if names is None else names)
             self._wake.notify_all()
 
     def end(self) -> None:
@@ -193,6 +194,7 @@ class SourceWatcher(OwnThread):
             self.election.go_on()
             try:
                 self.mark(self._publisher.scan())
+                self.rows_changed(None)
             except DatabaseUnavailableError as error:
                 self._wait_for_database(error)
             else:
@@ -222,10 +224,10 @@ class SourceWatcher(OwnThread):
                 self.election.go_on()
                 if self._stopped:
                     return
-                rows_changed, self._rows_changed = self._rows_changed, False
+                rows, self._changed_rows = self._changed_rows, set()
                 stirred, self._stirred = self._stirred, False
-            if rows_changed:
-                self._mark_unpublished()
+            if rows:
+                self._look_at_rows(rows)
             self.mark(self._publisher.refusals.due())
             if not self.election.is_held():
                 log.warning("the lock of who watches was removed; standing for election again")
@@ -257,7 +259,7 @@ class SourceWatcher(OwnThread):
         """Wait for a time in monotonic seconds, or for what cannot wait as long."""
 
         def called() -> bool:
-            return self._stopped or self._rows_changed
+            return self._stopped or bool(self._changed_rows)
 
         left = until - time.monotonic()
         if self._wake.wait_for(lambda: called() or self._stirred, left) and self._stirred:
@@ -271,16 +273,16 @@ class SourceWatcher(OwnThread):
                 self._stirred = True
                 self._wake.notify_all()
 
-    def _mark_unpublished(self) -> None:
+    def _look_at_rows(self, rows: set[str | None]) -> None:
+        names = frozenset(name for name in rows if name is not None)
         try:
-            names = self._publisher.unpublished()
+            marked = self._publisher.look_at_rows(None if None in rows else names)
         except DatabaseUnavailableError:
-            with self._lock:
-                self._rows_changed = True
+            self.rows_changed(None)
             self._pause()
             return
-        if names:
-            self.mark(names)
+        if marked:
+            self.mark(marked)
 
     def _compare(self, *, linked: bool = False) -> float:
         """Mark the folders that have changed, of all or of those with links.

@@ -382,7 +382,11 @@ def test_a_start_of_the_same_root_moves_nothing_and_another_hosts_rows_stay(
 def put_back(sql: Session, before: Any) -> None:
     """Have the row as it was, as a dump has it that was made before the last edit."""
     sql("ALTER TABLE plugins DISABLE TRIGGER ALL")
-    sql("UPDATE plugins SET generation = %s, source_digest = %s, binary_path = %s", *before)
+    sql(
+        "UPDATE plugins SET generation = %s, source_digest = %s, binary_path = %s"
+        " WHERE name = 'fine'",
+        *before,
+    )
     sql("ALTER TABLE plugins ENABLE TRIGGER ALL")
 
 
@@ -410,6 +414,81 @@ def test_a_row_that_is_older_than_the_folder_counts_and_is_a_reason(
     publisher.publish("fine")
     assert conditions.held() == ()
     assert sql("SELECT source_digest FROM plugins")[0][0] != before[1]
+
+
+def test_a_row_that_went_back_is_to_be_looked_at_again_whoever_tells_of_it(
+    repository: Repository, tmp_path: Path, sql: Session
+) -> None:
+    conditions = Conditions()
+    publisher_on(tmp_path, repository, other=report("other", "/other"))
+    root = tmp_path / "plugins"
+    publisher = publisher_of(root, tmp_path, repository, InstantTrial(), conditions)
+    publisher.scan(at_start=True)
+    select = "SELECT generation, source_digest, binary_path FROM plugins WHERE name = 'fine'"
+    before = sql(select)[0]
+    (root / "fine" / "main.py").write_text("new_plugin = object  # after\n")
+    publisher.scan()
+    sql("DELETE FROM plugins WHERE name = 'other'")
+    put_back(sql, before)
+    assert publisher.look_at_rows(frozenset({"other"})) == [], "it was deleted on purpose"
+    for names in (frozenset({"fine"}), None):
+        assert publisher.look_at_rows(names) == ["fine"]
+    follow(publisher, "fine", PublishAttempt())
+    assert [held.plugin for held in conditions.held()] == ["fine"]
+    publisher_of(root, tmp_path, repository, InstantTrial()).publish("fine")
+    assert publisher.look_at_rows(frozenset({"other"})) == [], "nothing tells of it"
+    assert publisher.look_at_rows(frozenset({"fine"})) == ["fine"], "the reason is to end"
+    follow(publisher, "fine", PublishAttempt())
+    assert conditions.held() == ()
+    assert publisher.look_at_rows(None) == []
+
+
+def test_a_row_that_comes_back_later_than_a_scan_is_an_older_one_still(
+    repository: Repository, tmp_path: Path, sql: Session
+) -> None:
+    """As in a restore that takes its time: meanwhile the table is empty."""
+    conditions = Conditions()
+    publisher_on(tmp_path, repository)
+    root = tmp_path / "plugins"
+    publisher = publisher_of(root, tmp_path, repository, InstantTrial(), conditions)
+    publisher.scan(at_start=True)
+    sql("CREATE TABLE dumped AS SELECT * FROM plugins")
+    (root / "fine" / "main.py").write_text("new_plugin = object  # after\n")
+    publisher.scan()
+    sql("DELETE FROM plugins")
+    publisher.scan()
+    sql("SET session_replication_role = replica; INSERT INTO plugins SELECT * FROM dumped")
+    sql("RESET session_replication_role; DROP TABLE dumped")
+    publisher.scan()
+    assert [held.plugin for held in conditions.held()] == ["fine"]
+
+
+def test_plugins_that_the_database_does_not_know_are_one_reason_but_not_in_a_restore(
+    repository: Repository, tmp_path: Path, sql: Session
+) -> None:
+    conditions = Conditions()
+    names = [f"new{number}" for number in range(7)]
+    publisher_on(tmp_path, repository, **{name: report(name, f"/{name}") for name in names})
+    root = tmp_path / "plugins"
+    publisher = publisher_of(root, tmp_path, repository, InstantTrial(), conditions)
+    publisher.scan(at_start=True)
+    sql("ALTER TABLE plugins DISABLE TRIGGER plugins_notify_row")
+    sql("DELETE FROM plugins WHERE name <> 'fine'; DELETE FROM plugin_versions")
+    assert publisher.look_at_rows(None) == []
+    assert conditions.held() == (), "they may not be there yet"
+    sql("ALTER TABLE plugins ENABLE ALWAYS TRIGGER plugins_notify_row")
+    assert publisher.look_at_rows(None) == []
+    ((plugin, what),) = [(held.plugin, held.what) for held in conditions.held()]
+    assert plugin is None
+    assert "7 plugins" in what
+    assert "(new0, new1, new2, new3, new4 and 2 more)" in what
+    assert "remove their folders" in what
+    shutil.rmtree(root / "new0")
+    follow(publisher, "new0", PublishAttempt())
+    assert "6 plugins" in conditions.held()[0].what
+    publisher_of(root, tmp_path, repository, InstantTrial()).scan(at_start=True)
+    assert publisher.look_at_rows(frozenset({"new1"})) == []
+    assert conditions.held() == ()
 
 
 def test_names_that_are_swapped_and_swapped_back_leave_nothing_behind(

@@ -226,7 +226,7 @@ def test_what_was_refused_for_a_reason_that_passes_is_looked_at_again_by_itself(
 
 def test_a_row_that_asks_is_looked_at(root: Path, looks: Looks, watching: SourceWatcher) -> None:
     looks.asked = ["wanted"]
-    watching.rows_changed()
+    watching.rows_changed({"wanted"})
     wait_until(lambda: looks.saw("wanted", None), "it is looked at", 2.0)
 
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 
 from app.conditions import Conditions
@@ -50,7 +51,7 @@ class Publisher:
     def find_rows(self, folder: str) -> dict[str, PluginRow | None]:
         return {folder: None}
 
-    def unpublished(self) -> list[str]:
+    def look_at_rows(self, _names: AbstractSet[str] | None) -> list[str]:
         return []
 
     def forget_refusals(self) -> list[str]:

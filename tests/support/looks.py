@@ -1,6 +1,7 @@
 """What stands for the publisher where the watcher is tested."""
 
 import threading
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 
 from app.conditions import Conditions
@@ -46,7 +47,7 @@ class Looks:
     def find_rows(self, folder: str) -> dict[str, PluginRow | None]:
         return {folder: None}
 
-    def unpublished(self) -> list[str]:
+    def look_at_rows(self, _names: AbstractSet[str] | None) -> list[str]:
         return self.asked
 
     def scan(self) -> list[str]:
