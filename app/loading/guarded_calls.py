@@ -1,5 +1,6 @@
 """Calls into a plugin: whatever the plugin raises becomes an error of ours."""
 
+import logging
 import os
 import traceback
 from collections.abc import Callable
@@ -10,8 +11,11 @@ from app.errors import DatabaseUnavailableError, LoadError, PluginError
 from app.inspection import name_of
 from app.loading.import_races import is_import_race
 from app.loading.in_use import find_holder, find_named_holder, is_in_use
+from app.loading.logging_state import own_handlers, release_kept_locks
 from app.loading.started_threads import started_threads
 from app.package.importer import GenerationImporter
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -26,15 +30,19 @@ def guarded(
     """Call into a plugin; whatever it raises, SystemExit included, becomes a `LoadError`.
 
     The error holds the traceback as text. The exception itself would keep the plugin's frames
-    alive, and with them the whole generation.
+    alive, and with them the whole generation. A lock of the log that the plugin keeps is released.
 
     Raises:
         LoadError: with the file and line of the plugin's innermost frame.
         DatabaseUnavailableError: the plugin used the database while it was away.
     """
+    handlers = own_handlers()
     try:
         with started_threads.calling(importer.name):
-            return function(*arguments)
+            try:
+                return function(*arguments)
+            finally:
+                _take_locks_back(plugin, phase, handlers)
     except DatabaseUnavailableError as error:
         raise type(error)(f"{plugin}: {phase} failed: {error}") from None
     except PluginError as error:
@@ -42,6 +50,17 @@ def guarded(
         raise
     except BaseException as error:  # noqa: BLE001 - a plugin must not end the process
         raise _readable(plugin, phase, importer, error) from None
+
+
+def _take_locks_back(plugin: str, phase: str, handlers: list[tuple[str, logging.Handler]]) -> None:
+    if kept := release_kept_locks(handlers):  # before anything is logged
+        log.warning(
+            "%s: its %s kept %s, without which nobody else can log: released; take it by `with` "
+            "around what needs it, or leave it to logging",
+            plugin,
+            phase,
+            ", ".join(kept),
+        )
 
 
 def _readable(

@@ -1,6 +1,7 @@
 """What plugins share of Python's logging: how it is, and how it is put back."""
 
 import logging
+import threading
 from typing import Any
 
 from app.libraries import PACKAGES
@@ -51,6 +52,44 @@ def read_handlers() -> dict[Any, Any]:
         for name, logger in _OWN.items()
         for handler in logger.handlers
     }
+
+
+def own_handlers() -> list[tuple[str, logging.Handler]]:
+    """Return the handlers of our own loggers, each with its logger's name."""
+    return [(name, handler) for name, logger in _OWN.items() for handler in logger.handlers]
+
+
+def release_kept_locks(handlers: list[tuple[str, logging.Handler]]) -> list[str]:
+    """Release logging's locks that the calling thread has, and return whose they were.
+
+    Everybody else who logs a line would wait for them for ever, or who asks for a logger; only the
+    thread that has a lock can release it, and tell that it has it.
+
+    Args:
+        handlers: those that were there before, with their loggers' names: a lock may be kept of one
+            that is not there any more.
+    """
+    kept = ["logging's own lock"] if _release(logging._lock) else []  # type: ignore[attr-defined]
+    for name, handler in [*handlers, *own_handlers()]:
+        try:
+            lock = object.__getattribute__(handler, "__dict__").get("lock")
+        except AttributeError:
+            continue
+        if _release(lock):
+            kept.append(f"the lock of a handler of the logger {name}")
+    return list(dict.fromkeys(kept))
+
+
+_RLOCK: Any = type(threading.RLock())
+
+
+def _release(lock: Any) -> bool:
+    """Release a lock as often as the calling thread has taken it; tell whether it had it."""
+    if type(lock) is not _RLOCK or not lock._is_owned():
+        return False
+    while lock._is_owned():
+        lock.release()
+    return True
 
 
 def _settings_of(handler: logging.Handler) -> tuple[Any, tuple[Any, ...]]:

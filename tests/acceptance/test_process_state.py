@@ -202,6 +202,13 @@ class ToChat(logging.Handler):
 logging.setLogRecordFactory(factory)
 logging.getLogger().addHandler(ToChat())
 """,
+    "locks": """
+import logging
+
+for handler in (*logging.getLogger("gunicorn.error").handlers, *logging.root.handlers):
+    handler.acquire()
+logging._lock.acquire()
+""",
     "timers": """
 import faulthandler, signal
 
@@ -225,13 +232,14 @@ LONG = ("timers", "threads")
 SAID_OF = {
     "driver": "psycopg2's reading of the type 114 (JSON)",
     "log": "raises ConnectionError: the chat is away",
+    "locks": "its import kept logging's own lock, the lock of a handler of the logger root, ",
     "timers": "the timer ITIMER_REAL (signal.alarm) is on",
     "threads": "the hook of threading.settrace is _plugins.careless_threads",
 }
 
 
 @pytest.mark.parametrize(
-    "of", ["driver", "log", *(pytest.param(of, marks=pytest.mark.soak) for of in LONG)]
+    "of", ["driver", "log", "locks", *(pytest.param(of, marks=pytest.mark.soak) for of in LONG)]
 )
 def test_who_is_careless_takes_nobody_else_down(running: Server, of: str) -> None:
     """Nothing could be published, the workers ended one after the other, or nobody answered."""
