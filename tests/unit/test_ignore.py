@@ -45,7 +45,7 @@ BESIDE = {
     "main (3rd copy).py": "* (*copy*).py",
     "main (copy 2).py": "* (*copy*).py",
     "main (Kopie).py": "* (Kopie).py, * - Copie.py, …",
-    "main - Kopie (2).py": "* (Kopie).py, * - Copie.py, …",
+    "main - Kopie.py": "* (Kopie).py, * - Copie.py, …",
     "sub/main (copie).py": "* (Kopie).py, * - Copie.py, …",
     "main - Copia.py": "* (Kopie).py, * - Copie.py, …",
     "main.py.old": "*.py.old, *.py.save, *.py.mine, *.py.dpkg-*, …",
