@@ -1,6 +1,7 @@
 """Databases that are set back to an earlier time below running servers."""
 
 import contextlib
+import signal
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -89,6 +90,12 @@ def test_a_database_set_back_by_a_copy_is_said(server: Server, edited: bool) -> 
     wait_until(says(server, *expected), "what went back is said", SAID_SECONDS)
     assert server.get(f"/{new}").status == 404
     assert server.get(f"/{old}").says == "before", "the row counts"
+    if edited:
+        before = server.workers()
+        assert server.process is not None
+        server.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: not before & server.workers(), "fresh workers", 30.0)
+        wait_until(says(server, *expected), "they say it, too", SAID_SECONDS)
     for name, _ in expected:
         assert server.post(f"/plugins/{name}/reload").status == 202
     wait_until(says(server), "nothing is to be said any more", SAID_SECONDS)
