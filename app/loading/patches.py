@@ -1,6 +1,8 @@
 """Functions and classes of libraries that a plugin has replaced ("monkey patches")."""
 
+import datetime  # noqa: F401 - what is looked at is there from the start
 import sys
+import time  # noqa: F401
 from collections.abc import Iterator, Mapping
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any
@@ -16,61 +18,95 @@ THREADS = {
 }
 """What green threads replace: the server's threads and those of other plugins rest on it."""
 
+CLOCKS = {
+    "time": ("time", "time_ns", "monotonic", "monotonic_ns", "perf_counter", "sleep"),
+    "datetime": ("datetime", "date"),
+}
+"""What freezes or moves time. Modules that import it by name meanwhile keep it for good."""
+
+RELIED_ON = {
+    **CLOCKS,
+    "os": (
+        *("open", "read", "write", "close", "stat", "lstat", "fstat", "listdir", "scandir", "walk"),
+        *("access", "replace", "rename", "unlink", "remove", "mkdir", "makedirs", "rmdir", "link"),
+        *("symlink", "readlink", "chmod", "utime", "fsync", "ftruncate", "pipe", "dup", "dup2"),
+        *("getpid", "getppid", "getcwd", "getenv", "urandom", "fork", "_exit", "kill", "killpg"),
+        *("waitpid", "fsencode", "fsdecode", "fspath", "fdopen"),
+    ),
+    "posixpath": (
+        *("exists", "lexists", "isfile", "isdir", "islink", "join", "realpath", "abspath"),
+        *("getsize", "getmtime", "samefile", "basename", "dirname", "expanduser"),
+    ),
+    "pathlib": (
+        *("Path", "Path.exists", "Path.is_file", "Path.is_dir", "Path.is_symlink", "Path.stat"),
+        *("Path.open", "Path.read_text", "Path.read_bytes", "Path.write_text", "Path.write_bytes"),
+        *("Path.iterdir", "Path.mkdir", "Path.unlink", "Path.rmdir", "Path.rename"),
+        *("Path.replace", "Path.resolve", "Path.touch", "Path.absolute"),
+    ),
+    "select": ("select", "poll", "epoll", "kqueue"),
+    "selectors": ("DefaultSelector",),
+    "socket": ("socketpair", "fromfd", "gethostname"),
+    "threading": (
+        *("Event", "Event.wait", "Event.set", "Event.is_set", "Condition", "Condition.wait"),
+        *("RLock", "Semaphore", "Thread.join", "Thread.is_alive", "current_thread", "get_ident"),
+        *("enumerate", "local"),
+    ),
+    "queue": ("Queue", "SimpleQueue"),
+    "fcntl": ("flock", "lockf", "fcntl"),
+    "signal": ("signal", "set_wakeup_fd", "pthread_kill"),
+    "gc": ("collect", "get_objects", "get_referrers", "get_referents"),
+    "json": ("dumps", "loads", "JSONEncoder"),
+    "pickle": ("dumps", "loads"),
+    "marshal": ("dumps", "loads"),
+    "hashlib": ("sha256", "md5", "new", "file_digest"),
+    "hmac": ("compare_digest",),
+    "zipfile": ("ZipFile",),
+    "tempfile": ("mkstemp", "mkdtemp", "TemporaryDirectory", "NamedTemporaryFile", "TemporaryFile"),
+    "shutil": ("rmtree", "copyfile"),
+    "importlib": ("import_module",),
+    "uuid": ("uuid4",),
+    "random": ("random", "uniform"),
+    "builtins": ("open", "__import__"),
+    "ssl": ("_create_default_https_context",),
+}
+"""What the server and all plugins call by its name, and rely on what it takes and returns."""
+
 OFTEN_PATCHED = {
     "socket": ("socket", "create_connection", "getaddrinfo"),
-    "select": ("select",),
-    "time": ("sleep", "time", "monotonic"),
     "threading": ("Thread", "Lock", "_start_new_thread", "Thread.start", "Thread.run"),
     "_thread": ("start_new_thread",),
-    "ssl": ("SSLSocket", "SSLContext", "_create_default_https_context"),
+    "ssl": ("SSLSocket", "SSLContext"),
     "subprocess": ("Popen", "Popen.__init__"),
     "http.client": ("HTTPConnection.putrequest", "HTTPConnection.getresponse"),
     "urllib.request": ("urlopen",),
     "logging": ("Logger.callHandlers", "Logger.makeRecord"),
     "concurrent.futures.thread": ("ThreadPoolExecutor", "ThreadPoolExecutor.submit"),
-    "json": ("dumps", "loads"),
     "json.encoder": ("JSONEncoder.default",),
-    "pickle": ("dumps", "loads"),
     "copy": ("deepcopy",),
-    "random": ("random",),
-    "datetime": ("datetime", "date"),
-    "uuid": ("uuid4",),
-    "os": ("environ", "fork", "_exit", "kill"),
+    "os": ("environ",),
     "sys": ("exit",),
-    "builtins": ("open", "print", "__import__"),
+    "builtins": ("print",),
     "requests": ("Session",),
     "requests.sessions": ("Session", "Session.send"),
     "httpx": ("Client.send",),
     "urllib3.connectionpool": ("HTTPConnectionPool.urlopen",),
     "psycopg2": ("connect",),
 }
-"""What is looked at before and after each load, by module: what libraries for testing, tracing,
-caching and proxies replace."""
+"""What libraries for testing, tracing, caching and proxies replace besides."""
 
-REFUSED = frozenset(f"{module}.{name}" for module, names in THREADS.items() for name in names) | {
-    "os.environ"
-}
-"""What a trial refuses."""
 
-NEVER = REFUSED | {
-    "os.fork",
-    "os._exit",
-    "os.kill",
-    "time.time",
-    "time.monotonic",
-    "json.dumps",
-    "json.loads",
-    "pickle.dumps",
-    "pickle.loads",
-    "builtins.open",
-    "builtins.__import__",
-    "ssl._create_default_https_context",
-}
-"""What no plugin may replace in a running server: the server and all plugins call it by its name,
-and rely on what it takes and returns."""
+def _paths(table: Mapping[str, tuple[str, ...]]) -> frozenset[str]:
+    return frozenset(f"{module}.{name}" for module, names in table.items() for name in names)
+
+
+REFUSED = _paths(THREADS) | {"os.environ"}
+"""What a trial refuses where a library replaces it."""
+
+NEVER = REFUSED | _paths(RELIED_ON)
+"""What no plugin may replace in a running server."""
 
 _IMPORTED_BY_ALL = (
-    *OFTEN_PATCHED,
+    *{**RELIED_ON, **OFTEN_PATCHED},
     *("app", "app.plugin", "falcon", "gunicorn", "psycopg2.extras", "yaml", "signal", "importlib"),
     *("asyncio", "multiprocessing", "traceback", "warnings", "weakref", "collections", "functools"),
     *("io", "re", "string", "typing", "types", "inspect", "pathlib", "tempfile", "ctypes"),
@@ -79,9 +115,16 @@ _IMPORTED_BY_ALL = (
 _CODE = frozenset({FunctionType, BuiltinFunctionType, type})
 
 _LOOKED_AT = [
-    (module, [(f"{module}.{path}", *path.rpartition(".")[::2]) for path in paths])
-    for module, paths in OFTEN_PATCHED.items()
+    (
+        module,
+        [
+            (f"{module}.{path}", *path.rpartition(".")[::2])
+            for path in (*RELIED_ON.get(module, ()), *OFTEN_PATCHED.get(module, ()))
+        ],
+    )
+    for module in {**RELIED_ON, **OFTEN_PATCHED}
 ]
+"""What is looked at before and after each load, by module."""
 
 
 def read_often_patched() -> Mapping[str, Any]:
@@ -162,8 +205,8 @@ def shown_module(value: Any) -> str:
     return file if type(file) is str else "another one"
 
 
-def refuse_green_threads(plugin: str, phase: str) -> None:
-    """Refuse a plugin that has replaced what threads rest on.
+def refuse_patches(plugin: str, phase: str) -> None:
+    """Refuse a plugin that has replaced what threads rest on, or the clock.
 
     Args:
         plugin: whose code has run in this process.
@@ -176,12 +219,25 @@ def refuse_green_threads(plugin: str, phase: str) -> None:
     if taken:
         raise LoadError(
             plugin,
-            f"it puts {', '.join(sorted(taken))} of {' and '.join(sorted({*taken.values()}))} in "
+            f"it puts {_told(taken)} in "
             "the place of the standard library's, for the whole server: its threads and those of "
             "other plugins would wait for ever; leave the patch out (`monkey.patch_all()` and the "
             "like): each handler runs in a thread already",
             phase=phase,
         )
+    moved = dict(_moved_clocks())
+    if moved:
+        raise LoadError(
+            plugin,
+            f"it puts {_told(moved)} in the place of the standard library's, for the whole server: "
+            "the server and all plugins would have its time, and keep it where they import it by "
+            "name; leave it to tests, or end it where it began (`with freeze_time(...):`)",
+            phase=phase,
+        )
+
+
+def _told(replaced: Mapping[str, str]) -> str:
+    return f"{', '.join(sorted(replaced))} of {' and '.join(sorted({*replaced.values()}))}"
 
 
 def _replaced_by_others() -> Iterator[tuple[str, str]]:
@@ -189,3 +245,19 @@ def _replaced_by_others() -> Iterator[tuple[str, str]]:
         origin = shown(value).partition(".")[0]
         if path in REFUSED and origin not in sys.stdlib_module_names:
             yield path, origin
+
+
+_CLOCKS = {
+    (module, name): getattr(sys.modules[module], name)
+    for module, names in CLOCKS.items()
+    for name in names
+}
+
+
+def _moved_clocks() -> Iterator[tuple[str, str]]:
+    for (module, name), clock in _CLOCKS.items():
+        now = sys.modules[module].__dict__.get(name)
+        if now is not clock:
+            origin = shown(now)
+            own = origin.startswith("_plugins.")
+            yield f"{module}.{name}", "its own" if own else origin.partition(".")[0]

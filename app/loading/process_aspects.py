@@ -39,6 +39,8 @@ from app.loading.patches import (
     shown_module,
 )
 
+_open, _read, _close, _getcwd = os.open, os.read, os.close, os.getcwd  # a load may replace them
+
 # --- warnings ----------------------------------------------------------------------------------
 
 
@@ -84,11 +86,11 @@ def _put_finder(key: int, value: Any) -> None:
 def _read_umask() -> int:
     """Read it without setting it, which other threads would notice; macOS knows no other way."""
     if sys.platform == "linux":
-        file = os.open("/proc/self/status", os.O_RDONLY | os.O_CLOEXEC)
+        file = _open("/proc/self/status", os.O_RDONLY | os.O_CLOEXEC)
         try:
-            head = os.read(file, 256)  # Name and Umask are the first two lines (proc(5))
+            head = _read(file, 256)  # Name and Umask are the first two lines (proc(5))
         finally:
-            os.close(file)
+            _close(file)
         return int(head.partition(b"Umask:")[2].split(maxsplit=1)[0], 8)
     mask = os.umask(0o077)
     os.umask(mask)
@@ -97,7 +99,7 @@ def _read_umask() -> int:
 
 def _read_folder() -> str:
     try:
-        return os.getcwd()  # noqa: PTH109 - half the time
+        return _getcwd()  # half the time of pathlib's
     except OSError:
         return ""
 

@@ -106,6 +106,66 @@ def test_green_threads_are_refused_at_the_trial_with_the_reason(running: Server)
     running.wait_says("looks", "after")
 
 
+CLOCKS = {
+    "mock": 'm.patch("time.time", return_value=1577836800.0).start()',
+    "class": """
+import datetime
+class Frozen(datetime.datetime):
+    @classmethod
+    def now(cls, tz=None):
+        return cls(2020, 1, 1)
+datetime.datetime = Frozen
+""",
+}
+
+
+def test_who_moves_the_clock_is_refused_at_the_trial_and_nobody_has_its_time(
+    running: Server,
+) -> None:
+    now = "import datetime as D\nfrom time import time\n" + source("tells_time", "x").replace(
+        '"pid": os.getpid()}',
+        '"pid": os.getpid(), "at": [time(), D.datetime.now().timestamp()]}',
+    )
+    before = running.workers()
+    running.write("tells_time", now)
+    running.wait_says("tells_time", "x")
+    for name, patch in CLOCKS.items():
+        running.write(name, "import unittest.mock as m\n" + patch + "\n" + source(name, "there"))
+        line = wait_until(
+            lambda name=name: re.search(rf".*{name}: import failed: .*", running.log()), "refused"
+        )[0]
+        assert "in the place of the standard library's" in line
+        assert "freeze_time" in line
+        assert running.get(f"/{name}").status == 404
+    running.write("tells_time", now.replace('"x"', '"y"'))
+    running.wait_says("tells_time", "y")
+    for answer in running.ask_all("/tells_time").values():
+        assert all(abs(time.time() - at) < 60 for at in answer.json["at"])
+    assert running.workers() == before
+
+
+LEFT_BEHIND = (
+    'm.patch("os.stat", side_effect=FileNotFoundError()).start()',
+    'm.patch("os.path.exists", return_value=False).start()',
+    'm.patch("threading.Event.wait", return_value=False).start()',
+    'm.patch("os.open", side_effect=OSError("no")).start()',
+)
+
+
+def test_a_patch_that_a_test_has_left_behind_stops_nobody_elses_edits(running: Server) -> None:
+    before = running.workers()
+    for number, patch in enumerate(LEFT_BEHIND):
+        name, patched = f"forgets_{number}", patch.split('"')[1].replace("os.path", "posixpath")
+        text = f"import unittest.mock as m\n{patch}\n" + source(name, "there")
+        running.write(name, text)
+        running.wait_says(name, "there")
+        said = re.compile(rf"{name}: its load changed.*{patched} ")
+        wait_until(lambda said=said: said.search(running.log()), f"{patched} is named")
+        running.write("looks", looking(f"after {number}"))
+        running.wait_says("looks", f"after {number}")
+    assert running.workers() == before
+
+
 PATCHES = """
 import builtins, json, os, pickle, socket, threading, time
 

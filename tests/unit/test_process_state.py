@@ -1,6 +1,7 @@
 """What of a process is looked at before and after a load, and how it is put back."""
 
 import builtins
+import datetime
 import gc
 import io
 import json
@@ -23,6 +24,7 @@ import types
 import warnings
 import weakref
 from typing import Any
+from unittest import mock
 
 import pytest
 from psycopg2.extensions import register_adapter
@@ -32,7 +34,7 @@ from app.errors import LoadError
 from app.loading import process_changes
 from app.loading.environment import hidden
 from app.loading.logging_state import forget_loggers, read_disabled
-from app.loading.patches import put_module, refuse_green_threads
+from app.loading.patches import put_module, refuse_patches
 from app.loading.process_aspects import ASPECTS
 from app.loading.process_changes import ProcessChanges
 from app.loading.process_state import difference, glance, snapshot
@@ -122,6 +124,15 @@ HARMFUL = {
     "tracemalloc": tracemalloc.start,
     "psycopg2's types": lambda: register_default_jsonb(globally=True, loads=str),
     "psycopg2's adapters": lambda: register_adapter(list, Json),
+    "os.stat": lambda: mock.patch("os.stat", side_effect=FileNotFoundError()).start(),
+    "os.open": lambda: mock.patch("os.open", side_effect=OSError("no")).start(),
+    "os.getcwd": lambda: mock.patch("os.getcwd", side_effect=OSError("no")).start(),
+    "os.listdir": lambda: setattr(os, "listdir", lambda *_: []),
+    "os.path.exists": lambda: mock.patch("os.path.exists", return_value=False).start(),
+    "Path.exists": lambda: mock.patch("pathlib.Path.exists", return_value=False).start(),
+    "Event.wait": lambda: mock.patch("threading.Event.wait", return_value=False).start(),
+    "mkdtemp": lambda: mock.patch("tempfile.mkdtemp", return_value="/").start(),
+    "datetime": lambda: mock.patch("datetime.datetime").start(),
     "open": lambda: setattr(builtins, "open", lambda _: None),
 }
 
@@ -491,16 +502,32 @@ def test_values_of_variables_are_never_told():
 
 
 def test_green_threads_are_refused_by_who_put_them_there(monkeypatch):
-    refuse_green_threads("fine", "import")
+    refuse_patches("fine", "import")
 
     class Green(socket.socket):
         __module__ = "gevent._socket3"
 
     monkeypatch.setattr(socket, "socket", Green)
     with pytest.raises(LoadError) as caught:
-        refuse_green_threads("green", "import")
+        refuse_patches("green", "import")
     assert "socket.socket of gevent" in str(caught.value)
     assert caught.value.phase == "import"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("time.time", lambda: 0.0),
+        ("time.monotonic", mock.MagicMock()),
+        ("datetime.datetime", type("Frozen", (datetime.datetime,), {"__module__": "frozen.api"})),
+    ],
+)
+def test_who_moves_the_clock_is_refused(name, value):
+    with mock.patch(name, value), pytest.raises(LoadError) as caught:
+        refuse_patches("frozen", "import")
+    refuse_patches("frozen", "import")
+    assert f"it puts {name} of " in str(caught.value)
+    assert "freeze_time" in str(caught.value)
 
 
 def test_a_look_is_fast():

@@ -18,7 +18,7 @@ from app.files import open_regular
 from app.loading.context import make_context_factory
 from app.loading.load_process import in_load_thread, prepare_process
 from app.loading.loader import Steps, load
-from app.loading.patches import refuse_green_threads
+from app.loading.patches import refuse_patches
 from app.package.archive import Archive
 from app.package.version_folders import VersionFolders
 from app.publishing.compiler import compile_plugin
@@ -123,7 +123,7 @@ class _ReportedSteps(Steps):
 
     def reached(self, phase: str) -> None:
         if self.plugin:
-            refuse_green_threads(self.plugin, self._phase)
+            refuse_patches(self.plugin, self._phase)
         self._phase = phase
         os.write(self._report, f"@{phase}\n".encode())
 
@@ -262,7 +262,7 @@ def _try(
         endpoints = [[e.method, e.path, e.handler] for r in loaded.routes for e in r.endpoints]
         steps.reached("cleanup")
         loaded.clean_up()
-        refuse_green_threads(artifact.plugin, "cleanup")
+        refuse_patches(artifact.plugin, "cleanup")
     except PluginError as fault:
         error = _patch_behind(fault)
         record = error.as_record()
@@ -292,7 +292,7 @@ def _try(
 def _patch_behind(error: PluginError) -> PluginError:
     """Return what an error comes from: a thread that loads cannot be patched to its end."""
     try:
-        refuse_green_threads(error.plugin, error.phase)
+        refuse_patches(error.plugin, error.phase)
     except PluginError as patched:
         return patched
     return error
