@@ -64,6 +64,28 @@ def test_plugins_that_know_no_types_are_in_it(server: Server) -> None:
     assert whole["paths"]["/hello"]["get"]["operationId"] == "hello.handle_get"
 
 
+def test_what_one_plugin_cannot_say_costs_no_other_its_description(server: Server) -> None:
+    bare = 'responses={404: {"description": "x", "x-limit": float("inf")}}'
+    lost = 'responses={404: {"description": "x", "x-of": {"$ref": "#/components/schemas/Lost"}}}'
+    server.write("models", MODELS.replace("count: int = 1", 'count: float = float("inf")'))
+    for name, option in (("bare", bare), ("lost", lost)):
+        written = source(name)
+        edited = written.replace("self.get)", f"self.get, {option})")
+        assert edited != written
+        server.write(name, edited)
+    wanted = {"/models/{customer}", "/bare", "/lost"}
+    whole = wait_document(server, lambda found: wanted <= found["paths"].keys())
+    properties = whole["components"]["schemas"]["models.Item"]["properties"]
+    assert "default" not in properties["count"]
+    for name in ("bare", "lost"):
+        assert "404" not in whole["paths"][f"/{name}"]["get"]["responses"]
+        own = checked(server.get(f"/plugins/{name}/openapi.json").body)
+        assert own["paths"].keys() == {f"/{name}"}
+    log = server.log()
+    assert "bare: its routes cannot be described: what is said of /bare is no JSON" in log
+    assert "lost: its routes cannot be described: /lost refers to #/components/schemas/Lost" in log
+
+
 def test_each_plugin_has_a_document_of_its_own(server: Server) -> None:
     server.write("alone", source("alone"))
     server.wait_everywhere("/alone", lambda answer: answer.status == 200, SECONDS)

@@ -728,6 +728,83 @@ def test_a_route_that_cannot_be_described_is_there_with_its_methods(live, caplog
     assert "shop: its routes cannot be described: SystemExit" in caplog.text
 
 
+@dataclasses.dataclass
+class Reach:
+    limit: float = float("inf")
+    parts: list[float] = dataclasses.field(default_factory=list)
+
+
+@pytest.mark.parametrize(
+    "kind", [Reach, models(limit=(float, float("nan"))), models(a=(list[float], [float("-inf")]))]
+)
+def test_a_default_that_json_does_not_have_is_left_out(live, kind):
+    def register(server):
+        server.post("/x", taking(kind))
+        server.get("/x", answering(kind))
+
+    live.load("shop", register)
+    document = live.one("shop")
+    body = document["paths"]["/x"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    properties = followed(document, body)["properties"]
+    assert properties
+    assert all("default" not in each for each in properties.values())
+
+
+@pytest.mark.parametrize(
+    ("kind", "responses"),
+    [
+        (models(a=(float, pydantic.Field(examples=[float("nan")]))), {}),
+        (int, {200: {"description": object()}}),
+        (int, {404: {"description": "x", "content": {"a/b": {"example": float("inf")}}}}),
+    ],
+)
+def test_what_is_no_json_costs_its_own_plugin_its_description_alone(live, caplog, kind, responses):
+    live.load("good", lambda server: server.get("/good", answering(int)))
+    live.load("shop", lambda server: server.get("/x", answering(kind), responses=responses))
+    document = live.all()
+    assert document["paths"]["/good"]["get"]["responses"]["200"]["content"]
+    assert document["paths"]["/x"].keys() == {"get"}
+    assert live.one("shop")["paths"].keys() == {"/x"}
+    assert "shop: its routes cannot be described: what is said of " in caplog.text
+    assert " is no JSON (" in caplog.text
+
+
+@pytest.mark.parametrize("status", [404, "default"])
+def test_a_reference_to_what_is_not_there_costs_its_own_plugin_its_description(
+    live, caplog, status
+):
+    schema = {"$ref": "#/components/schemas/Lost"}
+    said = {"description": "x", "content": {"application/json": {"schema": schema}}}
+    live.load("good", lambda server: server.get("/good", answering(int)))
+    live.load("shop", lambda server: server.get("/x", answering(int), responses={status: said}))
+    document = live.all()
+    assert document["paths"]["/good"]["get"]["responses"]["200"]["content"]
+    assert document["paths"]["/x"].keys() == {"get"}
+    assert "shop: its routes cannot be described: /x refers to #/components/schemas/Lost" in (
+        caplog.text
+    )
+
+
+def test_references_that_lead_somewhere_stay(live, caplog):
+    schema = {"$ref": "#/components/schemas/Benana.Problem", "default": {"$ref": "#/nowhere"}}
+    said = {"description": "x", "content": {"application/json": {"schema": schema}}}
+    found = operation(live, lambda s: s.get("/x", answering(int), responses={404: said}))
+    assert found["responses"]["404"] == said
+    assert "cannot be described" not in caplog.text
+
+
+def test_parameters_that_take_one_value_are_described_once(live):
+    def handler(
+        a: str,
+        b: Annotated[int, Query("a")],
+        c: Annotated[str, Header("X-Id")],
+        d: Annotated[str, Header("x-id")],
+    ) -> None: ...
+
+    found = operation(live, lambda server: server.get("/x", handler))["parameters"]
+    assert [(each["name"], each["in"]) for each in found] == [("a", "query"), ("X-Id", "header")]
+
+
 # --- the server itself -----------------------------------------------------------------------
 
 

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from app.admin.openapi.json_check import NotDescribedError, as_plain_json, lost_reference
 from app.admin.openapi.operation import Described, default_id, operations_of, write_operation
-from app.admin.openapi.responses import Errors
+from app.admin.openapi.responses import PROBLEM_NAME, Errors
 from app.admin.openapi.schemas import Schema, Schemas
 from app.inspection import name_of
 from app.loading.routes import Route
@@ -41,10 +42,37 @@ def write_fragment(owner: str, routes: Sequence[Route], prefix: str) -> Fragment
         prefix: what the names of its operations and components begin with.
     """
     try:
-        return _write(owner, routes, prefix)
+        return _proven(_write(owner, routes, prefix))
+    except NotDescribedError as error:
+        log.warning("%s: its routes cannot be described: %s", owner, error)
     except BaseException as error:  # noqa: BLE001 - types may bring code of their own
         log.warning("%s: its routes cannot be described: %s", owner, name_of(error))
     return _write(owner, bare(routes), prefix, is_whole=False)
+
+
+def _proven(fragment: Fragment) -> Fragment:
+    """Return a fragment as plain JSON: what stands in a document is sent with all others'.
+
+    Raises:
+        NotDescribedError: it is no JSON, or refers to a component that is not there.
+    """
+    paths = {path: as_plain_json(item, path) for path, item in fragment.paths.items()}
+    schemas = {n: as_plain_json(each, f"schema {n}") for n, each in fragment.schemas.items()}
+    security = as_plain_json(fragment.security, "security")
+    components = {
+        "schemas": {**schemas, PROBLEM_NAME: {}},
+        "responses": {PROBLEM_NAME: {}},
+        "securitySchemes": security,
+    }
+    document = {"paths": paths, "components": components}
+    for where, each in (*paths.items(), *((f"schema {n}", s) for n, s in schemas.items())):
+        lost = lost_reference(each, document)
+        if lost is not None:
+            raise NotDescribedError(
+                f"{where} refers to {lost}, which is not there; expected the model itself in "
+                "`responses`, or a schema that needs no component"
+            )
+    return Fragment(paths, schemas, security, fragment.is_whole)
 
 
 def bare(routes: Sequence[Route]) -> list[Route]:

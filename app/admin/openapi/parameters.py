@@ -56,8 +56,13 @@ def parameters_of(
             schema = _schema_of(of_handler, schemas)
         parameter = {"name": name, "in": "path", "required": True, "schema": schema}
         found.append(_described(parameter, said.get(name, "")))
+    listed = set()
     for each in taken.values():
         if each.kind in ("query", "header", "cookie"):
+            name = each.name.lower() if each.kind == "header" else each.name
+            if (each.kind, name) in listed:  # two parameters of the handler take the same value
+                continue
+            listed.add((each.kind, name))
             parameter = {"name": each.name, "in": each.kind, "schema": _schema_of(each, schemas)}
             if each.required:
                 parameter["required"] = True
@@ -96,7 +101,7 @@ def _form_of(
             schema = _schema_of(each, schemas)
             text = said.get(each.parameter) or _text_of(each)
             properties[each.name] = {"allOf": [schema], "description": text} if text else schema
-            required += [each.name] if each.required else []
+            required += [each.name] if each.required and each.name not in required else []
         else:  # the rest of the form is one value
             wholes.append(schemas.of(without_markers(each.annotation), "body"))
     parts = [{"type": "object", "properties": properties, "required": required}]

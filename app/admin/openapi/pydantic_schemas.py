@@ -7,10 +7,11 @@ from typing import Any, ClassVar
 
 import pydantic
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, JsonSchemaWarningKind
-from pydantic_core import PydanticSerializationError
+from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from app.admin.openapi.schemas import FILE, Schema, Use, is_naive, stable_name
 from app.inspection import name_of
+from app.loading.strict_json import to_json
 from app.uploads import File
 
 log = logging.getLogger(__name__)
@@ -45,7 +46,13 @@ class _Generator(GenerateJsonSchema):
     def encode_default(self, dft: Any) -> Any:
         if is_naive(dft):
             raise PydanticSerializationError("no offset")
-        return super().encode_default(dft)
+        found = super().encode_default(dft)  # has null for what is infinite, or no number, in it
+        try:
+            to_json(to_jsonable_python(dft, inf_nan_mode="constants", fallback=lambda _: None))
+            to_json(found)
+        except (TypeError, ValueError) as error:
+            raise PydanticSerializationError(str(error)) from None
+        return found
 
 
 def write_schemas(
