@@ -175,7 +175,7 @@ def _responses(value: Any) -> Mapping[str, Any]:
 def _security(value: Any) -> Mapping[str, Mapping[str, Any]]:
     if isinstance(value, str | list | tuple):
         names = [value] if isinstance(value, str) else value
-        unknown = [name for name in names if name not in SCHEMES]
+        unknown = [name for name in names if not isinstance(name, str) or name not in SCHEMES]
         if unknown:
             raise OptionError(
                 f"{unknown[0]!r}, expected one of {', '.join(SCHEMES)}, or a mapping of names to "

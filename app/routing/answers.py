@@ -15,7 +15,10 @@ OK = falcon.Response().status
 # already, and a second start would then send those twice. RFC 9110, 5.5 and 5.6.2.
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _VALUE = re.compile(r"[ \t\x21-\x7e\x80-\xff]*")
-_STATUS = re.compile(r"[1-9][0-9]{2}(?: [ \t\x21-\x7e\x80-\xff]*)?")
+_STATUS = re.compile(r"[2-9][0-9]{2}(?: [ \t\x21-\x7e\x80-\xff]*)?")
+
+# After one of 1xx the client waits for another answer, which never comes. RFC 9110, 15.2.
+_FINAL_LINES = frozenset(line for line in STATUS_LINES if not line.startswith("1"))
 
 _WITHOUT_BODY = frozenset((status_codes.HTTP_204, status_codes.HTTP_304))
 
@@ -85,13 +88,15 @@ def check_start(resp: falcon.Response) -> None:
         for cookie in resp._cookies.values():
             _check_header("set-cookie", cookie.OutputString())
     status = resp.status
-    if status is not OK and status not in STATUS_LINES:
+    if status is not OK and status not in _FINAL_LINES:
         try:
             line = falcon.code_to_http_status(status)
         except ValueError:
             line = ""
-        if line not in STATUS_LINES and not _STATUS.fullmatch(line):
-            raise BadAnswerError(f"answered with the status {status!r}, expected one like '200 OK'")
+        if not _STATUS.fullmatch(line):
+            raise BadAnswerError(
+                f"answered with the status {status!r}, expected one like '200 OK', from 200 on"
+            )
 
 
 def _check_header(name: Any, value: Any) -> None:

@@ -363,6 +363,10 @@ class Bad:
             resp.status = "200 OK\r\nX-Bad: yes"
         elif kind == "status":
             resp.status = "fine"
+        elif kind == "status-100":
+            resp.status = falcon.HTTP_100
+        elif kind in ("status-103", "status-199"):
+            raise falcon.HTTPStatus(int(kind[-3:]))
         elif kind == "stream-text":
             resp.text, resp.stream = None, "text"
         elif kind == "exit":

@@ -463,6 +463,16 @@ def test_what_would_end_the_worker_says_so(pair: Pair) -> None:
     assert (answer.status, answer.body) == (500, b"")
 
 
+@pytest.mark.parametrize("kind", ["status-100", "status-103", "status-199"])
+def test_a_status_that_is_not_final_is_a_500_and_named_in_the_log(pair: Pair, kind: str) -> None:
+    (answer,) = messages(pair.ask(get(f"/same/bad/{kind}")))
+    assert answer.status == 500
+    error_id = json.loads(answer.body)["error_id"]
+    line = next(line for line in pair.server.log().splitlines() if error_id in line)
+    assert f"same: GET /same/bad/{kind} answered with the status" in line
+    assert "expected one like '200 OK', from 200 on" in line
+
+
 def test_a_broken_body_is_blamed_on_nobody(pair: Pair) -> None:
     for name in (name for name in REQUESTS if name.startswith(("cut ", "malformed "))):
         (answer,) = messages(pair.ours[name])

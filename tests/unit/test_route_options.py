@@ -155,6 +155,7 @@ def test_what_a_group_says_adds_up_with_what_is_said_in_it():
         ({"responses": [404]}, "'responses' is [404], expected a mapping"),
         ({"responses": {4: ""}}, "'responses' is 4, expected a number"),
         ({"security": "token"}, "'security' is 'token', expected one of bearer, basic"),
+        ({"security": ["bearer", {"key": {}}]}, "'security' is {'key': {}}, expected"),
         ({"security": {"token": {}}}, "expected a security scheme of OpenAPI"),
         ({"before": 5}, "'before' is 5, expected a hook of Falcon's"),
     ],
