@@ -793,6 +793,28 @@ def test_references_that_lead_somewhere_stay(live, caplog):
     assert "cannot be described" not in caplog.text
 
 
+def test_a_body_that_a_request_must_have_is_required(live):
+    def bare(body): ...
+
+    def default(body=None): ...
+
+    def nothing(body: dict | None): ...
+
+    def anything(body: Any): ...
+
+    handlers = {bare: True, anything: True, default: False, nothing: False}
+
+    def register(server):
+        for handler in handlers:
+            server.post(f"/{handler.__name__}", handler)
+
+    live.load("shop", register)
+    paths = live.one("shop")["paths"]
+    for handler, required in handlers.items():
+        body = paths[f"/{handler.__name__}"]["post"]["requestBody"]
+        assert body.get("required", False) is required, handler.__name__
+
+
 def test_parameters_that_take_one_value_are_described_once(live):
     def handler(
         a: str,

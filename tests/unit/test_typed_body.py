@@ -377,6 +377,15 @@ def test_a_number_without_room_is_refused_wherever_it_stands() -> None:
     assert post(of(Weight), '{"any": "1e400"}')[0] == 200
 
 
+def test_a_number_without_room_for_a_float_of_a_model_names_the_field() -> None:
+    class Scaled(pydantic.BaseModel):
+        weight: float
+
+    status, answer = post(of(Scaled), '{"weight": 1e999}')
+    assert status == 422
+    assert "weight" in answer["errors"][0]["name"]
+
+
 def test_a_type_that_says_so_takes_infinite_floats() -> None:
     def handle(body: Boundless) -> bool:
         return body.high == float("inf")

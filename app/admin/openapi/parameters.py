@@ -83,7 +83,7 @@ def body_of(
                 schema = schemas.of(parameter.annotation, "body")
                 content = {falcon.MEDIA_JSON: {"schema": schema}}
             needed = parameter.required and len(kinds) == len(members(parameter.annotation))
-            needed = needed and kinds != [bytes] and not is_bare(parameter.annotation)
+            needed = needed and kinds != [bytes]
             return _described({"required": needed, "content": content}, said.get("body", ""))
     return _form_of([p for p in signature.parameters if p.kind == "form"], schemas, said)
 
