@@ -223,7 +223,7 @@ def assert_stays(server: Server, old: set[int], *, apart: bool, rounds: int) -> 
 @pytest.mark.parametrize(
     ("count", "apart"),
     [
-        pytest.param(2, True, id="two workers, apart"),
+        pytest.param(2, True, id="two workers, apart", marks=pytest.mark.soak),
         pytest.param(2, False, id="two workers", marks=pytest.mark.soak),
         pytest.param(4, True, id="four workers, apart", marks=pytest.mark.soak),
         pytest.param(4, False, id="four workers", marks=pytest.mark.soak),

@@ -406,7 +406,8 @@ HOLDERS = {
 }
 
 
-@pytest.mark.parametrize("name", ["pool", pytest.param("at_exit", marks=pytest.mark.soak)])
+@pytest.mark.soak
+@pytest.mark.parametrize("name", ["pool", "at_exit"])
 def test_what_holds_up_the_end_of_a_worker_is_named_and_holds_up_no_round(
     make_server: MakeServer, name: str
 ) -> None:

@@ -127,7 +127,6 @@ RAISED = {
 RETURNED = {
     "object": lambda: object(),
     "nan": lambda: {"x": float("nan")},
-    "bytes": lambda: b"x",
     "keys": lambda: {(1, 2): 3},
     "knot": knotted,
     "endless": endless,
@@ -1144,7 +1143,7 @@ def test_the_guard_is_not_for_the_routes_of_plugins(live: Live) -> None:
 
 RAISED = ["exception", "value", "unicode", "memory", "stop", "group", "benana", "superseded"]
 RAISED += ["odd_text", "no_text", "exit", "keyboard", "generator", "status_text", "status_range"]
-RETURNED = ["object", "nan", "bytes", "keys", "knot", "endless", "class", "media", "text", "data"]
+RETURNED = ["object", "nan", "keys", "knot", "endless", "class", "media", "text", "data"]
 RETURNED += ["bad_status", "number_status"]
 
 

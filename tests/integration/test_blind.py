@@ -277,6 +277,7 @@ def test_what_has_events_is_never_taken_to_have_none(
     assert not [what for what in held if not what.startswith("not all folders have been looked at")]
 
 
+@pytest.mark.soak
 def test_rights_that_are_taken_away_are_no_sign_that_events_are_missing(
     child: Callable[..., Child], root: Path
 ) -> None:
