@@ -31,7 +31,7 @@ from app.loading.markers import marker_of, parameter_fault, produces_of, returns
 from app.loading.representations import chooser, produces_fault
 from app.loading.request_values import RequestValue, is_filled, request_value
 from app.loading.responders import Plan, Responder, build_responder
-from app.loading.return_values import Answerer, answerer
+from app.loading.return_values import Answerer, answerer, status_fault
 from app.loading.signatures import (
     HandlerError,
     Taken,
@@ -86,7 +86,11 @@ def read_handler(
     returns = returned_by(handler)
     produces = produces_of(returns)
     found = _Resolution(handler, taken, fields, context, max_body_bytes, events, produces)
-    if fault := returns_fault(returns) or produces_fault(produces, media_types):
+    if fault := (
+        returns_fault(returns)
+        or produces_fault(produces, media_types)
+        or status_fault(status, returns)
+    ):
         found.faults.append(fault)
     if produces and events:
         found.faults.append("it produces something else, expected events alone of server.sse")

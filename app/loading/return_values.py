@@ -1,11 +1,13 @@
 """What a handler returned becomes the response: a status, headers, a body."""
 
+import inspect
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any
 
 import falcon
 
+from app.loading.annotations import show
 from app.loading.media import is_json
 from app.loading.representations import represent
 from app.loading.streamed_answers import MEDIA_BYTES, is_streamed, stream
@@ -20,6 +22,9 @@ STATUS_LINES = frozenset(
     line for name, line in vars(falcon.status_codes).items() if name.startswith("HTTP_")
 )
 """The status lines that Falcon knows, as `200 OK`."""
+
+WITHOUT_CONTENT = frozenset(("204", "205", "304"))
+"""The statuses of answers without content (RFC 9110, 15.3.5, 15.3.6 and 15.4.5)."""
 
 _PLAIN = frozenset((dict, list, str, int, float, bool))
 """What is JSON at a glance."""
@@ -70,6 +75,19 @@ def answerer(*, owns_response: bool, empty: str = falcon.HTTP_204) -> Answerer:
     return answer_by
 
 
+def status_fault(status: int | None, returns: Any) -> str | None:
+    """Return what is wrong with a handler's status and its return type, None if nothing is.
+
+    Args:
+        status: that of its answers, None if it says none.
+        returns: the annotation of what it returns, `inspect.Parameter.empty` if there is none.
+    """
+    is_nothing = any(returns is each for each in (None, type(None), inspect.Parameter.empty))
+    if str(status) in WITHOUT_CONTENT and not is_nothing:
+        return f"it returns {show(returns)}, expected None: an answer of {status} has no content"
+    return None
+
+
 def has_status(answer: tuple[Any, ...]) -> bool:
     """Tell whether a returned tuple is an answer with its status, and perhaps headers.
 
@@ -118,6 +136,11 @@ def _parts_of(
             "list, which is sent as an array"
         )
     status = int(status) if isinstance(status, int) else status
+    if value is not None and str(status)[:3] in WITHOUT_CONTENT:
+        raise ValueError(
+            f"a handler answered with something and {status}, which has no content: expected None, "
+            "or another status"
+        )
     return value, status, _pairs_of(headers) if headers else []
 
 

@@ -1,11 +1,15 @@
 """The keywords of routes and groups: what they do to an answer, and how they add up."""
 
+from http import HTTPStatus
+
 import falcon
 import pytest
 from falcon import testing
 
+from app.admin import problems
 from app.errors import LoadError
 from app.loading.registration import RouteCollector
+from app.plugin import Answer
 from app.routing.application import LiveApp
 
 
@@ -137,6 +141,40 @@ def test_what_a_group_says_adds_up_with_what_is_said_in_it():
     assert dict(found.responses) == {"404": "none", "409": "own"}
     client(register).simulate_get("/v1/in/x")
     assert order == ["outer", "inner", "own", "own", "inner", "outer"]
+
+
+@pytest.mark.parametrize("status", [204, 205])
+def test_an_answer_that_has_no_content_returns_none(status):
+    def register(returns):
+        def find():
+            return {}
+
+        find.__annotations__["return"] = returns
+        return lambda server: server.get("/x", find, status=status)
+
+    collect(register(None))
+    for returns in (dict, list[int], str):
+        assert f"expected None: an answer of {status} has no content" in refused(register(returns))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        ({"a": 1}, 204),
+        Answer({"a": 1}, 205),
+        Answer([], "304 Not Modified"),
+        ("x", HTTPStatus(204)),
+    ],
+)
+def test_content_for_a_status_that_has_none_is_a_fault_and_not_dropped(answer):
+    app = LiveApp()
+    problems.install(app)
+    builder = app.table.builder()
+    builder.add("shop", collect(lambda server: server.get("/x", lambda: answer)))
+    app.swap(builder.build())
+    assert testing.TestClient(app).simulate_get("/x").status_code == 500
+    empty = client(lambda server: server.get("/x", lambda: Answer(None, 204))).simulate_get("/x")
+    assert (empty.status_code, empty.content, "content-type" in empty.headers) == (204, b"", False)
 
 
 @pytest.mark.parametrize(
