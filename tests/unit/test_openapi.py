@@ -327,6 +327,20 @@ def test_constraints_are_in_the_schemas_and_what_breaks_one_is_a_422(live):
     assert paths["/y/{number}"]["get"]["responses"].keys() == {"200", "404", "422", "default"}
 
 
+def test_a_default_that_is_not_of_its_type_is_left_out(live):
+    def find(
+        wrong: int = "abc",  # type: ignore[assignment]
+        flag: int = True,
+        exact: decimal.Decimal = decimal.Decimal("1.5"),
+        many: list[int] = "abc",  # type: ignore[assignment]
+        right: float = 1,
+    ): ...
+
+    found = operation(live, lambda server: server.get("/x", find))
+    defaults = {each["name"]: each["schema"].get("default") for each in found["parameters"]}
+    assert defaults == {"wrong": None, "flag": None, "exact": None, "many": None, "right": 1}
+
+
 def test_an_answer_with_headers_may_have_another_content_type(live):
     found = operation(live, lambda server: server.get("/x", answering(Answer[int])))
     content = found["responses"]["200"]["content"]

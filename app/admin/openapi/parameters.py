@@ -132,7 +132,7 @@ def _schema_of(parameter: HandlerParameter, schemas: Schemas) -> Schema:
         return {"type": "string"}
     schema = schemas.of(annotation, "text")
     shown = _shown_default(default)
-    if shown is None:
+    if shown is None or not _is_of_type(shown, schema.get("type")):
         return schema
     return (
         {"allOf": [schema], "default": shown} if _is_open(schema) else {**schema, "default": shown}
@@ -151,6 +151,24 @@ def _shown_default(default: Any) -> Any:
         return json.loads(to_json(default))
     except (TypeError, ValueError):
         return None
+
+
+def _is_of_type(shown: Any, name: Any) -> bool:
+    """Tell whether a default is of a JSON type; a document with another one would be invalid."""
+    if type(shown) is bool:
+        return name in ("boolean", None)
+    return name not in _PYTHON or isinstance(shown, _PYTHON[name])
+
+
+_PYTHON: dict[Any, Any] = {
+    "boolean": bool,
+    "integer": int,
+    "number": (int, float),
+    "string": str,
+    "array": list,
+    "object": dict,
+}
+"""What values of a JSON type are in Python."""
 
 
 def _text_of(parameter: HandlerParameter) -> str:
