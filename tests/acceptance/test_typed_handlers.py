@@ -405,7 +405,9 @@ def new_plugin():
 """
 
 
-@pytest.mark.parametrize("path", ["/quiet/events", "/quiet/yields"])
+@pytest.mark.parametrize(
+    "path", [pytest.param("/quiet/events", marks=pytest.mark.soak), "/quiet/yields"]
+)
 def test_streams_without_end_leave_threads_for_other_requests(server: Server, path: str) -> None:
     server.write("quiet", QUIET)
     server.wait_everywhere("/plugins/quiet", lambda answer: answer.status == 200, 20.0)

@@ -203,6 +203,7 @@ def test_where_threads_are_short_most_of_those_who_wait_are_given_up_early(
         wait_until(lambda: _answers(database), "all may again", 5.0)
 
 
+@pytest.mark.soak
 def test_few_connections_are_made_at_once_and_who_waits_for_a_turn_is_told(proxy: Proxy) -> None:
     """Nobody can reach a thread inside of libpq's connect."""
     proxy.open = False

@@ -63,6 +63,7 @@ def said(live: Live) -> tuple[Condition, ...]:
     return live.app.manager.health.reasons
 
 
+@pytest.mark.soak
 def test_what_a_standby_cannot_do_is_said_and_nothing_else_until_it_is_the_primary(
     looks: list[None], standby: Live
 ) -> None:
