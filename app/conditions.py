@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -107,6 +107,12 @@ class Conditions:
         with self._lock:
             due = [condition for at in self._expected.values() if (condition := _due(at))]
             return tuple(sorted((*self._held.values(), *due), key=lambda held: held.since))
+
+
+def listed(names: Sequence[str], shown: int) -> str:
+    """Return names as a sentence lists them: the first ones, and how many more there are."""
+    first = ", ".join(names[:shown])
+    return first if len(names) <= shown else f"{first} and {len(names) - shown} more"
 
 
 def _due(expected: tuple[float, Condition] | None) -> Condition | None:

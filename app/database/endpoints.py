@@ -15,6 +15,11 @@ def storable_endpoints(endpoints: Iterable[Endpoint]) -> tuple[Endpoint, ...]:
     return tuple(Endpoint(e.method, storable(e.path), storable(e.handler)) for e in endpoints)
 
 
+def parts_of(endpoints: Iterable[Endpoint]) -> list[list[str]]:
+    """Return endpoints as a version's metadata has them."""
+    return [[endpoint.method, endpoint.path, endpoint.handler] for endpoint in endpoints]
+
+
 def replace_endpoints(cursor: Any, row_id: str, endpoints: Sequence[Endpoint]) -> None:
     """Write a row's endpoints in the place of those that it has; `rowcount` is how many.
 
@@ -58,11 +63,10 @@ class EndpointRepository:
             if cursor.fetchone() is None:
                 return
             wanted = storable_endpoints(endpoints)
-            parts = [[endpoint.method, endpoint.path, endpoint.handler] for endpoint in wanted]
             cursor.execute(
                 f"{BY_PUBLISH}; UPDATE plugin_versions"  # noqa: S608 - a constant
                 " SET metadata = jsonb_set(metadata, '{endpoints}', %s::jsonb)"
                 " WHERE plugin_name = %s AND source_digest = %s",
-                (dumps(parts), row.name, digest),
+                (dumps(parts_of(wanted)), row.name, digest),
             )
             replace_endpoints(cursor, row.id, wanted)

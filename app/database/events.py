@@ -148,10 +148,8 @@ class ChangeListener:
                 failures = 1 if self.connected else failures + 1
                 if not self._stopped.is_set():
                     self._lose(self._why_lost(error))
-                    if failures > 1:
-                        self._on_change(
-                            None
-                        )  # the rows may be there: of connections, one is lacking
+                    if failures > 1:  # the rows may be there: of connections, one is lacking
+                        self._on_change(None)
             except Exception as error:
                 log.exception("the listener failed; starting over")
                 self._lose(f"{type(error).__name__}: {error}")

@@ -6,7 +6,7 @@ from typing import Any
 
 import psycopg2
 
-from app.database.endpoints import replace_endpoints, storable_endpoints
+from app.database.endpoints import parts_of, replace_endpoints, storable_endpoints
 from app.database.foreign_triggers import stands_still, undone
 from app.database.locks import PUBLISH_LOCK
 from app.database.plugin_rows import PLUGIN_ROWS, read_plugin_row
@@ -241,6 +241,6 @@ def _metadata(report: TrialReport) -> dict[str, Any]:
         "version": metadata.version,
         "description": metadata.description,
         "author": metadata.author,
-        "endpoints": [[e.method, e.path, e.handler] for e in report.endpoints],
+        "endpoints": parts_of(report.endpoints),
         "completed": True,
     }

@@ -2,11 +2,12 @@
 
 from collections.abc import Collection
 
+from app.database.events import CHANNEL
 from app.database.statements import Lender, statement
 from app.database.texts import as_json, encoding_of
 from app.records import ServedRow
 
-WATCHED_SECONDS = 3600
+NOTED_SECONDS = 3600
 """How long it counts what answered in the version before: all workers are replaced by then."""
 
 
@@ -53,7 +54,7 @@ class RegressionRepository:
                 " AND answered->>'generation' = %(generation)s::text"
                 " AND (answered->>'at')::float8 + %(seconds)s"
                 " > extract(epoch FROM clock_timestamp())",
-                {**_version_of(row), "seconds": WATCHED_SECONDS},
+                {**_version_of(row), "seconds": NOTED_SECONDS},
             )
             found = cursor.fetchone()
             return None if found is None else (list(found[0]), str(found[1]))
@@ -75,10 +76,10 @@ class RegressionRepository:
         """Have all processes look at a plugin's row, and at what is kept of its version."""
         with statement(self._database) as cursor:
             cursor.execute(
-                "SELECT pg_notify('plugin_changes', json_build_object('name', %s, 'schema',"
+                "SELECT pg_notify(%s, json_build_object('name', %s, 'schema',"
                 " (SELECT nspname FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace"
                 " WHERE c.oid = 'plugins'::regclass))::text)",
-                (plugin,),
+                (CHANNEL, plugin),
             )
 
     def set_back(

@@ -4,6 +4,9 @@ from typing import Any
 
 from app.database.rows import fetch_row
 
+SETTLE_SECONDS = 2.0
+"""How long something must be missing or wrong until it is put right: a restore may bring it."""
+
 RESTORING = """
     EXISTS (SELECT 1 FROM pg_stat_activity
         WHERE datname = current_database() AND application_name = 'pg_restore')

@@ -2,20 +2,17 @@
 
 import logging
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from app.conditions import Conditions
+from app.conditions import Conditions, listed
 from app.database.locks import PUBLISH_LOCK
-from app.database.restores import REPLICATED, RESTORING, brought_by
+from app.database.restores import REPLICATED, RESTORING, SETTLE_SECONDS, brought_by
 from app.database.statements import Lender, statement, transaction
 from app.database.tables import BY_PUBLISH
 from app.errors import DatabaseBusyError, DatabaseReadOnlyError, DatabaseRefusedError
 
 log = logging.getLogger(__name__)
-
-SETTLE_SECONDS = 2.0
-"""How long a record must be wrong until it is put right: a restore brings rows and routes apart."""
 
 CONDITION = "routes"
 NAMED = 5
@@ -150,7 +147,7 @@ class RouteRecords:
             log.warning(
                 "%s: the routes are recorded again in plugin_endpoints, where they were not those "
                 "of the version that is served",
-                _named(right),
+                listed(right, NAMED),
             )
 
 
@@ -170,12 +167,7 @@ def _sentence(wrong: dict[str, str], in_vain: frozenset[str], bringer: str | Non
     else:
         end = "they are recorded again by itself, soon"
     return (
-        f"plugin_endpoints does not say which routes {_named(names)} "
+        f"plugin_endpoints does not say which routes {listed(names, NAMED)} "
         f"{'has' if len(names) == 1 else 'have'}, as after a DELETE there, so that another plugin "
         f"may take them; {end}"
     )
-
-
-def _named(names: Collection[str]) -> str:
-    first = ", ".join(list(names)[:NAMED])
-    return first if len(names) <= NAMED else f"{first} and {len(names) - NAMED} more"

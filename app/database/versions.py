@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import psycopg2
 
-from app.database.endpoints import storable_endpoints
+from app.database.endpoints import parts_of, storable_endpoints
 from app.database.restores import brought_by
 from app.database.statements import Lender, transaction
 from app.database.texts import as_json
@@ -32,7 +32,7 @@ class VersionRepository:
         """
         kept: dict[str, object] = {
             "completed": True,
-            "endpoints": [[e.method, e.path, e.handler] for e in storable_endpoints(endpoints)],
+            "endpoints": parts_of(storable_endpoints(endpoints)),
         }
         if row.exclusive is not None:
             kept["exclusive"] = row.exclusive

@@ -54,6 +54,11 @@ def extras_of(annotation: Any) -> tuple[Any, ...]:
         annotation = inner
 
 
+def all_extras_of(annotation: Any) -> list[Any]:
+    """Return what `Annotated` says beside the type, in an annotation and all it is made of."""
+    return [extra for p in parts_of(annotation) for extra in getattr(p, "__metadata__", ())]
+
+
 def parts_of(annotation: Any) -> Iterator[Any]:
     """Yield an annotation, and each that it is made of; an alias that holds itself once."""
     waiting, known = [annotation], set()

@@ -61,10 +61,7 @@ def _json_provider(expected: Shape, default: Any, limit: int) -> Provider:
             if required and (expected is ANYTHING or not expected.null):
                 raise _unfit("it is missing")
             return None if required else default
-        try:
-            body = parse_json(raw)
-        except ValueError as error:
-            raise _no_json(error) from None
+        body = _read(raw, parse_json)
         if not expected.fits(body):
             raise _unfit(expected.refusal(body))
         return body
@@ -79,10 +76,7 @@ def _typed_provider(make: MakeBody, null: bool, default: Any, limit: int) -> Pro
     def give_typed(req: falcon.Request, _resp: falcon.Response) -> Any:
         raw = read_body(req, limit)
         if raw and not raw.isspace():
-            try:
-                return make(raw)
-            except ValueError as error:
-                raise _no_json(error) from None
+            return _read(raw, make)
         if not required:
             return default
         if null:
@@ -92,10 +86,13 @@ def _typed_provider(make: MakeBody, null: bool, default: Any, limit: int) -> Pro
     return give_typed
 
 
-def _no_json(error: ValueError) -> falcon.HTTPBadRequest:
-    return falcon.HTTPBadRequest(
-        title="Invalid JSON", description=f"The body is not JSON: {error}."
-    )
+def _read(raw: bytes, parse: MakeBody) -> Any:
+    try:
+        return parse(raw)
+    except ValueError as error:
+        raise falcon.HTTPBadRequest(
+            title="Invalid JSON", description=f"The body is not JSON: {error}."
+        ) from None
 
 
 def _raw_provider(default: Any, limit: int, check: Check | None) -> Provider:

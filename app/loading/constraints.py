@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from app.loading.annotations import extras_of, parts_of
+from app.loading.annotations import all_extras_of, extras_of
 from app.loading.markers import is_marker
 from app.loading.pydantic_types import adapter_of, errors_of, sentence
 
@@ -36,13 +36,14 @@ def constraint_check(annotation: Any) -> Check | None:
 
 def is_constrained(annotation: Any) -> bool:
     """Tell whether an annotation, or a part of it, has more than a type and a marker."""
-    extras = (extra for p in parts_of(annotation) for extra in getattr(p, "__metadata__", ()))
-    return not all(isinstance(extra, str) or is_marker(extra) for extra in extras)
+    return not all(
+        isinstance(extra, str) or is_marker(extra) for extra in all_extras_of(annotation)
+    )
 
 
 def takes_text(annotation: Any) -> bool:
     """Tell whether a validator, or `pydantic.Json`, wants what has come before it is converted."""
-    extras = [extra for p in parts_of(annotation) for extra in getattr(p, "__metadata__", ())]
+    extras = all_extras_of(annotation)
     return is_json_text(annotation) or any(type(extra).__name__ in _BEFORE for extra in extras)
 
 

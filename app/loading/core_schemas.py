@@ -98,10 +98,13 @@ def _own_check(schema: dict[str, Any]) -> Callable[[Any], Any] | None:
 
 
 def schemas_in(item: Any) -> Iterator[dict[str, Any]]:
-    """Yield each schema in a core schema."""
-    waiting = [item]
+    """Yield each schema in a core schema, once."""
+    waiting, seen = [item], set()
     while waiting:
         part = waiting.pop()
+        if id(part) in seen:
+            continue
+        seen.add(id(part))
         if type(part) in (list, tuple):
             waiting += part
         elif type(part) is dict:

@@ -5,7 +5,7 @@ import itertools
 from collections.abc import Iterator
 from typing import Any
 
-from app.loading.annotations import AnnotationError, extras_of, parts_of
+from app.loading.annotations import AnnotationError, all_extras_of, extras_of, parts_of
 from app.loading.pydantic_types import adapter_of
 from app.plugin import Cookie, Form, Header, Produces, Query
 
@@ -95,8 +95,7 @@ def _is_produces(extra: Any) -> bool:
 
 def _inner_extras(annotation: Any, outer: tuple[Any, ...]) -> Iterator[Any]:
     """Return what is said within an annotation, and not of all of it."""
-    found = [extra for p in parts_of(annotation) for extra in getattr(p, "__metadata__", ())]
-    return itertools.islice(found, len(outer), None)
+    return itertools.islice(all_extras_of(annotation), len(outer), None)
 
 
 def _module(value: Any) -> str:

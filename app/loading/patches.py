@@ -107,9 +107,9 @@ NEVER = REFUSED | _paths(RELIED_ON)
 
 _IMPORTED_BY_ALL = (
     *{**RELIED_ON, **OFTEN_PATCHED},
-    *("app", "app.plugin", "falcon", "gunicorn", "psycopg2.extras", "yaml", "signal", "importlib"),
+    *("app", "app.plugin", "falcon", "gunicorn", "psycopg2.extras", "yaml"),
     *("asyncio", "multiprocessing", "traceback", "warnings", "weakref", "collections", "functools"),
-    *("io", "re", "string", "typing", "types", "inspect", "pathlib", "tempfile", "ctypes"),
+    *("io", "re", "string", "typing", "types", "inspect", "ctypes"),
 )
 
 _CODE = frozenset({FunctionType, BuiltinFunctionType, type})

@@ -15,7 +15,7 @@ from falcon.media import BaseHandler
 from falcon.util import mediatypes
 
 from app.loading.media import essence, is_json
-from app.loading.strict_json import to_json
+from app.loading.strict_json import as_plain_json, to_json
 
 MEDIA_YAML = "application/yaml"
 
@@ -90,18 +90,13 @@ class _Writer(BaseHandler):
         return self._write(media).encode(errors="replace")
 
 
-def _data(answer: Any) -> Any:
-    """Return an answer as its JSON has it: of dicts, lists, texts, numbers, bool and None."""
-    return json.loads(to_json(answer))
-
-
 def _yaml(answer: Any) -> str:
-    text: str = yaml.safe_dump(_data(answer), allow_unicode=True, sort_keys=False)
+    text: str = yaml.safe_dump(as_plain_json(answer), allow_unicode=True, sort_keys=False)
     return text
 
 
 def _text(answer: Any) -> str:
-    data = _data(answer)
+    data = as_plain_json(answer)
     return data if isinstance(data, str) else json.dumps(data, ensure_ascii=False, indent=2)
 
 
@@ -121,7 +116,7 @@ def _xml(answer: Any) -> str:
     from xml.etree import ElementTree as ET
 
     root = ET.Element("response")
-    _fill(root, _data(answer), ET.SubElement)
+    _fill(root, as_plain_json(answer), ET.SubElement)
     return '<?xml version="1.0" encoding="utf-8"?>\n' + ET.tostring(root, encoding="unicode")
 
 

@@ -63,8 +63,7 @@ class StreamedAnswer(Placed):
         if self._first is not None:
             first, self._first = self._first, None
             return first
-        if self._place.ends_at is not None:
-            self._place.check_end()
+        self._place.check_end()
         return _to_bytes(next(self._parts))
 
     def close(self) -> None:

@@ -69,6 +69,16 @@ def to_json(answer: Any) -> bytes:
     return to_utf8(text)
 
 
+def as_plain_json(answer: Any) -> Any:
+    """Return an answer as its JSON has it: of dicts, lists, texts, numbers, bool and None.
+
+    Raises:
+        TypeError: as `to_json`.
+        ValueError: as `to_json`.
+    """
+    return loads(to_json(answer))
+
+
 def _with_plain_keys(item: Any) -> Any:
     """Return an answer, made of what JSON has, with keys that JSON has."""
     if isinstance(item, dict):

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.conditions import Conditions
+from app.conditions import Conditions, listed
 from app.files import read_whole, write_whole
 from app.publishing.discovery import list_folders
 from app.records import PluginRow, PluginSource
@@ -32,6 +32,10 @@ class Published:
     digest: str
     row_id: str = ""
     generation: int = 0
+
+    def is_later(self, row_id: str, generation: int) -> bool:
+        """Tell whether a row is older than it was then: of another database, or of a backup."""
+        return self.row_id == row_id and self.generation > generation
 
 
 class HostState:
@@ -126,11 +130,10 @@ class HostState:
     def hold_left_behind(self, left: set[str], root: Path) -> None:
         """Hold which plugins are served whose folders did not come back; `left` may be empty."""
         if left:
-            shown = ", ".join(sorted(left)[:SHOWN_NAMES])
-            more = f" and {len(left) - SHOWN_NAMES} more" if len(left) > SHOWN_NAMES else ""
             self._conditions.hold(
                 "watching:left",
-                f"{len(left)} plugins are served whose folders are gone ({shown}{more}): the "
+                f"{len(left)} plugins are served whose folders are gone "
+                f"({listed(sorted(left), SHOWN_NAMES)}): the "
                 f"plugins' root {root} was empty, and not all came back; mount its disk, put them "
                 "there, or delete their rows; a restart unregisters them",
             )
@@ -224,6 +227,5 @@ def is_wanted(
 
 
 def went_back(last: Published, row: PluginRow, source: PluginSource) -> bool:
-    """Tell whether a row is older than what was published: of another database, or of a backup."""
-    is_older = last.row_id == row.id and last.generation > row.generation
-    return is_older and source.digest != row.source_digest
+    """Tell whether a row is older than what was published, and another source's."""
+    return last.is_later(row.id, row.generation) and source.digest != row.source_digest

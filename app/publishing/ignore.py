@@ -24,7 +24,7 @@ _PASSING = {
 """Names that tools leave for a moment or beside the source, and what they look like: they are no
 part of a plugin, whatever its `ignore:` says."""
 
-_COPY = "copie|[Kk]opie|[Kk]opia|[Kk]opi|[Cc]opia|[Cc]ópia|Copie|Копия|副本|コピー"
+_COPY = "[Cc]opie|[Kk]opie|[Kk]opia|[Kk]opi|[Cc]opia|[Cc]ópia|Копия|副本|コピー"
 """What file managers of other languages call a copy."""
 
 _BESIDE = {

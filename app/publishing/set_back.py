@@ -9,7 +9,7 @@ import threading
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 
-from app.conditions import Conditions
+from app.conditions import Conditions, listed
 from app.database.repository import Repository
 from app.database.row_states import RowState
 from app.publishing.host_state import SHOWN_NAMES, HostState
@@ -70,7 +70,7 @@ class SetBack:
 
     def _went_back(self, row: RowState) -> bool:
         last = self._seen.find(row.name)
-        return last is not None and last.row_id == row.id and last.generation > row.generation
+        return last is not None and last.is_later(row.id, row.generation)
 
     def _look_for_unknown(self, names: AbstractSet[str]) -> None:
         """Hold which plugins without a row the database has never known, as far as it says.
@@ -102,9 +102,8 @@ def _sentence(names: list[str]) -> tuple[str | None, str]:
             f"version, {why}: it is not served; reload it or restart to register it, or remove its "
             "folder"
         )
-    more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
     return None, (
         f"{len(names)} plugins' folders were published here, and the database has neither their "
-        f"rows nor those versions ({', '.join(names[:SHOWN_NAMES])}{more}), {why}: they are not "
+        f"rows nor those versions ({listed(names, SHOWN_NAMES)}), {why}: they are not "
         "served; reload them or restart to register them, or remove their folders"
     )

@@ -91,7 +91,7 @@ class Stream:
         try:
             if self._parts is None:
                 self._parts = iter(self._body)  # here, so that `close` follows if it raises
-            if self._place is not None and self._place.ends_at is not None:
+            if self._place is not None:
                 self._place.check_end()
             return next(self._parts)
         except StopIteration:

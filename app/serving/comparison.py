@@ -3,7 +3,7 @@
 from collections.abc import Collection
 
 from app.conditions import Conditions
-from app.database import route_records
+from app.database import restores
 from app.database.repository import Repository
 from app.database.upkeep import Upkeep
 from app.errors import PluginError
@@ -148,7 +148,7 @@ class Comparison:
     def _apply(self, leaving: list[Served], wanted: list[ServedRow]) -> None:
         self._exclusive.suspend(wanted, self._live)
         if any(row.name not in self._live for row in wanted):
-            self._upkeep.routes.look_in(route_records.SETTLE_SECONDS)
+            self._upkeep.routes.look_in(restores.SETTLE_SECONDS)
         results = [self._load(row) for row in wanted]
         arrived: dict[str, LoadResult] = {}
         failed: list[tuple[ServedRow, PluginError]] = []

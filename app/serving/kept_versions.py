@@ -5,15 +5,13 @@ import time
 
 from app.conditions import Conditions
 from app.database.repository import Repository
+from app.database.restores import SETTLE_SECONDS
 from app.errors import DatabaseError
 from app.loading.loader import LoadedPlugin
 from app.records import ServedRow
 from app.serving.live_plugins import Served
 
 log = logging.getLogger(__name__)
-
-SETTLE_SECONDS = 2.0
-"""How long a version must be gone until it is given back: a restore may be about to bring it."""
 
 
 class KeptVersions:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from app.admin.openapi.json_check import NotDescribedError, as_plain_json, lost_reference
+from app.admin.openapi.json_check import NotDescribedError, checked_json, lost_reference
 from app.admin.openapi.operation import Described, default_id, operations_of, write_operation
 from app.admin.openapi.responses import PROBLEM_NAME, Errors
 from app.admin.openapi.schemas import Schema, Schemas
@@ -56,9 +56,9 @@ def _proven(fragment: Fragment) -> Fragment:
     Raises:
         NotDescribedError: it is no JSON, or refers to a component that is not there.
     """
-    paths = {path: as_plain_json(item, path) for path, item in fragment.paths.items()}
-    schemas = {n: as_plain_json(each, f"schema {n}") for n, each in fragment.schemas.items()}
-    security = as_plain_json(fragment.security, "security")
+    paths = {path: checked_json(item, path) for path, item in fragment.paths.items()}
+    schemas = {n: checked_json(each, f"schema {n}") for n, each in fragment.schemas.items()}
+    security = checked_json(fragment.security, "security")
     components = {
         "schemas": {**schemas, PROBLEM_NAME: {}},
         "responses": {PROBLEM_NAME: {}},

@@ -1,10 +1,9 @@
 """Whether what a plugin says of itself can stand in a document: as JSON, with all it refers to."""
 
-import json
 from typing import Any
 from urllib.parse import unquote
 
-from app.loading.strict_json import to_json
+from app.loading.strict_json import as_plain_json
 
 _VALUES = ("const", "default", "enum", "example", "examples")
 """Where values stand: a `$ref` in them is a member, and refers to nothing."""
@@ -17,7 +16,7 @@ class NotDescribedError(Exception):
     """A plugin's routes cannot be described; the message says what was found and expected."""
 
 
-def as_plain_json(part: Any, where: str) -> Any:
+def checked_json(part: Any, where: str) -> Any:
     """Return a part of a document as it is read back from JSON: nothing else is left in it.
 
     Args:
@@ -28,7 +27,7 @@ def as_plain_json(part: Any, where: str) -> Any:
         NotDescribedError: it holds what JSON does not have.
     """
     try:
-        return json.loads(to_json(part))
+        return as_plain_json(part)
     except (TypeError, ValueError) as error:
         raise NotDescribedError(
             f"what is said of {where} is no JSON ({error}); look at its `responses`, and at the "

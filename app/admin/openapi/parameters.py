@@ -1,7 +1,6 @@
 """What an operation takes: its parameters and its body, as OpenAPI has them."""
 
 import inspect
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,7 +11,7 @@ from app.loading.annotations import is_bare, members
 from app.loading.constraints import is_constrained
 from app.loading.form_values import files_of, is_file
 from app.loading.handler_signature import HandlerParameter, HandlerSignature
-from app.loading.strict_json import to_json
+from app.loading.strict_json import as_plain_json
 from app.uri_templates import FIELD_PATTERN
 
 _BY_CONVERTER: dict[str, Schema] = {
@@ -148,7 +147,7 @@ def _shown_default(default: Any) -> Any:
     if default is inspect.Parameter.empty or default is None or is_naive(default):
         return None
     try:
-        return json.loads(to_json(default))
+        return as_plain_json(default)
     except (TypeError, ValueError):
         return None
 
