@@ -11,7 +11,7 @@ from app.errors import DatabaseUnavailableError, LoadError, PluginError
 from app.inspection import name_of
 from app.loading.import_races import is_import_race
 from app.loading.in_use import find_holder, find_named_holder, is_in_use
-from app.loading.logging_state import own_handlers, release_kept_locks
+from app.loading.logging_state import release_kept_locks
 from app.loading.started_threads import started_threads
 from app.package.importer import GenerationImporter
 
@@ -36,13 +36,12 @@ def guarded(
         LoadError: with the file and line of the plugin's innermost frame.
         DatabaseUnavailableError: the plugin used the database while it was away.
     """
-    handlers = own_handlers()
     try:
         with started_threads.calling(importer.name):
             try:
                 return function(*arguments)
             finally:
-                _take_locks_back(plugin, phase, handlers)
+                _take_locks_back(plugin, phase)
     except DatabaseUnavailableError as error:
         raise type(error)(f"{plugin}: {phase} failed: {error}") from None
     except PluginError as error:
@@ -52,8 +51,8 @@ def guarded(
         raise _readable(plugin, phase, importer, error) from None
 
 
-def _take_locks_back(plugin: str, phase: str, handlers: list[tuple[str, logging.Handler]]) -> None:
-    if kept := release_kept_locks(handlers):  # before anything is logged
+def _take_locks_back(plugin: str, phase: str) -> None:
+    if kept := release_kept_locks():  # before anything is logged
         log.warning(
             "%s: its %s kept %s, without which nobody else can log: released; take it by `with` "
             "around what needs it, or leave it to logging",

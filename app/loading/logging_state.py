@@ -54,33 +54,30 @@ def read_handlers() -> dict[Any, Any]:
     }
 
 
-def own_handlers() -> list[tuple[str, logging.Handler]]:
-    """Return the handlers of our own loggers, each with its logger's name."""
-    return [(name, handler) for name, logger in _OWN.items() for handler in logger.handlers]
-
-
-def release_kept_locks(handlers: list[tuple[str, logging.Handler]]) -> list[str]:
+def release_kept_locks() -> list[str]:
     """Release logging's locks that the calling thread has, and return whose they were.
 
     Everybody else who logs a line would wait for them for ever, or who asks for a logger; only the
-    thread that has a lock can release it, and tell that it has it.
-
-    Args:
-        handlers: those that were there before, with their loggers' names: a lock may be kept of one
-            that is not there any more.
+    thread that has a lock can release it, and tell that it has it. One of a handler that is not
+    there any more is released where that is put back.
     """
     kept = ["logging's own lock"] if _release(logging._lock) else []  # type: ignore[attr-defined]
-    for name, handler in [*handlers, *own_handlers()]:
-        try:
-            lock = object.__getattribute__(handler, "__dict__").get("lock")
-        except AttributeError:
-            continue
-        if _release(lock):
-            kept.append(f"the lock of a handler of the logger {name}")
+    for name, logger in _OWN.items():
+        for handler in logger.handlers:
+            if _release(_lock_of(handler)):
+                kept.append(f"the lock of a handler of the logger {name}")
     return list(dict.fromkeys(kept))
 
 
 _RLOCK: Any = type(threading.RLock())
+
+
+def _lock_of(handler: logging.Handler) -> Any:
+    """Return a handler's lock, and run no code of a plugin's handler for it."""
+    try:
+        return object.__getattribute__(handler, "__dict__").get("lock")
+    except AttributeError:
+        return None
 
 
 def _release(lock: Any) -> bool:
@@ -109,6 +106,7 @@ def put_handler(key: tuple[str, int], value: Any) -> None:
             logger.removeHandler(handler)
         return
     handler, level, filters = value
+    _release(_lock_of(handler))  # who removed it may have kept that
     logger.addHandler(handler)  # which does nothing where it is there
     if level is not None:
         handler.setLevel(level)

@@ -25,6 +25,10 @@ LOOK_SECONDS = 1.0
 FORWARDED_THREADS = 128
 """How many of the threads that answer what other workers pass on show what they do."""
 
+# What each request passes; looked up once, as in `app.routing`.
+_enqueue = ThreadWorker.enqueue_req
+_wait = ThreadWorker.wait_for_and_dispatch_events
+
 
 class Worker(ThreadWorker):  # type: ignore[misc]
     """A worker that shares with its master what it does, and ends with it.
@@ -159,21 +163,16 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         if not conn.initialized:  # else it is noted already
             self.connections.add(conn)
             conn.wait_for_data = partial(has_data, conn.sock, self.activity)
-        super().enqueue_req(conn)
-
-    def is_parent_alive(self) -> bool:
-        """Tell whether the master is there; gunicorn's loop asks at each of its rounds."""
-        now = time.monotonic()
-        if now >= self._look_at:
-            self._look_at = now + LOOK_SECONDS
-            self.on_look()
-        return bool(super().is_parent_alive())
+        _enqueue(self, conn)
 
     def wait_for_and_dispatch_events(self, timeout: float) -> None:
-        """Wait for events; at its end, see how far that is."""
+        """Wait for events, and look at itself now and then; at its end, see how far that is."""
         if not self.alive:
             self._look_at_drain()
-        super().wait_for_and_dispatch_events(timeout)
+        _wait(self, timeout)
+        if self.alive and (now := time.monotonic()) >= self._look_at:
+            self._look_at = now + LOOK_SECONDS
+            self.on_look()
 
     def _cap_keepalive(self, deadline: float) -> None:
         """Close idle connections by a deadline, also those on which nothing has come yet."""

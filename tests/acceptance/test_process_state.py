@@ -117,11 +117,20 @@ class Frozen(datetime.datetime):
 datetime.datetime = Frozen
 """,
 }
+C_CLOCKS = {
+    "past": "import time_machine; time_machine.travel(0).start()",
+    "future": "import time_machine; time_machine.travel('2044-01-01T00:00Z', tick=False).start()",
+}
 
 
+@pytest.mark.parametrize(
+    "clocks", [CLOCKS, pytest.param(C_CLOCKS, marks=pytest.mark.soak)], ids=["by name", "in C"]
+)
 def test_who_moves_the_clock_is_refused_at_the_trial_and_nobody_has_its_time(
-    running: Server,
+    running: Server, clocks: dict[str, str]
 ) -> None:
+    if clocks is C_CLOCKS:
+        pytest.importorskip("time_machine")
     now = "import datetime as D\nfrom time import time\n" + source("tells_time", "x").replace(
         '"pid": os.getpid()}',
         '"pid": os.getpid(), "at": [time(), D.datetime.now().timestamp()]}',
@@ -129,7 +138,7 @@ def test_who_moves_the_clock_is_refused_at_the_trial_and_nobody_has_its_time(
     before = running.workers()
     running.write("tells_time", now)
     running.wait_says("tells_time", "x")
-    for name, patch in CLOCKS.items():
+    for name, patch in clocks.items():
         running.write(name, "import unittest.mock as m\n" + patch + "\n" + source(name, "there"))
         line = wait_until(
             lambda name=name: re.search(rf".*{name}: import failed: .*", running.log()), "refused"

@@ -530,6 +530,12 @@ def test_who_moves_the_clock_is_refused(name, value):
     assert "freeze_time" in str(caught.value)
 
 
+def test_a_clock_that_is_moved_without_any_name_being_replaced_is_refused(monkeypatch):
+    monkeypatch.setattr("app.loading.patches._time_of_system", lambda: time.time() - 3600)
+    with pytest.raises(LoadError, match=r"it puts time\.time of a library in C in the place of"):
+        refuse_patches("traveller", "import")
+
+
 def test_a_look_is_fast():
     """A load takes 2 ms; two looks and their comparison are to take 0.1 ms of it."""
     best = min(_look_seconds() for _ in range(50))
