@@ -1,6 +1,7 @@
 """One PostgreSQL for the whole run, and a database of its own for whoever asks."""
 
 import contextlib
+import gc
 import itertools
 import os
 import sys
@@ -31,6 +32,12 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """
     together = config.option.markexpr == "not soak" and not config.option.lf
     return 2 if together and all(Path(name).is_dir() for name in config.args) else 0
+
+
+def pytest_collection_finish() -> None:
+    """Have collections look at what tests make alone: all tests and libraries take 0.2 s each."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -65,8 +65,8 @@ def publish(server: Server, name: str, number: int = 1, **parts: str) -> None:
     ("prelude", "reloads"),
     [
         pytest.param(TINY_SWITCH_INTERVAL, 12, id="12, tiny interval"),
-        pytest.param(TINY_SWITCH_INTERVAL, 300, id="300, tiny interval", marks=pytest.mark.soak),
-        pytest.param("", 300, id="300", marks=pytest.mark.soak),
+        pytest.param(TINY_SWITCH_INTERVAL, 100, id="100, tiny interval", marks=pytest.mark.soak),
+        pytest.param("", 100, id="100", marks=pytest.mark.soak),
     ],
 )
 def test_reloads_by_edit_rest_and_psql(four: Server, prelude: str, reloads: int) -> None:
