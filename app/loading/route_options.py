@@ -9,6 +9,8 @@ from typing import Any
 
 import falcon
 
+from app.loading.falcon_calls import HOOK_AFTER, HOOK_BEFORE, call_fault
+
 Responder = Callable[..., None]
 
 SCHEMES: Mapping[str, Mapping[str, Any]] = {
@@ -192,14 +194,22 @@ def _security(value: Any) -> Mapping[str, Mapping[str, Any]]:
     return MappingProxyType(dict(value))
 
 
-def _hooks(value: Any) -> tuple[Callable[..., Any], ...]:
+def _hooks(value: Any, arguments: Sequence[str]) -> tuple[Callable[..., Any], ...]:
     hooks = tuple(_several(value))
     for hook in hooks:
         if not callable(hook):
             raise OptionError(f"{hook!r}, expected a hook of Falcon's, or a list of them")
-        if inspect.iscoroutinefunction(hook):
-            raise OptionError(f"{hook!r}, a coroutine function, expected a plain one")
+        if fault := call_fault(hook, arguments):
+            raise OptionError(fault)
     return hooks
+
+
+def _before(value: Any) -> tuple[Callable[..., Any], ...]:
+    return _hooks(value, HOOK_BEFORE)
+
+
+def _after(value: Any) -> tuple[Callable[..., Any], ...]:
+    return _hooks(value, HOOK_AFTER)
 
 
 _READERS: Mapping[str, Callable[[Any], Any]] = {
@@ -212,6 +222,6 @@ _READERS: Mapping[str, Callable[[Any], Any]] = {
     "status": _status,
     "responses": _responses,
     "security": _security,
-    "before": _hooks,
-    "after": _hooks,
+    "before": _before,
+    "after": _after,
 }

@@ -1,5 +1,6 @@
 """What a plugin sets up of its own as it registers its routes, as a `falcon.App` has it."""
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
@@ -7,6 +8,13 @@ from typing import Any
 import falcon
 import falcon.routing
 
+from app.loading.falcon_calls import (
+    ERROR_HANDLER,
+    ERROR_SERIALIZER,
+    SINK,
+    check_call,
+    middleware_in,
+)
 from app.loading.own_app import FallBack, OwnApp, first_plain_segment
 from app.loading.routes import BUILTIN, Place
 from app.loading.signatures import describe
@@ -23,15 +31,19 @@ class SetUp(ABC):
 
     def add_middleware(self, middleware: Any) -> None:
         """Add middleware for the plugin's requests, as `falcon.App.add_middleware` does."""
-        self._set_up().add_middleware(middleware)
+        self._set_up().add_middleware(middleware_in(middleware))
 
     def add_error_handler(self, exception: Any, handler: Any = None) -> None:
         """Handle an exception in the plugin's requests, as `falcon.App.add_error_handler` does."""
+        called = getattr(exception, "handle", None) if handler is None else handler
+        if called is not None:  # else Falcon says what is missing
+            check_call("the error handler", called, ERROR_HANDLER)
         self._set_up().add_error_handler(exception, handler)
 
     def add_sink(self, sink: Callable[..., Any], prefix: Any = r"/") -> None:
         """Answer what has no route below a prefix, as `falcon.App.add_sink` does."""
         if self._falls_back(prefix, "a sink", describe(sink)):
+            check_call("the sink", sink, SINK, re.compile(prefix).groupindex)
             self._set_up().add_sink(sink, prefix)
 
     def add_static_route(
@@ -54,6 +66,7 @@ class SetUp(ABC):
 
     def set_error_serializer(self, serializer: Any) -> None:
         """Say how errors of the plugin look, as `falcon.App.set_error_serializer` does."""
+        check_call("the error serializer", serializer, ERROR_SERIALIZER)
         self._set_up().set_error_serializer(serializer)
 
     @property

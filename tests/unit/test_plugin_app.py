@@ -1,10 +1,12 @@
 """What a plugin sets up of its own: the answers are those of a `falcon.App` set up alike."""
 
+import functools
 import io
 import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import falcon
@@ -565,6 +567,92 @@ def test_what_is_no_converter_is_refused(wrong: Any) -> None:
 def test_what_falcon_refuses_is_refused_as_it_is_set_up(wrong: SetUp) -> None:
     with pytest.raises((TypeError, AttributeError)):
         ours(wrong)
+
+
+class Short:
+    """Middleware and handlers that take less than Falcon gives them, or more."""
+
+    def process_response(self, req: Any, resp: Any) -> None: ...
+
+    def handle(self, req: Any, resp: Any) -> None: ...
+
+    async def later(self, *arguments: Any) -> None: ...
+
+    def __call__(self, req: Any, resp: Any, resource: Any, params: Any, more: Any) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (
+            lambda server: server.add_middleware(Notes),
+            "add_middleware was given the class Notes, expected an object of it: Notes()",
+        ),
+        (lambda server: server.add_middleware([Notes("one"), Keeps]), "of it: Keeps()"),
+        (
+            lambda server: server.add_middleware(re),
+            "must implement at least one middleware method",
+        ),
+        (
+            lambda server: server.add_middleware(SimpleNamespace(process_request=print_all)),
+            "whose process_request is no method, expected an object of a class that has it",
+        ),
+        (
+            lambda server: server.add_middleware(Short()),
+            "the middleware has Short.process_response(req: Any, resp: Any) -> None, which Falcon "
+            "calls (req, resp, resource, req_succeeded): too many positional arguments",
+        ),
+        (
+            lambda server: server.add_error_handler(OutOfStockError, Short().handle),
+            "the error handler is Short.handle(req: Any, resp: Any) -> None, which Falcon calls "
+            "(req, resp, ex, params): too many",
+        ),
+        (
+            lambda server: server.add_error_handler(OutOfStockError, Short().later),
+            "the error handler is Short.later, a coroutine function, expected a plain one",
+        ),
+        (
+            lambda server: server.set_error_serializer(Short),
+            "the class Short, expected an object that Falcon calls (req, resp, exception), as "
+            "Short()",
+        ),
+        (
+            lambda server: server.add_sink(Short().handle, r"/files/(?P<term>.+)"),
+            "the sink is Short.handle(req: Any, resp: Any) -> None, which Falcon calls (req, resp, "
+            "term=…): got an unexpected keyword argument 'term'",
+        ),
+        (lambda server: server.add_sink(None, "/files"), "the sink is None"),
+    ],
+)
+def test_what_falcon_could_not_call_is_refused_and_not_a_500_each_time(
+    wrong: SetUp, said: str
+) -> None:
+    with pytest.raises(TypeError, match=re.escape(said)):
+        ours(wrong)
+
+
+def print_all(*arguments: Any) -> None:
+    print(*arguments)
+
+
+def test_what_falcon_can_call_is_taken() -> None:
+    class Wide:
+        process_request = staticmethod(Notes("none").process_request)
+
+        def process_resource(self, *arguments: Any, more: int = 0) -> None: ...
+
+        def process_response(self, req: Any, *rest: Any) -> None: ...
+
+    def set_up(server: Any) -> None:
+        server.add_middleware(iter([Wide(), Notes("last")]))
+        server.add_error_handler(OutOfStockError, lambda *_, **__: None)
+        server.add_error_handler(KeyError, functools.partial(print_all, 1))
+        server.set_error_serializer(lambda req, resp, exception, more=None: None)
+        server.add_sink(lambda req, resp, term, **more: None, r"/files/(?P<term>.+)")
+
+    assert (
+        call(ours(set_up), "/things/7").headers["x-seen"].startswith("none request, last request")
+    )
 
 
 def test_nothing_can_be_set_up_later() -> None:

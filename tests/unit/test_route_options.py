@@ -1,5 +1,6 @@
 """The keywords of routes and groups: what they do to an answer, and how they add up."""
 
+import re
 from http import HTTPStatus
 
 import falcon
@@ -222,6 +223,45 @@ def test_a_resource_ignores_what_falcon_ignores_and_refuses_what_is_of_one_metho
     assert "'status' is that of one method" in refused(
         lambda server: server.add_route("/x", Thing(), status=201)
     )
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (
+            {"before": lambda: None},
+            "the option 'before' is <lambda>(), which Falcon calls (req, resp, "
+            "resource, params): too many positional arguments",
+        ),
+        ({"before": [lambda req, resp, resource, params, more: None]}, "argument: 'more'"),
+        (
+            {"after": lambda req, resp, resource, params: None},
+            "(req, resp, resource, params), which Falcon calls (req, resp, resource): missing a "
+            "required argument: 'params'",
+        ),
+        ({"after": [lambda *_: None, lambda req, resp, *, resource: None]}, "too many"),
+    ],
+)
+def test_a_hook_that_falcon_could_not_call_is_refused(options, said):
+    assert said in refused(lambda server: server.get("/x", lambda: 1, **options))
+    with pytest.raises(ValueError, match=re.escape(said)):
+        collect(lambda server: server.group("/x", **options))
+
+    class Thing:
+        def on_get(self, req, resp): ...
+
+    found = refused(lambda server: server.add_route("/x", Thing(), **options))
+    assert said in found
+    assert "main.py" in found
+
+
+def test_a_hook_may_be_an_object_and_not_its_class():
+    class Hook:
+        def __call__(self, req, resp, resource, params): ...
+
+    collect(lambda server: server.get("/x", lambda: 1, before=Hook()))
+    found = refused(lambda server: server.get("/x", lambda: 1, before=Hook))
+    assert "Hook, expected an object that Falcon calls (req, resp, resource, params), as" in found
 
 
 def test_a_coroutine_function_is_no_hook():
