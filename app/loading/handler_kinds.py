@@ -16,7 +16,7 @@ def refuse_kind(handler: Callable[..., Any]) -> None:
     Raises:
         HandlerError: it is a class, a coroutine function, or what some decorators make.
     """
-    function = _outermost(handler)
+    function = outermost(handler)
     name = describe(handler)
     if isinstance(function, type):
         raise HandlerError(
@@ -85,7 +85,7 @@ def _stands_at(function: types.FunctionType) -> Any:
     return found.__func__ if isinstance(found, staticmethod) else found
 
 
-def _outermost(handler: Any) -> Any:
+def outermost(handler: Any) -> Any:
     """Return the function that a call of the handler enters first, or the class if it is one."""
     while True:
         if isinstance(handler, functools.partial):
@@ -117,7 +117,7 @@ _DISPATCH = (
     "parameters are filled by name"
 )
 _MADE_BY: dict[Any, str] = {
-    _outermost(made).__code__: said.format(name)
+    outermost(made).__code__: said.format(name)
     for made, said, name in (
         (contextlib.contextmanager(_sample), _MANAGER, "contextmanager"),
         (contextlib.asynccontextmanager(_sample), _MANAGER, "asynccontextmanager"),

@@ -40,6 +40,7 @@ from app.loading.signatures import (
     returned_by,
     taken_by,
 )
+from app.loading.stream_annotations import stream_fault
 from app.plugin import Form, PluginContext
 from app.uri_templates import template_fields
 
@@ -90,10 +91,9 @@ def read_handler(
         returns_fault(returns)
         or produces_fault(produces, media_types)
         or status_fault(status, returns)
+        or stream_fault(handler, returns, events=events)
     ):
         found.faults.append(fault)
-    if produces and events:
-        found.faults.append("it produces something else, expected events alone of server.sse")
     plan = found.plan(falcon.HTTP_204 if status is None else falcon.code_to_http_status(status))
     sent = (MEDIA_EVENTS,) if events else produces
     signature = HandlerSignature(tuple(found.parameters), returns, sent)

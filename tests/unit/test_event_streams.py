@@ -1,10 +1,12 @@
 """Server-sent events: how they are written, what keeps their stream alive, and what ends it."""
 
+import inspect
 import itertools
+import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, NoReturn
 
 import falcon
 import pytest
@@ -15,7 +17,8 @@ from app.loading.context import make_context_factory
 from app.loading.event_streams import EventStream, encode
 from app.loading.handlers import read_handler
 from app.loading.registration import HandlerResource, RouteCollector
-from app.plugin import Event, PluginContext, Problem
+from app.loading.signatures import HandlerError
+from app.plugin import Answer, Event, PluginContext, Problem, Produces
 from app.routing.application import LiveApp
 from app.routing.grace_periods import InUse
 from tests.support.handlers import make_responder
@@ -63,6 +66,54 @@ class Endless:
                 yield str(number)
         finally:
             self.closed.set()
+
+
+def saying(kind: Any) -> Callable[..., Any]:
+    """Return a handler that says it returns a type."""
+
+    def handler() -> Any:
+        return iter(["a"])
+
+    handler.__annotations__["return"] = kind
+    return handler
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        (int, "it returns int, expected it to yield its events"),
+        (dict[str, int] | None, "it returns dict[str, int], expected it to yield its events"),
+        (list[Event], "expected it to yield"),
+        (Literal["a"], "expected it to yield"),
+        (tuple[Iterator[Event], int], "expected it to yield"),
+        (Answer[Iterator[Event]], "expected it to yield"),
+        (Iterator[bytes], "expected text, Event, or what JSON has"),
+        (AsyncIterator[Event], "which is asynchronous"),
+        (Annotated[Iterator[Event], Produces("text/html")], "expected events alone"),
+    ],
+)
+def test_a_handler_of_events_that_says_it_answers_otherwise_is_refused(
+    kind: Any, said: str
+) -> None:
+    with pytest.raises(HandlerError, match=re.escape(said)):
+        make_responder(saying(kind), "/x", events=True)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        inspect.Parameter.empty,
+        Any,
+        None,
+        Iterator,
+        Iterator[Event | None],
+        Generator[dict[str, int], None, None] | None,
+        Iterable[str],
+        NoReturn,
+    ],
+)
+def test_a_handler_of_events_says_that_it_yields_or_nothing(kind: Any) -> None:
+    make_responder(saying(kind), "/x", events=True)
 
 
 @pytest.mark.parametrize(

@@ -3,17 +3,28 @@
 import dataclasses
 import functools
 import http
+import inspect
 import io
-from collections.abc import Callable, Iterator
+import typing
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Callable,
+    Coroutine,
+    Generator,
+    Iterable,
+    Iterator,
+)
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, TypedDict
 
 import falcon
 import pytest
 
 from app.admin import problems
 from app.loading.registration import HandlerResource
-from app.plugin import Answer, Problem
+from app.loading.signatures import HandlerError
+from app.plugin import Answer, Problem, Produces
 from app.routing.application import LiveApp
 from app.routing.grace_periods import InUse
 from tests.support.handlers import make_responder
@@ -122,6 +133,104 @@ def test_what_raises_before_the_first_part_is_an_ordinary_error() -> None:
     assert (answer.status, json_of(answer.read())["detail"]) == (409, "It is late.")
     assert call(app, "/x", QUERY_STRING="number=a").status == 422
     assert app.running.in_use() == NOTHING
+
+
+LINES = "expected an iterator of bytes or text: yield lines of JSON"
+
+
+class Row(TypedDict):
+    number: int
+
+
+class Rows(Iterator[Row]):
+    """What says nothing of how it is sent."""
+
+
+def yielding(kind: Any) -> Callable[..., Any]:
+    """Return a generator function that says it returns a type."""
+
+    def handler() -> Any:
+        yield "a"
+
+    handler.__annotations__["return"] = kind
+    return handler
+
+
+def returning(kind: Any) -> Callable[..., Any]:
+    """Return a function without a yield that says it returns a type."""
+
+    def handler() -> Any:
+        return iter(["a"])
+
+    handler.__annotations__["return"] = kind
+    return handler
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        (Iterator[Row], f"it returns collections.abc.Iterator[{__name__}.Row], {LINES}"),
+        (Generator[Row, None, None], LINES),
+        (typing.Iterator[bytes | None], LINES),
+        (Iterator[str | int] | None, LINES),
+        (Answer[Iterator[Row]], LINES),
+        (tuple[Iterator[dict[str, Any]], Literal[201]], LINES),
+        (Annotated[Iterator[Row], Produces("application/yaml")], LINES),
+        (AsyncIterator[bytes], "AsyncIterator[bytes], which is asynchronous, expected a plain one"),
+        (AsyncGenerator[str, None], "which is asynchronous"),
+        (Coroutine[Any, Any, int], "which is asynchronous"),
+    ],
+)
+def test_a_handler_that_says_it_yields_what_cannot_be_sent_is_refused(kind: Any, said: str) -> None:
+    for handler in (yielding(kind), returning(kind)):
+        with pytest.raises(HandlerError) as caught:
+            make_responder(handler, "/x")
+        assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", [list[Row], Row, Iterable[Row], bytes, None, Answer[bytes]])
+def test_a_handler_that_yields_says_that_it_returns_an_iterator(kind: Any) -> None:
+    with pytest.raises(HandlerError, match=r"it (yields|returns)"):
+        make_responder(yielding(kind), "/x")
+    make_responder(returning(kind), "/x")
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        inspect.Parameter.empty,
+        Any,
+        object,
+        Iterator,
+        Iterator[Any],
+        Iterator[str | bytes],
+        Iterator[Literal["a", "b"]],
+        Generator[bytearray, None, Row],
+        Iterable[str],
+        Annotated[Iterator[str], Produces("text/plain")],
+        Answer[Iterator[bytes]] | Iterator[str] | None,
+        Rows,
+        typing.BinaryIO,
+    ],
+)
+def test_what_a_handler_yields_is_taken_where_it_may_be_sent(kind: Any) -> None:
+    make_responder(returning(kind), "/x")
+
+
+def test_what_a_decorator_makes_of_what_is_yielded_is_its_own_affair() -> None:
+    def as_lines(function: Callable[..., Iterator[Row]]) -> Callable[..., Iterator[str]]:
+        @functools.wraps(function)
+        def lines(**values: Any) -> Iterator[str]:
+            for row in function(**values):
+                yield f"{row['number']}\n"
+
+        return lines
+
+    @as_lines
+    def rows(number: int = 2) -> Iterator[Row]:
+        yield {"number": number}
+
+    assert call(served(rows), "/x", QUERY_STRING="number=7").read() == b"7\n"
 
 
 @pytest.mark.parametrize("part", [{"a": 1}, 5, None, [b"a"]])

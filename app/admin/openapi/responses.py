@@ -1,7 +1,6 @@
 """What an operation answers, as OpenAPI's `responses`."""
 
 import collections.abc
-import inspect
 import typing
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
@@ -16,6 +15,7 @@ from app.loading.constraints import is_constrained
 from app.loading.event_streams import MEDIA_EVENTS
 from app.loading.handler_signature import HandlerSignature
 from app.loading.route_options import RouteOptions
+from app.loading.stream_annotations import is_stream
 from app.loading.streamed_answers import MEDIA_BYTES
 from app.responses import Answer
 
@@ -164,7 +164,7 @@ def _answers(
     for each in parts if len(parts) > 1 else [kind]:
         if each is None or each is _NULL:
             found[str(options.status or 204)] = {"description": returns or "No answer."}
-        elif _is_stream(each):
+        elif is_stream(each):
             found[plain] = {"description": said, "content": {"*/*": {}}}
         elif each is bytes:
             found[plain] = {"description": said, "content": {MEDIA_BYTES: {}}}
@@ -189,7 +189,7 @@ def _answers(
 def _value_of(kind: Any) -> Any:
     """Return the type of what a handler that takes the response may answer as JSON."""
     base = typing.get_origin(kind) or kind
-    if _with_status(kind) is not None or _is_stream(kind) or base in _OF_ANY_KIND:
+    if _with_status(kind) is not None or is_stream(kind) or base in _OF_ANY_KIND:
         return Any
     return kind
 
@@ -217,11 +217,6 @@ def _with_status(kind: Any) -> tuple[Any, list[str]] | None:
 def _is_mapping(kind: Any) -> bool:
     base = typing.get_origin(kind) or kind
     return isinstance(base, type) and issubclass(base, collections.abc.Mapping)
-
-
-def _is_stream(kind: Any) -> bool:
-    base = typing.get_origin(kind) or kind
-    return inspect.isclass(base) and issubclass(base, collections.abc.Iterator)
 
 
 def _as_types(response: dict[str, Any], media_types: Sequence[str]) -> dict[str, Any]:
