@@ -2,16 +2,21 @@
 
 import inspect
 import itertools
+import re
 from collections.abc import Iterator
 from typing import Any
 
 from app.loading.annotations import AnnotationError, all_extras_of, extras_of, parts_of
 from app.loading.pydantic_types import adapter_of
+from app.loading.request_faults import Where
 from app.plugin import Cookie, Form, Header, Produces, Query
 
 Marker = Query | Header | Cookie | Form
 MARKERS = (Query, Header, Cookie, Form)
 """The classes whose objects say where a parameter comes from."""
+
+_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+"""A header's name (RFC 9110, 5.6.2), or a cookie's (RFC 6265, 4.1.1)."""
 
 _FIELDS = "pydantic.fields"
 _FASTAPI = "fastapi.params"
@@ -33,6 +38,38 @@ def marker_of(annotation: Any) -> Marker | None:
     return None
 
 
+def source_of(parameter: str, marker: Marker | None) -> tuple[Where, str]:
+    """Return where a handler's parameter comes from, and what it is called there.
+
+    Args:
+        parameter: its name.
+        marker: what says where it comes from, None for the query.
+    """
+    if isinstance(marker, Header):
+        return "header", marker.name or parameter.replace("_", "-")
+    if isinstance(marker, Cookie):
+        return "cookie", marker.name or parameter
+    if isinstance(marker, Form):
+        return "form", marker.name or parameter
+    return "query", (marker.name if marker else "") or parameter
+
+
+def _name_fault(parameter: str, marker: Marker | None) -> str | None:
+    """Return why no request can have a value under the name that is looked for, None if one can."""
+    where, name = source_of(parameter, marker)
+    if not isinstance(name, str):
+        return f"is the {where} value {name!r}, expected a text as its name"
+    if where == "header" and "_" in name:
+        shown = name.replace("_", "-")
+        return f"is the header {name!r}, which no request can have here, expected {shown!r}"
+    if where in ("header", "cookie") and not _TOKEN.fullmatch(name):
+        return (
+            f"is the {where} {name!r}, which no request can have, expected letters, digits and "
+            "!#$%&'*+-.^_`|~ in its name"
+        )
+    return None
+
+
 def parameter_fault(parameter: inspect.Parameter) -> str | None:
     """Return why a handler's parameter cannot be filled as it is written, None if it can be."""
     if parameter.kind is parameter.POSITIONAL_ONLY:
@@ -47,6 +84,8 @@ def parameter_fault(parameter: inspect.Parameter) -> str | None:
         return f"has FastAPI's {_called(foreign[0])}(…), expected what app.plugin has for it"
     if sum(map(is_marker, extras)) > 1:
         return "is annotated with several places that it comes from, expected one"
+    if (fault := _name_fault(parameter.name, marker_of(annotation))) is not None:
+        return fault
     inner = next(filter(is_marker, _inner_extras(annotation, extras)), None)
     if inner is not None:
         called = _called(inner)

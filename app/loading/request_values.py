@@ -20,9 +20,8 @@ from app.loading.annotations import AnnotationError, is_bare, members, show
 from app.loading.constraints import Check, constraint_check, is_json_text, takes_text
 from app.loading.field_types import Converter, field_converter, looks_like_query
 from app.loading.handler_signature import REQUIRED
-from app.loading.markers import Marker, marker_of
+from app.loading.markers import marker_of, source_of
 from app.loading.request_faults import Where
-from app.plugin import Cookie, Form, Header
 
 MANY: dict[Any, Callable[[Iterable[Any]], Any]] = {
     list: list,
@@ -143,7 +142,7 @@ def request_value(name: str, annotation: Any, default: Any) -> RequestValue | No
         return None
     if is_bare(annotation):
         annotation = str if default is None else type(default)
-    where, called = _source(name, marker)
+    where, called = source_of(name, marker)
     find = _finder(where, called)
     kinds = [kind for kind in members(annotation) if kind is not type(None)]
     many = [] if is_json_text(annotation) else [kind for kind in kinds if origin_of(kind) in MANY]
@@ -176,16 +175,6 @@ def is_filled(parameter: inspect.Parameter) -> bool:
 def _is_filled(annotation: Any, default: Any) -> bool:
     said = marker_of(annotation) is not None or takes_text(annotation)
     return said or looks_like_query(annotation, default)
-
-
-def _source(parameter: str, marker: Marker | None) -> tuple[Where, str]:
-    if isinstance(marker, Header):
-        return "header", marker.name or parameter.replace("_", "-")
-    if isinstance(marker, Cookie):
-        return "cookie", marker.name or parameter
-    if isinstance(marker, Form):
-        return "form", marker.name or parameter
-    return "query", (marker.name if marker else "") or parameter
 
 
 def origin_of(kind: Any) -> Any:

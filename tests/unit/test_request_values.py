@@ -349,6 +349,50 @@ def test_what_would_be_ignored_of_a_parameter_is_refused(
     assert said in str(caught.value)
 
 
+NO_NAME = "which no request can have, expected letters, digits and !#$%&'*+-.^_`|~ in its name"
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        (Header("X Y"), f"'value' is the header 'X Y', {NO_NAME}"),
+        (Header("X:Y"), NO_NAME),
+        (Header("größe"), NO_NAME),
+        (Header("X-Token\n"), NO_NAME),
+        (Header(5), "is the header value 5, expected a text as its name"),  # type: ignore[arg-type]
+        (
+            Header("X_Token"),
+            "is the header 'X_Token', which no request can have here, expected 'X-Token'",
+        ),
+        (Cookie("a b;"), f"'value' is the cookie 'a b;', {NO_NAME}"),
+        (Cookie("a=b"), NO_NAME),
+        (Cookie('"a"'), NO_NAME),
+        (Query(5), "is the query value 5"),  # type: ignore[arg-type]
+        (Form(b"a"), "is the form value b'a'"),  # type: ignore[arg-type]
+    ],
+)
+def test_a_name_that_no_request_can_have_is_refused(place: Any, said: str) -> None:
+    for default in (..., None):
+        with pytest.raises(HandlerError) as caught:
+            make_responder(of(Annotated[str | None, place], default), "/x")
+        assert said in str(caught.value)
+
+
+def test_a_parameter_whose_own_name_is_none_of_a_header_is_refused() -> None:
+    def find(größe: Annotated[int, Header()]) -> None: ...
+
+    with pytest.raises(HandlerError, match="'größe' is the header 'größe'"):
+        make_responder(find, "/x")
+
+
+@pytest.mark.parametrize(
+    "place",
+    [Header(), Header("x.y!"), Cookie("__Host-a"), Cookie("a|b"), Query("a b=&"), Form("a b;é")],
+)
+def test_a_name_that_a_request_can_have_is_taken(place: Any) -> None:
+    make_responder(of(Annotated[str, place]), "/x")
+
+
 def test_a_parameter_without_a_source_says_what_it_may_be() -> None:
     handler = of(Any)
     del handler.__annotations__["value"]
