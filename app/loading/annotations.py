@@ -16,6 +16,17 @@ def is_bare(annotation: Any) -> bool:
     return annotation is inspect.Parameter.empty or annotation is Any
 
 
+def is_type(value: Any) -> bool:
+    """Tell whether a value is a type, and not data that stands where one is expected."""
+    return (
+        value is None
+        or is_bare(value)
+        or isinstance(value, (type, typing.NewType, typing.TypeVar))
+        or typing.get_origin(value) is not None
+        or is_alias(value)
+    )
+
+
 def is_text(annotation: Any) -> bool:
     """Tell whether an annotation says no more than that a text comes, if that."""
     return is_bare(annotation) or annotation in (str, object)

@@ -9,7 +9,9 @@ from typing import Any
 
 import falcon
 
+from app.loading.annotations import is_type
 from app.loading.falcon_calls import HOOK_AFTER, HOOK_BEFORE, call_fault
+from app.loading.openapi_objects import object_fault, scheme_fault
 
 Responder = Callable[..., None]
 
@@ -155,8 +157,12 @@ def _truth(value: Any) -> bool:
     return value
 
 
+def _is_status(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 200 <= value <= 599
+
+
 def _status(value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 200 <= value <= 599:
+    if not _is_status(value):
         raise OptionError(f"{value!r}, expected a number from 200 to 599")
     return int(value)
 
@@ -166,10 +172,19 @@ def _responses(value: Any) -> Mapping[str, Any]:
         raise OptionError(f"{value!r}, expected a mapping, as {{404: 'There is no such order'}}")
     read: dict[str, Any] = {}
     for status, said in value.items():
-        if status != "default":
-            _status(status)
-        if isinstance(said, tuple) and not (len(said) == 2 and isinstance(said[0], str)):
-            raise OptionError(f"{said!r} for {status}, expected a text and a type")
+        if status != "default" and not _is_status(status):
+            raise OptionError(f"{status!r}, expected a number from 200 to 599 or 'default'")
+        if isinstance(said, Mapping):
+            if fault := object_fault(said, "response"):
+                raise OptionError(f"for {status} no response of OpenAPI: {fault}")
+        elif isinstance(said, tuple):
+            if not (len(said) == 2 and isinstance(said[0], str) and is_type(said[1])):
+                raise OptionError(f"{said!r} for {status}, expected a text and a type")
+        elif not (isinstance(said, str) or is_type(said)):
+            raise OptionError(
+                f"{said!r} for {status}, expected a text, a type, (text, type), or a response of "
+                "OpenAPI"
+            )
         read[str(status)] = said
     return MappingProxyType(read)
 
@@ -191,6 +206,8 @@ def _security(value: Any) -> Mapping[str, Mapping[str, Any]]:
             raise OptionError(f"{name!r}, expected a name of letters, digits, '_' and '-'")
         if not isinstance(scheme, Mapping) or not isinstance(scheme.get("type"), str):
             raise OptionError(f"{scheme!r} for {name}, expected a security scheme of OpenAPI")
+        if fault := scheme_fault(scheme):
+            raise OptionError(f"for {name} no security scheme of OpenAPI: {fault}")
     return MappingProxyType(dict(value))
 
 

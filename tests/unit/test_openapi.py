@@ -768,7 +768,7 @@ def test_a_default_that_json_does_not_have_is_left_out(live, kind):
     ("kind", "responses"),
     [
         (models(a=(float, pydantic.Field(examples=[float("nan")]))), {}),
-        (int, {200: {"description": object()}}),
+        (int, {200: {"description": "x", "x-of": object()}}),
         (int, {404: {"description": "x", "content": {"a/b": {"example": float("inf")}}}}),
     ],
 )

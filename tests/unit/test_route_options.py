@@ -2,6 +2,7 @@
 
 import re
 from http import HTTPStatus
+from typing import Annotated, Any, Literal, NewType
 
 import falcon
 import pytest
@@ -203,6 +204,123 @@ def test_what_cannot_be_used_is_refused_with_the_line(options, said):
     found = refused(lambda server: server.get("/x", lambda: 1, **options))
     assert said in found
     assert "main.py" in found
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        (
+            5,
+            "the option 'responses' is 5 for 404, expected a text, a type, (text, type), or a resp",
+        ),
+        ([dict], "[<class 'dict'>] for 404, expected a text, a type"),
+        (("gone", 5), "('gone', 5) for 404, expected a text and a type"),
+        (
+            {"content": 5},
+            "the option 'responses' is for 404 no response of OpenAPI: content is 5, expected an "
+            "object with a media type for each name",
+        ),
+        (
+            {"content": {"schema": {"type": "string"}}},
+            "expected media types as its names, as application/json",
+        ),
+        (
+            {"content": {"application/json": {"schema": dict}}},
+            "content.application/json.schema is <class 'dict'>, expected an object that is a "
+            "schema; a type stands beside a text: (text, type)",
+        ),
+        (
+            {"content": {"a/b": {"schema": {"properties": {"x": {"type": "text"}}}}}},
+            "content.a/b.schema.properties.x.type is 'text', expected one of array, boolean",
+        ),
+        (
+            {"content": {"a/b": {"schema": {"anyOf": [{"type": "null"}, {"required": "x"}]}}}},
+            "content.a/b.schema.anyOf[1].required is 'x', expected a list",
+        ),
+        ({"content": {"a/b": {"schema": {"allOf": []}}}}, "is [], expected one schema at least"),
+        ({"content": {"a/b": {"schema": {"type": {}}}}}, "schema.type is {}, expected one of"),
+        ({"content": {"a/b": {"schema": {"minLength": 1.5}}}}, "is 1.5, expected a count"),
+        ({"description": object}, "description is <class 'object'>, expected text"),
+        (
+            {"model": dict},
+            "model is unknown, expected description, headers, content, links; a type stands beside "
+            "a text: (text, type)",
+        ),
+        ({"headers": {"X-A": {"type": "string"}}}, "headers.X-A.type is unknown, expected desc"),
+        ({"headers": {"X-A": {}}}, "headers.X-A is {}, expected one of schema and content"),
+        ({"$ref": "#/components/responses/A", "content": {}}, "content is unknown, expected $ref"),
+        ({404: "x"}, "404 is unknown"),
+    ],
+)
+def test_a_response_that_would_make_the_document_invalid_is_refused(said, why):
+    for register in (
+        lambda server: server.get("/x", lambda: 1, responses={404: said}),
+        lambda server: server.add_route("/x", Thing(), responses={404: said}),
+    ):
+        found = refused(register)
+        assert why in found
+        assert "main.py" in found
+
+
+class Thing:
+    def on_get(self, req, resp): ...
+
+
+@pytest.mark.parametrize("status", [999, 99, "404", "4XX", "404 Not Found", True, None])
+def test_a_status_that_no_answer_has_is_refused(status):
+    found = refused(lambda server: server.get("/x", lambda: 1, responses={status: "x"}))
+    assert f"'responses' is {status!r}, expected a number from 200 to 599 or 'default'" in found
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        None,
+        Any,
+        list[int] | None,
+        Annotated[int, "x"],
+        NewType("Number", int),
+        Literal["a"],
+        ("text", dict[str, int]),
+        {},
+        {"description": "x", "x-own": object()},
+        {"$ref": "#/components/responses/Benana.Problem", "description": "x"},
+        {
+            "headers": {"X-A": {"schema": True, "required": True}},
+            "links": {"next": {"operationId": "x", "parameters": {"a": 1}}},
+            "content": {
+                "text/*": {},
+                "a/b": {
+                    "schema": {
+                        "type": ["object", "null"],
+                        "properties": {"type": {"const": 5, "minLength": 2.0}},
+                        "additionalProperties": False,
+                        "own": 7,
+                    },
+                    "examples": {"one": {"value": 5}, "two": {"$ref": "#/a"}},
+                },
+            },
+        },
+    ],
+)
+def test_what_openapi_allows_as_a_response_is_taken(said):
+    collect(lambda server: server.get("/x", lambda: 1, responses={HTTPStatus.NOT_FOUND: said}))
+
+
+@pytest.mark.parametrize(
+    ("scheme", "why"),
+    [
+        ({"type": "token"}, "type is 'token', expected one of apiKey, http, mutualTLS, oauth2"),
+        ({"type": "apiKey", "name": "X"}, "in is missing, expected it with the type apiKey"),
+        ({"type": "apiKey", "name": "X", "in": "body"}, "in is 'body', expected query, header or"),
+        ({"type": "http"}, "scheme is missing"),
+        ({"type": "oauth2", "flows": 5}, "flows is 5"),
+        ({"type": "http", "scheme": "bearer", "format": "JWT"}, "format is unknown"),
+    ],
+)
+def test_a_security_scheme_that_would_make_the_document_invalid_is_refused(scheme, why):
+    found = refused(lambda server: server.get("/x", lambda: 1, security={"key": scheme}))
+    assert f"the option 'security' is for key no security scheme of OpenAPI: {why}" in found
 
 
 def test_all_that_is_wrong_is_named_and_a_group_is_refused_where_it_is_made():

@@ -1,0 +1,221 @@
+"""What OpenAPI 3.1 allows where a plugin writes a part of its document itself.
+
+One member that is not allowed makes all of a document invalid.
+"""
+
+import reprlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+_Members = Mapping[str, str]
+
+_OBJECTS: Mapping[str, _Members] = {
+    "response": {
+        "description": "text",
+        "headers": "{header}",
+        "content": "{media type}",
+        "links": "{link}",
+    },
+    "media type": {
+        "schema": "schema",
+        "example": "anything",
+        "examples": "{example}",
+        "encoding": "{encoding}",
+    },
+    "header": {
+        "description": "text",
+        "required": "truth",
+        "deprecated": "truth",
+        "schema": "schema",
+        "content": "{media type}",
+        "style": "text",
+        "explode": "truth",
+        "example": "anything",
+        "examples": "{example}",
+    },
+    "example": {
+        "summary": "text",
+        "description": "text",
+        "value": "anything",
+        "externalValue": "text",
+    },
+    "encoding": {
+        "contentType": "text",
+        "headers": "{header}",
+        "style": "text",
+        "explode": "truth",
+        "allowReserved": "truth",
+    },
+    "link": {
+        "operationRef": "text",
+        "operationId": "text",
+        "parameters": "{anything}",
+        "requestBody": "anything",
+        "description": "text",
+        "server": "{anything}",
+    },
+    "security scheme": {
+        "type": "text",
+        "description": "text",
+        "name": "text",
+        "in": "text",
+        "scheme": "text",
+        "bearerFormat": "text",
+        "flows": "{anything}",
+        "openIdConnectUrl": "text",
+    },
+}
+"""The members of its objects, by name, and what they are; `{…}` is an object of such by name."""
+
+_OF_SCHEMA: _Members = {
+    **dict.fromkeys(("title", "description", "format", "pattern", "$ref", "$id"), "text"),
+    **dict.fromkeys(("$comment", "$anchor", "contentMediaType", "contentEncoding"), "text"),
+    **dict.fromkeys(("properties", "patternProperties", "$defs", "dependentSchemas"), "{schema}"),
+    **dict.fromkeys(("items", "additionalProperties", "propertyNames", "contains"), "schema"),
+    **dict.fromkeys(("unevaluatedItems", "unevaluatedProperties", "contentSchema"), "schema"),
+    **dict.fromkeys(("not", "if", "then", "else"), "schema"),
+    **dict.fromkeys(("allOf", "anyOf", "oneOf", "prefixItems"), "[schema]"),
+    **dict.fromkeys(("deprecated", "readOnly", "writeOnly", "uniqueItems"), "truth"),
+    **dict.fromkeys(("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"), "number"),
+    **dict.fromkeys(("minLength", "maxLength", "minItems", "maxItems"), "count"),
+    **dict.fromkeys(("minProperties", "maxProperties", "minContains", "maxContains"), "count"),
+    "type": "type",
+    "required": "[text]",
+    "enum": "[anything]",
+    "examples": "[anything]",
+    "multipleOf": "number",
+}
+"""The keywords of a JSON Schema; it may have others."""
+
+_TYPES = frozenset(("string", "number", "integer", "boolean", "array", "object", "null"))
+
+_REFERENCE: _Members = {"$ref": "text", "summary": "text", "description": "text"}
+_REFERRING = frozenset(("response", "header", "example", "link"))
+"""The objects in whose place a reference to one may stand."""
+
+_NEEDED: Mapping[str, tuple[tuple[str, ...], ...]] = {
+    "header": (("schema", "content"),),
+    "link": (("operationRef", "operationId"),),
+}
+"""Of which members an object has one."""
+
+_OF_SCHEME: Mapping[str, tuple[str, ...]] = {
+    "apiKey": ("name", "in"),
+    "http": ("scheme",),
+    "mutualTLS": (),
+    "oauth2": ("flows",),
+    "openIdConnect": ("openIdConnectUrl",),
+}
+"""The types of security schemes, and what each has."""
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and value in _TYPES
+
+
+def _listed(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, list | tuple) else [value]
+
+
+_PLAIN: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
+    "text": ("text", lambda value: isinstance(value, str)),
+    "truth": ("True or False", lambda value: isinstance(value, bool)),
+    "number": ("a number", _is_number),
+    "count": ("a count", lambda value: _is_number(value) and value >= 0 and value == int(value)),
+    "type": (
+        f"one of {', '.join(sorted(_TYPES))}, or a list of them",
+        lambda value: bool(value) and all(map(_is_name, _listed(value))),
+    ),
+}
+"""What values may be, and how to tell."""
+
+
+def object_fault(value: Any, kind: str, where: str = "") -> str | None:
+    """Return what is not as OpenAPI has it, None if all is.
+
+    Args:
+        value: what the plugin says.
+        kind: which object of OpenAPI it is to be, as `response`.
+        where: the way to it from what the plugin says.
+    """
+    if kind == "anything":
+        return None
+    if kind in _PLAIN:
+        expected, fits = _PLAIN[kind]
+        return None if fits(value) else _said(where, value, expected)
+    if kind.startswith("["):
+        return _list_fault(value, kind[1:-1], where)
+    if kind.startswith("{"):
+        return _map_fault(value, kind[1:-1], where)
+    if kind == "schema" and isinstance(value, bool):
+        return None
+    if not isinstance(value, Mapping):
+        advice = "; a type stands beside a text: (text, type)" if kind == "schema" else ""
+        return _said(where, value, f"an object that is a {kind}{advice}")
+    known = _REFERENCE if kind in _REFERRING and "$ref" in value else _OBJECTS.get(kind, _OF_SCHEMA)
+    for name, member in value.items():
+        if name in known:
+            if fault := object_fault(member, known[name], _below(where, name)):
+                return fault
+        elif kind != "schema" and not str(name).startswith("x-"):
+            advice = "; a type stands beside a text: (text, type)" if name == "model" else ""
+            return f"{_below(where, name)} is unknown, expected {', '.join(known)}{advice}"
+    return None if known is _REFERENCE else _lack(value, kind, where)
+
+
+def scheme_fault(scheme: Mapping[str, Any]) -> str | None:
+    """Return what of a security scheme is not as OpenAPI has it, None if all is."""
+    if (fault := object_fault(scheme, "security scheme")) is not None:
+        return fault
+    needed = _OF_SCHEME.get(scheme["type"])
+    if needed is None:
+        return _said("type", scheme["type"], f"one of {', '.join(_OF_SCHEME)}")
+    missing = [name for name in needed if name not in scheme]
+    if missing:
+        return f"{missing[0]} is missing, expected it with the type {scheme['type']}"
+    if scheme["type"] == "apiKey" and scheme["in"] not in ("query", "header", "cookie"):
+        return _said("in", scheme["in"], "query, header or cookie")
+    return None
+
+
+def _list_fault(value: Any, kind: str, where: str) -> str | None:
+    if not isinstance(value, list | tuple):
+        return _said(where, value, "a list")
+    if kind == "schema" and not value:
+        return _said(where, value, "one schema at least")
+    faults = (object_fault(item, kind, f"{where}[{n}]") for n, item in enumerate(value))
+    return next(filter(None, faults), None)
+
+
+def _map_fault(value: Any, kind: str, where: str) -> str | None:
+    if not isinstance(value, Mapping):
+        return _said(where, value, f"an object with a {kind} for each name")
+    for name, item in value.items():
+        if not isinstance(name, str):
+            return _said(where, value, "text as its names")
+        if kind == "media type" and "/" not in name:
+            return _said(where, value, "media types as its names, as application/json")
+        if fault := object_fault(item, kind, _below(where, name)):
+            return fault
+    return None
+
+
+def _lack(value: Mapping[str, Any], kind: str, where: str) -> str | None:
+    """Return which members an object lacks, or has too many of."""
+    for names in _NEEDED.get(kind, ()):
+        if sum(name in value for name in names) != 1:
+            return _said(where, value, f"one of {' and '.join(names)}")
+    return None
+
+
+def _below(where: str, name: Any) -> str:
+    return f"{where}.{name}" if where else str(name)
+
+
+def _said(where: str, value: Any, expected: str) -> str:
+    shown = reprlib.repr(value)
+    return f"{where} is {shown}, expected {expected}" if where else f"{shown}, expected {expected}"
