@@ -59,7 +59,8 @@ def _convert_to(kind: Any) -> Converter | None:
     if is_bare(kind) or kind is str or kind is object:
         return None
     if typing.get_origin(kind) is typing.Literal:
-        return _one_of(kind, typing.get_args(kind))
+        # None is what is left out.
+        return _one_of(kind, [value for value in typing.get_args(kind) if value is not None])
     if isinstance(kind, type) and issubclass(kind, enum.Enum):
         return _one_of(kind, list(kind))
     if isinstance(kind, type) and kind in _CONVERTERS:

@@ -188,7 +188,8 @@ def _expected(kinds: list[Any]) -> str:
 
 def _expected_kind(kind: Any) -> str:
     if typing.get_origin(kind) is typing.Literal:
-        return "one of " + ", ".join(map(str, typing.get_args(kind)))
+        shown = [str(value) for value in typing.get_args(kind) if value is not None]
+        return "one of " + ", ".join(shown)
     if isinstance(kind, type) and issubclass(kind, enum.Enum):
         return "one of " + ", ".join(str(member.value) for member in kind)
     if kind in _EXPECTED:

@@ -317,12 +317,7 @@ def test_constraints_are_in_the_schemas_and_what_breaks_one_is_a_422(live):
         {"type": "integer", "minimum": 1},
         {"type": "integer"},
         {"allOf": [{"type": "integer", "maximum": 9}], "default": 5},
-        {
-            "anyOf": [
-                {"type": "array", "items": {"type": "string", "pattern": "^a"}},
-                {"type": "null"},
-            ]
-        },
+        {"type": "array", "items": {"type": "string", "pattern": "^a"}},
     ]
     assert paths["/y/{number}"]["get"]["responses"].keys() == {"200", "404", "422", "default"}
 
@@ -386,7 +381,7 @@ def test_the_fields_and_files_of_a_form_are_described(live):
 def test_a_model_of_a_whole_form_is_a_component_and_may_hold_files(live):
     class SignUp(pydantic.BaseModel):
         name: str
-        photo: File | None = None
+        photo: File
 
     def sign_up(body: Annotated[SignUp, Form()], more: Annotated[int, Form()] = 0):
         return None
@@ -396,7 +391,106 @@ def test_a_model_of_a_whole_form_is_a_component_and_may_hold_files(live):
     whole, rest = schema["allOf"]
     assert rest["properties"].keys() == {"more"}
     model = followed(live.one("shop"), whole)
-    assert model["properties"]["photo"]["anyOf"][0] == {"type": "string", "format": "binary"}
+    assert whole == {"$ref": "#/components/schemas/SignUp"}
+    assert model["properties"]["photo"] == {"type": "string", "format": "binary", "title": "Photo"}
+
+
+class Optional(pydantic.BaseModel):
+    needed: str
+    nick: str | None = None
+    photo: Annotated[File | None, Form(max_bytes=5)] = None
+    pages: list[File] | None = None
+    age: Annotated[int, annotated_types.Ge(1)] | None = None
+    size: Literal["small", None] = None
+    site: pydantic.HttpUrl | None = None
+
+
+@dataclasses.dataclass
+class OptionalFields:
+    nick: str | None = None
+    marks: list[int | None] | None = None
+
+
+FILE = {"type": "string", "format": "binary"}
+
+
+@pytest.mark.parametrize("kind", [Optional, Optional | None, Annotated[Optional, "Said."]])
+def test_no_part_of_a_form_is_null(live, kind):
+    def sign_up(whole: Annotated[kind, Form()]):  # type: ignore[valid-type]
+        return None
+
+    def change(body: Optional) -> Optional:
+        return body
+
+    def register(server):
+        server.post("/x", sign_up)
+        server.put("/x", change)
+
+    live.load("shop", register)
+    document = live.one("shop")
+    found = form_of(document["paths"]["/x"]["post"])["multipart/form-data"]
+    assert found["required"] == ["needed"]
+    shown = {
+        name: {key: value for key, value in each.items() if key not in ("title", "maxLength")}
+        for name, each in found["properties"].items()
+    }
+    assert shown == {
+        "needed": {"type": "string"},
+        "nick": {"type": "string"},
+        "photo": FILE,
+        "pages": {"type": "array", "items": FILE},
+        "age": {"type": "integer", "minimum": 1},
+        "size": {"enum": ["small"]},
+        "site": {"type": "string", "format": "uri", "minLength": 1},
+    }
+    # A body of JSON may say null.
+    body = document["paths"]["/x"]["put"]["requestBody"]["content"]["application/json"]["schema"]
+    assert {"type": "null"} in followed(document, body)["properties"]["nick"]["anyOf"]
+
+
+def test_no_part_of_a_form_that_a_dataclass_takes_is_null(live):
+    def sign_up(whole: Annotated[OptionalFields, Form()], photo: File | None = None):
+        return None
+
+    found = operation(live, lambda server: server.post("/x", sign_up), "post")
+    whole, rest = form_of(found)["multipart/form-data"]["allOf"]
+    nick, marks = whole["properties"].values()
+    assert (nick["type"], marks["type"], marks["items"]) == ("string", "array", {"type": "integer"})
+    assert rest == {"type": "object", "properties": {"photo": FILE}, "required": []}
+
+
+Positive = Annotated[int, annotated_types.Ge(1)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        (int | None, {"type": "integer"}),
+        (Positive | None, {"type": "integer", "minimum": 1}),
+        (Annotated[int | None, annotated_types.Ge(1)], {"type": "integer", "minimum": 1}),
+        (Annotated[Positive | None, "Said."], {"type": "integer", "minimum": 1}),
+        (
+            list[Positive | None] | None,
+            {"type": "array", "items": {"type": "integer", "minimum": 1}},
+        ),
+        (Literal["a"] | None, {"type": "string", "enum": ["a"]}),
+        (Literal["a", None], {"type": "string", "enum": ["a"]}),
+        (Annotated[pydantic.HttpUrl | None, pydantic.Field(max_length=9)], {"type": "string"}),
+    ],
+)
+@pytest.mark.parametrize("place", [Query, Header, Cookie, Form])
+def test_no_text_of_a_request_is_null(live, kind, expected, place):
+    def handle(value: Annotated[kind, place()] = None): ...  # type: ignore[valid-type]
+
+    found = operation(live, lambda server: server.post("/x", handle), "post")
+    if place is Form:
+        schema = form_of(found)["multipart/form-data"]["properties"]["value"]
+    else:
+        schema = found["parameters"][0]["schema"]
+    schema = schema["allOf"][0] if "allOf" in schema else schema
+    assert expected.items() <= schema.items()
+    assert "null" not in str(schema)
+    assert "None" not in str(schema)
 
 
 def test_an_answer_has_the_media_types_that_its_handler_produces(live):

@@ -349,6 +349,14 @@ def test_what_would_be_ignored_of_a_parameter_is_refused(
     assert said in str(caught.value)
 
 
+def test_none_in_a_literal_is_what_is_left_out() -> None:
+    handler = of(Literal["a", None], None)
+    assert answer_of(handler, "value=a") == ["str", "a"]
+    assert answer_of(handler, "") == ["NoneType", None]
+    (fault,) = faults_of(handler, "value=None")
+    assert fault["reason"] == "found 'None', expected one of a"
+
+
 NO_NAME = "which no request can have, expected letters, digits and !#$%&'*+-.^_`|~ in its name"
 
 

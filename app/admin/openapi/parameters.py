@@ -102,7 +102,7 @@ def _form_of(
             properties[each.name] = {"allOf": [schema], "description": text} if text else schema
             required += [each.name] if each.required and each.name not in required else []
         else:  # the rest of the form is one value
-            wholes.append(schemas.of(without_markers(each.annotation), "body"))
+            wholes.append(schemas.of(without_markers(each.annotation), "form"))
     parts = [{"type": "object", "properties": properties, "required": required}]
     parts = [*wholes, *(parts if properties else ())]
     schema = parts[0] if len(parts) == 1 else {"allOf": parts}

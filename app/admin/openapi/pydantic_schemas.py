@@ -21,6 +21,7 @@ _Input = tuple[int, JsonSchemaMode, "pydantic.TypeAdapter[Any]"]
 
 _MODES: dict[Use, JsonSchemaMode] = {
     "text": "validation",
+    "form": "validation",
     "body": "validation",
     "answer": "serialization",
 }

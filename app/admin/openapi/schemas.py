@@ -17,17 +17,19 @@ import uuid
 from collections.abc import Sequence
 from typing import Any, Literal
 
+from app.admin.openapi.form_schemas import of_form
 from app.inspection import module_of, name_of
 from app.loading.annotations import holds_itself, is_bare, members
-from app.loading.constraints import is_constrained
+from app.loading.constraints import is_constrained, is_json_text
 from app.loading.markers import is_marker
 from app.plugin import Produces
 from app.uploads import File
 
 Schema = dict[str, Any]
 
-Use = Literal["text", "body", "answer"]
-"""Where a value stands: in the path, the query or a header; in a body; in an answer."""
+Use = Literal["text", "form", "body", "answer"]
+"""Where a value stands: in the path, the query, a header or a field; all of a form; in a body; in
+an answer."""
 
 FILE: Schema = {"type": "string", "format": "binary"}
 """A file in a form."""
@@ -101,13 +103,13 @@ class Schemas:
         """Return the schema of an annotation."""
         known, referred = dict(self._classes), len(self._references)
         try:
-            return self._plain(annotation, use)
+            if use != "form":
+                return self._plain(annotation, use)
         except _UnknownError:  # what was begun for it is not to stay
             self._classes = known
             del self._references[referred:]
-        if use == "text" and typing.get_origin(annotation) in (typing.Union, types.UnionType):
-            kinds = [kind for kind in typing.get_args(annotation) if kind is not type(None)]
-            annotation = typing.Union[tuple(kinds)]  # noqa: UP007 - None is what is left out
+        if use == "text" and not is_json_text(annotation):
+            annotation = _without_none(annotation)
         schema: Schema = {}
         self._left.append((schema, annotation, use))
         return schema
@@ -120,8 +122,9 @@ class Schemas:
 
             wanted = [(annotation, use) for _, annotation, use in self._left]
             found, components = write_schemas(wanted, self.prefix)
-            for (schema, _, _), written in zip(self._left, found, strict=True):
-                schema.update(written)
+            for (schema, _, use), written in zip(self._left, found, strict=True):
+                in_place = of_form(written, components) if use == "form" else written
+                schema.update(in_place)
         names = self._names(components.keys())
         for reference, key in self._references:
             reference["$ref"] = f"#/components/schemas/{names[key]}"
@@ -166,7 +169,7 @@ class Schemas:
             return dict(_PLAIN[kind])
         origin, arguments = typing.get_origin(kind), typing.get_args(kind)
         if origin is Literal:
-            return _choice(arguments)
+            return _choice([each for each in arguments if use != "text" or each is not None])
         base = origin or kind
         if base in _OBJECTS:
             return self._object(arguments, use)
@@ -213,6 +216,19 @@ class Schemas:
                 schema.pop("properties", None)
         self._references.append((reference, id(cls)))
         return reference
+
+
+def _without_none(annotation: Any) -> Any:
+    """Return an annotation as a text can have it: None is what is left out."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:
+        return typing.Annotated[(_without_none(arguments[0]), *arguments[1:])]
+    if origin in (typing.Union, types.UnionType):
+        kinds = tuple(_without_none(kind) for kind in arguments if kind is not type(None))
+        return typing.Union[kinds]  # noqa: UP007 - made of a list
+    if origin in _ARRAYS and arguments:
+        return origin[tuple(map(_without_none, arguments))]
+    return annotation
 
 
 def _number(use: Use) -> Schema:
