@@ -5,7 +5,7 @@ from typing import Any
 
 from app.loading.annotations import all_extras_of, extras_of
 from app.loading.markers import is_marker
-from app.loading.pydantic_types import adapter_of, errors_of, sentence
+from app.loading.pydantic_types import TOO_LARGE, adapter_of, errors_of, sentence
 
 Check = Callable[[Any], Any]
 """Returns a value that keeps its constraints; raises ValueError, whose message says which not."""
@@ -29,6 +29,8 @@ def constraint_check(annotation: Any) -> Check | None:
             return validate(value)
         except pydantic.ValidationError as error:
             reasons = dict.fromkeys(map(_reason, errors_of(error)))
+        except OverflowError:
+            reasons = {TOO_LARGE: None}
         raise ValueError("; ".join(reasons))
 
     return check

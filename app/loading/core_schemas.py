@@ -1,7 +1,7 @@
 """Core schemas, by which pydantic validates: what is wrong with them, and what is added to them.
 
 A float is finite, as in all JSON, unless its type says otherwise: pydantic's own takes "inf", of
-which no answer can be made.
+which no answer can be made. A Decimal is as large as a float at most.
 """
 
 import datetime
@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 
-def finite_schema(schema: Any) -> Any:
-    """Return a core schema whose floats are finite where it does not say otherwise."""
-    return _with_keys(schema, _finite)
+def bounded_schema(schema: Any) -> Any:
+    """Return a core schema whose numbers have bounds where it does not say otherwise."""
+    return _with_keys(schema, _bounded)
 
 
 def stopping_validator(adapter: Any) -> Any:
@@ -171,10 +171,25 @@ _SAMPLES: dict[str, Callable[[], Any]] = {
 """Make a value of each type that no code of a plugin stands behind."""
 
 
-def _finite(schema: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
-    """Return what a schema of a float does not say: that it is finite."""
-    is_silent = schema["type"] == "float" and "allow_inf_nan" not in {**config, **schema}
-    return {"allow_inf_nan": False} if is_silent else {}
+def _bounded(schema: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
+    """Return what a schema of a number does not say: that it is finite, and how long it may be."""
+    if schema["type"] not in ("float", "decimal"):
+        return {}
+    says = {**config, **schema}
+    if schema["type"] == "float":
+        return {} if "allow_inf_nan" in says else {"allow_inf_nan": False}
+    return {} if says.get("allow_inf_nan") else {**_DECIMAL, **schema}
+
+
+MAX_PLACES = 1000
+"""How many digits a Decimal may have after the point."""
+
+_DECIMAL = {
+    "lt": decimal.Decimal("1E+309"),
+    "gt": decimal.Decimal("-1E+309"),
+    "decimal_places": MAX_PLACES,
+}
+"""The bounds of a Decimal, as in a path: `int` or `:f` of `1e99999999` would take for ever."""
 
 
 def validator_of(schema: Any) -> Any:

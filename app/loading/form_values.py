@@ -13,7 +13,7 @@ from app.loading.field_types import field_converter
 from app.loading.forms import FormData, SkippedFile
 from app.loading.handler_signature import REQUIRED
 from app.loading.markers import marker_of
-from app.loading.pydantic_types import adapter_of, errors_of
+from app.loading.pydantic_types import TOO_LARGE, adapter_of, errors_of
 from app.loading.request_faults import ValueFault
 from app.loading.request_values import MANY, RequestValue, origin_of, request_value
 from app.loading.typed_body import BodyFaults, faults_of
@@ -108,6 +108,8 @@ def form_maker(annotation: Any, default: Any, others: set[str]) -> MakeOfForm:
             made = validate(given, extra=extra)
         except pydantic.ValidationError as error:
             faults += faults_of(errors_of(error), "form")
+        except OverflowError:
+            faults.append(ValueFault("form", TOO_LARGE, "form"))
         if faults:
             raise BodyFaults(faults)
         return made

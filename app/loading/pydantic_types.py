@@ -4,10 +4,14 @@ from collections.abc import Callable
 from typing import Any
 
 from app.loading.annotations import AnnotationError, show
-from app.loading.core_schemas import constraint_fault, finite_schema, validator_of
+from app.loading.core_schemas import bounded_schema, constraint_fault, validator_of
 
 MAX_LISTED = 50_000
 """How many faults pydantic is asked to list; it lists all or none, at 1 KB each."""
+
+
+TOO_LARGE = "a value is larger than its type can be"
+"""Why a value does not fit where pydantic raises OverflowError, as of `-P999999999DT1S`."""
 
 
 class UnknownTypeError(AnnotationError):
@@ -32,7 +36,7 @@ def adapter_of(annotation: Any) -> Any:
         adapter: Any = pydantic.TypeAdapter(annotation)
         if not adapter.pydantic_complete:  # a name in it was unknown, which may be known by now
             adapter.rebuild(force=True, _types_namespace={})
-        schema = finite_schema(adapter.core_schema)
+        schema = bounded_schema(adapter.core_schema)
         if schema is not adapter.core_schema:
             adapter.core_schema = schema
             adapter.validator = validator_of(schema)
@@ -80,8 +84,17 @@ def text_maker(kind: Any) -> Callable[[str], Any] | None:
         written = adapter.json_schema()
     except pydantic.PydanticUserError:
         return None
-    make: Callable[[str], Any] = adapter.validate_strings
-    return make if written.get("type") in _TEXTS else None
+    if written.get("type") not in _TEXTS:
+        return None
+    validate = adapter.validate_strings
+
+    def make(text: str) -> Any:
+        try:
+            return validate(text)
+        except OverflowError:
+            raise ValueError(TOO_LARGE) from None
+
+    return make
 
 
 def errors_of(error: Any) -> list[Any]:

@@ -8,7 +8,7 @@ from json import dumps
 from typing import Any
 
 from app.loading.core_schemas import says_extra, stopping_validator, takes_infinite
-from app.loading.pydantic_types import adapter_of, errors_of, sentence
+from app.loading.pydantic_types import TOO_LARGE, adapter_of, errors_of, sentence
 from app.loading.request_faults import ValueFault, Where
 from app.loading.strict_json import parse_json
 
@@ -61,6 +61,8 @@ def typed_body(annotation: Any) -> MakeBody:
         except UnicodeEncodeError:  # as of `raise ValueError("\ud800")` in a validator
             reason = "a validator refuses it, with a message that UTF-8 cannot hold"
             raise BodyFaults([ValueFault("body", reason, "body")]) from None
+        except OverflowError:
+            raise BodyFaults([ValueFault("body", TOO_LARGE, "body")]) from None
         if found[0]["type"] == "json_invalid":
             return make(_in_utf8(raw))
         raise BodyFaults(faults_of(found, "body"))

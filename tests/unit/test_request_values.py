@@ -5,8 +5,10 @@ import dataclasses
 import datetime
 import decimal
 import enum
+import io
 import ipaddress
 import pathlib
+import urllib.parse
 import uuid
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
@@ -347,6 +349,49 @@ def test_what_would_be_ignored_of_a_parameter_is_refused(
     with pytest.raises(HandlerError) as caught:
         make_responder(handler, "/x")
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("annotation", "texts"),
+    [
+        (decimal.Decimal, ["1e99999999", "-1e99999999", "1e-99999999", "0e99999999", "sNaN"]),
+        (decimal.Decimal, ["1e" + "9" * 30, "9" * 5000, "0." + "0" * 5000 + "1"]),
+        (Annotated[decimal.Decimal, annotated_types.MultipleOf(decimal.Decimal("0.1"))], ["1e308"]),
+        (Annotated[decimal.Decimal, pydantic.Field(max_digits=5)], ["1e308", "1e99999999"]),
+        (int, ["9" * 4300, "9" * 4301, "-" + "9" * 5000, "１２"]),
+        (Annotated[int, annotated_types.Ge(1)], ["9" * 4300, "9" * 5000]),
+        (float, ["9" * 5000, "1e400", "nan"]),
+        (datetime.date, ["0000-01-01", "10000-01-01", "9999-12-31", "2026-02-30"]),
+        (datetime.datetime, ["9999-12-31T23:59:59-23:59", "9" * 30, "2026-01-01T00:00:60"]),
+        (
+            datetime.timedelta,
+            ["P9999999999D", "P999999999DT24H", "PT1e99S", "9" * 30, "P999999999D"],
+        ),
+        (datetime.timedelta, ["-P999999999D", "-P999999999DT1S", "inf"]),
+        (uuid.UUID, ["{12345678-1234-5678-1234-567812345678}", "-" * 32, "1" * 5000]),
+    ],
+)
+@pytest.mark.parametrize("place", [Query(), Form()])
+def test_no_text_however_large_is_a_500(annotation: Any, texts: list[str], place: Any) -> None:
+    def handle(value: Any) -> Any:
+        return {"value": value}
+
+    handle.__annotations__["value"] = Annotated[annotation, place]
+    app = LiveApp()
+    resource = HandlerResource()
+    resource.set_responder("POST", make_responder(handle, "/x"))
+    put(app, "sample", {"/x": resource})
+    for text in texts:
+        raw = urllib.parse.urlencode({"value": text}).encode()
+        form = {
+            "wsgi.input": io.BytesIO(raw),
+            "CONTENT_LENGTH": str(len(raw)),
+            "CONTENT_TYPE": falcon.MEDIA_URLENCODED,
+        }
+        asked = form if isinstance(place, Form) else {"QUERY_STRING": raw.decode()}
+        answer = call(app, "/x", "POST", **asked)
+        assert answer.status in (200, 422), text
+        assert json_of(answer.read()), text
 
 
 def test_none_in_a_literal_is_what_is_left_out() -> None:

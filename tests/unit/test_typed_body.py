@@ -395,6 +395,86 @@ def test_a_type_that_says_so_takes_infinite_floats() -> None:
     assert post(of(Annotated[float, pydantic.AllowInfNan()]), '"5"')[0] == 200
 
 
+class Priced(pydantic.BaseModel):
+    price: decimal.Decimal
+    least: Annotated[decimal.Decimal, annotated_types.Ge(1)] = decimal.Decimal(1)
+    cents: Annotated[decimal.Decimal, pydantic.Field(max_digits=5, decimal_places=2)] = (
+        decimal.Decimal(1)
+    )
+
+
+@dataclasses.dataclass
+class PricedFields:
+    price: decimal.Decimal
+
+
+@pytest.mark.parametrize(
+    ("annotation", "wrap"),
+    [
+        (decimal.Decimal, "%s"),
+        (Priced, '{"price": %s}'),
+        (Priced, '{"price": 1, "least": %s}'),
+        (PricedFields, '{"price": %s}'),
+        (list[decimal.Decimal | None], "[%s]"),
+        (list[Priced], '[{"price": %s}]'),
+    ],
+)
+def test_a_decimal_is_as_large_as_a_float_at_most(annotation: Any, wrap: str) -> None:
+    for written, said in (
+        ('"1e99999999"', "should be less than 1E+309"),
+        ('"-1e99999999"', "should be greater than"),
+        ('"1e-99999999"', "no more than 1000 decimal places"),
+    ):
+        status, answer = post(of(annotation), wrap % written)
+        assert (status, said in str(answer)) == (422, True) or "greater than or equal" in str(
+            answer
+        )
+    for written in ('"1.5e308"', '"1.0000000000000000001"', "2"):
+        assert post(of(annotation), wrap % written)[0] == 200, written
+
+
+class Waits(pydantic.BaseModel):
+    span: datetime.timedelta
+
+
+@pytest.mark.parametrize("place", ["body", "form", "text"])
+def test_what_overflows_in_pydantic_is_a_422(place: str) -> None:
+    def whole(form: Annotated[Waits, Form()]) -> Any:
+        return form
+
+    def text(
+        span: Annotated[datetime.timedelta, pydantic.BeforeValidator(str.upper), Form()],
+    ) -> Any:
+        return span
+
+    wide = {"CONTENT_TYPE": "application/x-www-form-urlencoded"}
+    for sent, status in (("-P999999999DT1S", 422), ("-P999999999D", 200)):
+        if place == "body":
+            answer = post(of(Waits), f'{{"span": "{sent}"}}')
+        else:
+            answer = post(whole if place == "form" else text, f"span={sent}", **wide)
+        assert answer[0] == status
+        if status == 422:
+            assert answer[1]["errors"][0]["reason"] == "a value is larger than its type can be"
+
+
+def test_a_decimal_keeps_the_bounds_of_its_own() -> None:
+    status, answer = post(of(Priced), '{"price": 1, "cents": "1.001"}')
+    assert (status, answer["errors"][0]["reason"]) == (
+        422,
+        "decimal input should have no more than 2 decimal places",
+    )
+
+    class Boundless(pydantic.BaseModel):
+        model_config = pydantic.ConfigDict(allow_inf_nan=True)
+        price: decimal.Decimal
+
+    def handle(body: Boundless) -> bool:
+        return body.price == decimal.Decimal("inf")
+
+    assert post(handle, '{"price": "inf"}') == (200, True)
+
+
 TREE = """
 type Tree = dict[str, Tree]
 type Json = dict[str, Json] | list[Json] | str | int | None
