@@ -113,6 +113,11 @@ def _within(annotation: Any) -> Any:
     return annotation.__value__ if is_alias(annotation) else annotation
 
 
+MAX_SHOWN = 300
+"""How many characters of an annotation an error message shows."""
+
+
 def show(annotation: Any) -> str:
     """Return an annotation as error messages show it."""
-    return annotation.__name__ if isinstance(annotation, type) else str(annotation)
+    text = annotation.__name__ if isinstance(annotation, type) else str(annotation)
+    return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 1]}…"

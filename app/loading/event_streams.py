@@ -17,6 +17,7 @@ from app.loading.return_values import Answerer
 from app.loading.stream_places import NoPlaceError, Placed, has_hung_up, take_place
 from app.loading.streamed_answers import EndableStream, is_streamed
 from app.loading.strict_json import to_json
+from app.plugin import PluginContext
 from app.responses import Event
 from app.threads import start_thread
 
@@ -42,12 +43,13 @@ _BEAT = b":\n\n"
 _LINE_END = re.compile(r"\r\n|\r|\n")
 
 
-def event_answerer(is_over: Callable[[], bool]) -> Answerer:
+def event_answerer(context: PluginContext | None) -> Answerer:
     """Return what makes an event stream of what a handler has returned.
 
     Args:
-        is_over: tells whether the plugin's generation is to stop.
+        context: the plugin's, which tells when its generation is to stop; None where there is none.
     """
+    is_over = _never if context is None else context.cancelled.is_set
 
     def answer_by(req: falcon.Request, resp: falcon.Response, answer: Any) -> None:
         if answer is None:  # which tells an EventSource not to come again
@@ -66,6 +68,10 @@ def event_answerer(is_over: Callable[[], bool]) -> Answerer:
         resp.stream = made
 
     return answer_by
+
+
+def _never() -> bool:
+    return False
 
 
 def encode(item: Any) -> bytes:

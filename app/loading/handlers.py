@@ -28,10 +28,11 @@ from app.loading.forms import FormReader
 from app.loading.handler_kinds import hidden_function, refuse_kind, with_result
 from app.loading.handler_signature import HandlerParameter, HandlerSignature, Kind
 from app.loading.markers import marker_of, parameter_fault, produces_of, returns_fault
+from app.loading.pydantic_types import TOO_DEEP
 from app.loading.representations import chooser, produces_fault
 from app.loading.request_values import RequestValue, is_filled, request_value
 from app.loading.responders import Plan, Responder, build_responder
-from app.loading.return_values import Answerer, answerer, status_fault
+from app.loading.return_values import answerer, status_fault
 from app.loading.signatures import (
     HandlerError,
     Taken,
@@ -140,7 +141,10 @@ class _Resolution:
                 "put @functools.wraps(function) above the decorator's inner function"
             )
         for parameter in taken.named.values():
-            self._fill(parameter)
+            try:
+                self._fill(parameter)
+            except RecursionError:
+                faults.append(f"parameter {parameter.name!r} has a type {TOO_DEEP}")
         for name in fields.keys() & taken.hidden:
             faults.append(f"the field {{{name}}} is given to it already, expected another name")
         if not taken.rest:
@@ -167,15 +171,13 @@ class _Resolution:
             request=self._of_kind("request"),
             response=response,
             choose=chooser(self.produces) if self.produces else None,
-            answer=self._answerer(bool(response), empty),
+            answer=(
+                event_answerer(self.context)
+                if self.events
+                else answerer(owns_response=bool(response), empty=empty)
+            ),
             is_plain=not (response or self.events or self.produces),
         )
-
-    def _answerer(self, owns_response: bool, empty: str) -> Answerer:
-        if not self.events:
-            return answerer(owns_response=owns_response, empty=empty)
-        context = self.context
-        return event_answerer(_never if context is None else context.cancelled.is_set)
 
     def _fill(self, parameter: inspect.Parameter) -> None:
         """Find what fills a parameter."""
@@ -294,7 +296,3 @@ class _Resolution:
         if parameter.default is parameter.empty:
             return False
         return name.startswith("_") or name in self.taken.bound or is_lambda(self.handler)
-
-
-def _never() -> bool:
-    return False

@@ -10,6 +10,9 @@ MAX_LISTED = 50_000
 """How many faults pydantic is asked to list; it lists all or none, at 1 KB each."""
 
 
+TOO_DEEP = "whose parts are nested too deep to be read, expected some dozens of levels at most"
+"""What is wrong with a type that Python's limit of recursion does not let anybody walk through."""
+
 TOO_LARGE = "a value is larger than its type can be"
 """Why a value does not fit where pydantic raises OverflowError, as of `-P999999999DT1S`."""
 
@@ -53,6 +56,8 @@ def adapter_of(annotation: Any) -> Any:
         unknown = getattr(error, "code", "") == "schema-for-unknown-type"
         kind = UnknownTypeError if unknown else AnnotationError
         raise kind(f"{show(annotation)}, of which pydantic says: {reason}") from None
+    except RecursionError:
+        raise AnnotationError(f"{show(annotation)}, {TOO_DEEP}") from None
     if fault := constraint_fault(schema):
         raise AnnotationError(f"{show(annotation)}, of which pydantic says: {fault}")
     return adapter

@@ -205,5 +205,5 @@ def _resolve(handler: Any, texts: dict[str, Any]) -> dict[str, Any]:
     stand_in = types.SimpleNamespace(__annotations__=texts)
     try:
         return typing.get_type_hints(stand_in, names, include_extras=True)
-    except (NameError, TypeError, AttributeError, SyntaxError) as error:
+    except (NameError, TypeError, AttributeError, SyntaxError, RecursionError) as error:
         raise HandlerError(f"an annotation of {describe(handler)} is no type: {error}") from None

@@ -475,6 +475,40 @@ def test_a_decimal_keeps_the_bounds_of_its_own() -> None:
     assert post(handle, '{"price": "inf"}') == (200, True)
 
 
+def nested_models(levels: int) -> Any:
+    made = pydantic.create_model("Level", value=(int, 1))
+    for _ in range(levels):
+        made = pydantic.create_model("Level", inner=(made, ...))
+    return made
+
+
+def nested_lists(levels: int) -> Any:
+    made: Any = int
+    for _ in range(levels):
+        made = list[made]
+    return made
+
+
+TOO_DEEP = "whose parts are nested too deep to be read, expected some dozens of levels at most"
+
+
+@pytest.mark.parametrize("kind", [nested_models(300), nested_lists(900)])
+def test_a_type_that_is_nested_too_deep_is_refused_with_a_sentence(kind: Any) -> None:
+    for handler in (of(kind), of(Annotated[kind, Form()]), of(kind | None)):
+        with pytest.raises(HandlerError) as caught:
+            make_responder(handler, "/x")
+        said = str(caught.value)
+        assert "body" in said
+        assert TOO_DEEP in said
+        assert len(said) < 1000
+
+
+def test_a_type_that_is_nested_some_dozens_of_levels_is_taken() -> None:
+    deep = '{"inner": ' * 40 + "{}" + "}" * 40
+    assert post(of(nested_models(40)), deep)[0] == 200
+    assert post(of(nested_lists(40)), "[" * 40 + "5" + "]" * 40)[0] == 200
+
+
 TREE = """
 type Tree = dict[str, Tree]
 type Json = dict[str, Json] | list[Json] | str | int | None
