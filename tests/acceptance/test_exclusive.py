@@ -829,7 +829,10 @@ def test_a_load_that_hangs_for_long_is_given_up_for_the_version_before(
 
     wait_until(lambda: everyone_says(server, 0, statuses), "the version before answers", 20.0)
     assert 404 not in statuses
-    assert "has not returned for 30 s" in str(server.get("/plugins/owns_port").json["error"])
+    wait_until(
+        lambda: "has not returned for 30 s" in str(server.get("/plugins/owns_port").json["error"]),
+        "the row says it",
+    )
     server.write("owns_port", edition(2))
     server.wait_everywhere("/owns_port", says(2), seconds=10.0)
 

@@ -70,7 +70,7 @@ class Child:
         if not any("scanned" in line for line in self.lines):
             self.wait(lambda line: "scanned" in line)
 
-    def wait(self, expected: Callable[[dict[str, Any]], bool], seconds: float = 10.0) -> float:
+    def wait(self, expected: Callable[[dict[str, Any]], bool], seconds: float = 30.0) -> float:
         """Wait for a line that is as expected; return how many seconds that took."""
         began = time.monotonic()
         while True:
@@ -93,7 +93,7 @@ class Child:
         """Wait until something is logged; the level does not matter."""
         self.wait(lambda line: text in line.get("log", ""))
 
-    def wait_for_events(self, what: bool, seconds: float = 10.0) -> None:
+    def wait_for_events(self, what: bool, seconds: float = 30.0) -> None:
         """Wait until it is said that events are missing, or that none are."""
         if self.conditions() and what != bool(self.conditions()[-1]):
             return

@@ -119,7 +119,7 @@ def answers(uri: str) -> bool:
         return False
 
 
-def eventually(check: Callable[[], Any], seconds: float = 10.0) -> Any:
+def eventually(check: Callable[[], Any], seconds: float = 30.0) -> Any:
     deadline = time.monotonic() + seconds
     while not (found := check()):
         assert time.monotonic() < deadline, f"not within {seconds} s"

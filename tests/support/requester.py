@@ -115,12 +115,12 @@ def number_of(answer: Answer) -> int | None:
     return answer.json.get("number") if answer.status == 200 else None
 
 
-def wait_number(server: Server, name: str, number: int, seconds: float = 5.0) -> float:
+def wait_number(server: Server, name: str, number: int, seconds: float = 15.0) -> float:
     """Wait until every worker serves the edit of a number; return the seconds that it took."""
     return server.wait_everywhere(f"/{name}", lambda a: number_of(a) == number, seconds)
 
 
-def wait_published(server: Server, name: str, number: int, seconds: float = 10.0) -> None:
+def wait_published(server: Server, name: str, number: int, seconds: float = 30.0) -> None:
     """Wait until the row is of the edit of a number."""
     with session(server) as run:
         wait_until(

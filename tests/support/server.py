@@ -209,7 +209,7 @@ class Server:
                 connection.close()
 
     def wait_everywhere(
-        self, path: str, expected: Callable[[Answer], bool], seconds: float = 5.0
+        self, path: str, expected: Callable[[Answer], bool], seconds: float = 15.0
     ) -> float:
         """Wait until every worker's answer is as expected; return the seconds that it took."""
         began = time.monotonic()
@@ -230,11 +230,11 @@ class Server:
                     time.sleep(PAUSE_SECONDS)
         return time.monotonic() - began
 
-    def wait_says(self, name: str, says: str, seconds: float = 5.0) -> float:
+    def wait_says(self, name: str, says: str, seconds: float = 15.0) -> float:
         """Wait until `GET /<name>` says something on every worker."""
         return self.wait_everywhere(f"/{name}", lambda answer: answer.says == says, seconds)
 
-    def wait_gone(self, name: str, seconds: float = 5.0) -> float:
+    def wait_gone(self, name: str, seconds: float = 15.0) -> float:
         """Wait until `GET /<name>` answers 404 on every worker."""
         return self.wait_everywhere(f"/{name}", lambda answer: answer.status == 404, seconds)
 

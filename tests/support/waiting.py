@@ -8,7 +8,7 @@ T = TypeVar("T")
 
 
 def wait_until(
-    look: Callable[..., T | Literal[False] | None], what: str = "", seconds: float = 10.0
+    look: Callable[..., T | Literal[False] | None], what: str = "", seconds: float = 30.0
 ) -> T:
     """Look again and again until something true comes back; fail after a deadline."""
     deadline = time.monotonic() + seconds
