@@ -9,6 +9,7 @@ import pytest
 
 from app.errors import LoadError
 from app.loading.load_process import in_load_thread
+from app.loading.process_changes import ProcessChanges
 from app.logs import ERROR_LOG
 from tests.support.plugins import plugin_text
 
@@ -53,11 +54,10 @@ def is_free(lock: threading.RLock) -> bool:
     ("code", "kept"),
     [
         (TAKES_HANDLERS, OF_HANDLER),
-        (TAKES_ANOTHER_AWAY, OF_HANDLER),
         (TAKES_LOGGING, "logging's own lock"),
         (TAKES_LOGGING + TAKES_HANDLERS, f"logging's own lock, {OF_HANDLER}"),
     ],
-    ids=["handlers", "a handler that it removes", "logging", "all"],
+    ids=["handlers", "logging", "all"],
 )
 @pytest.mark.parametrize("fails", [False, True], ids=["loads", "fails"])
 def test_locks_that_a_load_keeps_are_released_and_named(
@@ -83,6 +83,19 @@ def test_locks_that_a_cleanup_keeps_are_released_and_named(load_plugin, handler,
     assert is_free(handler.lock)
     assert is_free(LOGGING)
     assert f"sample: its cleanup kept logging's own lock, {OF_HANDLER}" in caplog.text
+
+
+def test_a_handler_that_is_taken_away_with_its_lock_comes_back_without(
+    load_plugin, handler, caplog
+) -> None:
+    def load() -> None:
+        with ProcessChanges().loading("sample"):
+            load_plugin(plugin_text(top=TAKES_ANOTHER_AWAY))
+
+    in_load_thread(load)
+    assert handler in logging.getLogger(ERROR_LOG).handlers
+    assert is_free(handler.lock)
+    assert "a handler of the logger gunicorn.error" in caplog.text
 
 
 def test_a_lock_that_another_thread_has_is_left_alone(load_plugin, handler, caplog) -> None:
