@@ -36,6 +36,17 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 def pytest_collection_finish() -> None:
     """Have collections look at what tests make alone: all tests and libraries take 0.2 s each."""
+    _freeze()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown() -> None:
+    """Freeze again after a test of what unfreezes."""
+    if not gc.get_freeze_count():
+        _freeze()
+
+
+def _freeze() -> None:
     gc.collect()
     gc.freeze()
 

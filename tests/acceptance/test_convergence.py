@@ -64,7 +64,7 @@ def publish(server: Server, name: str, number: int = 1, **parts: str) -> None:
 @pytest.mark.parametrize(
     ("prelude", "reloads"),
     [
-        pytest.param(TINY_SWITCH_INTERVAL, 12, id="12, tiny interval"),
+        pytest.param(TINY_SWITCH_INTERVAL, 6, id="6, tiny interval"),
         pytest.param(TINY_SWITCH_INTERVAL, 100, id="100, tiny interval", marks=pytest.mark.soak),
         pytest.param("", 100, id="100", marks=pytest.mark.soak),
     ],
@@ -335,6 +335,7 @@ def test_a_slow_initialize_does_not_delay_the_others(four: Server) -> None:
     four.wait_gone("slow")
 
 
+@pytest.mark.soak
 def test_a_cleanup_that_blocks_holds_up_nobody(make_server: MakeServer) -> None:
     server = make_server(WEB_CONCURRENCY="2", BENANA_DRAIN_SECONDS="1").start()
     blocks = "if not self.trial:\n    threading.Event().wait()"
@@ -432,6 +433,7 @@ def test_a_stream_arrives_whole_and_is_cleaned_up_after(
     assert len(counted) == len(set(counted)), "once"
 
 
+@pytest.mark.soak
 def test_a_request_that_never_ends_is_not_waited_for(
     make_server: MakeServer, tmp_path: Path
 ) -> None:
@@ -475,6 +477,7 @@ def test_eight_workers_that_see_one_edit_change_one_row_once(make_server: MakeSe
 # --- a start without the database ------------------------------------------------------------
 
 
+@pytest.mark.soak
 def test_a_start_without_the_database_serves_the_last_good(
     make_server: MakeServer, open_path: Path, new_postgres: NewPostgres
 ) -> None:

@@ -469,9 +469,8 @@ def test_a_thousand_edits_within_a_second(four: Server) -> None:
 # --- what gunicorn does with its workers -----------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("times", "workers"), [(1, 2), pytest.param(4, WORKERS, marks=pytest.mark.soak)]
-)
+@pytest.mark.soak
+@pytest.mark.parametrize(("times", "workers"), [(1, 2), (4, WORKERS)])
 def test_hup_and_term_under_load(make_server: MakeServer, times: int, workers: int) -> None:
     server = make_server(WEB_CONCURRENCY=str(workers)).start()
     publish(server, "steady")

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import psycopg2
 import pytest
+from _pytest.mark import ParameterSet
 
 from app.database.locks import PUBLISH_LOCK
 from tests.support.databases import session
@@ -38,6 +39,11 @@ def psql(server: Server, script: str) -> str:
 def published(server: Server, name: str, says: str = "one") -> None:
     server.write(name, source(name, says))
     server.wait_says(name, says)
+
+
+def _long(value: str) -> ParameterSet:
+    """Return a parameter of long runs alone: the others show the kind."""
+    return pytest.param(value, marks=pytest.mark.soak)
 
 
 def test_status(server: Server) -> None:
@@ -235,10 +241,12 @@ def test_an_endpoint_that_is_no_route_is_not_kept(server: Server) -> None:
     "statement",
     [
         "DELETE FROM plugin_endpoints;",
-        "TRUNCATE plugin_endpoints;",
+        _long("TRUNCATE plugin_endpoints;"),
         "UPDATE plugin_endpoints SET path = path || '/other' WHERE path LIKE '/ends%';",
-        "UPDATE plugin_endpoints SET plugin_id = (SELECT id FROM plugins WHERE name = 'whoami');",
-        "SET session_replication_role = replica; DELETE FROM plugin_endpoints;",
+        _long(
+            "UPDATE plugin_endpoints SET plugin_id = (SELECT id FROM plugins WHERE name = 'whoami')"
+        ),
+        _long("SET session_replication_role = replica; DELETE FROM plugin_endpoints;"),
     ],
 )
 def test_routes_that_are_not_recorded_are_no_green_and_are_recorded_again(
@@ -266,8 +274,8 @@ def test_routes_that_are_not_recorded_are_no_green_and_are_recorded_again(
     "statement",
     [
         "DELETE FROM plugin_versions WHERE plugin_name = 'kept';",
-        "TRUNCATE plugin_versions;",
-        "SET session_replication_role = replica; DELETE FROM plugin_versions;",
+        _long("TRUNCATE plugin_versions;"),
+        _long("SET session_replication_role = replica; DELETE FROM plugin_versions;"),
     ],
 )
 def test_a_version_that_is_served_and_not_kept_is_no_green_and_is_given_back(

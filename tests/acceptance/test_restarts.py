@@ -21,6 +21,7 @@ from tests.support.server import MakeServer, ask, free_port
 from tests.support.waiting import wait_until
 
 
+@pytest.mark.soak
 def test_toggled_off_stays_off_over_an_edit_and_over_a_restart(make_server: MakeServer) -> None:
     server = make_server().start()
     server.write("lazy", source("lazy", "one"))
@@ -290,6 +291,7 @@ def test_a_full_artifacts_folder_keeps_the_old_version_until_there_is_room(
     assert server.plugin("full")["error"] is None
 
 
+@pytest.mark.soak
 def test_a_bind_on_the_command_line_decides_what_the_guard_asks_for(
     make_server: MakeServer,
 ) -> None:

@@ -97,6 +97,7 @@ def test_a_host_without_sources_serves_the_others_edits(make_server: MakeServer)
     print(f"\nthe other host served an edit at most {max(took) * 1000:.0f} ms after its commit")
 
 
+@pytest.mark.soak
 def test_a_host_that_was_down_serves_what_was_edited_meanwhile(make_server: MakeServer) -> None:
     one, two = two_hosts(make_server, BENANA_WATCH="off")
     two.plugins = two.home / "not watched"

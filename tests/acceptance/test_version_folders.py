@@ -139,7 +139,13 @@ CASES: list[tuple[str, str, dict[str, str], object]] = [
 ]
 
 
-@pytest.mark.parametrize(("name", "code", "files", "expected"), CASES, ids=[c[0] for c in CASES])
+@pytest.mark.parametrize(
+    ("name", "code", "files", "expected"),
+    [
+        pytest.param(*case, id=case[0], marks=[pytest.mark.soak] * (case[0] == "spawns"))
+        for case in CASES
+    ],
+)
 def test_it_is_found_in_every_worker_and_after_edits(
     server: Server, name: str, code: str, files: dict[str, str], expected: object
 ) -> None:

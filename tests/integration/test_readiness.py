@@ -460,7 +460,7 @@ def listed(sql: Session) -> list[str | None]:
         database.close()
 
 
-@pytest.mark.parametrize("lasts", ["short", "long"])
+@pytest.mark.parametrize("lasts", ["short", pytest.param("long", marks=pytest.mark.soak)])
 def test_an_outage_is_one_line_and_its_end_another(
     behind_proxy: tuple[Live, Proxy, Session], caplog: pytest.LogCaptureFixture, lasts: str
 ) -> None:

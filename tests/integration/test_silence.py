@@ -227,6 +227,7 @@ def _answers(database: Database) -> bool:
     return False
 
 
+@pytest.mark.soak
 def test_a_listener_that_hears_nothing_says_so_before_it_gives_up(proxy: Proxy) -> None:
     recorder, conditions = Recorder(), Conditions()
     with listening(proxy.url, recorder, heartbeat=2.0, conditions=conditions):
