@@ -5,6 +5,7 @@ from typing import Any
 
 import falcon
 
+from app.admin.openapi.document import LiveDocuments
 from app.admin.views import answer_json, show_convergence, show_failure, show_plugin, why_behind
 from app.errors import DatabaseUnavailableError, SupersededError, UnknownPluginError
 from app.manager import PluginManager
@@ -18,8 +19,9 @@ MAX_WAIT_SECONDS = 60
 class PluginsResource:
     """`/plugins` and what lies below it."""
 
-    def __init__(self, manager: PluginManager) -> None:
+    def __init__(self, manager: PluginManager, documents: LiveDocuments) -> None:
         self._manager = manager
+        self._documents = documents
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """List the registered plugins; with `?status=` those of one status, or the failures."""
@@ -62,13 +64,18 @@ class PluginsResource:
         )
 
     def _reasons_of(self, name: str) -> list[dict[str, Any]]:
-        """Return what processes say of a plugin, and of all, in their health checks."""
-        return [
+        """Return what processes say of a plugin, and of all, in their health checks.
+
+        What its OpenAPI document lacks is said after that: it is the same in all processes.
+        """
+        said = [
             {"host": worker.host, "pid": worker.pid, **reason}
             for worker in self._manager.fleet.workers()
             for reason in worker.reasons
             if reason["plugin"] in {name, None}
         ]
+        lacks = self._documents.lacks_of(name)
+        return said + [{"plugin": name, "what": each, "degrades": False} for each in lacks]
 
     def on_post_reload(self, req: falcon.Request, resp: falcon.Response, name: str) -> None:
         """Compile, try and publish a plugin again; with `?wait=SECONDS`, see it served."""

@@ -29,7 +29,7 @@ def admin_routes(
 ) -> tuple[Route, ...]:
     """Return the server's own routes."""
     openapi, swagger = OpenApiResource(documents, guard), SwaggerResource()
-    plugins, health = PluginsResource(manager), HealthResource(manager, guard)
+    plugins, health = PluginsResource(manager, documents), HealthResource(manager, guard)
     return (
         *_guarded(
             guard,

@@ -81,6 +81,9 @@ def test_what_one_plugin_cannot_say_costs_no_other_its_description(server: Serve
         assert "404" not in whole["paths"][f"/{name}"]["get"]["responses"]
         own = checked(server.get(f"/plugins/{name}/openapi.json").body)
         assert own["paths"].keys() == {f"/{name}"}
+        (lack,) = own["x-benana-lacks"]
+        reason = {"plugin": name, "what": lack, "degrades": False}
+        assert reason in server.get(f"/plugins/{name}").json["reasons"]
     log = server.log()
     assert "bare: its routes cannot be described: what is said of /bare is no JSON" in log
     assert "lost: its routes cannot be described: /lost refers to #/components/schemas/Lost" in log

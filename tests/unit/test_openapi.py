@@ -20,7 +20,7 @@ import pydantic
 import pytest
 
 from app.admin.openapi import fragment
-from app.admin.openapi.document import LiveDocuments
+from app.admin.openapi.document import LACKS, LiveDocuments
 from app.isolation.stand_in import stand_in_for
 from app.loading.registration import RouteCollector
 from app.loading.routes import SERVER, Route
@@ -875,6 +875,54 @@ def test_what_is_no_json_costs_its_own_plugin_its_description_alone(live, caplog
     assert live.one("shop")["paths"].keys() == {"/x"}
     assert "shop: its routes cannot be described: what is said of " in caplog.text
     assert " is no JSON (" in caplog.text
+    # Said where the plugin is looked at, too, and in the log once for each document.
+    (lack,) = live.one("shop")[LACKS]
+    assert lack.startswith("its routes cannot be described: what is said of ")
+    assert live.documents.lacks_of("shop") == (lack,)
+    assert caplog.text.count("shop: its routes cannot be described") == 2
+    assert LACKS not in live.one("good")
+    assert live.documents.lacks_of("good") == live.documents.lacks_of("nobody") == ()
+    live.load("shop", lambda server: server.get("/x", answering(int)))
+    assert live.documents.lacks_of("shop") == ()
+    assert LACKS not in live.one("shop")
+
+
+class Unknown:
+    """A class that pydantic knows nothing of."""
+
+
+def nested(levels):
+    made = models(value=(int, 1))
+    for _ in range(levels):
+        made = models(inner=(made, ...))
+    return made
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        (Unknown, "Unknown cannot be described, as if it were anything: PydanticSchemaGeneration"),
+        (nested(90), "Item cannot be described, as if it were anything: RecursionError"),
+    ],
+)
+def test_a_type_that_cannot_be_described_is_named_and_costs_nothing_else(live, caplog, kind, said):
+    caplog.set_level("INFO")
+
+    class Item(pydantic.BaseModel):
+        name: str
+
+    def register(server):
+        server.get("/x", answering(kind))
+        server.get("/y", answering(Item))
+
+    live.load("shop", register)
+    document = live.one("shop")
+    (lack,) = document[LACKS]
+    assert said in lack
+    assert live.documents.lacks_of("shop") == (lack,)
+    assert f"shop: {lack}" in caplog.text
+    assert schema_at(document, "get", "/x") == {}
+    assert schema_at(document, "get", "/y")["properties"].keys() == {"name"}
 
 
 @pytest.mark.parametrize("status", [404, "default"])

@@ -18,6 +18,9 @@ from app.routing.application import LiveApp
 from app.routing.table import RouteTable
 
 OPENAPI = "3.1.0"
+LACKS = "x-benana-lacks"
+"""Under which a plugin's document says what it lacks, as what could not be described."""
+
 ATTEMPTS = 3
 """How often a document is begun anew because plugins were replaced while it was written."""
 
@@ -112,6 +115,13 @@ class LiveDocuments:
         """Return the document of a plugin, None if it is not served."""
         return self._document(name, False, self._write_plugin)
 
+    def lacks_of(self, name: str) -> tuple[str, ...]:
+        """Return what a plugin's document lacks, a sentence each; nothing if it is not served."""
+        with self._lock:
+            routes = self._app.table.owned.find(name)
+            served = routes is not None and name != SERVER
+            return self._fragment(name, routes, "").lacks if served and routes else ()
+
     def elsewhere(self, name: str) -> Route | None:
         """Return a route of a plugin that another process runs, None of any other.
 
@@ -167,7 +177,9 @@ class LiveDocuments:
         if routes is None or name == SERVER:
             return None
         info = plugin_info(name, self._metadata_of(name), routes)
-        return make_document(info, [(name, self._fragment(name, routes, ""))])
+        fragment = self._fragment(name, routes, "")
+        document = make_document(info, [(name, fragment)])
+        return {**document, LACKS: list(fragment.lacks)} if fragment.lacks else document
 
     def _fragment(self, owner: str, routes: tuple[Route, ...], prefix: str) -> Fragment:
         """Return what an owner contributes; it is written once for each of its generations."""
@@ -180,7 +192,8 @@ class LiveDocuments:
             fragment = write_fragment(owner, bare(routes), prefix)
         else:
             fragment = write_fragment(owner, routes, prefix)
-        if fragment.is_whole:
+        # What is served still did not fail because it had ended: it fails again, so it is kept.
+        if fragment.is_whole or self._app.table.owned.find(owner) is routes:
             self._fragments[owner, prefix] = (generation, fragment)
         else:
             self._lacks = True

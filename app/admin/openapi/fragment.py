@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from app.admin.openapi.json_check import NotDescribedError, checked_json, lost_reference
@@ -29,12 +29,14 @@ class Fragment:
     paths: dict[str, dict[str, Any]] = field(default_factory=dict)
     schemas: dict[str, Schema] = field(default_factory=dict)
     security: dict[str, Any] = field(default_factory=dict)
+    lacks: tuple[str, ...] = ()
+    """What could not be described, a sentence each."""
     is_whole: bool = True
-    """Whether all could be described; else it has the methods of the routes alone."""
+    """Whether more than the methods of the routes could be described."""
 
 
 def write_fragment(owner: str, routes: Sequence[Route], prefix: str) -> Fragment:
-    """Describe an owner's routes; whatever its code raises is logged, and no more.
+    """Describe an owner's routes; whatever its code raises is logged, and is in `lacks`.
 
     Args:
         owner: whose routes they are.
@@ -42,12 +44,17 @@ def write_fragment(owner: str, routes: Sequence[Route], prefix: str) -> Fragment
         prefix: what the names of its operations and components begin with.
     """
     try:
-        return _proven(_write(owner, routes, prefix))
+        fragment = _proven(_write(owner, routes, prefix))
     except NotDescribedError as error:
-        log.warning("%s: its routes cannot be described: %s", owner, error)
+        lack = f"its routes cannot be described: {error}"
     except BaseException as error:  # noqa: BLE001 - types may bring code of their own
-        log.warning("%s: its routes cannot be described: %s", owner, name_of(error))
-    return _write(owner, bare(routes), prefix, is_whole=False)
+        lack = f"its routes cannot be described: {name_of(error)}"
+    else:
+        for each in fragment.lacks:
+            log.info("%s: %s", owner, each)
+        return fragment
+    log.warning("%s: %s", owner, lack)
+    return replace(_write(owner, bare(routes), prefix), lacks=(lack,), is_whole=False)
 
 
 def _proven(fragment: Fragment) -> Fragment:
@@ -72,7 +79,7 @@ def _proven(fragment: Fragment) -> Fragment:
                 f"{where} refers to {lost}, which is not there; expected the model itself in "
                 "`responses`, or a schema that needs no component"
             )
-    return Fragment(paths, schemas, security, fragment.is_whole)
+    return Fragment(paths, schemas, security, fragment.lacks)
 
 
 def bare(routes: Sequence[Route]) -> list[Route]:
@@ -80,7 +87,7 @@ def bare(routes: Sequence[Route]) -> list[Route]:
     return [Route(r.owner, r.template, None, None, r.endpoints, _NOTHING) for r in routes]
 
 
-def _write(owner: str, routes: Sequence[Route], prefix: str, *, is_whole: bool = True) -> Fragment:
+def _write(owner: str, routes: Sequence[Route], prefix: str) -> Fragment:
     schemas = Schemas(prefix)
     paths: dict[str, dict[str, Any]] = {}
     security: dict[str, Any] = {}
@@ -102,9 +109,9 @@ def _write(owner: str, routes: Sequence[Route], prefix: str, *, is_whole: bool =
             paths.setdefault(path, {})[each.method.lower()] = operation
             for name, scheme in (each.options.security or {}).items():
                 security[prefix + name] = dict(scheme)
-    return Fragment(
-        {p: item for p, item in paths.items() if item}, schemas.finish(), security, is_whole
-    )
+    components = schemas.finish()
+    kept = {p: item for p, item in paths.items() if item}
+    return Fragment(kept, components, security, tuple(schemas.lacks))
 
 
 def _errors_of(route: Route) -> Errors:

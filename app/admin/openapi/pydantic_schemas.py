@@ -1,7 +1,6 @@
 """The JSON Schemas of what only pydantic knows. Importing this imports pydantic."""
 
 import contextlib
-import logging
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
@@ -10,11 +9,10 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, JsonSchemaW
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from app.admin.openapi.schemas import FILE, Schema, Use, is_naive, stable_name
-from app.inspection import name_of
+from app.inspection import is_class, name_of
+from app.loading.annotations import show
 from app.loading.strict_json import to_json
 from app.uploads import File
-
-log = logging.getLogger(__name__)
 
 _Input = tuple[int, JsonSchemaMode, "pydantic.TypeAdapter[Any]"]
 """Which of what is wanted it is, what its schema is for, and what makes it."""
@@ -58,34 +56,36 @@ class _Generator(GenerateJsonSchema):
 
 def write_schemas(
     wanted: Sequence[tuple[Any, Use]], prefix: str
-) -> tuple[list[Schema], dict[str, Schema]]:
-    """Return the schemas of annotations, and the components that they refer to, by name.
+) -> tuple[list[Schema], dict[str, Schema], list[str]]:
+    """Return the schemas of annotations, the components that they refer to, and what they lack.
 
-    What pydantic cannot describe has an empty schema: anything.
+    What pydantic cannot describe has an empty schema: anything. A sentence says so of each.
 
     Args:
         wanted: the annotations, each with where its values stand.
         prefix: what the names of all components begin with.
     """
     inputs: list[_Input] = []
+    lacks: list[str] = []
     for number, (annotation, use) in enumerate(wanted):
-        with _left_out(annotation):
+        with _left_out(annotation, lacks):
             inputs.append((number, _MODES[use], pydantic.TypeAdapter(annotation)))
     if not inputs:
-        return [{} for _ in wanted], {}
+        return [{} for _ in wanted], {}, lacks
     template = f"#/components/schemas/{prefix}{{model}}"
     try:
         found, more = _write(inputs, template)
     except BaseException:  # noqa: BLE001 - some have no schema: those alone are left out
         known = []
         for each in inputs:
-            with _left_out(wanted[each[0]][0]):
+            with _left_out(wanted[each[0]][0], lacks):
                 _write([each], template)
                 known.append(each)
         found, more = _write(known, template)
     by_number = {number: schema for (number, _), schema in found.items()}
     written = [by_number.get(number, {}) for number in range(len(wanted))]
-    return written, {prefix + name: schema for name, schema in more.get("$defs", {}).items()}
+    components = {prefix + name: schema for name, schema in more.get("$defs", {}).items()}
+    return written, components, lacks
 
 
 def _write(inputs: Sequence[_Input], template: str) -> tuple[dict[Any, Schema], Schema]:
@@ -95,9 +95,10 @@ def _write(inputs: Sequence[_Input], template: str) -> tuple[dict[Any, Schema], 
 
 
 @contextlib.contextmanager
-def _left_out(annotation: Any) -> Iterator[None]:
-    """Have an annotation left out that has no schema."""
+def _left_out(annotation: Any, lacks: list[str]) -> Iterator[None]:
+    """Have an annotation left out that has no schema, and note that."""
     try:
         yield
     except BaseException as error:  # noqa: BLE001 - models may bring code of their own for it
-        log.info("no schema of %r: %s", annotation, name_of(error))
+        shown = stable_name(name_of(annotation) if is_class(annotation) else show(annotation))
+        lacks.append(f"{shown} cannot be described, as if it were anything: {name_of(error)}")

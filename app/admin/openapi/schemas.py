@@ -94,6 +94,8 @@ class Schemas:
         """
         self.prefix = prefix
         """What the names of the plugin's components begin with."""
+        self.lacks: list[str] = []
+        """What could not be described: a sentence each, once they are finished."""
         self._classes: dict[int, tuple[type, Schema]] = {}
         """The classes that become components, by their id, and their schemas."""
         self._references: list[tuple[Schema, int]] = []
@@ -121,7 +123,8 @@ class Schemas:
             from app.admin.openapi.pydantic_schemas import write_schemas
 
             wanted = [(annotation, use) for _, annotation, use in self._left]
-            found, components = write_schemas(wanted, self.prefix)
+            found, components, lacks = write_schemas(wanted, self.prefix)
+            self.lacks += dict.fromkeys(lacks)
             for (schema, _, use), written in zip(self._left, found, strict=True):
                 in_place = of_form(written, components) if use == "form" else written
                 schema.update(in_place)
