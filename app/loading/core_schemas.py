@@ -74,7 +74,7 @@ def constraint_fault(schema: Any) -> str | None:
             check = _own_check(step)
             if check is None:
                 continue
-            for kind in _kinds_of(outer):
+            for kind in kinds_of(outer):
                 try:
                     if kind in _SAMPLES:
                         check(_SAMPLES[kind]())
@@ -114,15 +114,15 @@ def schemas_in(item: Any) -> Iterator[dict[str, Any]]:
             waiting += [v for k, v in part.items() if not (is_schema and k in _NO_SCHEMAS)]
 
 
-def _kinds_of(schema: dict[str, Any]) -> Iterator[str]:
+def kinds_of(schema: dict[str, Any]) -> Iterator[str]:
     """Yield the types of the values that come out of a schema's innermost ones."""
     if schema["type"] == "chain":
-        yield from _kinds_of(schema["steps"][0])
+        yield from kinds_of(schema["steps"][0])
     elif schema["type"] == "union":
         for choice in schema["choices"]:
-            yield from _kinds_of(choice[0] if type(choice) is tuple else choice)
+            yield from kinds_of(choice[0] if type(choice) is tuple else choice)
     elif schema["type"] in ("function-after", "nullable", "default"):
-        yield from _kinds_of(schema["schema"])
+        yield from kinds_of(schema["schema"])
     else:
         yield schema["type"]
 

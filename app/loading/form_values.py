@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from app.loading.annotations import AnnotationError, members, show
-from app.loading.core_schemas import says_extra
+from app.loading.core_schemas import kinds_of, says_extra
 from app.loading.field_types import field_converter
 from app.loading.forms import FormData, SkippedFile
 from app.loading.handler_signature import REQUIRED
@@ -22,6 +22,15 @@ from app.uploads import File
 
 MakeOfForm = Callable[[FormData], Any]
 """Makes one value of a whole form; raises `BodyFaults`."""
+
+_NO_OBJECTS = frozenset(
+    (
+        *("none", "bool", "int", "float", "decimal", "complex", "str", "bytes", "literal", "enum"),
+        *("date", "time", "datetime", "timedelta", "uuid", "url", "multi-host-url"),
+        *("list", "tuple", "set", "frozenset", "generator", "callable"),
+    )
+)
+"""The core schemas of what no fields with names become."""
 
 _NO_FILE = "found a file, expected text"
 
@@ -83,6 +92,11 @@ def form_maker(annotation: Any, default: Any, others: set[str]) -> MakeOfForm:
         AnnotationError: pydantic can make none of it.
     """
     adapter = adapter_of(annotation)
+    if _NO_OBJECTS.issuperset(kinds_of(adapter.core_schema)):
+        raise AnnotationError(
+            f"{show(annotation)}, expected what a field's text becomes, a File, or a type of all "
+            "of the form: a model, a dataclass, a dict"
+        )
     import pydantic  # which the adapter has imported
 
     extra: Any = None if says_extra(adapter.core_schema) else "forbid"

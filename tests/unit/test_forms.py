@@ -415,3 +415,41 @@ def test_documents_are_told_where_a_parameter_comes_from() -> None:
         ("form", "photo", "photo", True),
         ("form", "number", "no", False),
     ]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        bytes,
+        list[Signup],
+        complex,
+        Literal[b"a"],
+        tuple[Signup, int],
+        list[Signup] | bytes,
+        set[Signup],
+    ],
+)
+def test_what_no_form_becomes_is_refused(kind: Any) -> None:
+    def handle(form: Any) -> None: ...
+
+    handle.__annotations__["form"] = Annotated[kind, Form()]
+    with pytest.raises(HandlerError, match=r"'form' is annotated .*, expected "):
+        make_responder(handle, "/x")
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        Signup,
+        Signup | None,
+        dict[str, str],
+        dict,
+        Any,
+        Annotated[Signup, pydantic.AfterValidator(str)],
+    ],
+)
+def test_what_all_of_a_form_may_become_is_taken(kind: Any) -> None:
+    def handle(form: Any) -> None: ...
+
+    handle.__annotations__["form"] = Annotated[kind, Form()]
+    make_responder(handle, "/x")

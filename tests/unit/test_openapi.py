@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 
 import annotated_types
 import falcon
+import jsonschema
 import pydantic
 import pytest
 
@@ -457,6 +458,24 @@ def test_no_part_of_a_form_that_a_dataclass_takes_is_null(live):
     nick, marks = whole["properties"].values()
     assert (nick["type"], marks["type"], marks["items"]) == ("string", "array", {"type": "integer"})
     assert rest == {"type": "object", "properties": {"photo": FILE}, "required": []}
+
+
+@pytest.mark.parametrize("kind", ["form", "rest"])
+def test_a_closed_model_leaves_room_for_the_fields_beside_it(live, kind):
+    class Closed(pydantic.BaseModel):
+        model_config = pydantic.ConfigDict(extra="forbid")
+        name: str
+
+    def form(whole: Annotated[Closed, Form()]): ...
+
+    def rest(whole: Annotated[Closed, Form()], more: Annotated[int, Form()]): ...
+
+    found = operation(live, lambda s: s.post("/x", {"form": form, "rest": rest}[kind]), "post")
+    schema = form_of(found)["multipart/form-data"]
+    components = live.one("shop")["components"]
+    valid = jsonschema.Draft202012Validator({"components": components, **schema}).is_valid
+    assert valid({"name": "a"}) is (kind == "form")
+    assert valid({"name": "a", "more": 5}) is (kind == "rest")
 
 
 Positive = Annotated[int, annotated_types.Ge(1)]

@@ -9,7 +9,7 @@ _NULL: Schema = {"type": "null"}
 _CHOICES = ("anyOf", "oneOf", "allOf")
 
 
-def of_form(schema: Schema, components: Mapping[str, Schema]) -> Schema:
+def of_form(schema: Schema, components: Mapping[str, Schema], *, alone: bool) -> Schema:
     """Return what a form may hold: a field without a value is left out of it, and never null.
 
     It is the schema itself where that says no more.
@@ -17,15 +17,18 @@ def of_form(schema: Schema, components: Mapping[str, Schema]) -> Schema:
     Args:
         schema: what JSON of the same type is, or a reference to a component.
         components: the components.
+        alone: whether it takes all of the form: it says nothing of fields that others take.
     """
     found = _without_null(schema)
     name = found.get("$ref", "").rpartition("/")[2]
     if name in components:
-        followed = of_form(components[name], components)
+        followed = of_form(components[name], components, alone=alone)
         return found if followed == components[name] else followed
     for key in _CHOICES:
         if key in found:
-            found[key] = [of_form(each, components) for each in found[key]]
+            found[key] = [of_form(each, components, alone=alone) for each in found[key]]
+    if not alone and found.get("additionalProperties") is False:
+        del found["additionalProperties"]
     if "properties" in found:
         found["properties"] = {n: _of_field(each) for n, each in found["properties"].items()}
     return found

@@ -6,7 +6,7 @@ from typing import Any
 
 import falcon
 
-from app.admin.openapi.schemas import Schema, Schemas, is_naive, without_markers
+from app.admin.openapi.schemas import Schema, Schemas, Use, is_naive, without_markers
 from app.loading.annotations import is_bare, members
 from app.loading.constraints import is_constrained
 from app.loading.form_values import files_of, is_file
@@ -95,6 +95,7 @@ def _form_of(
         return None
     properties, required = {}, []
     wholes = []
+    use: Use = "rest" if any(each.name for each in parameters) else "form"
     for each in parameters:
         if each.name:
             schema = _schema_of(each, schemas)
@@ -102,7 +103,7 @@ def _form_of(
             properties[each.name] = {"allOf": [schema], "description": text} if text else schema
             required += [each.name] if each.required and each.name not in required else []
         else:  # the rest of the form is one value
-            wholes.append(schemas.of(without_markers(each.annotation), "form"))
+            wholes.append(schemas.of(without_markers(each.annotation), use))
     parts = [{"type": "object", "properties": properties, "required": required}]
     parts = [*wholes, *(parts if properties else ())]
     schema = parts[0] if len(parts) == 1 else {"allOf": parts}

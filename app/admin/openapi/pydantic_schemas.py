@@ -20,6 +20,7 @@ _Input = tuple[int, JsonSchemaMode, "pydantic.TypeAdapter[Any]"]
 _MODES: dict[Use, JsonSchemaMode] = {
     "text": "validation",
     "form": "validation",
+    "rest": "validation",
     "body": "validation",
     "answer": "serialization",
 }

@@ -27,9 +27,9 @@ from app.uploads import File
 
 Schema = dict[str, Any]
 
-Use = Literal["text", "form", "body", "answer"]
-"""Where a value stands: in the path, the query, a header or a field; all of a form; in a body; in
-an answer."""
+Use = Literal["text", "form", "rest", "body", "answer"]
+"""Where a value stands: in the path, the query, a header or a field; all of a form, or the rest
+beside its other fields; in a body; in an answer."""
 
 FILE: Schema = {"type": "string", "format": "binary"}
 """A file in a form."""
@@ -105,7 +105,7 @@ class Schemas:
         """Return the schema of an annotation."""
         known, referred = dict(self._classes), len(self._references)
         try:
-            if use != "form":
+            if use not in ("form", "rest"):
                 return self._plain(annotation, use)
         except _UnknownError:  # what was begun for it is not to stay
             self._classes = known
@@ -126,8 +126,9 @@ class Schemas:
             found, components, lacks = write_schemas(wanted, self.prefix)
             self.lacks += dict.fromkeys(lacks)
             for (schema, _, use), written in zip(self._left, found, strict=True):
-                in_place = of_form(written, components) if use == "form" else written
-                schema.update(in_place)
+                if use in ("form", "rest"):
+                    written = of_form(written, components, alone=use == "form")
+                schema.update(written)
         names = self._names(components.keys())
         for reference, key in self._references:
             reference["$ref"] = f"#/components/schemas/{names[key]}"
