@@ -9,6 +9,15 @@ from typing import Any
 
 _Members = Mapping[str, str]
 
+_URLS = ("authorizationUrl", "tokenUrl", "refreshUrl")
+_FLOWS: Mapping[str, Sequence[str]] = {
+    "implicit": ("authorizationUrl",),
+    "password": ("tokenUrl",),
+    "clientCredentials": ("tokenUrl",),
+    "authorizationCode": ("authorizationUrl", "tokenUrl"),
+}
+"""The flows of OAuth 2, and the addresses that each needs."""
+
 _OBJECTS: Mapping[str, _Members] = {
     "response": {
         "description": "text",
@@ -28,7 +37,7 @@ _OBJECTS: Mapping[str, _Members] = {
         "deprecated": "truth",
         "schema": "schema",
         "content": "{media type}",
-        "style": "text",
+        "style": "simple",
         "explode": "truth",
         "example": "anything",
         "examples": "{example}",
@@ -42,7 +51,7 @@ _OBJECTS: Mapping[str, _Members] = {
     "encoding": {
         "contentType": "text",
         "headers": "{header}",
-        "style": "text",
+        "style": "style",
         "explode": "truth",
         "allowReserved": "truth",
     },
@@ -52,7 +61,12 @@ _OBJECTS: Mapping[str, _Members] = {
         "parameters": "{anything}",
         "requestBody": "anything",
         "description": "text",
-        "server": "{anything}",
+    },
+    "discriminator": {"propertyName": "text", "mapping": "{text}"},
+    "external documentation": {"url": "text", "description": "text"},
+    "xml": {
+        **dict.fromkeys(("name", "namespace", "prefix"), "text"),
+        **dict.fromkeys(("attribute", "wrapped"), "truth"),
     },
     "security scheme": {
         "type": "text",
@@ -61,9 +75,11 @@ _OBJECTS: Mapping[str, _Members] = {
         "in": "text",
         "scheme": "text",
         "bearerFormat": "text",
-        "flows": "{anything}",
+        "flows": "flows",
         "openIdConnectUrl": "text",
     },
+    "flows": {name: f"{name} flow" for name in _FLOWS},
+    **{f"{name} flow": {**dict.fromkeys(_URLS, "text"), "scopes": "{text}"} for name in _FLOWS},
 }
 """The members of its objects, by name, and what they are; `{…}` is an object of such by name."""
 
@@ -80,10 +96,14 @@ _OF_SCHEMA: _Members = {
     **dict.fromkeys(("minLength", "maxLength", "minItems", "maxItems"), "count"),
     **dict.fromkeys(("minProperties", "maxProperties", "minContains", "maxContains"), "count"),
     "type": "type",
-    "required": "[text]",
+    "required": "names",
+    "dependentRequired": "{names}",
+    "discriminator": "discriminator",
+    "externalDocs": "external documentation",
+    "xml": "xml",
     "enum": "[anything]",
     "examples": "[anything]",
-    "multipleOf": "number",
+    "multipleOf": "positive",
 }
 """The keywords of a JSON Schema; it may have others."""
 
@@ -96,6 +116,9 @@ _REFERRING = frozenset(("response", "header", "example", "link"))
 _NEEDED: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "header": (("schema", "content"),),
     "link": (("operationRef", "operationId"),),
+    "discriminator": (("propertyName",),),
+    "external documentation": (("url",),),
+    **{f"{n} flow": (*((u,) for u in urls), ("scopes",)) for n, urls in _FLOWS.items()},
 }
 """Of which members an object has one."""
 
@@ -113,23 +136,30 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _is_name(value: Any) -> bool:
-    return isinstance(value, str) and value in _TYPES
+def _is_type(value: Any) -> bool:
+    named = value if isinstance(value, list | tuple) else [value]
+    return bool(named) and _are_names(named) and _TYPES.issuperset(named)
 
 
-def _listed(value: Any) -> Sequence[Any]:
-    return value if isinstance(value, list | tuple) else [value]
+def _are_names(value: Any) -> bool:
+    """Tell whether a value is a list of texts, no two alike."""
+    if not isinstance(value, list | tuple) or not all(isinstance(each, str) for each in value):
+        return False
+    return len(set(value)) == len(value)
 
+
+_STYLES = ("form", "spaceDelimited", "pipeDelimited", "deepObject")
 
 _PLAIN: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "text": ("text", lambda value: isinstance(value, str)),
     "truth": ("True or False", lambda value: isinstance(value, bool)),
     "number": ("a number", _is_number),
+    "positive": ("a number above 0", lambda value: _is_number(value) and value > 0),
     "count": ("a count", lambda value: _is_number(value) and value >= 0 and value == int(value)),
-    "type": (
-        f"one of {', '.join(sorted(_TYPES))}, or a list of them",
-        lambda value: bool(value) and all(map(_is_name, _listed(value))),
-    ),
+    "type": (f"one of {', '.join(sorted(_TYPES))}, or a list of them", _is_type),
+    "names": ("a list of texts, no two alike", _are_names),
+    "simple": ("'simple'", lambda value: value == "simple"),
+    "style": (f"one of {', '.join(_STYLES)}", lambda value: value in _STYLES),
 }
 """What values may be, and how to tell."""
 
@@ -165,6 +195,32 @@ def object_fault(value: Any, kind: str, where: str = "") -> str | None:
             advice = "; a type stands beside a text: (text, type)" if name == "model" else ""
             return f"{_below(where, name)} is unknown, expected {', '.join(known)}{advice}"
     return None if known is _REFERENCE else _lack(value, kind, where)
+
+
+def valid_schema(schema: Any, where: str, faults: list[str]) -> Any:
+    """Return a JSON Schema without the members that are not as it has them.
+
+    Args:
+        schema: the schema.
+        where: whose it is.
+        faults: what is left out is added to it, a sentence each.
+    """
+    if not isinstance(schema, Mapping):
+        return schema
+    found = {}
+    for name, member in schema.items():
+        kind, below = _OF_SCHEMA.get(name, "anything"), _below(where, name)
+        if kind == "schema":
+            member = valid_schema(member, below, faults)
+        elif kind == "{schema}" and isinstance(member, Mapping):
+            member = {n: valid_schema(m, _below(below, n), faults) for n, m in member.items()}
+        elif kind == "[schema]" and isinstance(member, list):
+            member = [valid_schema(m, f"{below}[{n}]", faults) for n, m in enumerate(member)]
+        if fault := object_fault(member, kind, below):
+            faults.append(f"{fault}; it is left out")
+        else:
+            found[name] = member
+    return found
 
 
 def scheme_fault(scheme: Mapping[str, Any]) -> str | None:
@@ -208,7 +264,11 @@ def _lack(value: Mapping[str, Any], kind: str, where: str) -> str | None:
     """Return which members an object lacks, or has too many of."""
     for names in _NEEDED.get(kind, ()):
         if sum(name in value for name in names) != 1:
-            return _said(where, value, f"one of {' and '.join(names)}")
+            return _said(where, value, f"one of {' and '.join(names)}" if names[1:] else names[0])
+    if kind == "example" and "value" in value and "externalValue" in value:
+        return _said(where, value, "one of value and externalValue")
+    if kind == "header" and len(value.get("content", [1])) != 1:
+        return _said(f"{where}.content", value["content"], "one media type")
     return None
 
 

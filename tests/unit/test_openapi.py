@@ -12,6 +12,7 @@ import types
 import typing
 import uuid
 import weakref
+from http import HTTPStatus
 from typing import Annotated, Any, Literal
 
 import annotated_types
@@ -23,6 +24,7 @@ import pytest
 from app.admin.openapi import fragment
 from app.admin.openapi.document import LACKS, LiveDocuments
 from app.isolation.stand_in import stand_in_for
+from app.loading.annotations import show
 from app.loading.registration import RouteCollector
 from app.loading.routes import SERVER, Route
 from app.plugin import Cookie, File, Form, Header, PluginMetadata, Produces, Query
@@ -281,6 +283,9 @@ def test_an_answer_has_the_schema_of_its_annotation(live, kind, expected):
         (tuple[dict, Literal[201, 202]], ["201", "202", "default"]),
         (tuple[dict, int], ["default"]),
         (dict | tuple[dict, int], ["200", "default"]),
+        (tuple[HTTPStatus, dict], ["default"]),
+        (tuple[Literal[HTTPStatus.CREATED], dict], ["201", "default"]),
+        (tuple[dict, Literal[HTTPStatus.CREATED], dict[str, str]], ["201", "default"]),
         (tuple[int, int], ["200", "default"]),
         (typing.Iterator[bytes], ["200", "default"]),
         (typing.Generator[str, None, None], ["200", "default"]),
@@ -915,6 +920,41 @@ def nested(levels):
     for _ in range(levels):
         made = models(inner=(made, ...))
     return made
+
+
+def test_what_a_model_says_of_its_schema_makes_no_document_invalid(live):
+    class Said(pydantic.BaseModel):
+        model_config = pydantic.ConfigDict(json_schema_extra={"type": "thing", "x-own": 5})
+        number: Annotated[int, pydantic.Field(json_schema_extra={"minimum": "low", "title": "N"})]
+        many: Annotated[list[int], pydantic.Field(json_schema_extra={"items": {"type": "whole"}})]
+        text: Annotated[str, pydantic.Field(json_schema_extra={"examples": {"a": {"value": "b"}}})]
+
+    kind = Annotated[int, pydantic.WithJsonSchema({"type": "integer", "enum": 5})]
+
+    def register(server):
+        server.get("/x", answering(Said))
+        server.get("/y", answering(kind))
+
+    live.load("shop", register)
+    document = live.one("shop")
+    said = schema_at(document, "get", "/x")
+    assert "type" not in said
+    assert said["x-own"] == 5
+    assert said["properties"] == {
+        "number": {"title": "N", "type": "integer"},
+        "many": {"title": "Many", "type": "array", "items": {}},
+        "text": {"title": "Text", "type": "string"},
+    }
+    assert schema_at(document, "get", "/y") == {"type": "integer"}
+    lacks = document[LACKS]
+    assert all(each.endswith("; it is left out") for each in lacks)
+    assert [each.partition(", expected ")[0] for each in lacks] == [
+        f"{show(kind)}.enum is 5",
+        "Said.properties.number.minimum is 'low'",
+        "Said.properties.many.items.type is 'whole'",
+        "Said.properties.text.examples is {'a': {'value': 'b'}}",
+        "Said.type is 'thing'",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -235,7 +235,7 @@ def test_what_cannot_be_used_is_refused_with_the_line(options, said):
         ),
         (
             {"content": {"a/b": {"schema": {"anyOf": [{"type": "null"}, {"required": "x"}]}}}},
-            "content.a/b.schema.anyOf[1].required is 'x', expected a list",
+            "content.a/b.schema.anyOf[1].required is 'x', expected a list of texts, no two alike",
         ),
         ({"content": {"a/b": {"schema": {"allOf": []}}}}, "is [], expected one schema at least"),
         ({"content": {"a/b": {"schema": {"type": {}}}}}, "schema.type is {}, expected one of"),
@@ -250,6 +250,23 @@ def test_what_cannot_be_used_is_refused_with_the_line(options, said):
         ({"headers": {"X-A": {}}}, "headers.X-A is {}, expected one of schema and content"),
         ({"$ref": "#/components/responses/A", "content": {}}, "content is unknown, expected $ref"),
         ({404: "x"}, "404 is unknown"),
+        ({"content": {"a/b": {"schema": {"multipleOf": 0}}}}, "is 0, expected a number above 0"),
+        ({"content": {"a/b": {"schema": {"discriminator": {}}}}}, "is {}, expected propertyName"),
+        ({"content": {"a/b": {"schema": {"xml": 5}}}}, "is 5, expected an object that is a xml"),
+        (
+            {"content": {"a/b": {"examples": {"one": {"value": 1, "externalValue": "x"}}}}},
+            "expected one of value and externalValue",
+        ),
+        (
+            {"content": {"a/b": {"encoding": {"x": {"style": "wide"}}}}},
+            "is 'wide', expected one of form, spaceDelimited",
+        ),
+        ({"headers": {"X-A": {"schema": {}, "style": "form"}}}, "is 'form', expected 'simple'"),
+        (
+            {"headers": {"X-A": {"content": {"a/b": {}, "c/d": {}}}}},
+            "headers.X-A.content is {'a/b': {}, 'c/d': {}}, expected one media type",
+        ),
+        ({"links": {"a": {"description": "x"}}}, "expected one of operationRef and operationId"),
     ],
 )
 def test_a_response_that_would_make_the_document_invalid_is_refused(said, why):
@@ -315,6 +332,11 @@ def test_what_openapi_allows_as_a_response_is_taken(said):
         ({"type": "apiKey", "name": "X", "in": "body"}, "in is 'body', expected query, header or"),
         ({"type": "http"}, "scheme is missing"),
         ({"type": "oauth2", "flows": 5}, "flows is 5"),
+        ({"type": "oauth2", "flows": {"passwort": {}}}, "flows.passwort is unknown, expected impl"),
+        (
+            {"type": "oauth2", "flows": {"password": {"tokenUrl": "/token"}}},
+            "flows.password is {'tokenUrl': '/token'}, expected scopes",
+        ),
         ({"type": "http", "scheme": "bearer", "format": "JWT"}, "format is unknown"),
     ],
 )

@@ -11,6 +11,7 @@ from pydantic_core import PydanticSerializationError, to_jsonable_python
 from app.admin.openapi.schemas import FILE, Schema, Use, is_naive, stable_name
 from app.inspection import is_class, name_of
 from app.loading.annotations import show
+from app.loading.openapi_objects import valid_schema
 from app.loading.strict_json import to_json
 from app.uploads import File
 
@@ -84,9 +85,19 @@ def write_schemas(
                 known.append(each)
         found, more = _write(known, template)
     by_number = {number: schema for (number, _), schema in found.items()}
-    written = [by_number.get(number, {}) for number in range(len(wanted))]
-    components = {prefix + name: schema for name, schema in more.get("$defs", {}).items()}
+    written = [
+        valid_schema(by_number.get(number, {}), _shown(annotation), lacks)
+        for number, (annotation, _) in enumerate(wanted)
+    ]
+    components = {
+        prefix + name: valid_schema(schema, name, lacks)
+        for name, schema in more.get("$defs", {}).items()
+    }
     return written, components, lacks
+
+
+def _shown(annotation: Any) -> str:
+    return stable_name(name_of(annotation) if is_class(annotation) else show(annotation))
 
 
 def _write(inputs: Sequence[_Input], template: str) -> tuple[dict[Any, Schema], Schema]:
@@ -101,5 +112,6 @@ def _left_out(annotation: Any, lacks: list[str]) -> Iterator[None]:
     try:
         yield
     except BaseException as error:  # noqa: BLE001 - models may bring code of their own for it
-        shown = stable_name(name_of(annotation) if is_class(annotation) else show(annotation))
-        lacks.append(f"{shown} cannot be described, as if it were anything: {name_of(error)}")
+        lacks.append(
+            f"{_shown(annotation)} cannot be described, as if it were anything: {name_of(error)}"
+        )

@@ -203,6 +203,8 @@ def _with_status(kind: Any) -> tuple[Any, list[str]] | None:
     if typing.get_origin(kind) is not tuple or len(items) not in (2, 3) or items[-1] is ...:
         return None
     value, status = items[:2]
+    if _is_http_status(value):  # which no data is
+        value, status = status, value
     if value in (int, float, bool) or (len(items) == 3 and not _is_mapping(items[2])):
         return None
     if typing.get_origin(status) is typing.Literal:
@@ -212,6 +214,11 @@ def _with_status(kind: Any) -> tuple[Any, list[str]] | None:
     if isinstance(status, type) and issubclass(status, (int, str)) and status is not bool:
         return value, []
     return None
+
+
+def _is_http_status(kind: Any) -> bool:
+    named = typing.get_args(kind) if typing.get_origin(kind) is typing.Literal else ()
+    return kind is HTTPStatus or any(isinstance(each, HTTPStatus) for each in named)
 
 
 def _is_mapping(kind: Any) -> bool:
