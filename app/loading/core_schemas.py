@@ -12,7 +12,11 @@ from typing import Any
 
 
 def bounded_schema(schema: Any) -> Any:
-    """Return a core schema whose numbers have bounds where it does not say otherwise."""
+    """Return a core schema whose numbers have bounds where it does not say otherwise.
+
+    What is to be iterated over is checked as a list before: pydantic would check each item as the
+    handler comes to it, and what does not fit would be the handler's error.
+    """
     return _with_keys(schema, _bounded)
 
 
@@ -172,7 +176,11 @@ _SAMPLES: dict[str, Callable[[], Any]] = {
 
 
 def _bounded(schema: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
-    """Return what a schema of a number does not say: that it is finite, and how long it may be."""
+    """Return what a schema does not say: that a number is finite, that what comes is a list."""
+    if schema["type"] == "generator":  # of an Iterable
+        items = {key: value for key, value in schema.items() if key != "ref"}
+        function = {"type": "no-info", "function": iter}
+        return {"type": "function-after", "function": function, "schema": items | {"type": "list"}}
     if schema["type"] not in ("float", "decimal"):
         return {}
     says = {**config, **schema}
@@ -224,7 +232,7 @@ def _with_keys(item: Any, more: _MoreKeys, config: Any = None) -> Any:
     elif type(item.get("type")) is str:
         config = item.get("config") or config
         kept = {k: v if k in _NO_SCHEMAS else _with_keys(v, more, config) for k, v in item.items()}
-        anew = kept | more(item, config or {})
+        anew = kept | more(kept, config or {})
     else:  # the fields of a model, by name
         anew = {name: _with_keys(part, more, config) for name, part in item.items()}
     return anew if anew != item else item

@@ -5,9 +5,11 @@ import datetime
 import decimal
 import enum
 import io
+import json
 import subprocess
 import sys
 import typing
+from collections.abc import Iterable, Iterator
 from typing import Annotated, Any, Literal, NewType
 
 import annotated_types
@@ -431,6 +433,30 @@ def test_a_decimal_is_as_large_as_a_float_at_most(annotation: Any, wrap: str) ->
         )
     for written in ('"1.5e308"', '"1.0000000000000000001"', "2"):
         assert post(of(annotation), wrap % written)[0] == 200, written
+
+
+class Iterates(pydantic.BaseModel):
+    numbers: Iterable[int]
+
+
+@pytest.mark.parametrize(
+    ("annotation", "wrap"),
+    [
+        (Iterable[int], "[%s]"),
+        (Iterates, '{"numbers": [%s]}'),
+        (Iterable[Iterates] | None, '[{"numbers": [%s]}]'),
+    ],
+)
+def test_an_iterable_is_checked_before_the_handler_runs(annotation: Any, wrap: str) -> None:
+    def handle(body: Any) -> Any:
+        return list(body) if isinstance(body, Iterator) else body
+
+    handle.__annotations__["body"] = annotation
+    for number in ('"x"', "1.5", "1, {}"):
+        status, answer = post(handle, wrap % number)
+        assert status == 422
+        assert "valid integer" in answer["errors"][0]["reason"]
+    assert post(handle, wrap % '1, "2"') == (200, json.loads(wrap % "1, 2"))
 
 
 class Waits(pydantic.BaseModel):
