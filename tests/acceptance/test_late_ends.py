@@ -32,17 +32,17 @@ def test_what_ends_its_workers_again_and_again_gives_way_to_the_version_before(
     for name in ("late", "beside"):
         server.write(name, source(name, "good"))
         server.wait_says(name, "good")
-    wait_until(lambda: kept(server, "late") == 1, "it is what this host serves", 15.0)
+    wait_until(lambda: kept(server, "late") == 1, "it is what this host serves")
     server.write("late", ends_late("late", how))
     server.wait_says("late", "bad")
     server.write("beside", source("beside", "edited"))  # nobody is blamed that is only near
     server.wait_says("beside", "edited")
-    error = wait_until(lambda: error_of(server, "late"), "the row says it", 60.0)
+    error = wait_until(lambda: error_of(server, "late"), "the row says it", 120.0)
     print("\n" + error["message"])
     assert "generation 2 ended the workers that served it" in error["message"]
     assert SAID[how] in error["message"]
-    wait_until(lambda: all_up(server), "all are up", 20.0)
-    server.wait_says("late", "good", 20.0)
+    wait_until(lambda: all_up(server), "all are up", 60.0)
+    server.wait_says("late", "good", 60.0)
     after = wait_until(lambda: len(server.workers()) == int(workers) and server.workers(), "all")
     server.wait_says("beside", "edited")
     assert error_of(server, "beside") is None
