@@ -7,7 +7,11 @@ SLOW_SLOTS = 3
 """How many of the folders that hung last time may be attempted at once."""
 
 SLOW_SECONDS = 0.5
-"""An attempt that takes longer gives its slot to another one, and its folder counts as hanging."""
+"""An attempt that takes longer gives its slot to another one."""
+
+HUNG_SECONDS = 2.0
+"""After an attempt that took longer a folder counts as hanging: less takes a large library, or a
+machine that is busy, and what only takes its time is not to wait for what hangs."""
 
 
 class PublishSlots:
@@ -22,7 +26,7 @@ class PublishSlots:
         self._hung: set[str] = set()
 
     def hung(self, folder: str) -> bool:
-        """Tell whether the last attempt at a folder was slow."""
+        """Tell whether the last attempt at a folder hung."""
         return folder in self._hung
 
     def may_begin(self, *, hung: bool, now: float) -> bool:
@@ -39,7 +43,7 @@ class PublishSlots:
 
     def end(self, folder: str, now: float, *, tried: bool) -> None:
         """Note that an attempt has ended; one that tried nothing says nothing of the folder."""
-        if now - self._running.pop(folder) > SLOW_SECONDS:
+        if now - self._running.pop(folder) > HUNG_SECONDS:
             self._hung.add(folder)
         elif tried:
             self._hung.discard(folder)

@@ -95,14 +95,14 @@ def test_eight_folders_that_hang_hold_up_nobody(server: Server) -> None:
     for number in range(8):
         server.write(f"hangs{number}", "import time\ntime.sleep(60)\n")
     server.write("honest", source("honest", "one"))
-    assert server.wait_says("honest", "one", 10.0) < 2.5, "until the first ones count as slow"
+    server.wait_says("honest", "one")  # once the first ones have given up their places
     for number in range(8):
         wait_until(lambda: f"hangs{number}: import failed" in server.log(), "it is refused", 30.0)
     for number in range(8):
         server.write(f"hangs{number}", "import time\n\ntime.sleep(60)\n")
     for says in ("two", "three", "four"):
         server.write("honest", source("honest", says))
-        assert server.wait_says("honest", says, 10.0) < 1.5, "they hung last time"
+        assert server.wait_says("honest", says) < 4.0, "before the first of them has failed"
     for number in range(8):
         shutil.rmtree(server.plugins / f"hangs{number}")
 

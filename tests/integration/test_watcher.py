@@ -361,6 +361,7 @@ def test_folders_that_hang_hold_up_no_other_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(publish_slots, "SLOW_SECONDS", 0.1)
+    monkeypatch.setattr(publish_slots, "HUNG_SECONDS", 0.1)
     for number in range(8):
         write(root, f"hangs{number}", "one")
     wait_until(lambda: looks.hanging >= 4, "they hang")
