@@ -19,6 +19,9 @@ from tests.support.folders import open_folder
 
 _numbers = itertools.count(1)
 
+SHARED = ("not soak", "soak and not alone")
+"""What two processes run together: the default suite, and the long runs that mostly wait."""
+
 # Each server is four processes: without bytecode in its place, each compiles all of `app/` again.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
@@ -27,10 +30,10 @@ sys.dont_write_bytecode = False
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Return how many processes share the tests: two, or none beside this one.
 
-    This one alone runs the long runs, which measure times and memory; what failed last, which is
-    run without others beside it; and single files, where `-s` and a debugger are of use.
+    This one alone runs the tests that measure; what failed last, which is run without others beside
+    it; and single files, where `-s` and a debugger are of use.
     """
-    together = config.option.markexpr == "not soak" and not config.option.lf
+    together = config.option.markexpr in SHARED and not config.option.lf
     return 2 if together and all(Path(name).is_dir() for name in config.args) else 0
 
 

@@ -21,7 +21,7 @@ from tests.support.library_server import CasesServer
 from tests.support.library_table import Line
 from tests.support.server import Server
 
-pytestmark = pytest.mark.soak
+pytestmark = [pytest.mark.soak, pytest.mark.alone]
 
 EDITS = 10
 HOT_EDITS = 3

@@ -511,7 +511,7 @@ def test_an_edit_that_a_lock_stops_follows_by_itself(
         server.write("edited", source("edited", "two"))
         began = time.monotonic()
         reload = server.post("/plugins/edited/reload")
-        # Thrice the 3 s that are promised (a trial, and then the lock's 2 s): others have their load.
+        # Thrice the 3 s that are promised (a trial, and then the lock's 2 s), for a busy machine.
         assert time.monotonic() - began < 9.0
         assert reload.status == 503
         assert f"{what} is locked by pid {pid} (psql, idle in transaction" in reload.json["detail"]

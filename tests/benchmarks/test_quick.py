@@ -24,6 +24,7 @@ def test_the_generator_is_seeded_and_realistic(tmp_path: Path) -> None:
 
 
 @pytest.mark.soak
+@pytest.mark.alone
 def test_every_figure_is_measured(tmp_path: Path) -> None:
     for peer in ("uvicorn", "jurigged", "matplotlib"):
         pytest.importorskip(peer, reason="pip install -e '.[bench]'")
@@ -50,6 +51,7 @@ def test_every_figure_is_measured(tmp_path: Path) -> None:
 
 
 @pytest.mark.soak
+@pytest.mark.alone
 def test_two_revisions_are_measured_in_turns() -> None:
     command = [sys.executable, "-m", "tests.benchmarks.against", "HEAD", "--only", "requests"]
     ended = subprocess.run(

@@ -29,6 +29,8 @@ def test_what_failed_last_can_be_run_again(pytestconfig: pytest.Config) -> None:
     [
         ("not soak", False, ["tests"], 2),
         ("not soak", False, ["tests/unit"], 2),
+        ("soak and not alone", False, ["tests"], 2),
+        ("soak and alone", False, ["tests"], 0),
         ("soak", False, ["tests"], 0),
         ("", False, ["tests"], 0),
         ("not soak", True, ["tests"], 0),
