@@ -191,6 +191,7 @@ class RouteCollector(SetUp):
             LoadError: a route cannot be served; all faults are named.
         """
         self._finished = True
+        self._check_media()
         if self._faults:
             place = next((place for _, place in self._faults if place), None)
             raise LoadError(

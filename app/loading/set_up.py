@@ -2,7 +2,7 @@
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import falcon
@@ -94,6 +94,18 @@ class SetUp(ABC):
     def media_types(self) -> list[str]:
         """Return the media types that the plugin's responses have handlers for."""
         return [] if self.own is None else list(self.own.resp_options.media_handlers)
+
+    def _check_media(self) -> None:
+        """Note which media handlers Falcon could not call."""
+        for options in () if self.own is None else (self.own.req_options, self.own.resp_options):
+            handlers = options.media_handlers
+            for media_type, handler in handlers.items() if isinstance(handlers, Mapping) else ():
+                if isinstance(handler, type):
+                    name = handler.__qualname__
+                    self._fault(
+                        f"the media handler of {media_type} is the class {name}, expected an "
+                        f"object of it: {name}()"
+                    )
 
     def _set_up(self) -> OwnApp:
         self._refuse_if_finished("its application was changed", "that inside")

@@ -457,6 +457,15 @@ def test_json_is_strict_unless_the_plugin_has_a_handler_of_its_own() -> None:
     assert (answer.status, answer.read()) == (200, b'{"got": "1E999"}')
 
 
+@pytest.mark.parametrize("name", ["req_options", "resp_options"])
+def test_a_class_is_no_media_handler(name: str) -> None:
+    def set_up(server: Any) -> None:
+        getattr(server, name).media_handlers["text/x-upper"] = Upper
+
+    with pytest.raises(LoadError, match="text/x-upper is the class Upper, expected an object of"):
+        ours(set_up)
+
+
 def test_options_that_are_none_fail_its_own_requests_alone() -> None:
     def broken(server: Any) -> None:
         server.resp_options.media_handlers = 5
