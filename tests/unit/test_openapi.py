@@ -21,6 +21,7 @@ import jsonschema
 import pydantic
 import pytest
 
+from app.admin.openapi import document as document_module
 from app.admin.openapi import fragment
 from app.admin.openapi.document import LACKS, LiveDocuments
 from app.isolation.stand_in import stand_in_for
@@ -909,6 +910,17 @@ def test_what_is_no_json_costs_its_own_plugin_its_description_alone(live, caplog
     live.load("shop", lambda server: server.get("/x", answering(int)))
     assert live.documents.lacks_of("shop") == ()
     assert LACKS not in live.one("shop")
+
+
+def test_what_a_document_lacks_is_told_while_another_is_written(live, monkeypatch):
+    monkeypatch.setattr(document_module, "WAIT_SECONDS", 0.01)
+    live.load("shop", lambda s: s.get("/x", answering(Unknown)))
+    with live.documents._lock:
+        assert live.documents.lacks_of("shop") == ()  # nobody knows it yet
+    lacks = live.documents.lacks_of("shop")
+    assert lacks
+    with live.documents._lock:
+        assert live.documents.lacks_of("shop") == lacks
 
 
 class Unknown:

@@ -21,6 +21,9 @@ OPENAPI = "3.1.0"
 LACKS = "x-benana-lacks"
 """Under which a plugin's document says what it lacks, as what could not be described."""
 
+WAIT_SECONDS = 1.0
+"""How long who asks what a document lacks waits for those that are being written."""
+
 ATTEMPTS = 3
 """How often a document is begun anew because plugins were replaced while it was written."""
 
@@ -116,11 +119,22 @@ class LiveDocuments:
         return self._document(name, False, self._write_plugin)
 
     def lacks_of(self, name: str) -> tuple[str, ...]:
-        """Return what a plugin's document lacks, a sentence each; nothing if it is not served."""
-        with self._lock:
-            routes = self._app.table.owned.find(name)
-            served = routes is not None and name != SERVER
-            return self._fragment(name, routes, "").lacks if served and routes else ()
+        """Return what a plugin's document lacks, a sentence each; nothing if it is not served.
+
+        Nothing either while documents are written that take longer than `WAIT_SECONDS`.
+        """
+        routes = self._app.table.owned.find(name)
+        if not routes or name == SERVER:
+            return ()
+        known = self._fragments.get((name, ""))
+        if known is not None and known[0] == routes[0].generation:
+            return known[1].lacks
+        if not self._lock.acquire(timeout=WAIT_SECONDS):
+            return ()
+        try:
+            return self._fragment(name, routes, "").lacks
+        finally:
+            self._lock.release()
 
     def elsewhere(self, name: str) -> Route | None:
         """Return a route of a plugin that another process runs, None of any other.
