@@ -1093,6 +1093,24 @@ def test_bytes_and_what_may_be_streamed_are_no_json_alone(live):
     assert of(collections.abc.Iterable[str]) == {"application/json": {"schema": {}}, "*/*": {}}
 
 
+def test_what_an_answer_holds_is_not_for_writing_alone(live):
+    class Login(pydantic.BaseModel):
+        name: str
+        password: pydantic.SecretStr
+        former: list[pydantic.SecretStr] = []
+
+    def log_in(body: Login) -> Login:
+        return body
+
+    found = operation(live, lambda server: server.post("/x", log_in), "post")
+    document = live.one("shop")
+    asked = followed(document, found["requestBody"]["content"]["application/json"]["schema"])
+    answered = schema_at(document, "post", "/x")["properties"]
+    assert asked["properties"]["password"]["writeOnly"]
+    assert "writeOnly" not in answered["password"]
+    assert "writeOnly" not in answered["former"]["items"]
+
+
 def test_none_is_no_text(live):
     def handle(url: pydantic.HttpUrl | None = None, many: list[pydantic.HttpUrl] | None = None): ...
 

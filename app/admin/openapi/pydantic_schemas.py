@@ -41,6 +41,12 @@ class _Generator(GenerateJsonSchema):
     def normalize_name(self, name: str) -> str:
         return super().normalize_name(stable_name(name))
 
+    def generate_inner(self, schema: Any) -> Schema:
+        found = super().generate_inner(schema)
+        if self.mode == "serialization":  # as of a SecretStr, which is sent all the same
+            found.pop("writeOnly", None)
+        return found
+
     def is_instance_schema(self, schema: Any) -> Schema:
         return dict(FILE) if schema["cls"] is File else super().is_instance_schema(schema)
 
