@@ -343,6 +343,93 @@ def test_a_default_that_is_not_of_its_type_is_left_out(live):
     assert defaults == {"wrong": None, "flag": None, "exact": None, "many": None, "right": 1}
 
 
+class Bounded(pydantic.BaseModel):
+    low: Annotated[int, pydantic.Field(ge=5)] = 1
+    fits: Annotated[int, pydantic.Field(ge=5)] = 7
+
+
+class Defaults(pydantic.BaseModel):
+    literal: Literal["x"] = "y"  # type: ignore[assignment]
+    number: int = "y"  # type: ignore[assignment]
+    moments: list[datetime.datetime] = [datetime.datetime(2020, 1, 1)]
+    day: datetime.date = "x"  # type: ignore[assignment]
+    key: uuid.UUID = "x"  # type: ignore[assignment]
+    inner: Bounded = Bounded.model_construct(low=2)
+    all: list[Bounded] = [Bounded.model_construct(low=2)]
+    counts: dict[str, int] = {"a": "b"}  # type: ignore[dict-item]
+    pair: tuple[int, str] = (1, 2)  # type: ignore[assignment]
+    choice: Literal["a", "b"] | Annotated[str, pydantic.Field(min_length=3)] = "c"
+    default: Annotated[str, pydantic.Field(pattern="^a")] = "b"
+
+
+class GoodDefaults(pydantic.BaseModel):
+    literal: Literal["x"] = "x"
+    number: int | None = None
+    moments: list[datetime.datetime] = [datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)]
+    day: datetime.date = datetime.date(2020, 1, 1)
+    key: uuid.UUID = uuid.UUID(int=1)
+    inner: Bounded = Bounded.model_construct(low=5)
+    all: list[Bounded] = [Bounded.model_construct(low=5)]
+    counts: dict[str, int] = {"a": 1}
+    pair: tuple[int, str] = (1, "2")
+    choice: Literal["a", "b"] | Annotated[str, pydantic.Field(min_length=3)] = "cdef"
+    default: Annotated[str, pydantic.Field(pattern="^a")] = "ab"
+    size: float = 1
+
+
+@pytest.mark.parametrize(("kind", "stays"), [(Defaults, False), (GoodDefaults, True)])
+def test_a_default_of_a_model_is_described_where_its_schema_allows_it(live, kind, stays):
+    def register(server):
+        server.post("/x", taking(kind))
+        server.get("/x", answering(kind))
+
+    live.load("shop", register)
+    document = live.one("shop")
+    asked = document["paths"]["/x"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    for schema in (followed(document, asked), schema_at(document, "get", "/x")):
+        assert {"default" in each for each in schema["properties"].values()} == {stays}
+    names = document["components"]["schemas"]
+    bounded = next(schema for name, schema in names.items() if name.startswith("Bounded"))
+    assert bounded["properties"].keys() == {"low", "fits"}
+    assert {n: e.get("default") for n, e in bounded["properties"].items()} == {
+        "low": None,
+        "fits": 7,
+    }
+
+
+@pytest.mark.parametrize(
+    ("kind", "wrong", "right"),
+    [
+        (Annotated[int, pydantic.Field(ge=5)], 1, 5),
+        (Annotated[str, pydantic.Field(pattern="^a$")], "b", "a"),
+        (Annotated[list[int], pydantic.Field(max_length=1)], [1, 2], [1]),
+        (Literal["a"], "b", "a"),
+        (list[int], ["a"], [1]),
+        (uuid.UUID, "x", "0" * 8 + "-0000-0000-0000-" + "0" * 12),
+        (datetime.date, "x", "2020-01-01"),
+        (datetime.datetime, "2020-01-01", "2020-01-01T00:00:00Z"),
+        (int | str, 1.5, "a"),
+    ],
+)
+@pytest.mark.parametrize("place", [Query, Header, Form])
+def test_a_default_of_a_parameter_is_described_where_its_schema_allows_it(
+    live, kind, wrong, right, place
+):
+    def handler(default):
+        def handle(value=default): ...
+
+        handle.__annotations__["value"] = Annotated[kind, place()]
+        return handle
+
+    for default, stays in ((wrong, False), (right, True)):
+        found = operation(live, lambda s, d=default: s.post("/x", handler(d)), "post")
+        if place is Form:
+            schema = form_of(found)["multipart/form-data"]["properties"]["value"]
+        else:
+            schema = found["parameters"][0]["schema"]
+        assert ("default" in schema) is stays, default
+
+
 def test_an_answer_with_headers_may_have_another_content_type(live):
     found = operation(live, lambda server: server.get("/x", answering(Answer[int])))
     content = found["responses"]["200"]["content"]

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from app.admin.openapi.defaults import drop_unfit_defaults
 from app.admin.openapi.json_check import NotDescribedError, checked_json, lost_reference
 from app.admin.openapi.operation import Described, default_id, operations_of, write_operation
 from app.admin.openapi.responses import PROBLEM_NAME, Errors
@@ -79,6 +80,7 @@ def _proven(fragment: Fragment) -> Fragment:
                 f"{where} refers to {lost}, which is not there; expected the model itself in "
                 "`responses`, or a schema that needs no component"
             )
+        drop_unfit_defaults(each, components["schemas"])
     return Fragment(paths, schemas, security, fragment.lacks)
 
 

@@ -5,10 +5,10 @@ from urllib.parse import unquote
 
 from app.loading.strict_json import as_plain_json
 
-_VALUES = ("const", "default", "enum", "example", "examples")
+VALUES = ("const", "default", "enum", "example", "examples")
 """Where values stand: a `$ref` in them is a member, and refers to nothing."""
 
-_NAMED = ("properties", "patternProperties", "$defs", "responses", "content")
+NAMED = ("properties", "patternProperties", "$defs", "responses", "content")
 """Whose members have names that may be those of keywords, as a response is named `default`."""
 
 
@@ -47,9 +47,9 @@ def lost_reference(part: Any, document: dict[str, Any]) -> str | None:
             if isinstance(reference, str) and not _leads(reference, document):
                 return reference
             for key, each in item.items():
-                if key in _NAMED and isinstance(each, dict):
+                if key in NAMED and isinstance(each, dict):
                     waiting += each.values()
-                elif key not in _VALUES:
+                elif key not in VALUES:
                     waiting.append(each)
     return None
 
