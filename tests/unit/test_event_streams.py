@@ -21,7 +21,7 @@ from app.loading.signatures import HandlerError
 from app.plugin import Answer, Event, PluginContext, Problem, Produces
 from app.routing.application import LiveApp
 from app.routing.grace_periods import InUse
-from tests.support.handlers import make_responder
+from tests.support.handlers import make_responder, returning
 from tests.support.waiting import wait_until
 from tests.support.wsgi import call, json_of, put
 
@@ -68,16 +68,6 @@ class Endless:
             self.closed.set()
 
 
-def saying(kind: Any) -> Callable[..., Any]:
-    """Return a handler that says it returns a type."""
-
-    def handler() -> Any:
-        return iter(["a"])
-
-    handler.__annotations__["return"] = kind
-    return handler
-
-
 @pytest.mark.parametrize(
     ("kind", "said"),
     [
@@ -96,7 +86,7 @@ def test_a_handler_of_events_that_says_it_answers_otherwise_is_refused(
     kind: Any, said: str
 ) -> None:
     with pytest.raises(HandlerError, match=re.escape(said)):
-        make_responder(saying(kind), "/x", events=True)
+        make_responder(returning(kind), "/x", events=True)
 
 
 @pytest.mark.parametrize(
@@ -113,7 +103,7 @@ def test_a_handler_of_events_that_says_it_answers_otherwise_is_refused(
     ],
 )
 def test_a_handler_of_events_says_that_it_yields_or_nothing(kind: Any) -> None:
-    make_responder(saying(kind), "/x", events=True)
+    make_responder(returning(kind), "/x", events=True)
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ from app.loading.signatures import HandlerError
 from app.plugin import Answer, Problem, Produces
 from app.routing.application import LiveApp
 from app.routing.grace_periods import InUse
-from tests.support.handlers import make_responder
+from tests.support.handlers import make_responder, returning
 from tests.support.wsgi import call, json_of, put
 
 NOTHING = InUse(None, frozenset())
@@ -151,16 +151,6 @@ def yielding(kind: Any) -> Callable[..., Any]:
 
     def handler() -> Any:
         yield "a"
-
-    handler.__annotations__["return"] = kind
-    return handler
-
-
-def returning(kind: Any) -> Callable[..., Any]:
-    """Return a function without a yield that says it returns a type."""
-
-    def handler() -> Any:
-        return iter(["a"])
 
     handler.__annotations__["return"] = kind
     return handler

@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from app.admin.openapi.json_check import NAMED, VALUES
+from app.admin.openapi.json_check import objects_in
 
 _TYPES: Mapping[str, Callable[[Any], bool]] = {
     "null": lambda value: value is None,
@@ -56,19 +56,9 @@ def drop_unfit_defaults(part: Any, components: Mapping[str, Any]) -> None:
         part: the part, as plain JSON; it is changed.
         components: the schemas that it may refer to, by name.
     """
-    waiting = [part]
-    while waiting:
-        item = waiting.pop()
-        if isinstance(item, list):
-            waiting += item
-        elif isinstance(item, dict):
-            if "default" in item and not _fits(item["default"], item, components):
-                del item["default"]
-            for key, each in item.items():
-                if key in NAMED and isinstance(each, dict):
-                    waiting += each.values()
-                elif key not in VALUES and not key.startswith("x-"):
-                    waiting.append(each)
+    for item in objects_in(part):
+        if "default" in item and not _fits(item["default"], item, components):
+            del item["default"]
 
 
 def _fits(value: Any, schema: Any, components: Mapping[str, Any], depth: int = 0) -> bool:

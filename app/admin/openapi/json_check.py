@@ -1,14 +1,15 @@
 """Whether what a plugin says of itself can stand in a document: as JSON, with all it refers to."""
 
+from collections.abc import Iterator
 from typing import Any
 from urllib.parse import unquote
 
 from app.loading.strict_json import as_plain_json
 
-VALUES = ("const", "default", "enum", "example", "examples")
+_VALUES = ("const", "default", "enum", "example", "examples")
 """Where values stand: a `$ref` in them is a member, and refers to nothing."""
 
-NAMED = ("properties", "patternProperties", "$defs", "responses", "content")
+_NAMED = ("properties", "patternProperties", "$defs", "responses", "content")
 """Whose members have names that may be those of keywords, as a response is named `default`."""
 
 
@@ -37,21 +38,30 @@ def checked_json(part: Any, where: str) -> Any:
 
 def lost_reference(part: Any, document: dict[str, Any]) -> str | None:
     """Return the first reference within a part that leads nowhere in its document, None if none."""
+    for item in objects_in(part):
+        reference = item.get("$ref")
+        if isinstance(reference, str) and not _leads(reference, document):
+            return reference
+    return None
+
+
+def objects_in(part: Any) -> Iterator[dict[str, Any]]:
+    """Give each object of OpenAPI within a part of a document, before those that are in it.
+
+    What is a value or an extension is none, whatever it holds.
+    """
     waiting = [part]
     while waiting:
         item = waiting.pop()
         if isinstance(item, list):
             waiting += item
         elif isinstance(item, dict):
-            reference = item.get("$ref")
-            if isinstance(reference, str) and not _leads(reference, document):
-                return reference
+            yield item
             for key, each in item.items():
-                if key in NAMED and isinstance(each, dict):
+                if key in _NAMED and isinstance(each, dict):
                     waiting += each.values()
-                elif key not in VALUES:
+                elif key not in _VALUES and not key.startswith("x-"):
                     waiting.append(each)
-    return None
 
 
 def _leads(reference: str, document: Any) -> bool:
