@@ -24,7 +24,7 @@ _LINES = (
 def is_stream(kind: Any) -> bool:
     """Tell whether a type is that of what is sent part by part, as a generator or a file."""
     base = typing.get_origin(kind) or kind
-    return inspect.isclass(base) and issubclass(base, collections.abc.Iterator)
+    return inspect.isclass(base) and issubclass(base, (collections.abc.Iterator, typing.IO))
 
 
 def stream_fault(handler: Callable[..., Any], returns: Any, *, events: bool) -> str | None:

@@ -1180,6 +1180,37 @@ def test_bytes_and_what_may_be_streamed_are_no_json_alone(live):
     assert of(collections.abc.Iterable[str]) == {"application/json": {"schema": {}}, "*/*": {}}
 
 
+class Page:
+    def __html__(self):
+        return ""
+
+
+@pytest.mark.parametrize(
+    ("kind", "content"),
+    [
+        (Answer[typing.Iterator[bytes]], {"*/*"}),
+        (Answer[bytes], {"application/octet-stream", "*/*"}),
+        (tuple[typing.Iterator[str], Literal[200]], {"*/*"}),
+        (tuple[bytes, Literal[200]], {"application/octet-stream"}),
+        (tuple[int | None, Literal[200]], {"application/json"}),
+        (typing.BinaryIO, {"*/*"}),
+        (typing.IO[str], {"*/*"}),
+        (Annotated[Page, Produces("text/html")], {"text/html"}),
+        (tuple[str, Literal[200], dict[str, str]], {"application/json", "*/*"}),
+    ],
+)
+def test_what_no_schema_describes_lacks_none(live, kind, content):
+    live.load("shop", lambda server: server.get("/x", answering(kind)))
+    document = live.one("shop")
+    assert document["paths"]["/x"]["get"]["responses"]["200"]["content"].keys() == content
+    assert LACKS not in document
+
+
+def test_a_handler_that_always_raises_answers_nothing_else(live):
+    found = operation(live, lambda server: server.get("/x", answering(typing.NoReturn)))
+    assert found["responses"].keys() == {"default"}
+
+
 def test_what_an_answer_holds_is_not_for_writing_alone(live):
     class Login(pydantic.BaseModel):
         name: str

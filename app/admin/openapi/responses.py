@@ -2,13 +2,13 @@
 
 import collections.abc
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, Literal
 
 import falcon
 
-from app.admin.openapi.schemas import Schema, Schemas, without_markers
+from app.admin.openapi.schemas import Schema, Schemas, Use, without_markers
 from app.admin.problems import MEDIA_PROBLEM
 from app.loading.annotations import is_bare, members
 from app.loading.constraints import is_constrained
@@ -27,6 +27,7 @@ Errors = Literal["problems", "open", "own"]
 
 _JSON = falcon.MEDIA_JSON
 _REFERENCE = {"$ref": f"#/components/schemas/{PROBLEM_NAME}"}
+_OF_PROBLEM = {MEDIA_PROBLEM: {"schema": _REFERENCE}}
 _NULL = type(None)
 _OF_ANY_KIND = (None, _NULL, bytes, str, Answer)
 ANY_PROBLEM = {"$ref": f"#/components/responses/{PROBLEM_NAME}"}
@@ -151,8 +152,10 @@ def _answers(
 ) -> dict[str, Any]:
     plain = str(options.status or 200)
     said = returns or phrase_of(plain)
+    types = signature.content_types
+    of = schemas.of if not types or any(map(_is_data, types)) else _of_nothing
     if any(parameter.kind == "response" for parameter in signature.parameters):
-        schema = schemas.of(_value_of(signature.returns), "answer")
+        schema = of(_value_of(signature.returns), "answer")
         return {plain: _of_any_type(said, schema), "default": _anything()}
     kind = without_markers(signature.returns)
     if is_bare(kind):
@@ -162,26 +165,31 @@ def _answers(
     rest = []
     parts = members(kind)
     for each in parts if len(parts) > 1 else [kind]:
+        if each in (typing.NoReturn, typing.Never):
+            continue
         if each is None or each is _NULL:
             found[str(options.status or 204)] = {"description": returns or "No answer."}
-        elif is_stream(each):
-            found[plain] = {"description": said, "content": {"*/*": {}}}
-        elif each is bytes:
-            found[plain] = {"description": said, "content": {MEDIA_BYTES: {}}}
+        elif is_stream(each) or each is bytes:
+            found[plain] = {"description": said, "content": _content_of(each, of)}
         elif (typing.get_origin(each) or each) is collections.abc.Iterable:  # streamed or not
             found[plain] = _of_any_type(said, {})
         elif (typing.get_origin(each) or each) is Answer:
-            schema = schemas.of((*typing.get_args(each), Any)[0], "answer")
-            found |= {plain: _of_any_type(said, schema), "default": _anything()}
+            content = _content_of((*typing.get_args(each), Any)[0], of) | {"*/*": {}}
+            found |= {plain: {"description": said, "content": content}, "default": _anything()}
         elif (answer := _with_status(each)) is not None:
             value, statuses = answer
-            schema = schemas.of(value, "answer")
-            made = {s: json_response(returns or phrase_of(s), schema) for s in statuses}
-            found |= made or {"default": _any_json(schema)}
+            content = _content_of(value, of)
+            if len(typing.get_args(each)) == 3:  # its headers may name another
+                content["*/*"] = {}
+            made = {
+                s: {"description": returns or phrase_of(s), "content": content} for s in statuses
+            }
+            of_any = {"description": _RAISES, "content": {**content, **_OF_PROBLEM}}
+            found |= made or {"default": of_any}
         else:
             rest.append(each)
     if rest:
-        schema = schemas.of(typing.Union[tuple(rest)], "answer")  # noqa: UP007 - made of a list
+        schema = of(typing.Union[tuple(rest)], "answer")  # noqa: UP007 - made of a list
         found[plain] = json_response(said, schema)
     return found
 
@@ -251,6 +259,13 @@ def _anything() -> dict[str, Any]:
     return {"description": _RAISES}
 
 
-def _any_json(schema: Schema) -> dict[str, Any]:
-    content = {_JSON: {"schema": schema}, MEDIA_PROBLEM: {"schema": _REFERENCE}}
-    return {"description": _RAISES, "content": content}
+def _content_of(kind: Any, of: Callable[[Any, Use], Schema]) -> dict[str, Any]:
+    """Return the media types of an answer of a type that has its status with it, or is no JSON."""
+    if is_stream(kind):
+        return {"*/*": {}}
+    return {MEDIA_BYTES: {}} if kind is bytes else {_JSON: {"schema": of(kind, "answer")}}
+
+
+def _of_nothing(_kind: Any, _use: Use) -> Schema:
+    """Stand for the schema of what is written in media types that no schema describes."""
+    return {}
