@@ -1180,6 +1180,29 @@ def test_bytes_and_what_may_be_streamed_are_no_json_alone(live):
     assert of(collections.abc.Iterable[str]) == {"application/json": {"schema": {}}, "*/*": {}}
 
 
+class Sku(str):
+    """A text of the plugin's own."""
+
+
+class Cents(int):
+    """A number of the plugin's own."""
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        (Sku, {"type": "string"}),
+        (Cents | None, {"type": "integer"}),
+        (list[Sku], {"type": "array", "items": {"type": "string"}}),
+    ],
+)
+def test_what_is_text_or_a_number_is_described_as_that(live, kind, expected):
+    live.load("shop", lambda server: server.get("/x", answering(kind)))
+    document = live.one("shop")
+    assert schema_at(document, "get", "/x") == expected
+    assert LACKS not in document
+
+
 class Page:
     def __html__(self):
         return ""

@@ -22,6 +22,7 @@ from app.inspection import module_of, name_of
 from app.loading.annotations import holds_itself, is_bare, members
 from app.loading.constraints import is_constrained, is_json_text
 from app.loading.markers import is_marker
+from app.loading.pydantic_types import is_of_pydantic
 from app.plugin import Produces
 from app.uploads import File
 
@@ -183,6 +184,10 @@ class Schemas:
             return _choice([member.value for member in kind])
         if typing.is_typeddict(base) or (use == "answer" and _is_dataclass(base)):
             return self._class(base, use)
+        if use == "answer" and isinstance(kind, type) and not is_of_pydantic(kind):
+            for scalar in (str, int, float):  # a class of the plugin's own, as Markup
+                if issubclass(kind, scalar):
+                    return dict(_PLAIN[scalar])
         raise _UnknownError
 
     def _object(self, arguments: Sequence[Any], use: Use) -> Schema:
