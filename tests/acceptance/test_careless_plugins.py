@@ -128,7 +128,7 @@ def test_memory_that_is_only_reserved_is_none_that_is_taken(server: Server) -> N
     assert server.get("/maps_much").json["answer"] == "mapped"
 
 
-@pytest.mark.parametrize("workers", ["2", "4"])
+@pytest.mark.parametrize("workers", ["4"])
 def test_a_finalizer_that_takes_long_holds_up_no_other_cleanup_and_its_worker_is_replaced(
     make_server: MakeServer, tmp_path: Path, workers: str
 ) -> None:

@@ -22,8 +22,7 @@ def ends_late(name: str, how: str) -> str:
     return ending_at_load(name, f"import ctypes, threading; {ENDS[how]}", "bad")
 
 
-@pytest.mark.parametrize("workers", ["2", "4"])
-@pytest.mark.parametrize("how", ENDS)
+@pytest.mark.parametrize(("how", "workers"), [("exits", "2"), ("crashes", "4"), ("kills", "2")])
 def test_what_ends_its_workers_again_and_again_gives_way_to_the_version_before(
     make_server: MakeServer, how: str, workers: str
 ) -> None:
