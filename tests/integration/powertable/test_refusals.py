@@ -661,6 +661,7 @@ def test_an_import_that_no_longer_says_that_it_goes_on_is_called_silent(
 
 
 @pytest.mark.soak
+@pytest.mark.alone
 def test_a_long_check_says_each_second_that_it_goes_on(client: Client) -> None:
     body = b"a,b,c\n" + b"2024-01-01,12345.67,text\n" * 1_500_000
     seen: set[str] = set()
