@@ -1,5 +1,6 @@
 """Compares rows with what is loaded, loads what is not, and swaps: one pass of the reconciler."""
 
+import time
 from collections.abc import Collection
 
 from app.conditions import Conditions
@@ -23,7 +24,11 @@ from app.serving.shortfalls import Shortfalls
 from app.serving.unstamped import UnstampedRows
 
 FIRST_TIMEOUT_SECONDS = 10.0
-"""At the start nobody is served yet: a slow plugin is waited for."""
+"""At the start nobody is served yet: slow plugins are waited for, all of them together."""
+
+PATIENCE_SECONDS = 2.0
+"""How long the first load that hangs keeps the next one from beginning, at the start; a second one
+half as long, and so on."""
 
 
 class Comparison:
@@ -63,7 +68,7 @@ class Comparison:
         self.wanted: frozenset[str] = frozenset()
         """The names of the active rows, as they were read last."""
         self.timeout = FIRST_TIMEOUT_SECONDS
-        """How long a load is waited for, before the others go ahead."""
+        """How long loads are waited for, before what is loaded is served."""
 
     @property
     def served(self) -> set[str]:
@@ -149,10 +154,10 @@ class Comparison:
         self._exclusive.suspend(wanted, self._live)
         if any(row.name not in self._live for row in wanted):
             self._upkeep.routes.look_in(restores.SETTLE_SECONDS)
-        results = [self._load(row) for row in wanted]
+        results = self._load_all(wanted)
         arrived: dict[str, LoadResult] = {}
         failed: list[tuple[ServedRow, PluginError]] = []
-        for result in filter(None, results):
+        for result in results:
             if result.error is not None:
                 failed.append((result.row, result.error))
                 if (before := self._load_before(result.row, result.error)) is not None:
@@ -187,17 +192,37 @@ class Comparison:
         self._loading.abandon(row.name)
         return result if result is not None and result.plugin is not None else None
 
-    def _load(self, row: ServedRow) -> LoadResult | None:
-        if self._loading.is_loading(row):
-            return None
-        self._last_known_good.write_one(row.name, SETTLE_SECONDS)
-        result = self._loading.load(row, self.timeout)
-        if result is None:
-            if not self._exclusive.is_going_back_to(row):  # of that, why is said
-                owner = self._exclusive.is_leaving(row.name)
-                self._outcomes.loading(row, self._serving(row.name), self.timeout, owner=owner)
-            self._exclusive.stand_in(row, self._live)
-        return result
+    def _load_all(self, rows: Collection[ServedRow]) -> list[LoadResult]:
+        """Load rows one after the other, beside those that take long; return what is done.
+
+        What takes long is waited for once, at the end: ten that hang cost no more than one.
+        """
+        until = time.monotonic() + self.timeout
+        done: list[LoadResult] = []
+        late: list[ServedRow] = []
+        for row in rows:
+            if self._loading.is_loading(row):
+                continue
+            self._last_known_good.write_one(row.name, SETTLE_SECONDS)
+            patience = max(PATIENCE_SECONDS / (1 + len(late)), TIMEOUT_SECONDS)
+            result = self._loading.load(row, min(patience, self.timeout))
+            if result is None:
+                late.append(row)
+            else:
+                done.append(result)
+        for row in late:
+            result = self._loading.load(row, max(0.0, until - time.monotonic()))
+            if result is None:
+                self._tell_late(row)
+            else:
+                done.append(result)
+        return done
+
+    def _tell_late(self, row: ServedRow) -> None:
+        if not self._exclusive.is_going_back_to(row):  # of that, why is said
+            owner = self._exclusive.is_leaving(row.name)
+            self._outcomes.loading(row, self._serving(row.name), self.timeout, owner=owner)
+        self._exclusive.stand_in(row, self._live)
 
     def _fail(self, row: ServedRow, error: PluginError) -> None:
         if not self._exclusive.failed(row, error, self._live):

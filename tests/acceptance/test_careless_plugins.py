@@ -1,7 +1,9 @@
 """Plugins whose objects, threads and memory are not as a server would like them to be."""
 
+import os
 import re
 import shutil
+import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -215,3 +217,41 @@ def test_a_load_that_hangs_is_named_after_its_mend_and_counts_as_a_leak(
     assert server.get("/stuck").says == "mend 3"
     wait_until(lambda: reasons() == "[]", "all is well with it")
     assert len(lines(server, "stuck: a load that nobody waits for")) == 2, "once a worker"
+
+
+def test_loads_that_hang_hold_up_a_start_together_and_not_one_after_the_other(
+    make_server: MakeServer, tmp_path: Path
+) -> None:
+    """Each kept everybody else waiting for 10 s, at every start, HUP or loss of all workers."""
+    away = tmp_path / "away"
+    waits = source("NAME", "back").replace(
+        "        pass\n",
+        f"        import os, time\n        while os.path.exists({str(away)!r}): time.sleep(0.05)\n",
+        1,
+    )
+    server = make_server(WEB_CONCURRENCY="2").start()
+    for number in range(4):
+        server.write(f"waits{number}", waits.replace("NAME", f"waits{number}"))
+        server.wait_says(f"waits{number}", "back")
+    before = server.workers()
+    away.touch()
+    began = time.monotonic()
+    for pid in before:
+        os.kill(pid, signal.SIGKILL)
+    answered_by = wait_until(lambda: _who_answers(server) - before, "the others are answered", 60.0)
+    assert len(answered_by) == 1
+    took = time.monotonic() - began
+    print(f"\nanswered after {took:.1f} s")
+    assert took < 20.0, "it was 40 s"
+    assert len(lines(server, "is still loading after 10 s")) == 2 * 4
+    away.unlink()
+    for number in range(4):
+        server.wait_everywhere(f"/waits{number}", lambda a: a.status == 200)
+
+
+def _who_answers(server: Server) -> set[int]:
+    """Return the worker that answers; none, where it has just been killed."""
+    try:
+        return {server.get("/whoami").json["pid"]}
+    except OSError:
+        return set()
