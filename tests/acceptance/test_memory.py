@@ -219,7 +219,7 @@ def settle(server: Server, most: int) -> dict[int, int]:
     ("reloads", "warm_up", "most_per_thousand"),
     [
         pytest.param(100, 20, None, id="100", marks=pytest.mark.soak),
-        pytest.param(2000, 2500, 1000, id="2000", marks=[pytest.mark.soak, pytest.mark.alone]),
+        pytest.param(2000, 2500, 1000, id="2000", marks=pytest.mark.soak),
     ],
 )
 def test_resident_memory_stays(
