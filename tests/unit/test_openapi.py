@@ -766,6 +766,67 @@ def test_components_and_operations_of_two_plugins_have_names_of_their_own(live):
     assert "Item" in live.one("one")["components"]["schemas"]
 
 
+def _said(schema, **more):
+    return {"description": "x", "content": {"application/json": {"schema": schema}}, **more}
+
+
+@pytest.mark.parametrize("name", ["one", "two"])
+def test_what_a_plugin_refers_to_itself_has_its_names_in_the_document_of_all(live, caplog, name):
+    """References in `responses`, and in what a model says of its own schema."""
+    own_item: dict[str, Any] = {"$ref": "#/components/schemas/Item"}
+    references = {
+        "allOf": [own_item],
+        "oneOf": [
+            {"$ref": "#/components/schemas/Item/properties/a"},
+            {"$ref": "#/components/schemas/Benana.Problem"},
+        ],
+        "discriminator": {
+            "propertyName": "a",
+            "mapping": {"x": "#/components/schemas/Item", "y": "Item", "z": "Elsewhere"},
+        },
+        "example": {"$ref": "#/components/schemas/Item"},
+    }
+    links = {"next": {"operationId": "item"}, "other": {"operationId": "two.another"}}
+    for each in ("one", "two"):
+        item = models(plugin=each, a=(int, ...))
+        config = pydantic.ConfigDict(json_schema_extra={"properties": {"b": own_item}})
+        more = pydantic.create_model("More", __config__=config)
+
+        def register(server, item=item, more=more, each=each):
+            said = {404: _said(references), 409: _said({}, links=links)}
+            server.get(f"/{each}/item", answering(item), operation_id="item", responses=said)
+            server.get(f"/{each}/more", answering(more))
+
+        live.load(each, register)
+    whole, own = live.all(), live.one(name)
+    said = own["paths"][f"/{name}/item"]["get"]["responses"]
+    assert said["404"]["content"]["application/json"]["schema"] == references
+    assert said["409"]["links"] == links
+    said = whole["paths"][f"/{name}/item"]["get"]["responses"]
+    assert said["404"]["content"]["application/json"]["schema"] == {
+        "allOf": [{"$ref": f"#/components/schemas/{name}.Item"}],
+        "oneOf": [
+            {"$ref": f"#/components/schemas/{name}.Item/properties/a"},
+            {"$ref": "#/components/schemas/Benana.Problem"},
+        ],
+        "discriminator": {
+            "propertyName": "a",
+            "mapping": {
+                "x": f"#/components/schemas/{name}.Item",
+                "y": f"{name}.Item",
+                "z": "Elsewhere",
+            },
+        },
+        "example": {"$ref": "#/components/schemas/Item"},
+    }
+    assert said["409"]["links"]["next"] == {"operationId": f"{name}.item"}
+    assert said["409"]["links"]["other"] == {"operationId": "two.another"}
+    more = schema_at(whole, "get", f"/{name}/more")
+    assert more["properties"]["b"] == {"$ref": f"#/components/schemas/{name}.Item"}
+    assert "cannot be described" not in caplog.text
+    assert LACKS not in own
+
+
 def test_no_plugin_takes_the_names_of_the_server(live):
     """Its components, its security scheme and its operations have names that no plugin has."""
 

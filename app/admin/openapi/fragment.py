@@ -6,8 +6,15 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from app.admin.openapi.defaults import drop_unfit_defaults
-from app.admin.openapi.json_check import NotDescribedError, checked_json, lost_reference
-from app.admin.openapi.operation import Described, default_id, operations_of, write_operation
+from app.admin.openapi.json_check import NotDescribedError, checked_json
+from app.admin.openapi.operation import (
+    METHODS,
+    Described,
+    default_id,
+    operations_of,
+    write_operation,
+)
+from app.admin.openapi.references import lost_reference, rename_own
 from app.admin.openapi.responses import PROBLEM_NAME, Errors
 from app.admin.openapi.schemas import Schema, Schemas
 from app.inspection import name_of
@@ -45,7 +52,7 @@ def write_fragment(owner: str, routes: Sequence[Route], prefix: str) -> Fragment
         prefix: what the names of its operations and components begin with.
     """
     try:
-        fragment = _proven(_write(owner, routes, prefix))
+        fragment = _proven(_write(owner, routes, prefix), prefix)
     except NotDescribedError as error:
         lack = f"its routes cannot be described: {error}"
     except BaseException as error:  # noqa: BLE001 - types may bring code of their own
@@ -58,8 +65,10 @@ def write_fragment(owner: str, routes: Sequence[Route], prefix: str) -> Fragment
     return replace(_write(owner, bare(routes), prefix), lacks=(lack,), is_whole=False)
 
 
-def _proven(fragment: Fragment) -> Fragment:
+def _proven(fragment: Fragment, prefix: str) -> Fragment:
     """Return a fragment as plain JSON: what stands in a document is sent with all others'.
+
+    What the plugin refers to itself is renamed as its components and operations are.
 
     Raises:
         NotDescribedError: it is no JSON, or refers to a component that is not there.
@@ -73,7 +82,10 @@ def _proven(fragment: Fragment) -> Fragment:
         "securitySchemes": security,
     }
     document = {"paths": paths, "components": components}
+    ids = {m["operationId"] for item in paths.values() for m in _operations(item)}
     for where, each in (*paths.items(), *((f"schema {n}", s) for n, s in schemas.items())):
+        if prefix:
+            rename_own(each, prefix, schemas, ids)
         lost = lost_reference(each, document)
         if lost is not None:
             raise NotDescribedError(
@@ -82,6 +94,10 @@ def _proven(fragment: Fragment) -> Fragment:
             )
         drop_unfit_defaults(each, components["schemas"])
     return Fragment(paths, schemas, security, fragment.lacks)
+
+
+def _operations(item: dict[str, Any]) -> list[dict[str, Any]]:
+    return [item[method.lower()] for method in METHODS if method.lower() in item]
 
 
 def bare(routes: Sequence[Route]) -> list[Route]:
