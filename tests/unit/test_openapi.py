@@ -343,6 +343,32 @@ def test_a_default_that_is_not_of_its_type_is_left_out(live):
     assert defaults == {"wrong": None, "flag": None, "exact": None, "many": None, "right": 1}
 
 
+class Mixed(enum.Enum):
+    AUTO = "auto"
+    ONE = 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "default", "shown"),
+    [
+        (Literal["auto", 1], "auto", "auto"),
+        (Literal["auto", 1], 1, 1),
+        (Literal["auto", 1, True], True, True),
+        (Literal["auto", 1], 1.5, None),
+        (Literal["auto", 1] | None, "auto", "auto"),
+        (Mixed, Mixed.AUTO, "auto"),
+        (Mixed, Mixed.ONE, 1),
+    ],
+)
+def test_a_default_of_choices_of_several_types_is_described(live, kind, default, shown):
+    def handler(value=default): ...
+
+    handler.__annotations__["value"] = kind
+    found = operation(live, lambda server: server.get("/x", handler))
+    assert found["parameters"][0]["schema"].get("default") == shown
+    assert found["parameters"][0]["schema"]["enum"][:2] == ["auto", 1]
+
+
 class Bounded(pydantic.BaseModel):
     low: Annotated[int, pydantic.Field(ge=5)] = 1
     fits: Annotated[int, pydantic.Field(ge=5)] = 7

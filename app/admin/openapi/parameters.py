@@ -154,7 +154,12 @@ def _shown_default(default: Any) -> Any:
 
 
 def _is_of_type(shown: Any, name: Any) -> bool:
-    """Tell whether a default is of a JSON type; a document with another one would be invalid."""
+    """Tell whether a default is of a JSON type, or of one of several, as a schema's `type` has it.
+
+    A document with another one would be invalid.
+    """
+    if isinstance(name, list):
+        return any(_is_of_type(shown, each) for each in name)
     if type(shown) is bool:
         return name in ("boolean", None)
     return name not in _PYTHON or isinstance(shown, _PYTHON[name])
