@@ -1,9 +1,11 @@
 """Constraints of values: what `Annotated` says of one beside its type, as `Ge(1)` or a `Field`."""
 
+import types
+import typing
 from collections.abc import Callable
 from typing import Any
 
-from app.loading.annotations import all_extras_of, extras_of
+from app.loading.annotations import all_extras_of, extras_of, plain
 from app.loading.markers import is_marker
 from app.loading.pydantic_types import TOO_LARGE, adapter_of, errors_of, sentence
 
@@ -45,16 +47,24 @@ def is_constrained(annotation: Any) -> bool:
 
 def takes_text(annotation: Any) -> bool:
     """Tell whether a validator, or `pydantic.Json`, wants what has come before it is converted."""
-    extras = all_extras_of(annotation)
-    return is_json_text(annotation) or any(type(extra).__name__ in _BEFORE for extra in extras)
+    return any(
+        is_json(extra) or type(extra).__name__ in _BEFORE for extra in all_extras_of(annotation)
+    )
 
 
 def is_json_text(annotation: Any) -> bool:
-    """Tell whether an annotation is pydantic's `Json[…]`: one text, whatever becomes of it."""
-    return any(
-        getattr(extra, "__name__", type(extra).__name__) == "Json"
-        for extra in extras_of(annotation)
-    )
+    """Tell whether one text comes, whatever becomes of it: pydantic's `Json[…]`, or None beside."""
+    if any(map(is_json, extras_of(annotation))):
+        return True
+    inner = plain(annotation)
+    if typing.get_origin(inner) not in (typing.Union, types.UnionType):
+        return False
+    return any(map(is_json_text, typing.get_args(inner)))
+
+
+def is_json(extra: Any) -> bool:
+    """Tell whether what stands beside a type says that JSON of it comes, as in `Json[…]`."""
+    return getattr(extra, "__name__", type(extra).__name__) == "Json"
 
 
 _BEFORE = frozenset(("BeforeValidator", "PlainValidator", "WrapValidator"))

@@ -462,6 +462,26 @@ def test_an_answer_with_headers_may_have_another_content_type(live):
     assert content == {"application/json": {"schema": {"type": "integer"}}, "*/*": {}}
 
 
+@pytest.mark.parametrize("kind", [pydantic.Json[list[int | None]], pydantic.Json])
+def test_a_parameter_that_is_json_is_described_as_text_and_never_null(live, kind):
+    def handler(kind, default):
+        def handle(value=default): ...
+
+        handle.__annotations__["value"] = kind
+        return handle
+
+    def register(server):
+        server.get("/x", handler(kind, None))
+        server.get("/y", handler(kind | None, None))
+        server.get("/z", handler(Annotated[kind | None, Query()], None))
+
+    live.load("shop", register)
+    paths = live.one("shop")["paths"]
+    schemas = [paths[path]["get"]["parameters"][0]["schema"] for path in ("/x", "/y", "/z")]
+    assert schemas[0]["type"] == "string"
+    assert schemas == [schemas[0]] * 3
+
+
 def form_of(found):
     return {name: each["schema"] for name, each in found["requestBody"]["content"].items()}
 

@@ -260,6 +260,12 @@ BEFORE, WRAP = (
         (pydantic.Json[list[int]], "[1,2]", ["list", [1, 2]]),
         (pydantic.Json[dict[str, int]], '{"a":1}', ["dict", {"a": 1}]),
         (pydantic.Json, "[null]", ["list", [None]]),
+        (pydantic.Json | None, "[null]", ["list", [None]]),
+        (pydantic.Json[list[int]] | None, "[1,2]", ["list", [1, 2]]),
+        (pydantic.Json[int] | None, "1", ["int", 1]),
+        (pydantic.Json[dict[str, int]] | int | None, '{"a":1}', ["dict", {"a": 1}]),
+        (Annotated[pydantic.Json[list[int]] | None, Query()], "[1]", ["list", [1]]),
+        (list[pydantic.Json[int]], "5", ["list", [5]]),
     ],
 )
 def test_a_validator_that_comes_before_is_given_what_has_come(

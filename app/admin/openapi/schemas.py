@@ -20,7 +20,7 @@ from typing import Any, Literal
 from app.admin.openapi.form_schemas import of_form
 from app.inspection import module_of, name_of
 from app.loading.annotations import holds_itself, is_bare, members
-from app.loading.constraints import is_constrained, is_json_text
+from app.loading.constraints import is_constrained, is_json
 from app.loading.markers import is_marker
 from app.loading.pydantic_types import is_of_pydantic
 from app.plugin import Produces
@@ -111,7 +111,7 @@ class Schemas:
         except _UnknownError:  # what was begun for it is not to stay
             self._classes = known
             del self._references[referred:]
-        if use == "text" and not is_json_text(annotation):
+        if use == "text":
             annotation = _without_none(annotation)
         schema: Schema = {}
         self._left.append((schema, annotation, use))
@@ -231,6 +231,8 @@ def _without_none(annotation: Any) -> Any:
     """Return an annotation as a text can have it: None is what is left out."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Annotated:
+        if any(map(is_json, arguments[1:])):  # where null is a text, as any other
+            return annotation
         return typing.Annotated[(_without_none(arguments[0]), *arguments[1:])]
     if origin in (typing.Union, types.UnionType):
         kinds = tuple(_without_none(kind) for kind in arguments if kind is not type(None))
