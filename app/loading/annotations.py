@@ -54,6 +54,16 @@ def plain(annotation: Any) -> Any:
         annotation = inner
 
 
+def without_qualifiers(annotation: Any) -> Any:
+    """Return an annotation of a TypedDict's field without what says whether it has to be there."""
+    while typing.get_origin(annotation) in _QUALIFIERS:
+        annotation = typing.get_args(annotation)[0]
+    return annotation
+
+
+_QUALIFIERS = (typing.Required, typing.NotRequired, getattr(typing, "ReadOnly", ...))
+
+
 def extras_of(annotation: Any) -> tuple[Any, ...]:
     """Return what `Annotated` says beside the type, through names that stand for it."""
     found: tuple[Any, ...] = ()

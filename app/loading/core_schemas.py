@@ -17,7 +17,7 @@ def bounded_schema(schema: Any) -> Any:
     What is to be iterated over is checked as a list before: pydantic would check each item as the
     handler comes to it, and what does not fit would be the handler's error.
     """
-    return _with_keys(schema, _bounded)
+    return with_keys(schema, _bounded)
 
 
 def stopping_validator(adapter: Any) -> Any:
@@ -40,7 +40,7 @@ def stopping_validator(adapter: Any) -> Any:
     def stopping(schema: dict[str, Any], _config: dict[str, Any]) -> dict[str, Any]:
         return {"fail_fast": True} if schema["type"] in stoppable else {}
 
-    schema = _with_keys(adapter.core_schema, stopping)
+    schema = with_keys(adapter.core_schema, stopping)
     return adapter if schema is adapter.core_schema else validator_of(schema)
 
 
@@ -213,26 +213,34 @@ _NO_SCHEMAS = frozenset(
 )
 """What a core schema has under these names is data, or nothing that validates."""
 
-_MoreKeys = Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]]
+MoreKeys = Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]]
 """Returns what else a schema is to say, given it and the configuration of the model around it."""
 
 
-def _with_keys(item: Any, more: _MoreKeys, config: Any = None) -> Any:
+def with_keys(
+    item: Any, more: MoreKeys, config: Any = None, *, closed: frozenset[str] = frozenset()
+) -> Any:
     """Return a core schema, or a part of one, in which each schema says more; itself if none does.
 
     Args:
         item: the part.
         more: returns what else a schema in it says.
         config: the configuration of the model around it.
+        closed: the types of the schemas that stay as they are, with all that is in them.
     """
     if type(item) in (list, tuple):
-        anew = type(item)(_with_keys(part, more, config) for part in item)
+        anew = type(item)(with_keys(part, more, config, closed=closed) for part in item)
     elif type(item) is not dict:
         return item
     elif type(item.get("type")) is str:
+        if item["type"] in closed:
+            return item
         config = item.get("config") or config
-        kept = {k: v if k in _NO_SCHEMAS else _with_keys(v, more, config) for k, v in item.items()}
+        kept = {
+            key: part if key in _NO_SCHEMAS else with_keys(part, more, config, closed=closed)
+            for key, part in item.items()
+        }
         anew = kept | more(kept, config or {})
     else:  # the fields of a model, by name
-        anew = {name: _with_keys(part, more, config) for name, part in item.items()}
+        anew = {name: with_keys(part, more, config, closed=closed) for name, part in item.items()}
     return anew if anew != item else item

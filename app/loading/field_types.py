@@ -72,17 +72,23 @@ def _convert_to(kind: Any) -> Converter | None:
     raise AnnotationError(f"{show(kind)}, expected {FIELD_TYPES}")
 
 
+def choice_text(value: Any) -> str | None:
+    """Return the text that stands for one of several values, None if none does."""
+    text = value.value if isinstance(value, enum.Enum) else value
+    if isinstance(text, bool):
+        return "true" if text else "false"
+    if isinstance(text, int):
+        return int.__repr__(text)
+    return str.__str__(text) if isinstance(text, str) else None
+
+
 def _one_of(kind: Any, values: typing.Iterable[Any]) -> Converter:
     known: dict[str, Any] = {}
     for value in values:
-        text = value.value if isinstance(value, enum.Enum) else value
-        if isinstance(text, bool):
-            text = "true" if text else "false"
-        elif isinstance(text, int):
-            text = int.__repr__(text)
-        elif not isinstance(text, str):
+        text = choice_text(value)
+        if text is None:
             raise AnnotationError(f"{show(kind)}, expected {FIELD_TYPES}")
-        known[str.__str__(text)] = value
+        known[text] = value
 
     def convert(text: str) -> Any:
         try:

@@ -7,9 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from app.loading.annotations import AnnotationError, members, show
-from app.loading.core_schemas import kinds_of, says_extra
+from app.loading.annotations import AnnotationError, members, show, without_qualifiers
+from app.loading.constraints import is_json_text
+from app.loading.core_schemas import kinds_of, says_extra, validator_of
 from app.loading.field_types import field_converter
+from app.loading.form_texts import textual_schema, unfit_field
 from app.loading.forms import FormData, SkippedFile
 from app.loading.handler_signature import REQUIRED
 from app.loading.markers import marker_of
@@ -55,8 +57,10 @@ def form_value(name: str, annotation: Any, default: Any) -> RequestValue | None:
         default: its default, `REQUIRED` if it has none.
 
     Raises:
-        AnnotationError: `Form` says how large a file may be, and it is none.
+        AnnotationError: `Form` says how large a file may be, and it is none; or it is a file or
+            something else.
     """
+    _check_files(annotation)
     if is_file(annotation):
         return _file_value(name, annotation, default)
     if file_limit(annotation):
@@ -97,11 +101,19 @@ def form_maker(annotation: Any, default: Any, others: set[str]) -> MakeOfForm:
             f"{show(annotation)}, expected what a field's text becomes, a File, or a type of all "
             "of the form: a model, a dataclass, a dict"
         )
+    if unfit := unfit_field(adapter.core_schema):
+        raise AnnotationError(
+            f"{show(annotation)}, whose field {unfit!r} no text becomes; expected of each field "
+            "that it is text, what a text becomes, several of those, a File, a pydantic.Json, or "
+            "that it has a default"
+        )
     import pydantic  # which the adapter has imported
 
     extra: Any = None if says_extra(adapter.core_schema) else "forbid"
     fields = _fields_of(annotation)
-    validate = adapter.validate_python
+    schema = textual_schema(adapter.core_schema)
+    is_own = schema is not adapter.core_schema
+    validate = (validator_of(schema) if is_own else adapter).validate_python
 
     def make(form: FormData) -> Any:
         given, faults = {}, []
@@ -171,6 +183,8 @@ def _find(name: str, *, blank: bool) -> Callable[[Any], Any]:
 
 def _takes_blank(annotation: Any) -> bool:
     """Tell whether an empty text can become a value of what an annotation says."""
+    if is_json_text(annotation):
+        return False
     for kind in _items(annotation)[0]:
         try:
             convert = field_converter(kind)
@@ -213,12 +227,34 @@ def _fields_of(annotation: Any) -> dict[str, _Field]:
         except (NameError, TypeError):
             hints = {}
         for name, hint in hints.items():
+            hint = without_qualifiers(hint)
+            try:
+                _check_files(hint)
+            except AnnotationError as error:
+                raise AnnotationError(
+                    f"{show(annotation)}, whose field {name!r} is annotated {error}"
+                ) from None
             alias = getattr(models.get(name), "validation_alias", None)
             called = alias if isinstance(alias, str) else name
             found[called] = _Field(
-                _items(hint)[1] is not None, _takes_blank(hint), is_file(hint), file_limit(hint)
+                _is_many(hint), _takes_blank(hint), is_file(hint), file_limit(hint)
             )
     return found
+
+
+def _check_files(annotation: Any) -> None:
+    """Refuse what is a file or something else.
+
+    Raises:
+        AnnotationError: it is.
+    """
+    kinds = _items(annotation)[0]
+    if any(File in _items(kind)[0] for kind in kinds) and kinds != [File]:
+        raise AnnotationError(f"{show(annotation)}, expected a File alone, or list[File]")
+
+
+def _is_many(annotation: Any) -> bool:
+    return not is_json_text(annotation) and _items(annotation)[1] is not None
 
 
 def _items(annotation: Any) -> tuple[list[Any], Callable[..., Any] | None]:

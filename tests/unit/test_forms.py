@@ -5,11 +5,12 @@ import enum
 import io
 import urllib.parse
 from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NotRequired, Required
 
 import falcon
 import pydantic
 import pytest
+from typing_extensions import TypedDict
 
 from app.admin import problems
 from app.loading import forms
@@ -299,6 +300,89 @@ def test_a_model_takes_all_of_a_form(sent: Callable[..., Answer]) -> None:
     assert [fault[0] for fault in faults_of(answer)] == ["name", "age", "tags.1", "unknown"]
 
 
+class Stars(enum.Enum):
+    ONE = 1
+    MANY = "many"
+
+
+class Level(enum.IntEnum):
+    LOW = 1
+    HIGH = 2
+
+
+STRICT = pydantic.ConfigDict(strict=True)
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("kind", "text", "value"),
+    [
+        (Literal[1, 2, 3], "2", 2),
+        (Literal[True], "true", True),
+        (Literal[Level.HIGH, "none"], "2", 2),
+        (Stars, "1", 1),
+        (Stars, "many", "many"),
+        (Level, "2", 2),
+        (pydantic.StrictInt, "5", 5),
+        (pydantic.StrictBool | None, "yes", True),
+        (Annotated[float, pydantic.Field(strict=True)], "1.5", 1.5),
+        (list[Literal[1, 2]], "1", [1]),
+        (Size, "small", "small"),
+        (pydantic.Json[list[int]], "[1]", [1]),
+        (pydantic.Json[dict[str, pydantic.StrictInt]] | None, '{"a": 1}', {"a": 1}),
+        (pydantic.RootModel[Literal[1]], "1", 1),
+    ],
+)
+@pytest.mark.parametrize("config", [pydantic.ConfigDict(), STRICT])
+def test_a_field_of_a_model_becomes_what_a_single_one_does(
+    sent: Callable[..., Answer], kind: Any, text: str, value: Any, config: pydantic.ConfigDict
+) -> None:
+    made = pydantic.create_model("Made", __config__=config, field=(kind, ...))
+
+    def whole(form: Any) -> Any:
+        return form.field
+
+    def single(field: Any) -> Any:
+        return field
+
+    whole.__annotations__["form"] = Annotated[made, Form()]
+    single.__annotations__["field"] = Annotated[kind, Form()]
+    handlers = [whole] if kind is pydantic.RootModel[Literal[1]] else [whole, single]
+    for handler in handlers:
+        assert json_of(sent(handler, ("field", text)).read()) == value
+        assert sent(handler, ("field", "3.75x")).status == 422
+
+
+def test_what_is_within_json_of_a_form_is_no_text() -> None:
+    class Made(pydantic.BaseModel):
+        field: pydantic.Json[list[pydantic.StrictInt]]
+
+    def handle(form: Annotated[Made, Form()]) -> Any:
+        return form.field
+
+    handle.__annotations__["form"] = Annotated[Made, Form()]
+    assert json_of(encoded(handle, ("field", "[1]")).read()) == [1]
+    assert faults_of(encoded(handle, ("field", '["1"]'))) == [
+        ("field.0", "input should be a valid integer", "form")
+    ]
+
+
+class Photo(TypedDict):
+    number: NotRequired[int]
+    photo: NotRequired[File]
+    tags: Required[list[int]]
+
+
+def test_a_typed_dict_may_leave_out_a_file_or_have_it() -> None:
+    def handle(form: Annotated[Photo, Form()]) -> Any:
+        photo = form.get("photo")
+        return [form.get("number"), form["tags"], photo and photo.stream.read().decode()]
+
+    answer = in_parts(handle, ("photo", b"abc", "a.png"), ("tags", "1"), ("number", ""))
+    assert json_of(answer.read()) == [None, [1], "abc"]
+    assert json_of(in_parts(handle, ("tags", "2")).read()) == [None, [2], None]
+
+
 @BOTH
 def test_other_parameters_take_their_fields_out_of_what_a_model_takes(
     sent: Callable[..., Answer],
@@ -437,11 +521,84 @@ def test_what_no_form_becomes_is_refused(kind: Any) -> None:
         make_responder(handle, "/x")
 
 
+LOOSE = pydantic.ConfigDict(arbitrary_types_allowed=True)
+
+
+class Made(pydantic.BaseModel):
+    signup: Signup
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def make(cls, form: dict[str, Any]) -> Any:
+        return {"signup": form}
+
+
+class Tree(pydantic.BaseModel):
+    below: list["Tree"]
+
+
+@dataclasses.dataclass
+class Nested:
+    upload: Upload
+
+
+class Numbers(TypedDict):
+    numbers: dict[str, int]
+
+
+@pytest.mark.parametrize(
+    ("kind", "field"),
+    [
+        (pydantic.create_model("A", one=(Signup, ...)), "one"),
+        (pydantic.create_model("A", one=(Signup | None, ...), two=(Signup, ...)), "one"),
+        (pydantic.create_model("A", one=(tuple[int, Signup], ...)), "one"),
+        (pydantic.create_model("A", one=(list[list[int]], ...)), "one"),
+        (
+            Annotated[pydantic.create_model("A", one=(dict, ...)), pydantic.AfterValidator(id)],
+            "one",
+        ),
+        (Tree, "below"),
+        (Nested, "upload"),
+        (Numbers, "numbers"),
+    ],
+)
+def test_an_object_that_no_form_can_hold_is_refused(kind: Any, field: str) -> None:
+    def handle(form: Any) -> None: ...
+
+    handle.__annotations__["form"] = Annotated[kind, Form()]
+    with pytest.raises(HandlerError, match=rf"'form' is annotated .*, whose field '{field}' no t"):
+        make_responder(handle, "/x")
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        File | str,
+        list[File | str],
+        File | list[File] | None,
+        pydantic.create_model("A", __config__=LOOSE, one=(File | str, ...)),
+        pydantic.create_model("A", __config__=LOOSE, one=(list[File | str] | None, None)),
+    ],
+)
+def test_a_file_or_something_else_is_refused(kind: Any) -> None:
+    def handle(form: Any) -> None: ...
+
+    handle.__annotations__["form"] = Annotated[kind, Form()]
+    with pytest.raises(HandlerError, match=r"'form' is annotated .*, expected a File alone"):
+        make_responder(handle, "/x")
+
+
 @pytest.mark.parametrize(
     "kind",
     [
         Signup,
         Signup | None,
+        pydantic.create_model("A", one=(Signup | None, None)),
+        pydantic.create_model("A", one=(Annotated[Signup, pydantic.BeforeValidator(eval)], ...)),
+        pydantic.create_model("A", one=(Signup | str, ...)),
+        pydantic.create_model("A", one=(pydantic.Json[Signup], ...)),
+        pydantic.create_model("A", one=(pydantic.RootModel[int], ...)),
+        Made,
         dict[str, str],
         dict,
         Any,

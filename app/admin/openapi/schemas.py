@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from app.admin.openapi.form_schemas import of_form
 from app.inspection import module_of, name_of
-from app.loading.annotations import holds_itself, is_bare, members
+from app.loading.annotations import holds_itself, is_bare, members, without_qualifiers
 from app.loading.constraints import is_constrained, is_json
 from app.loading.markers import is_marker
 from app.loading.pydantic_types import is_of_pydantic
@@ -217,7 +217,7 @@ class Schemas:
                     names = list(hints)
                     required = [name for name in names if name in cls.__required_keys__]  # type: ignore[attr-defined]
                 schema["properties"] = {
-                    name: self._plain(_without_qualifier(hints[name]), use) for name in names
+                    name: self._plain(without_qualifiers(hints[name]), use) for name in names
                 }
                 if required:
                     schema["required"] = required
@@ -259,12 +259,6 @@ def _choice(values: Sequence[Any]) -> Schema:
 
 def _is_dataclass(cls: Any) -> bool:
     return dataclasses.is_dataclass(cls) and not hasattr(cls, "__pydantic_serializer__")
-
-
-def _without_qualifier(annotation: Any) -> Any:
-    while typing.get_origin(annotation) in (typing.Required, typing.NotRequired):
-        annotation = typing.get_args(annotation)[0]
-    return annotation
 
 
 def _short(cls: type) -> str:
