@@ -172,17 +172,17 @@ def _set_headers(resp: falcon.Response, headers: list[tuple[str, str]]) -> None:
 
 
 def answer_as(resp: falcon.Response, content_type: str, answer: Any) -> None:
-    """Answer with the content type that the handler has set.
+    """Answer with the content type that the handler has set: text and bytes are of it already.
 
     Raises:
         TypeError: the answer is neither text nor bytes, and the content type is not JSON.
     """
     if isinstance(answer, bytes):
         resp.data = answer
-    elif is_json(content_type):
-        resp.data = to_json(answer)
     elif isinstance(answer, str):
         resp.text = answer
+    elif is_json(content_type):
+        resp.data = to_json(answer)
     else:
         raise TypeError(
             f"a handler set the content type {content_type!r} and answered with a "

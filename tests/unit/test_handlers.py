@@ -1348,7 +1348,9 @@ def test_what_a_handler_returns_is_the_json_answer(serve, answer, expected):
         ("text/csv; charset=utf-8", "a,b\n", b"a,b\n"),
         ("image/png", b"\x89PNG", b"\x89PNG"),
         ("application/json", b'{"made":"before"}', b'{"made":"before"}'),
-        ("application/json", "text", b'"text"'),
+        ("application/json", '{"a":1}', b'{"a":1}'),
+        ("application/vnd.api+json; charset=utf-8", '"ü"', '"ü"'.encode()),
+        ("application/json", 5, b"5"),
         ("application/geo+json", {"a": 1}, b'{"a":1}'),
         ("text/html", "", b""),
     ],
@@ -1603,6 +1605,12 @@ def test_an_answer_may_have_headers_and_its_own_content_type(serve):
     assert (given.status, given.content) == (404, "<p>é".encode())
     assert given.headers["content-type"] == "text/html; charset=utf-8"
     assert given.headers["x-of"] == "a"
+    of_json: list[Any] = [
+        Answer('{"a":1}', headers={"Content-Type": "application/problem+json"}),
+        ('{"a":1}', 200, {"content-type": "application/json"}),
+    ]
+    for each in of_json:
+        assert serve(lambda each=each: each)().content == b'{"a":1}'
     given = serve(lambda: (http.HTTPStatus.CREATED, [1], {"Location": "/x/1"}))()
     assert (given.status, given.content, given.headers["location"]) == (201, b"[1]", "/x/1")
 

@@ -482,6 +482,13 @@ def test_a_parameter_that_is_json_is_described_as_text_and_never_null(live, kind
     assert schemas == [schemas[0]] * 3
 
 
+@pytest.mark.parametrize("kind", [Answer[str], tuple[str | None, Literal[200], dict[str, str]]])
+def test_text_that_may_have_a_content_type_of_its_own_may_be_any_json(live, kind):
+    found = operation(live, lambda server: server.get("/x", answering(kind)))
+    content = found["responses"]["200"]["content"]
+    assert content == {"application/json": {"schema": {}}, "*/*": {}}
+
+
 def form_of(found):
     return {name: each["schema"] for name, each in found["requestBody"]["content"].items()}
 

@@ -174,13 +174,12 @@ def _answers(
         elif (typing.get_origin(each) or each) is collections.abc.Iterable:  # streamed or not
             found[plain] = _of_any_type(said, {})
         elif (typing.get_origin(each) or each) is Answer:
-            content = _content_of((*typing.get_args(each), Any)[0], of) | {"*/*": {}}
+            content = _own_content_of((*typing.get_args(each), Any)[0], of)
             found |= {plain: {"description": said, "content": content}, "default": _anything()}
         elif (answer := _with_status(each)) is not None:
             value, statuses = answer
-            content = _content_of(value, of)
-            if len(typing.get_args(each)) == 3:  # its headers may name another
-                content["*/*"] = {}
+            has_headers = len(typing.get_args(each)) == 3
+            content = (_own_content_of if has_headers else _content_of)(value, of)
             made = {
                 s: {"description": returns or phrase_of(s), "content": content} for s in statuses
             }
@@ -264,6 +263,13 @@ def _content_of(kind: Any, of: Callable[[Any, Use], Schema]) -> dict[str, Any]:
     if is_stream(kind):
         return {"*/*": {}}
     return {MEDIA_BYTES: {}} if kind is bytes else {_JSON: {"schema": of(kind, "answer")}}
+
+
+def _own_content_of(kind: Any, of: Callable[[Any, Use], Schema]) -> dict[str, Any]:
+    """Return the media types of an answer whose headers may name another, which text is of then."""
+    content = _content_of(kind, of) | {"*/*": {}}
+    is_text = any(isinstance(each, type) and issubclass(each, str) for each in members(kind))
+    return content | ({_JSON: {"schema": {}}} if is_text and _JSON in content else {})
 
 
 def _of_nothing(_kind: Any, _use: Use) -> Schema:
