@@ -15,7 +15,7 @@ from app.loading.mounted import WSGI, Mounted
 from app.loading.own_app import answer_nothing
 from app.loading.responders import Responder
 from app.loading.route_group import RouteGroup, prefix_fault
-from app.loading.route_options import NAMES, NONE, OptionError, RouteOptions, read_options
+from app.loading.route_options import NAMES, NONE, OptionError, RouteOptions, Schemes, read_options
 from app.loading.routes import Operation, Place, Route
 from app.loading.segment_router import template_fault
 from app.loading.set_up import SetUp
@@ -74,6 +74,7 @@ class RouteCollector(SetUp):
         self._operations: dict[str, dict[str, Operation]] = {}
         self._endpoints: dict[str, list[Endpoint]] = {}
         self._faults: list[tuple[str, Place | None]] = []
+        self._schemes = Schemes()
         self._finished = False
 
     def get(self, uri_template: str, handler: _Handler, **options: Unpack[RouteKeywords]) -> None:
@@ -262,7 +263,7 @@ class RouteCollector(SetUp):
     ) -> RouteOptions:
         """Return what keywords say; note what is wrong with them."""
         try:
-            return read_options(options, one_method=one_method)
+            return self._schemes.checked(read_options(options, one_method=one_method), whose)
         except OptionError as error:
             self._fault(f"{whose}: {error}")
             return NONE

@@ -75,6 +75,33 @@ class RouteOptions:
         return respond
 
 
+class Schemes:
+    """The security schemes of a plugin: one stands under each name in its document."""
+
+    def __init__(self) -> None:
+        """Know none yet."""
+        self._known: dict[str, tuple[Mapping[str, Any], str]] = {}
+
+    def checked(self, options: RouteOptions, whose: str) -> RouteOptions:
+        """Return the options of a route whose schemes are those of the routes before, or new.
+
+        Args:
+            options: the options.
+            whose: the route, as sentences name it.
+
+        Raises:
+            OptionError: another route has another scheme under one of its names.
+        """
+        for name, scheme in (options.security or {}).items():
+            known, first = self._known.setdefault(name, (scheme, whose))
+            if known != scheme:
+                raise OptionError(
+                    f"the option 'security' has another scheme {name!r} than {first}, expected "
+                    "the same, or another name for it"
+                )
+        return options
+
+
 NONE = RouteOptions()
 """The options of a route that is given none."""
 

@@ -345,6 +345,38 @@ def test_a_security_scheme_that_would_make_the_document_invalid_is_refused(schem
     assert f"the option 'security' is for key no security scheme of OpenAPI: {why}" in found
 
 
+IN_HEADER = {"type": "apiKey", "in": "header", "name": "X-A"}
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "name"),
+    [
+        ({"key": IN_HEADER}, {"key": IN_HEADER | {"in": "query"}}, "key"),
+        ("bearer", {"bearer": IN_HEADER}, "bearer"),
+        ({"a": IN_HEADER, "b": IN_HEADER}, {"b": {**IN_HEADER, "name": "X-B"}}, "b"),
+    ],
+)
+def test_a_name_of_two_security_schemes_is_refused(first, second, name):
+    def register(server):
+        server.get("/x", lambda: 1, security=first)
+        server.group("/y", security=second).post("/z", lambda: 1)
+
+    assert (
+        f"POST /y/z: the option 'security' has another scheme {name!r} than GET /x, expected the "
+        "same, or another name for it"
+    ) in refused(register)
+
+
+def test_a_security_scheme_may_be_said_by_several_routes():
+    def register(server):
+        server.get("/x", lambda: 1, security={"key": IN_HEADER})
+        server.post("/x", lambda: 1, security={"key": dict(IN_HEADER), "other": IN_HEADER})
+        server.get("/y", lambda: 1, security=["bearer", "basic"])
+        server.get("/z", lambda: 1, security="bearer")
+
+    assert len(collect(register)) == 3
+
+
 def test_all_that_is_wrong_is_named_and_a_group_is_refused_where_it_is_made():
     found = refused(lambda server: server.get("/x", lambda: 1, status=1, sumary="", tags=5))
     assert "'status'" in found
