@@ -70,7 +70,8 @@ def _finder(where: Where, name: str) -> Callable[[falcon.Request], Any] | None:
     if where == "header":
         return lambda req: req.get_header(name)
     if where == "cookie":
-        return lambda req: req.get_cookie_values(name)
+        # Of several the first, as that of the path that is the most specific (RFC 6265, 5.4).
+        return lambda req: (req.get_cookie_values(name) or (None,))[0]
     return None
 
 
@@ -82,6 +83,10 @@ def _listed_finder(name: str) -> Callable[[falcon.Request], Any]:
         return [part.strip(" \t") for part in parts if part.strip(" \t")] or None
 
     return find
+
+
+def _cookies_finder(name: str) -> Callable[[falcon.Request], Any]:
+    return lambda req: req.get_cookie_values(name)
 
 
 def _reader(
@@ -164,6 +169,8 @@ def request_value(name: str, annotation: Any, default: Any) -> RequestValue | No
     read = _reader(convert, collect, _expected(of_item), check)
     if where == "header":
         find = _listed_finder(called)
+    elif where == "cookie":
+        find = _cookies_finder(called)
     return RequestValue(name, where, called, default, find, read, None, is_text=False)
 
 
