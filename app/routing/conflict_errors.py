@@ -5,14 +5,17 @@ from collections.abc import Iterable, Sequence
 from app.errors import ConflictError
 from app.loading.routes import SERVER, Route, describe_owner
 from app.loading.segment_router import ROUTING_ERRORS, SegmentRouter, routing_fault
-from app.uri_templates import quoting_fault
+from app.uri_templates import FIELD_PATTERN, quoting_fault, split_segments
 
 
 def conflict_between(owner: str, route: Route, other: Route) -> ConflictError:
     """Say that a route of `owner` cannot stand beside another one."""
     if other.owner == owner:
         return conflict_at(
-            owner, f"the routes {other.template} and {route.template} exclude each other", route
+            owner,
+            f"the routes {other.template} and {route.template} exclude each other"
+            f"{_other_names(other.template, route.template)}",
+            route,
         )
     how = "is owned by" if other.template == route.template else "excludes a route of"
     whose = describe_owner(other.owner)
@@ -23,6 +26,19 @@ def conflict_between(owner: str, route: Route, other: Route) -> ConflictError:
         "expected a template of its own",
         route,
     )
+
+
+def _other_names(one: str, another: str) -> str:
+    """Say where two templates have other names for one field, nothing if they do not."""
+    for a, b in zip(split_segments(one), split_segments(another), strict=False):
+        if a != b:
+            is_name = _without_names(a) == _without_names(b)
+            return f"; expected the same names of fields in {a} and {b}" if is_name else ""
+    return ""
+
+
+def _without_names(segment: str) -> str:
+    return FIELD_PATTERN.sub(lambda field: "{" + field[0][1 + len(field["fname"]) :], segment)
 
 
 def conflict_at(owner: str, message: str, route: Route) -> ConflictError:

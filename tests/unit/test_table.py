@@ -251,6 +251,22 @@ def test_two_routes_of_one_batch_that_exclude_each_other_are_refused(pair):
 
 
 @pytest.mark.parametrize(
+    ("pair", "advice"),
+    [
+        (("/a/{x}", "/a/{y}"), "; expected the same names of fields in {x} and {y}"),
+        (("/a/{x}/b", "/a/{y}/{z}"), "; expected the same names of fields in {x} and {y}"),
+        (("/{x:int}-{y}", "/{y:int}-{x}"), "; expected the same names of fields in {x:int}-{y} "),
+        (("/{x:int(2)}", "/{y}"), ""),
+        (("/a/{x:path}", "/a/{y}"), ""),
+    ],
+)
+def test_routes_that_name_one_field_otherwise_are_told_so(pair, advice):
+    found = conflict(RouteTable.empty().builder(), "one", *pair).message
+    said = f"the routes {pair[0]} and {pair[1]} exclude each other{advice}"
+    assert said in found if advice else found == said
+
+
+@pytest.mark.parametrize(
     "template",
     [
         "/a/{1x}",
