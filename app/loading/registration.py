@@ -250,7 +250,7 @@ class RouteCollector(SetUp):
             resource = self._handlers[uri_template] = HandlerResource()
             self._routes[uri_template] = (resource, None)
             self._note_place(uri_template)
-        responder = read.around(responder, getattr(handler, "__self__", resource))
+        responder = read.around(responder, getattr(handler, "__self__", resource), uri_template)
         resource.set_responder(method, responder)
         operation = Operation(handler, read, signature)
         self._operations.setdefault(uri_template, {})[method] = operation

@@ -12,6 +12,8 @@ import falcon
 from app.loading.annotations import is_type
 from app.loading.falcon_calls import HOOK_AFTER, HOOK_BEFORE, call_fault
 from app.loading.openapi_objects import object_fault, scheme_fault
+from app.loading.signatures import describe
+from app.uri_templates import template_fields
 
 Responder = Callable[..., None]
 
@@ -51,12 +53,13 @@ class RouteOptions:
     before: tuple[Callable[..., Any], ...] = ()
     after: tuple[Callable[..., Any], ...] = ()
 
-    def around(self, responder: Responder, resource: object) -> Responder:
+    def around(self, responder: Responder, resource: object, template: str = "") -> Responder:
         """Return a responder that sets the status and runs the hooks around another one.
 
         Args:
             responder: what answers.
             resource: what the hooks are given as the resource.
+            template: the route's, where the responder takes its fields and no more.
         """
         before, after = self.before, self.after
         status = None if self.status is None else falcon.code_to_http_status(self.status)
@@ -68,11 +71,30 @@ class RouteOptions:
                 hook(req, resp, resource, fields)
             if status is not None:
                 resp.status = status
-            responder(req, resp, **fields)
+            try:
+                responder(req, resp, **fields)
+            except TypeError:
+                if template and fields.keys() != template_fields(template).keys():
+                    raise TypeError(_other_fields(before, template, fields)) from None
+                raise
             for hook in after:
                 hook(req, resp, resource)
 
         return respond
+
+
+def _other_fields(
+    hooks: Sequence[Callable[..., Any]], template: str, fields: Mapping[str, Any]
+) -> str:
+    """Say that hooks have left other fields than those of a template in `params`."""
+    expected = template_fields(template)
+    changes = [f"{name!r} was added" for name in fields if name not in expected]
+    changes += [f"{name!r} is missing" for name in expected if name not in fields]
+    return (
+        f"the hook {' or '.join(map(describe, hooks))} of {template} changed which `params` there "
+        f"are: {', '.join(changes)}. Expected the fields of the template; what a hook has for the "
+        "handler it puts into `req.context`"
+    )
 
 
 class Schemes:

@@ -87,6 +87,52 @@ def test_hooks_run_around_a_handler_as_falcons_do():
     ]
 
 
+def adds(req, resp, resource, params):
+    params["user"] = "ann"
+
+
+def drops(req, resp, resource, params):
+    params.clear()
+
+
+def same(req, resp, resource, params): ...
+
+
+@pytest.mark.parametrize(
+    ("hooks", "said"),
+    [
+        (adds, "the hook adds of /x/{item} changed which `params` there are: 'user' was added. "),
+        ([same, drops], "the hook same or drops of /x/{item} changed which `params` there are: "),
+        ([drops], "'item' is missing. Expected the fields of the template"),
+    ],
+)
+def test_a_hook_that_changes_which_params_a_handler_gets_is_named(capsys, hooks, said):
+    def handle(item: int, user: str = ""): ...
+
+    found = client(lambda server: server.get("/x/{item}", handle, before=hooks))
+    assert found.simulate_get("/x/5").status_code == 500
+    assert said in capsys.readouterr().err
+
+
+def test_a_type_error_of_a_handler_with_hooks_is_its_own(capsys):
+    def handle(item: int):
+        raise TypeError("of the handler")
+
+    found = client(lambda server: server.get("/x/{item}", handle, before=same))
+    assert found.simulate_get("/x/5").status_code == 500
+    assert "TypeError: of the handler" in capsys.readouterr().err
+
+
+class Whatever:
+    def on_get(self, req, resp, **fields):
+        resp.media = sorted(fields)
+
+
+def test_a_falcon_resource_takes_what_hooks_add():
+    found = client(lambda server: server.add_route("/x/{item}", Whatever(), before=adds))
+    assert found.simulate_get("/x/5").json == ["item", "user"]
+
+
 def test_a_hook_that_refuses_keeps_the_handler_from_running():
     def refuse(req, resp, resource, params):
         raise falcon.HTTPForbidden
