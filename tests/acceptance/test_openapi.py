@@ -66,7 +66,8 @@ def test_plugins_that_know_no_types_are_in_it(server: Server) -> None:
 
 def test_what_one_plugin_cannot_say_costs_no_other_its_description(server: Server) -> None:
     bare = 'responses={404: {"description": "x", "x-limit": float("inf")}}'
-    lost = 'responses={404: {"description": "x", "x-of": {"$ref": "#/components/schemas/Lost"}}}'
+    content = '{"application/json": {"schema": {"$ref": "#/components/schemas/Lost"}}}'
+    lost = f'responses={{404: {{"description": "x", "content": {content}}}}}'
     server.write("models", MODELS.replace("count: int = 1", 'count: float = float("inf")'))
     for name, option in (("bare", bare), ("lost", lost)):
         written = source(name)
