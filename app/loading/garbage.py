@@ -4,8 +4,10 @@ Who asks Python alone (`gc.isenabled`) takes such a pause for something that a p
 """
 
 import gc
+import sys
 import threading
 import typing
+from typing import Any
 
 _lock = threading.Lock()
 _paused_by: set[str] = set()
@@ -14,14 +16,33 @@ _was_on = True
 
 
 def collect() -> None:
-    """Free what nobody refers to but others of it, and the caches of `typing`.
+    """Free what nobody refers to but others of it, and what `typing` and pydantic keep of it.
 
     They keep what was subscripted last, as `Optional[Order]` and `Annotated[Order, …]`, and with
     the class all of its generation. They fill again by themselves.
     """
     for clear in getattr(typing, "_cleanups", ()):
         clear()
+    generics = _generic_models()
+    _drop_own(generics)
+    before = len(generics)
     gc.collect()
+    if len(generics) < before:  # with each its key has gone, and only now what that is made of
+        gc.collect()
+
+
+def _generic_models() -> dict[Any, Any]:
+    """Return pydantic's weak references to `Page[Order]` and the like, by what they are made of."""
+    module = sys.modules.get("pydantic._internal._generics")
+    kept = getattr(getattr(module, "_GENERIC_TYPES_CACHE", None), "data", None)
+    return kept if type(kept) is dict else {}  # another version's may be anything
+
+
+def _drop_own(generics: dict[Any, Any]) -> None:
+    """Drop generic models that keep themselves alive: within `Page` `Page[T]` is `Page`."""
+    for key, reference in list(generics.items()):
+        if type(key) is tuple and reference() is key[0]:  # which is found without, too
+            generics.pop(key, None)
 
 
 def pause(by: str) -> None:
