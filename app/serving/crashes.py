@@ -24,7 +24,14 @@ from app.serving.crash_notes import (
     ProcessEnd,
 )
 from app.serving.last_known_good import LastKnownGood
-from app.serving.last_words import is_of_request, may_be_load, named_in, place_in, plugins_in
+from app.serving.last_words import (
+    ends_told,
+    is_of_request,
+    may_be_load,
+    named_in,
+    place_in,
+    plugins_in,
+)
 from app.serving.load_errors import crashed_error
 from app.serving.load_marker import FOLDER
 
@@ -63,6 +70,7 @@ class CrashedLoads:
         ends: Mapping[int, ProcessEnd] | None = None,
         later: Collection[int] = (),
         busy: Mapping[int, Collection[str]] | None = None,
+        told: Collection[int] = (),
     ) -> list[str]:
         """Turn the markers of dead processes into crashes.
 
@@ -71,6 +79,7 @@ class CrashedLoads:
             later: processes whose end, should they be dead already, will be known later.
             busy: the plugins whose requests a process answered when it ended, by process id:
                 that is the likelier cause.
+            told: processes that were told to end; others have noted it themselves.
 
         Returns:
             A sentence for each, for the log.
@@ -95,6 +104,8 @@ class CrashedLoads:
             cleaned = {row.name for row in cleaning}
             if named and is_of_request(words, busy=bool(answered)):
                 loads = [row for row in loads if may_be_load(words, row)]
+            elif not named and not end.by_itself and (pid in told or ends_told(words)):
+                loads = []  # it was killed because it did not end in time, whatever it loaded
             elif answered and not named:
                 # Who calls may be anybody, and have had it ended. If it was a load, the next
                 # worker's ends, too, before that one answers anybody.

@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +26,9 @@ from app.records import ServedRow
 _FRAME = re.compile(r'^\s*File "(?P<file>[^"]+)", line (?P<line>\d+)', re.MULTILINE)
 
 _CALLER = re.compile(r"^Ended by _plugins\.(?P<plugin>\w+)\.g(?P<generation>\d+)", re.MULTILINE)
+
+_TOLD = "Told to end\n"
+"""What a process writes down that was told to end."""
 
 _ANSWERS = ("/gunicorn/workers/gthread.py", "/app/isolation/answering.py")
 """Files that are on the stack of each thread that answers a request."""
@@ -100,6 +104,11 @@ def _plugin_of(file: str) -> str:
     return "" if match is None else match["plugin"]
 
 
+def ends_told(words: str) -> bool:
+    """Tell whether a process was told to end, and had no other cause afterwards that it knew."""
+    return words.endswith(_TOLD)
+
+
 def is_of_request(words: str, *, busy: bool) -> bool:
     """Tell whether a process came to its end in a request.
 
@@ -122,6 +131,7 @@ class LastWords:
     def __init__(self) -> None:
         self._file = -1
         self._pid = 0
+        self._told = False
         self._replaced: list[tuple[Any, str, Any, Any]] = []
 
     def watch(self, file: int) -> None:
@@ -132,6 +142,8 @@ class LastWords:
         """
         self.unwatch()
         self._file, self._pid = file, os.getpid()
+        if self._told:
+            self.note_told()
         self.record_faults()
         self._replace(os, "_exit", lambda *_: True)
         self._replace(os, "kill", self._ends_by_kill)
@@ -144,6 +156,16 @@ class LastWords:
         if self._file >= 0 and os.getpid() == self._pid:
             faulthandler.enable(self._file, all_threads=False)
             faulthandler.cancel_dump_traceback_later()  # which may end the process
+
+    def note_told(self) -> None:
+        """Note that this process was told to end: who waits in vain for that kills it.
+
+        For the handler of a signal: it takes no lock, and may be called before `watch`.
+        """
+        self._told = True
+        if self._file >= 0 and os.getpid() == self._pid:
+            with suppress(OSError):
+                os.write(self._file, _TOLD.encode())
 
     def unwatch(self) -> None:
         """Note nothing any more."""

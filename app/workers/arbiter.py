@@ -122,16 +122,14 @@ class Arbiter(GunicornArbiter):  # type: ignore[misc]
             self._look_for_orphans()
 
     def _reap_workers(self) -> None:
-        halt: HaltServer | None = None
         while True:
+            halt: HaltServer | None = None
             before = dict(self.WORKERS)
             ends = {pid: _end_of_child(pid) for pid in before}
             try:
                 super().reap_workers()
             except HaltServer as error:
                 halt = error
-            else:
-                halt = None
             gone = {pid: worker for pid, worker in before.items() if pid not in self.WORKERS}
             crashed = self._look_at(gone, ends) if gone else []
             if halt is None:
@@ -170,7 +168,8 @@ class Arbiter(GunicornArbiter):  # type: ignore[misc]
                 )
             early |= not worker.activity.serving and end.by_itself
         self._pace(early)
-        return self._say_crashed(ends, later=self.WORKERS, busy=busy)
+        told = [pid for pid, worker in gone.items() if self._drains.began(worker)]
+        return self._say_crashed(ends, later=self.WORKERS, busy=busy, told=told)
 
     def _say_crashed(self, *ends: Any, **known: Any) -> list[str]:
         with as_user(self.cfg.uid, self.cfg.gid):
@@ -239,7 +238,7 @@ class Arbiter(GunicornArbiter):  # type: ignore[misc]
     def kill_worker(self, pid: int, sig: int) -> None:
         """Send a worker a signal; one that is to end counts no more from then on."""
         worker = self.WORKERS.get(pid)
-        if worker is not None and sig == signal.SIGTERM:
+        if worker is not None and sig in {signal.SIGTERM, signal.SIGQUIT}:
             self._drains.begin(worker, self.cfg.graceful_timeout)
             worker.age = math.inf  # HUP does not wait for it
         super().kill_worker(pid, sig)

@@ -15,6 +15,7 @@ from gunicorn.workers.gthread import ThreadWorker
 from app.activity import Activity
 from app.loading.stream_places import StreamPlaces
 from app.processes import PR_SET_PDEATHSIG, process_option
+from app.serving.last_words import last_words
 from app.workers.bell import Bell
 from app.workers.listening import keep_class
 from app.workers.open_files import NONE_LEFT, FullHouse, has_data
@@ -129,11 +130,17 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         One that drains in a round, and is told so again, has no more time than any other: the
         server stops.
         """
+        last_words.note_told()
         if not self.alive and self._ends_at is None:
             self._ends_at = time.monotonic() + self._usual_seconds
         super().handle_exit(sig, frame)
         if self._is_orphan() and not self.booted:
             sys.exit(0)
+
+    def handle_quit(self, sig: int, frame: Any) -> None:
+        """Stop at once."""
+        last_words.note_told()
+        super().handle_quit(sig, frame)
 
     def accept(self, listener: Any) -> None:
         """Take a connection; where there is no file for it, take none for a moment."""

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.support.plugins import source
-from tests.support.server import Server, ask
+from tests.support.server import MakeServer, Server, ask
 from tests.support.waiting import wait_until
 from tests.support.worker_ends import all_up, ending_at_load, error_of, kept
 
@@ -217,6 +217,50 @@ def test_the_port_of_a_killed_master_is_free_at_once_and_the_request_ends(
     assert (response.status, b"whole" in response.read()) == (200, True)
     connection.close()
     wait_until(lambda: not any(_lives(pid) for pid in orphans), "the orphans end", 15.0)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("cut_short", [False, True])
+def test_stops_while_what_a_load_needs_hangs_are_counted_against_no_plugin(
+    make_server: MakeServer, cut_short: bool
+) -> None:
+    """After two of them its host never loaded it again, though nothing was wrong with it.
+
+    One is cut short where a supervisor kills all after a while, the master too: then nobody who
+    knows better looks at what the workers have left.
+    """
+    server = make_server()
+    server.arguments = ["--graceful-timeout", "1"]
+    down, waiting = server.home / "down", server.home / "waiting"
+    hangs = (
+        f"import os, time\n        if os.path.exists({str(down)!r}):\n"
+        f"            open({str(waiting)!r} + str(os.getpid()), 'w').close()\n"
+        f"        while os.path.exists({str(down)!r}): time.sleep(0.05)"
+    )
+    server.write(
+        "needy", source("needy", "whole").replace("        pass\n", f"        {hangs}\n", 1)
+    )
+    server.start()
+    server.stop()
+    down.touch()
+    for times in (1, 2, 3):
+        server.start(wait=False)
+        wait_until(lambda n=2 * times: len(list(server.home.glob("waiting*"))) == n, "both load it")
+        assert server.process is not None
+        if cut_short:
+            server.process.send_signal(signal.SIGTERM)
+            words = server.artifacts / ".loading"
+            wait_until(
+                lambda words=words: sum(p.stat().st_size > 0 for p in words.glob("*.fault")) == 2,
+                "both workers know that they are to end",
+            )
+            server.kill()
+        else:
+            server.stop()
+    down.unlink()
+    server.start()
+    server.wait_everywhere("/needy", lambda answer: answer.says == "whole")
+    assert "ended a worker" not in server.log()
 
 
 def _is_free(port: int) -> bool:

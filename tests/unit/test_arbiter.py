@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 from gunicorn.arbiter import Arbiter as GunicornArbiter
 from gunicorn.errors import HaltServer
+from gunicorn.workers.gthread import ThreadWorker
 
 from app.activity import Activity, Name
 from app.serving.crash_notes import end_of
 from app.serving.crashes import CrashedLoads
+from app.serving.last_words import last_words
 from app.workers import arbiter
 from app.workers.arbiter import Arbiter
 from app.workers.drains import LEAVE_SECONDS
@@ -165,6 +167,31 @@ def test_who_drains_too_long_is_cut_off_and_it_is_said_what_that_cost(master, ca
     master.now += LEAVE_SECONDS
     master.manage_workers()
     assert master.signalled[1:] == [(1, signal.SIGKILL)]
+
+
+def test_a_worker_that_was_told_to_end_and_is_killed_counts_against_no_load(master, monkeypatch):
+    for pid in (1, 2, 3):
+        master.WORKERS[pid] = worker(serving=False)
+    master.kill_worker(1, signal.SIGTERM)
+    master.kill_worker(2, signal.SIGQUIT)
+    master.kill_worker(3, signal.SIGABRT)  # it was not heard of for too long, perhaps by a load
+    told = []
+    monkeypatch.setattr(master._crashed, "collect", lambda *_, **known: told.extend(known["told"]))
+    monkeypatch.setattr(master, "_say_crashed", master._crashed.collect)
+    master._served = True
+    end_with_code_3(master, monkeypatch, 1, 2, 3)
+    assert sorted(told) == [1, 2]
+
+
+@pytest.mark.parametrize("handler", ["handle_exit", "handle_quit"])
+def test_a_worker_notes_that_it_was_told_to_end(tmp_path, monkeypatch, handler):
+    noted = []
+    monkeypatch.setattr(last_words, "note_told", lambda: noted.append(handler))
+    monkeypatch.setattr(ThreadWorker, handler, lambda *_: None)
+    made = object.__new__(Worker)
+    made.alive, made.booted, made._ends_at, made.ppid = True, True, None, os.getppid()
+    getattr(made, handler)(signal.SIGTERM, None)
+    assert noted == [handler]
 
 
 def test_a_hup_ends_all_workers_of_the_old_configuration_in_a_round_too(master, monkeypatch):

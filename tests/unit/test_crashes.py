@@ -12,6 +12,7 @@ from app.activity import Activity, Name
 from app.records import ServedRow
 from app.serving.crash_notes import UNKNOWN_END, end_of
 from app.serving.crashes import CrashedLoads
+from app.serving.last_words import last_words
 from app.serving.load_marker import LoadMarker
 
 DIGEST = "0" * 32
@@ -64,6 +65,57 @@ def test_who_was_killed_from_outside_is_tried_once_more(tmp_path, crashed, monke
         pid, _ = die(tmp_path, lambda: os._exit(9))
         crashed.collect({pid: end})
         assert (crashed.find(ROW) is not None) == blocks
+
+
+def told_and(*how):
+    """Return what a process does that is told to end while it loads, and then something else."""
+
+    def end():
+        last_words.note_told()
+        os.kill(os.getpid(), *how)
+
+    return end
+
+
+@pytest.mark.parametrize("end", [end_of(-9), UNKNOWN_END])
+def test_who_was_told_to_end_and_then_killed_counts_against_no_load(
+    tmp_path, crashed, monkeypatch, end
+):
+    """After two stops while a service hung, a plugin that needs it was never loaded again."""
+    for moment in (100.0, 200.0, 300.0):
+        monkeypatch.setattr("app.serving.crashes.time.time", lambda moment=moment: moment)
+        pid, _ = die(tmp_path, told_and(signal.SIGKILL))
+        assert crashed.collect({pid: end}) == []
+        assert not crashed.is_noted(ROW)
+    assert list((tmp_path / ".loading").iterdir()) == []
+
+
+def test_who_was_told_to_end_before_it_loaded_has_that_noted_too(tmp_path, crashed):
+    pid = os.fork()
+    if pid == 0:
+        last_words.note_told()
+        marker = LoadMarker(tmp_path)
+        marker.record_faults()
+        with marker.loading(ROW):
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(pid, 0)
+    assert crashed.collect() == []
+    assert not crashed.is_noted(ROW)
+
+
+def test_whom_the_master_told_to_end_need_not_have_noted_it(tmp_path, crashed):
+    """A load in C code may keep the interpreter, and so the handler of the signal waits."""
+    pid, code = die(tmp_path, lambda: os.kill(os.getpid(), signal.SIGKILL))
+    assert crashed.collect({pid: end_of(code)}, told=[pid]) == []
+    assert not crashed.is_noted(ROW)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_load_that_ends_a_process_that_was_told_to_end_is_blamed(tmp_path, crashed, known):
+    pid, code = die(tmp_path, told_and(signal.SIGSEGV))
+    [sentence] = crashed.collect({pid: end_of(code)} if known else {}, told=[pid] if known else [])
+    assert "one: loading generation 3 ended a worker" in sentence
+    assert (crashed.find(ROW) is not None) == known, "of an unknown end nobody can be sure"
 
 
 def test_a_process_that_lives_is_left_alone(tmp_path, crashed):
