@@ -1,5 +1,6 @@
 """What is known of each of the plugins' folders: how it was, and whether events told of changes."""
 
+import os
 import time
 from pathlib import Path
 
@@ -129,6 +130,11 @@ class KnownFolders:
         """Return when the last event of a folder came."""
         return self._event_at.get(folder, 0.0)
 
+    def led_out(self, folder: str) -> bool:
+        """Tell whether a folder was a link out of the root, or held one, at the last look."""
+        stamp = self._stamps.get(folder)
+        return stamp is not None and stamp.leads_out
+
     def event(self, folder: str, now: float) -> None:
         """Note that an event of a folder came."""
         self._event_at[folder] = now
@@ -170,6 +176,8 @@ class KnownFolders:
                 self._looked_at.pop(folder, None)
 
     def _was_told(self, folder: str, since: float) -> bool:
-        if folder in self.linked:
+        # One that is new may be a link that has come to life.
+        new = folder not in self._stamps
+        if folder in self.linked or (new and os.path.islink(self._root / folder)):  # noqa: PTH114
             return self._stirred_at >= since
         return folder in self._large or self._event_at.get(folder, 0.0) >= since

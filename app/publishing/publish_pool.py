@@ -205,6 +205,9 @@ class PublishPool:
         """Have a folder's plugins follow it, and return whether a source was tried."""
         path = self._root / folder
         attempt.look(path)
+        with self._lock:
+            if attempt.stamp.leads_out or self._known.led_out(folder):
+                attempt.untold_at = None  # what is not below the root is not observed
         large = tried = False
         for name, row in self._publisher.find_rows(folder).items():
             try:
@@ -217,6 +220,8 @@ class PublishPool:
         root_stamp = large_stamp(path) if large else None
         with self._lock:
             if not path.is_dir():
+                if folder in self._known.linked:
+                    self._sight.link_gone(folder)
                 self._known.forget(folder)
                 self._queue.slots.forget(folder)
             elif self._known.keep(folder, attempt.stamp, attempt.began, root_stamp):

@@ -29,7 +29,7 @@ PROOF_SECONDS, LONGEST_PROOF_SECONDS = 60.0, 3600.0
 class Sight:
     """The observer of the plugins' root, and what is done while it does not see.
 
-    All is called by the thread that watches, `missed` and `told` by others, too.
+    All is called by the thread that watches, `missed`, `link_gone` and `told` by others, too.
     """
 
     def __init__(self, root: Path, notice: Notice, stir: Stir, conditions: Conditions) -> None:
@@ -74,6 +74,11 @@ class Sight:
     def mounted(self, folder: str) -> None:
         """Note that a folder became another one without an event: by a mount, or its end."""
         self._mounted = folder
+
+    def link_gone(self, folder: str) -> None:
+        """Note that a folder with links is gone, and with it where alone it led."""
+        if folder == self._missed:
+            self._missed = ""
 
     def told(self) -> None:
         """Note that a change was found because an event told of it."""

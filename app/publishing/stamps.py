@@ -19,6 +19,8 @@ may have the size and mtime of the old one, and on some file systems its inode."
 class FolderStamp:
     """A fingerprint of a folder's files, those behind links included.
 
+    Not those behind links that lead out of the root: they are refused, whatever they lead to.
+
     Folders are no part of it: what tools leave in them for a moment changes them, too. They only
     tell, by `still_holds`, that nothing was added or taken away.
     """
@@ -27,6 +29,9 @@ class FolderStamp:
     folders: tuple[Row, ...] = field(default=(), compare=False)
     linked: bool = field(default=False, compare=False)
     """Whether the folder is a link or holds one: what changes there has no event in the folder."""
+    leads_out: bool = field(default=False, compare=False)
+    """Whether the folder is a link out of the root or holds one: who changes what is out there
+    changes the folder, by links on the way, and nothing that is observed."""
     places: Mapping[str, tuple[int, int]] = field(default_factory=dict, compare=False)
     """Device and inode of the folders."""
 
@@ -48,9 +53,13 @@ def folder_stamp(folder: Path) -> FolderStamp:
     files: list[Row] = []
     folders: list[Row] = []
     linked = os.path.islink(folder)  # noqa: PTH114 - that raises nothing
+    leads_out = False
     left = MAX_ENTRIES
     try:
         status = folder.stat()
+        if linked and not inside(folder.parent, folder):
+            row = _row(str(folder), folder.lstat())
+            return FolderStamp((row,), linked=True, leads_out=True)
     except OSError:
         return NOTHING
     folders.append(_row(str(folder), status))
@@ -75,9 +84,10 @@ def folder_stamp(folder: Path) -> FolderStamp:
                     path, is_folder = prefix + entry.name, stat.S_ISDIR(status.st_mode)
                     if rules.leave_out(path, folder=is_folder):
                         continue
-                    if not is_folder or (
-                        entry.is_symlink() and not inside(folder.parent, Path(entry.path))
-                    ):
+                    if entry.is_symlink() and not inside(folder.parent, Path(entry.path)):
+                        leads_out = True
+                        files.append(_row(entry.path, entry.stat(follow_symlinks=False)))
+                    elif not is_folder:
                         files.append(_row(entry.path, status))
                     elif (status.st_dev, status.st_ino) not in walked:
                         walked.add((status.st_dev, status.st_ino))
@@ -87,7 +97,9 @@ def folder_stamp(folder: Path) -> FolderStamp:
                             pending.append((entry.path, f"{path}/"))
         except OSError:
             continue  # it changes under our feet: the next look will tell
-    return FolderStamp(tuple(sorted(files)), tuple(folders), linked, places)
+    # Where a link leads is not seen in its own stamp: without folders it is walked each time.
+    kept = () if leads_out else tuple(folders)
+    return FolderStamp(tuple(sorted(files)), kept, linked, leads_out, places)
 
 
 def _row(path: str, status: os.stat_result) -> Row:

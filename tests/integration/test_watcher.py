@@ -14,6 +14,7 @@ from app.errors import DatabaseUnavailableError, PluginError
 from app.publishing import (
     attempt,
     discovery,
+    known,
     observer,
     publish_pool,
     publish_slots,
@@ -79,6 +80,60 @@ def test_the_scan_finds_what_no_event_told(
     wait_until(lambda: looks.saw("lost", "event"), "the scan finds it", 8.0)
     shutil.rmtree(root / "lost")
     wait_until(lambda: looks.saw("lost", None), "and that it is gone", 8.0)
+
+
+def test_links_say_nothing_of_events_where_they_lead_out_or_come_to_life(
+    frequent_scans: None,
+    root: Path,
+    tmp_path: Path,
+    looks: Looks,
+    watching: SourceWatcher,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One refused link of one team made its whole host degraded, for what no event can tell."""
+    missed: list[str] = []
+    compared: list[float] = []
+    changed = KnownFolders.changed
+
+    def compare(known: KnownFolders, *, linked: bool = False) -> list[str]:
+        found = changed(known, linked=linked)
+        if not linked:
+            compared.append(time.monotonic())
+        return found
+
+    def wait_for_comparisons() -> None:
+        before = len(compared)
+        wait_until(lambda: len(compared) > before + 1 and watching.is_idle, "all are compared")
+
+    monkeypatch.setattr(KnownFolders, "changed", compare)
+    monkeypatch.setattr(sight, "SCAN_SECONDS", 0.05)
+    monkeypatch.setattr(known, "LATE_SECONDS", 0.05)
+    monkeypatch.setattr(sight.Sight, "missed", lambda _sight, folder, _at: missed.append(folder))
+    out = tmp_path / "out"
+    out.mkdir()
+    write(out, "shared", "one")
+    (root / "out").symlink_to(out / "shared")
+    (root / "later_out").symlink_to(out / "later")
+    (root / "later_in").symlink_to(".hidden/later")
+    write(root, "holds", "one")
+    (root / "holds" / "data.py").symlink_to(out / "later" / "main.py")
+    wait_until(lambda: looks.saw("out", "one") and looks.saw("holds", "one"), "both are seen")
+    wait_for_comparisons()
+    write(out, "shared", "two")
+    write(out, "made", "one")
+    (out / "made").rename(out / "later")  # whole at once: it is looked at once
+    (root / ".hidden").mkdir()
+    write(root / ".hidden", "later", "one")
+    wait_until(lambda: looks.saw("later_out", "one") and looks.saw("later_in", "one"), "they live")
+    wait_for_comparisons()
+    shutil.rmtree(out)
+    wait_until(lambda: looks.saw("out", None), "it is gone")
+    wait_for_comparisons()
+    with monkeypatch.context() as patch:
+        patch.setattr(FolderObserver, "on_any_event", lambda *_: None)
+        write(root, "lost", "event")
+        wait_until(lambda: missed, "of this one an event is missing")
+    assert missed == ["lost"]
 
 
 def test_an_observer_that_died_is_replaced(

@@ -183,3 +183,17 @@ def test_a_mount_has_the_folders_observed_anew_and_is_no_condition(eyes, clock, 
     turns(eyes, clock, 60)
     assert len(Observer.made) == 2
     assert held(conditions) == []
+
+
+def test_what_a_link_was_missed_for_ends_with_the_link(eyes, clock, conditions):
+    eyes.open()
+    turns(eyes, clock, 10)
+    eyes.missed("linked", clock.now)
+    turns(eyes, clock, 1)
+    assert "linked changed" in held(conditions)[0]
+    eyes.link_gone("another")
+    turns(eyes, clock, 1)
+    assert held(conditions)
+    eyes.link_gone("linked")
+    turns(eyes, clock, 1)
+    assert held(conditions) == []

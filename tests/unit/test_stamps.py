@@ -5,6 +5,7 @@ import os
 import pytest
 
 from app.publishing.stamps import NOTHING, folder_stamp
+from tests.support.links import point
 
 
 def test_a_stamp_changes_with_an_edit_a_new_file_and_a_replaced_one(make_plugin):
@@ -110,3 +111,48 @@ def test_a_link_to_much_costs_no_walk(make_plugin, target):
     stamp = folder_stamp(folder)
     assert stamp.linked
     assert len(stamp.files) + len(stamp.folders) < 20
+
+
+@pytest.mark.parametrize("link", ["the folder", "a folder in it", "a file", "a dangling one"])
+def test_what_is_behind_a_link_out_of_the_root_is_no_part_of_the_stamp(make_plugin, tmp_path, link):
+    """It is refused whatever it leads to, and nothing tells of a change out there."""
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "main.py").write_text("x = 1")
+    folder = make_plugin({"main.py": "x = 1"})
+    assert not folder_stamp(folder).leads_out
+    if link == "the folder":
+        folder = folder.with_name("linked")
+    places = {
+        "the folder": (folder, out),
+        "a folder in it": (folder / "data", out),
+        "a file": (folder / "data.py", out / "main.py"),
+        "a dangling one": (folder / "data.py", out / "later.py"),
+    }
+    place, target = places[link]
+    place.symlink_to(target)
+    before = folder_stamp(folder)
+    assert before.linked
+    assert before.leads_out
+    (out / "main.py").write_text("longer = 1")
+    (out / "later.py").write_text("new")
+    assert folder_stamp(folder) == before
+    if link != "the folder":
+        make_plugin({"main.py": "longer = 1"})
+        assert folder_stamp(folder) != before, "what is in the folder counts as ever"
+        before = folder_stamp(folder)
+    place.unlink()
+    assert folder_stamp(folder) != before
+
+
+def test_a_link_that_comes_to_lead_into_the_root_is_seen(make_plugin, tmp_path):
+    folder = make_plugin({"main.py": "x", "sub/a.py": "y"})
+    (tmp_path / "out").mkdir()
+    current = tmp_path / "current"
+    current.symlink_to("out")
+    (folder / "data").symlink_to(current)
+    before = folder_stamp(folder)
+    point(current, str(folder / "sub"))
+    assert not before.still_holds()
+    after = folder_stamp(folder)
+    assert (after != before, after.leads_out) == (True, False)
