@@ -230,7 +230,7 @@ def test_stops_while_what_a_load_needs_hangs_are_counted_against_no_plugin(
     knows better looks at what the workers have left.
     """
     server = make_server()
-    server.arguments = ["--graceful-timeout", "1"]
+    server.arguments = ["--graceful-timeout", "60" if cut_short else "1"]
     down, waiting = server.home / "down", server.home / "waiting"
     hangs = (
         f"import os, time\n        if os.path.exists({str(down)!r}):\n"
