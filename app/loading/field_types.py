@@ -156,7 +156,11 @@ _OF_PYDANTIC = (
 """Types of the standard library that pydantic knows how to make of a text."""
 
 _QUERY_VALUES = (str, int, float, decimal.Decimal, uuid.UUID, datetime.date, enum.Enum)
-_MANY = (list, set, frozenset, tuple, collections.abc.Sequence)
+_MANY = (
+    *(list, set, frozenset, tuple, collections.abc.Sequence, collections.abc.MutableSequence),
+    *(collections.abc.Collection, collections.abc.Iterable),
+    *(collections.abc.Set, collections.abc.MutableSet),
+)
 _OBJECTS = (dict, collections.abc.Mapping, collections.abc.MutableMapping)
 
 

@@ -89,7 +89,8 @@ def text_maker(kind: Any) -> Callable[[str], Any] | None:
         written = adapter.json_schema()
     except pydantic.PydanticUserError:
         return None
-    if written.get("type") not in _TEXTS:
+    choices = [written, *written.get("anyOf", ()), *written.get("oneOf", ())]
+    if all(each.get("type") not in _TEXTS for each in choices):
         return None
     validate = adapter.validate_strings
 

@@ -29,6 +29,11 @@ MANY: dict[Any, Callable[[Iterable[Any]], Any]] = {
     frozenset: frozenset,
     tuple: tuple,
     collections.abc.Sequence: list,
+    collections.abc.MutableSequence: list,
+    collections.abc.Collection: list,
+    collections.abc.Iterable: list,
+    collections.abc.Set: set,
+    collections.abc.MutableSet: set,
 }
 """The types of parameters that may come several times, and what makes them of the values."""
 

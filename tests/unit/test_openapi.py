@@ -343,6 +343,21 @@ def test_a_default_that_is_not_of_its_type_is_left_out(live):
     assert defaults == {"wrong": None, "flag": None, "exact": None, "many": None, "right": 1}
 
 
+@pytest.mark.parametrize(
+    "kind", [collections.abc.Iterable[int], collections.abc.Collection[int] | None]
+)
+def test_a_parameter_of_several_values_is_an_array_whatever_its_type_is_called(live, kind):
+    def handler(value=()): ...
+
+    handler.__annotations__["value"] = kind
+    found = operation(live, lambda server: server.get("/x", handler))
+    assert found["parameters"][0]["schema"] == {
+        "type": "array",
+        "items": {"type": "integer"},
+        "default": [],
+    }
+
+
 class Mixed(enum.Enum):
     AUTO = "auto"
     ONE = 1

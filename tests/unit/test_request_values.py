@@ -20,6 +20,7 @@ import pytest
 from pydantic.fields import FieldInfo
 from typing_extensions import TypeAliasType
 
+from app.loading.handlers import read_handler
 from app.loading.registration import HandlerResource, RouteCollector
 from app.loading.signatures import HandlerError
 from app.plugin import Cookie, Form, Header, Query
@@ -107,6 +108,12 @@ DAY = datetime.date(2026, 1, 31)
         (set[int], "value=2&value=1&value=2", ["set", [1, 2]]),
         (tuple[int, ...], "value=1&value=2", ["tuple", [1, 2]]),
         (collections.abc.Sequence[str], "value=a", ["list", ["a"]]),
+        (collections.abc.Iterable[int], "value=1&value=2", ["list", [1, 2]]),
+        (collections.abc.Collection[int], "value=1", ["list", [1]]),
+        (collections.abc.Iterable, "value=1", ["list", ["1"]]),
+        (collections.abc.MutableSequence[int] | None, "value=1", ["list", [1]]),
+        (collections.abc.Set[int], "value=2&value=1&value=2", ["set", [1, 2]]),
+        (pydantic.ByteSize, "value=1kb", ["ByteSize", 1000]),
         (Annotated[int, "how many"], "value=3", ["int", 3]),
         (datetime.timedelta, "value=PT1H30M", ["timedelta", "PT1H30M"]),
         (pathlib.Path, "value=a/b", ["PosixPath", "a/b"]),
@@ -221,6 +228,7 @@ def test_what_no_query_can_become_is_refused_at_its_registration(
         (pydantic.IPvAnyAddress, "::1"),
         (pydantic.SecretStr, "x"),
         (list[pydantic.HttpUrl], "http://a.example/b"),
+        (pydantic.ByteSize, "5MiB"),
     ],
 )
 def test_what_pydantic_makes_of_a_text_is_read_where_it_has_a_default(
@@ -280,6 +288,22 @@ def test_a_validator_that_comes_before_is_given_what_has_come(
         put(app, "sample", {"/x/{value}": resource})
         assert json_of(call(app, "/x/#5").read()) == expected
         assert call(app, "/x/no").status == 422
+
+
+@pytest.mark.parametrize(
+    ("annotation", "default"),
+    [
+        (collections.abc.Iterable[int], ()),
+        (collections.abc.Collection[str], frozenset()),
+        (collections.abc.Set[int], {7}),
+        (pydantic.ByteSize, 5),
+    ],
+)
+def test_a_default_leaves_a_query_parameter_one(annotation: Any, default: Any) -> None:
+    handler = of(annotation, default)
+    found = read_handler(handler, "/x")[1].parameters
+    assert [(each.kind, each.name, each.required) for each in found] == [("query", "value", False)]
+    answer_of(handler, "value=8")
 
 
 class Model(pydantic.BaseModel):

@@ -23,6 +23,7 @@ from app.loading.annotations import holds_itself, is_bare, members, without_qual
 from app.loading.constraints import is_constrained, is_json
 from app.loading.markers import is_marker
 from app.loading.pydantic_types import is_of_pydantic
+from app.loading.request_values import MANY
 from app.plugin import Produces
 from app.uploads import File
 
@@ -178,7 +179,7 @@ class Schemas:
         base = origin or kind
         if base in _OBJECTS:
             return self._object(arguments, use)
-        if base in _ARRAYS:
+        if base in _ARRAYS or (use == "text" and base in MANY):
             return self._array(base, arguments, use)
         if isinstance(kind, type) and issubclass(kind, enum.Enum):
             return _choice([member.value for member in kind])
