@@ -226,6 +226,51 @@ def test_the_options_of_a_route_count(live):
     assert "shop.key" in whole["components"]["securitySchemes"]
 
 
+@pytest.mark.parametrize(
+    ("kind", "content"),
+    [
+        (bytes, {"application/octet-stream": {}}),
+        (("The file.", bytes), {"application/octet-stream": {}}),
+        (typing.Iterator[bytes], {"*/*": {}}),
+        (None, None),
+        (int, {"application/json": {"schema": {"type": "integer"}}}),
+    ],
+)
+def test_another_answer_is_described_as_what_is_sent_of_its_type(live, kind, content):
+    found = operation(live, lambda server: server.get("/x", answering(dict), responses={404: kind}))
+    said = "The file." if isinstance(kind, tuple) else "Not Found"
+    expected = {} if content is None else {"content": content}
+    assert found["responses"]["404"] == {"description": said, **expected}
+
+
+def test_a_time_of_the_path_in_a_format_of_its_own_is_no_date_time(live):
+    def handler(when: datetime.datetime, at: datetime.datetime):
+        return 1
+
+    handler.__annotations__["at"] = Annotated[datetime.datetime, annotated_types.Ge(NEW)]
+
+    def register(server):
+        server.get('/x/{when:dt("%Y-%m")}/{at:dt("%Y")}', handler)
+        server.get("/y/{when:dt}/{at}", handler)
+        server.get("/z/{when:dt()}/{at:dt}", handler)
+
+    live.load("shop", register)
+    paths = live.one("shop")["paths"]
+    formats = [
+        [
+            each["schema"].get("format")
+            for each in paths[f"/{name}/{{when}}/{{at}}"]["get"]["parameters"]
+        ]
+        for name in "xyz"
+    ]
+    assert formats == [[None, None], ["date-time"] * 2, ["date-time"] * 2]
+    own = paths["/x/{when}/{at}"]["get"]["parameters"][0]["schema"]
+    assert own == {"type": "string", "description": 'A time as strptime reads it: "%Y-%m".'}
+
+
+NEW = datetime.datetime(2020, 1, 1)
+
+
 def test_falcon_resources_have_their_methods_fields_and_docstrings(live):
     class Thing:
         def on_get(self, req, resp, number, name):

@@ -1,6 +1,7 @@
 """What an operation takes: its parameters and its body, as OpenAPI has them."""
 
 import inspect
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -26,9 +27,18 @@ _BY_CONVERTER: dict[str, Schema] = {
 def path_fields(template: str) -> dict[str, Schema]:
     """Return the fields of a URI template, each with the schema that its converter stands for."""
     return {
-        field["fname"]: dict(_BY_CONVERTER.get(field["cname"] or "", {"type": "string"}))
+        field["fname"]: (
+            {"type": "string", "description": f"A time as strptime reads it: {field['argstr']}."}
+            if _is_own_time(field)
+            else dict(_BY_CONVERTER.get(field["cname"] or "", {"type": "string"}))
+        )
         for field in FIELD_PATTERN.finditer(template)
     }
+
+
+def _is_own_time(field: re.Match[str]) -> bool:
+    """Tell whether a field is a time in a format of the plugin's own."""
+    return field["cname"] == "dt" and bool((field["argstr"] or "").strip())
 
 
 def parameters_of(
@@ -47,8 +57,9 @@ def parameters_of(
     """
     taken = {p.parameter: p for p in (signature.parameters if signature else ())}
     found = []
+    own_times = {each["fname"] for each in FIELD_PATTERN.finditer(template) if _is_own_time(each)}
     for name, schema in path_fields(template).items():
-        of_handler = taken.get(name)
+        of_handler = None if name in own_times else taken.get(name)
         if (of_handler is not None and of_handler.kind == "path") and (
             schema == {"type": "string"} or is_constrained(of_handler.annotation)
         ):

@@ -118,7 +118,9 @@ def declared(options: RouteOptions, schemas: Schemas) -> dict[str, Any]:
             found[status] = problem(text) if is_error else {"description": text}
         else:
             text, kind = said if isinstance(said, tuple) else (text, said)
-            found[status] = json_response(text, schemas.of(kind, "answer"))
+            nothing = kind is None or kind is _NULL
+            content = {} if nothing else {"content": _content_of(kind, schemas.of)}
+            found[status] = {"description": text, **content}
     return found
 
 
