@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Container, Iterable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from glob import glob
 from pathlib import Path
 
 from app.processes import process_option
@@ -28,6 +29,8 @@ KILL_SECONDS = 1.0
 """How long the kernel has to end what was killed."""
 
 _LOOK_SECONDS = 0.05
+
+_PF_EXITING = 0x4
 
 _ENDS_BY_ITSELF = b"multiprocessing.resource_tracker"
 """In the command line of a process that removes what others have left behind, once those that
@@ -83,7 +86,9 @@ def end_all() -> None:
             os.waitpid(-1, 0)
 
 
-def end_descendants(spared: Container[int] = (), grace: float = GRACE_SECONDS) -> None:
+def end_descendants(
+    spared: Container[int] = (), grace: float = GRACE_SECONDS, told: Iterable[int] = ()
+) -> None:
     """End what this process has started, and all that came of it: SIGTERM, and then SIGKILL.
 
     What has ended is left to whoever waits for it.
@@ -91,9 +96,10 @@ def end_descendants(spared: Container[int] = (), grace: float = GRACE_SECONDS) -
     Args:
         spared: children that are left alone, and what they have started.
         grace: the seconds between the two signals.
+        told: those that have had SIGTERM already.
     """
     began = time.monotonic()
-    told: set[int] = set()
+    told = set(told)
     while left := living_descendants(spared):
         now = time.monotonic()
         if now >= began + grace + KILL_SECONDS:
@@ -102,6 +108,16 @@ def end_descendants(spared: Container[int] = (), grace: float = GRACE_SECONDS) -
         send(number, left - told if number is signal.SIGTERM else left)
         told |= left
         _await_end(left, _LOOK_SECONDS)
+
+
+def await_ends(pids: Iterable[int]) -> None:
+    """Wait until processes that were killed have ended, as long as the kernel may take for it."""
+    deadline = time.monotonic() + KILL_SECONDS
+    left = set(pids)
+    while left := {pid for pid in left if not has_ended(pid)}:
+        if (seconds := deadline - time.monotonic()) <= 0:
+            return
+        _await_end(left, min(seconds, _LOOK_SECONDS))
 
 
 def send(number: signal.Signals, pids: Iterable[int]) -> None:
@@ -164,6 +180,31 @@ def look_up(pid: int) -> Process | None:
     except (OSError, ValueError, IndexError):
         return None
     return Process(pid, session, ended=state in {b"Z", b"X"} and threads <= 1)
+
+
+def has_ended(pid: int) -> bool:
+    """Tell whether a process has ended, or /proc says nothing of it."""
+    process = look_up(pid)
+    return process is None or process.ended
+
+
+def gives_away(pid: int) -> bool:
+    """Tell whether what a process has started may be others' by now, or /proc says nothing of it.
+
+    That is a moment before it has ended: once all its threads are about to, the first of them
+    gives all away (find_new_reaper in kernel/exit.c).
+    """
+    return _is_exiting(f"/proc/{pid}/stat") and all(
+        map(_is_exiting, glob(f"/proc/{pid}/task/*/stat"))  # noqa: PTH207 - names are all it takes
+    )
+
+
+def _is_exiting(stat: str) -> bool:
+    try:
+        fields = Path(stat).read_bytes().rpartition(b")")[2].split()
+        return bool(int(fields[6]) & _PF_EXITING)
+    except (OSError, ValueError, IndexError):
+        return True
 
 
 def _ends_by_itself(pid: int) -> bool:

@@ -15,7 +15,6 @@ from typing import Any
 from gunicorn.arbiter import Arbiter as GunicornArbiter
 from gunicorn.errors import HaltServer
 
-from app.descendants import GRACE_SECONDS, KILL_SECONDS
 from app.errors import SettingsError
 from app.serving.crash_notes import UNKNOWN_END, ProcessEnd, end_of
 from app.serving.crashes import CrashedLoads
@@ -142,12 +141,10 @@ class Arbiter(GunicornArbiter):  # type: ignore[misc]
                     self.cfg.child_exit(self, worker)
 
     def stop(self, graceful: bool = True) -> None:
-        """Stop the workers, and what those have left behind that had to be killed."""
+        """Stop the workers, and what those leave behind that have to be killed."""
         super().stop(graceful)
-        deadline = time.monotonic() + GRACE_SECONDS + KILL_SECONDS
-        while self._look_for_orphans() and time.monotonic() < deadline:
-            time.sleep(0.02)  # as gunicorn waits for its workers here
-            super().reap_workers()
+        self._orphans.end(self.WORKERS)  # gunicorn has killed them, and waits for none to be dead
+        self.reap_workers()
 
     def _look_for_orphans(self) -> bool:
         own = (self.reexec_pid, self.dirty_arbiter_pid, self._supervisor() or 0)

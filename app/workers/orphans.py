@@ -36,10 +36,11 @@ class Orphans:
             Whether anything of what was left behind is still there.
         """
         workers = set(workers)
-        living = {pid for pid in workers | self._ending.keys() if not _has_ended(pid)}
+        living = {pid for pid in workers | self._ending.keys() if not descendants.has_ended(pid)}
         children = set(descendants.own_children()) - workers
-        # Looked up after the children: the orphans of one that ends now may be among them.
-        left_behind = any(_has_ended(pid) for pid in self._living)
+        # Looked up after the children: the orphans of one that ends now may be among them. Until
+        # it has ended it counts as living: more of them may come.
+        left_behind = any(descendants.gives_away(pid) for pid in self._living)
         self._ending = {pid: at for pid, at in self._ending.items() if pid in children}
         new = children - self._own - self._ending.keys() - set(own)
         now = time.monotonic()
@@ -52,7 +53,14 @@ class Orphans:
         self._living = living
         return bool(self._ending)
 
+    def end(self, workers: Iterable[int]) -> None:
+        """End all but the master's own, and return once it has ended.
 
-def _has_ended(pid: int) -> bool:
-    process = descendants.look_up(pid)
-    return process is None or process.ended
+        What a killed worker has left comes to the master when that worker has ended. What has had
+        SIGTERM from a look does not get it again; how deep it goes makes it take no longer.
+
+        Args:
+            workers: those that were killed, and have not been reaped.
+        """
+        descendants.await_ends(workers)
+        descendants.end_descendants(self._own, told=self._ending)

@@ -256,6 +256,37 @@ def test_with_a_configuration_file_of_ones_own_what_its_hooks_start_is_spared(
     assert living([sidecar]), "its end is the operator's affair"
 
 
+CLEANUP = "cleanup(self, context): self.get(not context.trial)"  # it does not return either
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("name", ["is_a_session", "forks", "starts_others"])
+def test_a_stop_that_has_to_kill_a_worker_leaves_nothing_of_what_it_started(
+    make_server: MakeServer, files: Path, name: str
+) -> None:
+    server, file, hung = make_server(), files / name, files / "hung"
+    server.arguments = ["--graceful-timeout", "1"]
+    server.start()
+    server.write(name, starting(name, file, at="initialize"))
+    pids = all_started(server, file)
+    hang = f"open({str(hung)!r}, 'w').write(f'{{os.getpid()}}\\n'); time.sleep(1000)"
+    text = source("hangs").replace("import os\n", "import os, time\n")
+    text = text.replace("get(self):", f"get(self, hang: bool = False):\n        if hang: {hang}")
+    text = text.replace("cleanup(self, context):\n        pass", CLEANUP)
+    server.write("hangs", text)
+    server.wait_says("hangs", "one")
+    with contextlib.closing(server.connect()) as connection:
+        connection.request("GET", "/hangs?hang=true")
+        (worker,) = wait_until(lambda: started(hung), f"it hangs, see {server.log_file}")
+        left = set(children_of(worker)) & set(pids)
+        assert left
+        server.stop()
+        assert not living([worker, *pids])
+    said = f"Worker (pid:{worker}) ended (SIGKILL) while it answered: hangs g1 /hangs"
+    assert said in server.log()
+    assert is_free(server.port)
+
+
 @pytest.mark.soak
 def test_a_killed_master_leaves_neither_children_nor_a_busy_port(
     make_server: MakeServer, files: Path

@@ -263,6 +263,123 @@ def test_a_worker_whose_first_thread_has_ended_still_has_what_it_started():
     assert (done.stdout, done.returncode) == ("ended\n", 0), done.stderr
 
 
+STOPPED = """
+import os, signal, subprocess, sys, time
+from pathlib import Path
+from types import SimpleNamespace
+from gunicorn.arbiter import Arbiter as GunicornArbiter
+from app import descendants
+from app.serving.crashes import CrashedLoads
+from app.workers.arbiter import Arbiter
+from app.workers.orphans import Orphans
+
+# What they start does not end by SIGTERM, and of the generations each leaves the next one behind.
+WORKER = '''
+import os, signal, subprocess, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+subprocess.Popen(["sleep", "60"], start_new_session=True)
+for _ in range(5):
+    if os.fork() > 0:
+        break
+    os.setsid()
+signal.pause()
+'''
+
+def start(code):
+    return subprocess.Popen([sys.executable, "-c", code])
+
+def below(pid):
+    found = descendants.children_of(pid)
+    return found + [each for child in found for each in below(child)]
+
+class Log:
+    def __getattr__(self, name):
+        return lambda *_: None
+
+master = object.__new__(GunicornArbiter)
+master.log, master.LISTENERS, master._stats = Log(), [], {"workers_killed": 0}
+master.systemd, master.reexec_pid, master.master_pid, master.dirty_arbiter_pid = False, 0, 0, 0
+master.app, reaped = None, []
+master.cfg = SimpleNamespace(
+    graceful_timeout=0, reuse_port=False, uid=os.geteuid(), gid=os.getegid(),
+    child_exit=lambda _master, worker: reaped.append(worker.pid),
+)
+Arbiter.look_after(master, CrashedLoads(Path(sys.argv[1])), Orphans())
+own = start("import time; time.sleep(60)")
+master.WORKERS = {}
+master._look_for_orphans()
+workers = [start(WORKER) for _ in range(2)]
+tmp = SimpleNamespace(_tmp=SimpleNamespace(closed=False), close=lambda: None)
+for process in workers:
+    master.WORKERS[process.pid] = SimpleNamespace(pid=process.pid, tmp=tmp, age=1)
+master._look_for_orphans()
+deadline = time.monotonic() + 20.0
+# Each has its sleeper, and five generations.
+while len(left := [pid for process in workers for pid in below(process.pid)]) < 2 * (1 + 5):
+    assert time.monotonic() < deadline, left
+    time.sleep(0.01)
+master.stop()
+living = [pid for pid in left if not descendants.has_ended(pid)]
+print(len(left), living, master.WORKERS, len(reaped), descendants.own_children() == [own.pid])
+own.kill()
+descendants.end_all()
+"""
+
+
+def test_a_stop_that_has_to_kill_workers_leaves_nothing_of_what_they_started(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", STOPPED, str(tmp_path)],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60.0,
+    )
+    assert (done.stdout, done.returncode) == ("12 [] {} 2 True\n", 0), done.stderr
+
+
+ENDING = """
+import subprocess, sys, time
+from app import descendants
+from app.workers.orphans import Orphans
+
+# Their threads end one by one, and the first of them gives the child away.
+WORKER = '''
+import os, threading, time
+if os.fork() == 0:
+    time.sleep(60)
+    os._exit(0)
+for _ in range(8):
+    threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+print("ready", flush=True)
+time.sleep(60)
+'''
+orphans = Orphans()
+deadline = time.monotonic() + 10.0
+while time.monotonic() < deadline:
+    worker = subprocess.Popen([sys.executable, "-c", WORKER], stdout=subprocess.PIPE)
+    assert worker.stdout.readline() == b"ready\\n"
+    orphans.look({worker.pid})
+    (child,) = descendants.children_of(worker.pid)
+    worker.kill()
+    while child not in descendants.own_children():
+        orphans.look({worker.pid})
+    left = orphans.look({worker.pid})
+    assert left, "it is taken for the master's own"
+    worker.wait()
+    worker.stdout.close()
+    descendants.end_all()
+print("ended")
+"""
+
+
+@pytest.mark.soak
+def test_what_a_worker_leaves_at_its_very_end_is_not_taken_for_the_masters_own():
+    done = subprocess.run(
+        [sys.executable, "-c", ENDING], check=False, capture_output=True, text=True, timeout=60.0
+    )
+    assert (done.stdout, done.returncode) == ("ended\n", 0), done.stderr
+
+
 FOUND = """
 import os, time
 from app import descendants
