@@ -220,9 +220,17 @@ def test_the_port_of_a_killed_master_is_free_at_once_and_the_request_ends(
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("cut_short", [False, True])
+@pytest.mark.parametrize(
+    ("wait", "cut_short"),
+    [
+        ("time.sleep(0.05)", False),
+        ("time.sleep(0.05)", True),
+        # It keeps the interpreter: no worker can note anything, and its master has to know.
+        ("__import__('ctypes').PyDLL(None).sleep(60)", False),
+    ],
+)
 def test_stops_while_what_a_load_needs_hangs_are_counted_against_no_plugin(
-    make_server: MakeServer, cut_short: bool
+    make_server: MakeServer, wait: str, cut_short: bool
 ) -> None:
     """After two of them its host never loaded it again, though nothing was wrong with it.
 
@@ -235,7 +243,7 @@ def test_stops_while_what_a_load_needs_hangs_are_counted_against_no_plugin(
     hangs = (
         f"import os, time\n        if os.path.exists({str(down)!r}):\n"
         f"            open({str(waiting)!r} + str(os.getpid()), 'w').close()\n"
-        f"        while os.path.exists({str(down)!r}): time.sleep(0.05)"
+        f"        while os.path.exists({str(down)!r}): {wait}"
     )
     server.write(
         "needy", source("needy", "whole").replace("        pass\n", f"        {hangs}\n", 1)
