@@ -131,7 +131,7 @@ class _Writer:
                 f"{kind} = {self._type}({answer})",
                 f"if {kind} is {own('dict', dict)} or {has}({kind}, '__pydantic_serializer__'):",
                 f"    {resp}.content_type = {falcon.MEDIA_JSON!r}",
-                f"    {resp}.data = {encode}({answer})",
+                f"    {resp}.data = {resp}.answered = {encode}({answer})",
                 "else:",
                 f"    {call}",
             )

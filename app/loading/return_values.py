@@ -8,6 +8,7 @@ from typing import Any
 import falcon
 
 from app.loading.annotations import show
+from app.loading.live_response import LiveResponse
 from app.loading.media import is_json
 from app.loading.representations import represent
 from app.loading.streamed_answers import MEDIA_BYTES, is_streamed, stream
@@ -39,7 +40,7 @@ def answerer(*, owns_response: bool, empty: str = falcon.HTTP_204) -> Answerer:
     """
 
     def answer_by(
-        _req: falcon.Request, resp: falcon.Response, answer: Any, media_type: str | None = None
+        _req: falcon.Request, resp: LiveResponse, answer: Any, media_type: str | None = None
     ) -> None:
         content_type = resp.content_type if owns_response else None
         kind = type(answer)
@@ -65,7 +66,7 @@ def answerer(*, owns_response: bool, empty: str = falcon.HTTP_204) -> Answerer:
             resp.data = answer
         else:
             resp.content_type = falcon.MEDIA_JSON
-            resp.data = to_json(answer)
+            resp.data = resp.answered = to_json(answer)
         # Last, so that what could not be written leaves nothing of its own on the error.
         if status is not None:
             resp.status = status
@@ -171,7 +172,7 @@ def _set_headers(resp: falcon.Response, headers: list[tuple[str, str]]) -> None:
             seen.add(name)
 
 
-def answer_as(resp: falcon.Response, content_type: str, answer: Any) -> None:
+def answer_as(resp: LiveResponse, content_type: str, answer: Any) -> None:
     """Answer with the content type that the handler has set: text and bytes are of it already.
 
     Raises:
@@ -183,6 +184,8 @@ def answer_as(resp: falcon.Response, content_type: str, answer: Any) -> None:
         resp.text = answer
     elif is_json(content_type):
         resp.data = to_json(answer)
+        if content_type == falcon.MEDIA_JSON:  # else Falcon could not write what is made of it
+            resp.answered = resp.data
     else:
         raise TypeError(
             f"a handler set the content type {content_type!r} and answered with a "

@@ -6,6 +6,7 @@ from typing import Any, cast
 import falcon
 from falcon.routing import CompiledRouter
 
+from app.loading.live_response import LiveResponse
 from app.loading.routes import Route
 from app.loading.stream_places import NoPlaceError
 from app.loading.streamed_answers import drop_stream
@@ -33,13 +34,17 @@ class NoRouter:
         )
 
 
-class CompleteApp(falcon.App[LiveRequest, falcon.Response]):
+class CompleteApp(falcon.App[LiveRequest, LiveResponse]):
     """A `falcon.App` without routes that starts an answer once nothing of it can fail any more."""
 
     def __init__(self, running: RunningRequests) -> None:
         self.running = running
         self._threads = running.threads
-        super().__init__(router=cast(CompiledRouter, NoRouter()), request_type=LiveRequest)
+        super().__init__(
+            router=cast(CompiledRouter, NoRouter()),
+            request_type=LiveRequest,
+            response_type=LiveResponse,
+        )
 
     def _get_body(self, resp: falcon.Response, wsgi_file_wrapper: Any = None) -> Any:
         # The usual answer is told at a glance: what its body is needs no call of Falcon's, and
@@ -76,7 +81,7 @@ class CompleteApp(falcon.App[LiveRequest, falcon.Response]):
         return body, length
 
     def _handle_exception(
-        self, req: LiveRequest, resp: falcon.Response, ex: Exception, params: dict[str, Any]
+        self, req: LiveRequest, resp: Any, ex: Exception, params: dict[str, Any]
     ) -> bool:
         try:
             return _handle_exception(self, req, resp, ex, params)

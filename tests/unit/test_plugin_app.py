@@ -22,7 +22,7 @@ from app.routing.application import LiveApp
 from app.routing.conflicts import find_conflict
 from app.routing.grace_periods import InUse
 from app.routing.plugin_app import answer_by_own
-from tests.support.wsgi import Answer, call, put
+from tests.support.wsgi import Answer, call, json_of, put
 
 SetUp = Callable[[Any], None]
 
@@ -379,6 +379,37 @@ def test_what_a_middleware_raises_is_its_plugins_fault() -> None:
         assert answer.status == 500
         assert b"the plugin 'shop'" in answer.read()
     assert failed == [("shop", "raised ValueError")] * 3
+
+
+def test_what_a_middleware_makes_of_the_media_of_a_handler_is_sent_and_errors_stay() -> None:
+    class Wraps:
+        def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
+            resp.media = "before there is an answer"
+
+        def process_response(self, req: Any, resp: Any, resource: Any, req_succeeded: bool) -> None:
+            resp.media = {"wrapped": resp.media}
+
+    class Falcons:
+        def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+            resp.media = [1]
+
+        def on_put(self, req: falcon.Request, resp: falcon.Response) -> None:
+            raise falcon.HTTPConflict
+
+    def refuse() -> None:
+        raise falcon.HTTPConflict
+
+    def set_up(server: Any) -> None:
+        server.add_middleware(Wraps())
+        server.get("/typed", lambda: [1])
+        server.put("/typed", refuse)
+        server.add_route("/falcon", Falcons())
+
+    app = ours(set_up, ())
+    for path in ("/typed", "/falcon"):
+        assert json_of(call(app, path).read()) == {"wrapped": [1]}
+        answer = call(app, path, "PUT")
+        assert (answer.status, json_of(answer.read())["status"]) == (409, 409)
 
 
 def test_a_middleware_that_tries_to_end_the_worker_does_not() -> None:

@@ -5,6 +5,7 @@ from http import HTTPStatus
 from typing import Annotated, Any, Literal, NewType
 
 import falcon
+import pydantic
 import pytest
 from falcon import testing
 
@@ -85,6 +86,94 @@ def test_hooks_run_around_a_handler_as_falcons_do():
         ("handle", 7, 1),
         ("last", b"{}", shop),
     ]
+
+
+class Item(pydantic.BaseModel):
+    number: int
+
+
+def wraps(req, resp, resource, *_):
+    resp.media = {"wrapped": resp.media}
+
+
+def changes(req, resp, resource, *_):
+    resp.media["more"] = 1
+
+
+def replaces(req, resp, resource, *_):
+    resp.media = [1]
+
+
+def looks(req, resp, resource, *_):
+    assert resp.data
+
+
+@pytest.mark.parametrize(
+    ("hook", "expected"),
+    [
+        (wraps, {"wrapped": {"number": 5}}),
+        (changes, {"number": 5, "more": 1}),
+        (replaces, [1]),
+        ([wraps, wraps], {"wrapped": {"wrapped": {"number": 5}}}),
+        (looks, {"number": 5}),
+    ],
+)
+def test_what_a_hook_makes_of_the_media_of_a_handler_is_sent(hook, expected):
+    def owner(resp: falcon.Response):
+        resp.media = "of the handler, which then returns something else"
+        return {"number": 5}
+
+    def typed(resp: falcon.Response):
+        resp.content_type = "application/json"
+        return {"number": 5}
+
+    class Resource:
+        def on_get(self, req, resp):
+            resp.media = {"number": 5}
+
+    def register(server):
+        server.get("/dict", lambda: {"number": 5}, after=hook)
+        server.get("/model", lambda: Item(number=5), after=hook)
+        server.get("/status", lambda: (Item(number=5), 201), after=hook)
+        server.get("/owner", owner, after=hook)
+        server.get("/typed", typed, after=hook)
+        if hook is not looks:
+            server.add_route("/resource", Resource(), after=hook)
+
+    asked = client(register)
+    paths = ["/dict", "/model", "/status", "/owner", "/typed", "/resource"]
+    paths = paths[:-1] if hook is looks else paths
+    assert {path: asked.simulate_get(path).json for path in paths} == dict.fromkeys(paths, expected)
+
+
+def test_what_a_hook_sets_beside_an_error_or_another_body_counts_as_with_falcon():
+    """Whatever is in `data` or `text` comes before media, but what a handler's JSON is."""
+
+    def text(resp: falcon.Response):
+        resp.content_type = "text/plain"
+        return "text"
+
+    def of_a_kind(resp: falcon.Response):
+        resp.content_type = "application/vnd.api+json"
+        return [1]
+
+    def zipped(req, resp, resource):
+        resp.data = resp.data[:5]
+
+    def register(server):
+        server.get("/bytes", lambda: b"bytes", after=wraps)
+        server.get("/text", text, after=wraps)
+        server.get("/kind", of_a_kind, after=wraps)
+        server.get("/zipped", lambda: "12345", after=[zipped, wraps])
+        server.get("/null", lambda: pydantic.RootModel[None](None), after=looks_at_media)
+
+    def looks_at_media(req, resp, resource):
+        assert resp.media is None
+
+    asked = client(register)
+    paths = ("bytes", "text", "kind", "zipped", "null")
+    found = [asked.simulate_get(f"/{name}").text for name in paths]
+    assert found == ["bytes", "text", "[1]", '"1234', "null"]
 
 
 def adds(req, resp, resource, params):
