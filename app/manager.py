@@ -25,6 +25,7 @@ from app.publishing.watcher import SourceWatcher
 from app.records import ServedRow
 from app.reload import ReloadResult, reload_plugin
 from app.routing.application import LiveApp
+from app.routing.forked_requests import end_request
 from app.serving.fresh_processes import Replace
 from app.serving.half import ServingHalf
 from app.settings import Settings
@@ -211,7 +212,8 @@ class PluginManager:
         return [name for part in self._own_threads if (name := part.ended_thread)]
 
     def let_go(self) -> None:
-        """Let go, in a forked child, of sessions and sockets: they are the parent's."""
+        """Let go, in a forked child, of sessions, sockets and requests: they are the parent's."""
+        end_request(self._running)
         inherited.let_go()
         own_sockets.let_go()
         self._database.let_go()

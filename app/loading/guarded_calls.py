@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from app.database.sqlstates import comes_from_outside, is_transient
 from app.errors import DatabaseUnavailableError, LoadError, PluginError
 from app.inspection import name_of
+from app.loading.forked_child import run_in_parent
 from app.loading.import_races import is_import_race
 from app.loading.in_use import find_holder, find_named_holder, is_in_use
 from app.loading.logging_state import release_kept_locks
@@ -31,6 +32,7 @@ def guarded(
 
     The error holds the traceback as text. The exception itself would keep the plugin's frames
     alive, and with them the whole generation. A lock of the log that the plugin keeps is released.
+    A child that the plugin forks ends where it comes back.
 
     Raises:
         LoadError: with the file and line of the plugin's innermost frame.
@@ -39,7 +41,7 @@ def guarded(
     try:
         with started_threads.calling(importer.name):
             try:
-                return function(*arguments)
+                return run_in_parent(function, *arguments)
             finally:
                 _take_locks_back(plugin, phase)
     except DatabaseUnavailableError as error:

@@ -84,6 +84,10 @@ class Stream:
         self._cell = slot.cell
         self._held = running.hold(slot.at, body if isinstance(body, EndableStream) else None)
 
+    def is_of(self, slot: Slot) -> bool:
+        """Tell whether it answers a request of the thread that has a slot."""
+        return self._cell is slot.cell
+
     def __iter__(self) -> Iterator[bytes]:
         return self
 

@@ -256,6 +256,64 @@ def test_with_a_configuration_file_of_ones_own_what_its_hooks_start_is_spared(
     assert living([sidecar]), "its end is the operator's affair"
 
 
+COMES_BACK = """
+        pid = os.fork()
+        if pid == 0:
+            {child}
+        ended = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        return {{"says": ended, "pid": os.getpid()}}
+"""
+STREAMS_BACK = """
+        yield b"one"
+        pid = os.fork()
+        if pid == 0:
+            {child}
+        yield f" {{os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])}}".encode()
+"""
+MIDDLEWARE = """
+        class Middleware:
+            def process_response(self, req, resp, resource, req_succeeded): pass
+        server.add_middleware(Middleware())
+"""
+BACK = {
+    "returns": (COMES_BACK, "return {'says': 'the child'}", 0),
+    "exits": (COMES_BACK, "sys.exit(7)", 7),
+    "raises": (COMES_BACK, "raise ValueError('the child')", 1),
+    "streams": (STREAMS_BACK, "return", 0),
+    "goes_on": (STREAMS_BACK, "pid = 0; yield b'to nobody'; return", 0),
+}
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("own_app", [False, True])
+def test_a_forked_child_that_comes_back_from_its_handler_ends(
+    make_server: MakeServer, own_app: bool
+) -> None:
+    server = make_server()
+    for name, (body, child, _) in BACK.items():
+        text = source(name).replace("import os\n", "import os, sys\n").split("        return {")[0]
+        if own_app:
+            text = text.replace("routes(self, server):\n", f"routes(self, server):{MIDDLEWARE}")
+        body = body.format(child=child)
+        server.write(name, f"{text}{body}\ndef new_plugin():\n    return Plugin()\n")
+    server.start()
+    for name in BACK:
+        wait_until(lambda name=name: server.get(f"/{name}").status == 200, f"{name} is served")
+    before = {worker: set(children_of(worker)) for worker in server.workers()}
+    for _ in range(3):
+        for name, (body, _, code) in BACK.items():
+            answer = server.get(f"/{name}")
+            if body is COMES_BACK:
+                assert answer.json["says"] == code
+            else:
+                assert answer.body == f"one {code}".encode()
+    assert server.workers() == before.keys()
+    assert "Socket error" not in server.log()
+    for worker, children in before.items():
+        wait_until(lambda worker=worker, known=children: set(children_of(worker)) <= known, "gone")
+    server.stop()
+
+
 CLEANUP = "cleanup(self, context): self.get(not context.trial)"  # it does not return either
 
 
