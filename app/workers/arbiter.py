@@ -44,6 +44,7 @@ class Arbiter(GunicornArbiter):  # type: ignore[misc]
     _orphans: Orphans
     _supervisor: Callable[[], int | None]
     _served: bool
+    _stops: bool
     _never_served: int
     _round_at: float
     _start_at: float
@@ -80,7 +81,7 @@ class Arbiter(GunicornArbiter):  # type: ignore[misc]
         crashed.on_held_back = master._renew_all
         master._orphans = orphans
         master._supervisor = supervisor
-        master._served = master._all_anew = False
+        master._served = master._all_anew = master._stops = False
         master._never_served = 0
         master._round_at = master._start_at = 0.0
         master._bell = Worker.bell = Bell()
@@ -133,7 +134,7 @@ class Arbiter(GunicornArbiter):  # type: ignore[misc]
             crashed = self._look_at(gone, ends) if gone else []
             if halt is None:
                 return
-            if not self._served and not crashed:
+            if not (self._served or crashed or self._stops):
                 raise halt
             for worker in gone.values():  # what gunicorn had left to do for the last of them
                 if not worker.tmp._tmp.closed:
@@ -142,6 +143,7 @@ class Arbiter(GunicornArbiter):  # type: ignore[misc]
 
     def stop(self, graceful: bool = True) -> None:
         """Stop the workers, and what those leave behind that have to be killed."""
+        self._stops = True  # another one that cannot boot does not end it in the midst
         super().stop(graceful)
         self._orphans.end(self.WORKERS)  # gunicorn has killed them, and waits for none to be dead
         self.reap_workers()

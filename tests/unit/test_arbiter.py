@@ -60,7 +60,7 @@ def master(tmp_path, monkeypatch):
         GunicornArbiter, "kill_worker", lambda self, pid, sig: self.signalled.append((pid, sig))
     )
     made.reexec_pid = made.dirty_arbiter_pid = 0
-    nothing: Any = SimpleNamespace(look=lambda _workers, _own: False)
+    nothing: Any = SimpleNamespace(look=lambda _workers, _own: False, end=lambda _workers: None)
     monkeypatch.setattr(Worker, "bell", None)
     Arbiter.look_after(made, CrashedLoads(tmp_path), nothing)
     made.WORKERS = {}
@@ -84,6 +84,22 @@ def test_a_server_whose_first_worker_cannot_boot_ends(master, monkeypatch):
     master.WORKERS = {1: worker(serving=False)}
     with pytest.raises(HaltServer):
         end_with_code_3(master, monkeypatch, 1)
+
+
+def test_a_worker_that_cannot_boot_does_not_end_a_stop_in_its_midst(master, monkeypatch):
+    master.WORKERS = {1: worker(serving=False), 2: worker(serving=False)}
+    left = [1, 2]
+
+    def reap(self):
+        if left:
+            self.WORKERS.pop(left.pop(0))
+            raise HaltServer("Worker failed to boot.", 3)
+
+    monkeypatch.setattr(GunicornArbiter, "reap_workers", reap)
+    monkeypatch.setattr(GunicornArbiter, "stop", lambda self, graceful: self.reap_workers())
+    master.stop()
+    assert not master.WORKERS
+    assert len(master.exited) == 2
 
 
 @pytest.mark.parametrize("served", ["the one that ends", "another"])
