@@ -142,9 +142,10 @@ def read_often_patched() -> Mapping[str, Any]:
                 if name in there:
                     found[path] = there[name]
             elif issubclass(type(there.get(holder)), type):  # else that is replaced itself
-                inner = there[holder].__dict__
-                if name in inner:
-                    found[path] = inner[name]
+                for kind in there[holder].__mro__:  # from Python 3.13 on `Path` inherits most of it
+                    if name in kind.__dict__:
+                        found[path] = kind.__dict__[name]
+                        break
     return found
 
 
