@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from tests.support.library_cases import Case, is_right
 from tests.support.server import Answer, Server, ask
 
-ROUND_SECONDS = 300.0
+ROUND_SECONDS = 600.0
 """How long one edit of all cases may take, on a machine that has much else to do."""
 
 SETTLE_SECONDS = 30.0
