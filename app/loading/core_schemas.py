@@ -123,8 +123,8 @@ def kinds_of(schema: dict[str, Any]) -> Iterator[str]:
     if schema["type"] == "chain":
         yield from kinds_of(schema["steps"][0])
     elif schema["type"] == "union":
-        for choice in schema["choices"]:
-            yield from kinds_of(choice[0] if type(choice) is tuple else choice)
+        for choice in choices_of(schema):
+            yield from kinds_of(choice)
     elif schema["type"] in ("function-after", "nullable", "default"):
         yield from kinds_of(schema["schema"])
     else:
@@ -161,6 +161,12 @@ _PARTS = {
 _VALIDATORS = "pydantic._internal._validators"
 _OF_ANOTHER = "_apply_constraint_with_incompatibility_info"
 """The module, and the name, of what pydantic checks a constraint with that a type does not have."""
+
+
+def choices_of(union: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the schemas of a union, of which some stand beside a label."""
+    return [choice[0] if type(choice) is tuple else choice for choice in union["choices"]]
+
 
 _SAMPLES: dict[str, Callable[[], Any]] = {
     **{kind.__name__: kind for kind in (int, float, bool, str, bytes)},

@@ -10,7 +10,7 @@ import math
 import pathlib
 import typing
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from falcon.constants import FALSE_STRINGS, TRUE_STRINGS
@@ -156,11 +156,20 @@ _OF_PYDANTIC = (
 """Types of the standard library that pydantic knows how to make of a text."""
 
 _QUERY_VALUES = (str, int, float, decimal.Decimal, uuid.UUID, datetime.date, enum.Enum)
-_MANY = (
-    *(list, set, frozenset, tuple, collections.abc.Sequence, collections.abc.MutableSequence),
-    *(collections.abc.Collection, collections.abc.Iterable),
-    *(collections.abc.Set, collections.abc.MutableSet),
-)
+MANY: dict[Any, Callable[[Iterable[Any]], Any]] = {
+    list: list,
+    set: set,
+    frozenset: frozenset,
+    tuple: tuple,
+    collections.abc.Sequence: list,
+    collections.abc.MutableSequence: list,
+    collections.abc.Collection: list,
+    collections.abc.Iterable: list,
+    collections.abc.Set: set,
+    collections.abc.MutableSet: set,
+}
+"""The types of parameters that may come several times, and what makes them of the values."""
+
 _OBJECTS = (dict, collections.abc.Mapping, collections.abc.MutableMapping)
 
 
@@ -174,7 +183,7 @@ def looks_like_query(annotation: Any, default: Any) -> bool:
         return default is None or isinstance(default, _QUERY_VALUES)
     try:
         for kind in members(annotation):
-            if typing.get_origin(kind) in _MANY or kind in _MANY:
+            if typing.get_origin(kind) in MANY or kind in MANY:
                 for item in typing.get_args(kind):
                     if item is not ...:
                         field_converter(item)
@@ -196,7 +205,7 @@ def _is_data(kind: Any) -> bool:
     """Tell whether values of a type come in requests, and not what a plugin gives itself."""
     base = typing.get_origin(kind) or kind
     return (
-        base in (bytes, typing.Literal, *_MANY, *_OBJECTS)
+        base in (bytes, typing.Literal, *MANY, *_OBJECTS)
         or typing.is_typeddict(base)
         or dataclasses.is_dataclass(base)
         or is_of_pydantic(base)

@@ -5,7 +5,7 @@ import functools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from app.loading.core_schemas import schemas_in, with_keys
+from app.loading.core_schemas import choices_of, schemas_in, with_keys
 from app.loading.field_types import choice_text
 
 _Named = Mapping[str, dict[str, Any]]
@@ -81,8 +81,7 @@ def _innermost(
     elif kind == "chain":
         yield from _innermost(schema["steps"][0], named, within)
     elif kind == "union":
-        for choice in schema["choices"]:
-            choice = choice[0] if type(choice) is tuple else choice
+        for choice in choices_of(schema):
             yield from _innermost(choice, named, within)
     else:
         yield schema

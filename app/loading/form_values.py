@@ -10,14 +10,14 @@ from typing import Any
 from app.loading.annotations import AnnotationError, members, show, without_qualifiers
 from app.loading.constraints import is_json_text
 from app.loading.core_schemas import kinds_of, says_extra, validator_of
-from app.loading.field_types import field_converter
+from app.loading.field_types import MANY, field_converter
 from app.loading.form_texts import textual_schema, unfit_field
 from app.loading.forms import FormData, SkippedFile
 from app.loading.handler_signature import REQUIRED
 from app.loading.markers import marker_of
 from app.loading.pydantic_types import TOO_LARGE, adapter_of, errors_of
 from app.loading.request_faults import ValueFault
-from app.loading.request_values import MANY, RequestValue, origin_of, request_value
+from app.loading.request_values import RequestValue, origin_of, request_value
 from app.loading.typed_body import BodyFaults, faults_of
 from app.plugin import Form
 from app.uploads import File

@@ -132,7 +132,8 @@ _OF_SCHEME: Mapping[str, tuple[str, ...]] = {
 """The types of security schemes, and what each has."""
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Tell whether a value is a number of JSON."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
@@ -153,9 +154,9 @@ _STYLES = ("form", "spaceDelimited", "pipeDelimited", "deepObject")
 _PLAIN: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "text": ("text", lambda value: isinstance(value, str)),
     "truth": ("True or False", lambda value: isinstance(value, bool)),
-    "number": ("a number", _is_number),
-    "positive": ("a number above 0", lambda value: _is_number(value) and value > 0),
-    "count": ("a count", lambda value: _is_number(value) and value >= 0 and value == int(value)),
+    "number": ("a number", is_number),
+    "positive": ("a number above 0", lambda value: is_number(value) and value > 0),
+    "count": ("a count", lambda value: is_number(value) and value >= 0 and value == int(value)),
     "type": (f"one of {', '.join(sorted(_TYPES))}, or a list of them", _is_type),
     "names": ("a list of texts, no two alike", _are_names),
     "simple": ("'simple'", lambda value: value == "simple"),

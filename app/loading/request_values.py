@@ -3,7 +3,6 @@
 All that is wrong with those of a request is said at once (`responders.py`).
 """
 
-import collections.abc
 import datetime
 import decimal
 import enum
@@ -18,24 +17,10 @@ import falcon
 
 from app.loading.annotations import AnnotationError, is_bare, members, show
 from app.loading.constraints import Check, constraint_check, is_json_text, takes_text
-from app.loading.field_types import Converter, field_converter, looks_like_query
+from app.loading.field_types import MANY, Converter, field_converter, looks_like_query
 from app.loading.handler_signature import REQUIRED
 from app.loading.markers import marker_of, source_of
 from app.loading.request_faults import Where
-
-MANY: dict[Any, Callable[[Iterable[Any]], Any]] = {
-    list: list,
-    set: set,
-    frozenset: frozenset,
-    tuple: tuple,
-    collections.abc.Sequence: list,
-    collections.abc.MutableSequence: list,
-    collections.abc.Collection: list,
-    collections.abc.Iterable: list,
-    collections.abc.Set: set,
-    collections.abc.MutableSet: set,
-}
-"""The types of parameters that may come several times, and what makes them of the values."""
 
 _EXPECTED: dict[Any, str] = {
     int: "a whole number",

@@ -148,9 +148,9 @@ class Arbiter(GunicornArbiter):  # type: ignore[misc]
         self._orphans.end(self.WORKERS)  # gunicorn has killed them, and waits for none to be dead
         self.reap_workers()
 
-    def _look_for_orphans(self) -> bool:
+    def _look_for_orphans(self) -> None:
         own = (self.reexec_pid, self.dirty_arbiter_pid, self._supervisor() or 0)
-        return self._orphans.look(self.WORKERS, own)
+        self._orphans.look(self.WORKERS, own)
 
     def _look_at(self, gone: dict[int, Any], ends: dict[int, ProcessEnd]) -> list[str]:
         """Say what ended workers were doing; return a sentence for each load that ended one."""

@@ -501,6 +501,15 @@ def test_documents_are_told_where_a_parameter_comes_from() -> None:
     ]
 
 
+def taking_form(kind: Any) -> Any:
+    """Return a handler that takes all of a form as a type."""
+
+    def handle(form: Any) -> None: ...
+
+    handle.__annotations__["form"] = Annotated[kind, Form()]
+    return handle
+
+
 @pytest.mark.parametrize(
     "kind",
     [
@@ -514,11 +523,8 @@ def test_documents_are_told_where_a_parameter_comes_from() -> None:
     ],
 )
 def test_what_no_form_becomes_is_refused(kind: Any) -> None:
-    def handle(form: Any) -> None: ...
-
-    handle.__annotations__["form"] = Annotated[kind, Form()]
     with pytest.raises(HandlerError, match=r"'form' is annotated .*, expected "):
-        make_responder(handle, "/x")
+        make_responder(taking_form(kind), "/x")
 
 
 LOOSE = pydantic.ConfigDict(arbitrary_types_allowed=True)
@@ -563,11 +569,8 @@ class Numbers(TypedDict):
     ],
 )
 def test_an_object_that_no_form_can_hold_is_refused(kind: Any, field: str) -> None:
-    def handle(form: Any) -> None: ...
-
-    handle.__annotations__["form"] = Annotated[kind, Form()]
     with pytest.raises(HandlerError, match=rf"'form' is annotated .*, whose field '{field}' no t"):
-        make_responder(handle, "/x")
+        make_responder(taking_form(kind), "/x")
 
 
 @pytest.mark.parametrize(
@@ -581,11 +584,8 @@ def test_an_object_that_no_form_can_hold_is_refused(kind: Any, field: str) -> No
     ],
 )
 def test_a_file_or_something_else_is_refused(kind: Any) -> None:
-    def handle(form: Any) -> None: ...
-
-    handle.__annotations__["form"] = Annotated[kind, Form()]
     with pytest.raises(HandlerError, match=r"'form' is annotated .*, expected a File alone"):
-        make_responder(handle, "/x")
+        make_responder(taking_form(kind), "/x")
 
 
 @pytest.mark.parametrize(
@@ -606,7 +606,4 @@ def test_a_file_or_something_else_is_refused(kind: Any) -> None:
     ],
 )
 def test_what_all_of_a_form_may_become_is_taken(kind: Any) -> None:
-    def handle(form: Any) -> None: ...
-
-    handle.__annotations__["form"] = Annotated[kind, Form()]
-    make_responder(handle, "/x")
+    make_responder(taking_form(kind), "/x")

@@ -11,21 +11,22 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from app.admin.openapi.references import objects_in
+from app.loading.openapi_objects import is_number
 
 _TYPES: Mapping[str, Callable[[Any], bool]] = {
     "null": lambda value: value is None,
     "boolean": lambda value: isinstance(value, bool),
-    "integer": lambda value: _is_number(value) and value == math.floor(value),
-    "number": lambda value: _is_number(value),
+    "integer": lambda value: is_number(value) and value == math.floor(value),
+    "number": is_number,
     "string": lambda value: isinstance(value, str),
     "array": lambda value: isinstance(value, list),
     "object": lambda value: isinstance(value, dict),
 }
 _BOUNDS: Mapping[str, Callable[[Any, Any], bool]] = {
-    "minimum": lambda value, bound: not _is_number(value) or value >= bound,
-    "maximum": lambda value, bound: not _is_number(value) or value <= bound,
-    "exclusiveMinimum": lambda value, bound: not _is_number(value) or value > bound,
-    "exclusiveMaximum": lambda value, bound: not _is_number(value) or value < bound,
+    "minimum": lambda value, bound: not is_number(value) or value >= bound,
+    "maximum": lambda value, bound: not is_number(value) or value <= bound,
+    "exclusiveMinimum": lambda value, bound: not is_number(value) or value > bound,
+    "exclusiveMaximum": lambda value, bound: not is_number(value) or value < bound,
     "minLength": lambda value, bound: not isinstance(value, str) or len(value) >= bound,
     "maxLength": lambda value, bound: not isinstance(value, str) or len(value) <= bound,
     "minItems": lambda value, bound: not isinstance(value, list) or len(value) >= bound,
@@ -96,10 +97,6 @@ def _inner(value: Any, schema: dict[str, Any]) -> list[tuple[Any, Any]]:
         known, other = schema.get("properties", {}), schema.get("additionalProperties", True)
         return [(each, known.get(name, other)) for name, each in value.items()]
     return []
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _is_same(one: Any, other: Any) -> bool:

@@ -21,9 +21,9 @@ from app.admin.openapi.form_schemas import of_form
 from app.inspection import module_of, name_of
 from app.loading.annotations import holds_itself, is_bare, members, without_qualifiers
 from app.loading.constraints import is_constrained, is_json
+from app.loading.field_types import MANY
 from app.loading.markers import is_marker
 from app.loading.pydantic_types import is_of_pydantic
-from app.loading.request_values import MANY
 from app.plugin import Produces
 from app.uploads import File
 
