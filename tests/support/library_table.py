@@ -25,7 +25,8 @@ gives); and at the end the library's registries hold no more than after one load
   then edited with `reload: hot`, and the last column has what fails there. *Refused*: it is not
   published.
 - *Failed* are the requests of the load that were not answered with 200, in all ten edits.
-- *Kept* are the versions of all ten that stay in a worker's memory, and what the log names for it.
+- *Kept* are the versions of all ten that stay in a worker's memory once each of its threads has
+  answered again, and what the log names for it.
 
 A test makes this table: `WRITE_TABLES=1 pytest -m soak tests/acceptance/test_libraries.py`; without
 `WRITE_TABLES` it fails where a line is another.
