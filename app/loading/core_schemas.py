@@ -23,8 +23,8 @@ def bounded_schema(schema: Any) -> Any:
 def stopping_validator(adapter: Any) -> Any:
     """Return what validates as an adapter does, and each list in it to its first fault alone.
 
-    So it is with tuples, sets and, as far as pydantic can, mappings. It is the adapter itself
-    where there are none.
+    So it is with tuples, sets and, as far as pydantic can, mappings. It is the adapter's own
+    validator where there are none.
     """
     from pydantic_core import core_schema
 
@@ -41,7 +41,7 @@ def stopping_validator(adapter: Any) -> Any:
         return {"fail_fast": True} if schema["type"] in stoppable else {}
 
     schema = with_keys(adapter.core_schema, stopping)
-    return adapter if schema is adapter.core_schema else validator_of(schema)
+    return adapter.validator if schema is adapter.core_schema else validator_of(schema)
 
 
 def says_extra(schema: Any) -> bool:

@@ -16,6 +16,9 @@ class LiveResponse(falcon.Response):
 
     __slots__ = ("answered",)
 
+    data: Any = falcon.Response.__dict__["_data"]
+    """What Falcon's property reads and sets, without a call: almost every answer sets it."""
+
     answered: bytes
     """The JSON of a typed handler's answer, as it was put into `data`; not there before."""
 
