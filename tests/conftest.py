@@ -18,6 +18,10 @@ from tests.support.clusters import NewPostgres, copy_cluster, make_cluster
 from tests.support.folders import open_folder
 
 _numbers = itertools.count(1)
+_teardowns = itertools.count(1)
+
+LOOK_EVERY = 50
+"""After how many tests it is looked whether one has unfrozen what collections pass by."""
 
 SHARED = ("not soak", "soak and not alone")
 """What two processes run together: the default suite, and the long runs that mostly wait."""
@@ -44,8 +48,8 @@ def pytest_collection_finish() -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_teardown() -> None:
-    """Freeze again after a test of what unfreezes."""
-    if not gc.get_freeze_count():
+    """Freeze again after tests of what unfreezes: the look takes longer than most tests do."""
+    if next(_teardowns) % LOOK_EVERY == 0 and not gc.get_freeze_count():
         _freeze()
 
 
