@@ -44,7 +44,7 @@ def test_it_is_started_once_ahead_or_when_it_is_needed(runner: TrialRunner) -> N
     assert helpers() == []
     runner.prepare()
     runner.prepare()
-    (helper,) = helpers()
+    (helper,) = wait_until(helpers)  # a program that begins has no command line for a moment
     _, report = runner.run(first())
     assert [endpoint.path for endpoint in report.endpoints] == ["/first", "/first/{number:int}"]
     assert helpers() == [helper]
