@@ -1,6 +1,7 @@
 """What is noted of a generation that has ended a process: one small file for each plugin."""
 
 import json
+import os
 import signal
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -34,6 +35,20 @@ def end_of(code: int) -> ProcessEnd:
     except ValueError:
         name = f"signal {-code}"
     return ProcessEnd(name, by_itself=name in {crash.name for crash in CRASHES})
+
+
+def end_of_child(pid: int) -> ProcessEnd:
+    """Return how a child ended, and leave it to be reaped; `UNKNOWN_END` if it lives."""
+    if not hasattr(os, "waitid"):  # macOS before Python 3.13
+        return UNKNOWN_END
+    try:
+        status = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return UNKNOWN_END
+    if status is None:
+        return UNKNOWN_END
+    exited = status.si_code == os.CLD_EXITED
+    return end_of(status.si_status if exited else -status.si_status)
 
 
 @dataclass(frozen=True, slots=True)

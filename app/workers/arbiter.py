@@ -16,7 +16,7 @@ from gunicorn.arbiter import Arbiter as GunicornArbiter
 from gunicorn.errors import HaltServer
 
 from app.errors import SettingsError
-from app.serving.crash_notes import UNKNOWN_END, ProcessEnd, end_of
+from app.serving.crash_notes import ProcessEnd, end_of_child
 from app.serving.crashes import CrashedLoads
 from app.workers.bell import Bell
 from app.workers.drains import Drains
@@ -51,7 +51,8 @@ class Arbiter(GunicornArbiter):  # type: ignore[misc]
     _bell: Bell
     _rounds: Rounds
     _drains: Drains
-    _all_anew: bool
+    _former: list[Any] | None
+    """While HUP is followed, the workers of the configuration before."""
 
     @classmethod
     def look_after(
@@ -81,7 +82,8 @@ class Arbiter(GunicornArbiter):  # type: ignore[misc]
         crashed.on_held_back = master._renew_all
         master._orphans = orphans
         master._supervisor = supervisor
-        master._served = master._all_anew = master._stops = False
+        master._served = master._stops = False
+        master._former = None
         master._never_served = 0
         master._round_at = master._start_at = 0.0
         master._bell = Worker.bell = Bell()
@@ -125,7 +127,7 @@ class Arbiter(GunicornArbiter):  # type: ignore[misc]
         while True:
             halt: HaltServer | None = None
             before = dict(self.WORKERS)
-            ends = {pid: _end_of_child(pid) for pid in before}
+            ends = {pid: end_of_child(pid) for pid in before}
             try:
                 super().reap_workers()
             except HaltServer as error:
@@ -204,35 +206,39 @@ class Arbiter(GunicornArbiter):  # type: ignore[misc]
 
     def manage_workers(self) -> None:
         """Have as many workers accept as there should be, and replace those that ask for it."""
-        if self._all_anew:
-            active = sorted((m for m in self._members() if not m.drains), key=lambda m: m.age)
-            for member in active[: max(0, len(active) - self.num_workers)]:
-                self.kill_worker(member.pid, signal.SIGTERM)
-        else:
-            while self._follow_plan():
-                pass  # in the place of one that has stopped accepting the next one boots at once
+        for worker in self._former or ():
+            self._let_go_on(worker)
+        while self._follow_plan():
+            pass  # in the place of one that has stopped accepting the next one boots at once
         self._drains.look(self)
         for worker in filter(_shares, self.WORKERS.values()):
             worker.activity.crew = self.num_workers
         self._look_for_orphans()
 
     def reload(self) -> None:
-        """Follow the configuration anew; all workers of the old one are told to end at once.
+        """Follow the configuration anew; those of the old one serve until the new ones do.
 
-        gunicorn waits here for all that were there before, and does nothing else meanwhile. And it
-        ends where the configuration cannot be used: here that changes nothing.
+        gunicorn has the old ones stop at once, waits here for all of them, and does nothing else
+        meanwhile. And it ends where the configuration cannot be used: here that changes nothing.
         """
         former, read = self.cfg, self.app.reload
         self.app.reload = lambda: read_anew(self.app, read, former)
-        self._all_anew = True
+        self._former = [w for w in self.WORKERS.values() if not self._drains.began(w)]
         try:
             super().reload()
         except SettingsError as error:
             os.environ.update(former.env)  # which gunicorn has taken back already
             self.log.error("%s", error)
         finally:
-            self._all_anew = False
+            self._former = None
             self.app.reload = read
+
+    def _let_go_on(self, worker: Any) -> None:
+        """Have a worker of the configuration before end once others serve; at once, if it boots."""
+        worker.is_former = True
+        worker.age = math.inf  # gunicorn does not wait for it
+        if not _serves(worker):
+            self.kill_worker(worker.pid, signal.SIGTERM)
 
     def kill_worker(self, pid: int, sig: int) -> None:
         """Send a worker a signal; one that is to end counts no more from then on."""
@@ -249,8 +255,9 @@ class Arbiter(GunicornArbiter):  # type: ignore[misc]
             self._members(), self.num_workers, now, may_start=now >= self._start_at
         )
         for member in plan.retire:
-            if member.asks:
-                self._drains.lengthen(self.WORKERS[member.pid])
+            worker = self.WORKERS[member.pid]
+            if _asks(worker):
+                self._drains.lengthen(worker)
             self.kill_worker(member.pid, signal.SIGTERM)
         if plan.start and now >= self._start_at:
             self._start(plan)
@@ -269,13 +276,12 @@ class Arbiter(GunicornArbiter):  # type: ignore[misc]
         return [self._member(pid, worker) for pid, worker in self.WORKERS.items()]
 
     def _member(self, pid: int, worker: Any) -> Member:
-        shares = _shares(worker)
         return Member(
             pid,
             worker.age,
-            serving=not shares or worker.activity.serving,
-            asks=shares and worker.activity.asks,
-            in_the_way=shares and worker.activity.in_the_way,
+            serving=_serves(worker),
+            asks=_asks(worker) or getattr(worker, "is_former", False),
+            in_the_way=_shares(worker) and worker.activity.in_the_way,
             drains=self._drains.began(worker),
         )
 
@@ -284,15 +290,9 @@ def _shares(worker: Any) -> bool:
     return hasattr(worker, "activity")  # not a worker of another class, chosen by `-k`
 
 
-def _end_of_child(pid: int) -> ProcessEnd:
-    """Return how a child ended, and leave it to be reaped; `UNKNOWN_END` if it lives."""
-    if not hasattr(os, "waitid"):  # macOS before Python 3.13
-        return UNKNOWN_END
-    try:
-        status = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-    except ChildProcessError:
-        return UNKNOWN_END
-    if status is None:
-        return UNKNOWN_END
-    exited = status.si_code == os.CLD_EXITED
-    return end_of(status.si_status if exited else -status.si_status)
+def _serves(worker: Any) -> bool:
+    return not _shares(worker) or worker.activity.serving
+
+
+def _asks(worker: Any) -> bool:
+    return _shares(worker) and worker.activity.asks

@@ -41,8 +41,8 @@ def faulty_hooks(configuration: Any) -> dict[str, str]:
     return faults
 
 
-def sentence(faults: dict[str, str]) -> str:
-    """Return what is wrong with a configuration, and what mends it."""
+def what_to_mend(faults: dict[str, str]) -> str:
+    """Return which hooks are not called, and what a configuration needs for it."""
     listed = ", ".join(f"{name} ({fault})" for name, fault in faults.items())
     advice = f"Put the line `{IMPORT_LINE}` into gunicorn's configuration file"
     for name, fault in faults.items():
@@ -52,4 +52,9 @@ def sentence(faults: dict[str, str]) -> str:
                 f"@functools.wraps(hooks.{name})"
             )
             break
-    return f"Nothing is served, because hooks of Benana are not called: {listed}. {advice}."
+    return f"hooks of Benana are not called: {listed}. {advice}"
+
+
+def sentence(faults: dict[str, str]) -> str:
+    """Return what comes of a configuration without our hooks, and what mends it."""
+    return f"Nothing is served, because {what_to_mend(faults)}."

@@ -12,6 +12,7 @@ from typing import Any
 
 from app.errors import SettingsError
 from app.workers.addresses import refuse_busy_port
+from app.workers.hook_check import faulty_hooks, what_to_mend
 
 
 def read_anew(app: Any, read: Callable[[], None], former: Any) -> None:
@@ -37,6 +38,8 @@ def read_anew(app: Any, read: Callable[[], None], former: Any) -> None:
         with contextlib.redirect_stderr(printed):  # what gunicorn prints of it is said here
             read()
         app.cfg.worker_class  # noqa: B018 - is imported by that
+        if faults := faulty_hooks(app.cfg):
+            raise SettingsError(what_to_mend(faults))
         ports = {address[1] for address in former.address if isinstance(address, tuple)}
         refuse_busy_port(app.cfg, known=ports)
         _refuse_unusable_files(app)

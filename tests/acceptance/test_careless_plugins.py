@@ -250,6 +250,40 @@ def test_loads_that_hang_hold_up_a_start_together_and_not_one_after_the_other(
         server.wait_everywhere(f"/waits{number}", lambda a: a.status == 200)
 
 
+@pytest.mark.soak
+def test_at_a_hup_those_before_answer_while_a_load_hangs_in_the_new_ones(
+    make_server: MakeServer, tmp_path: Path
+) -> None:
+    """They stopped at once, and nobody answered for 10 s."""
+    away = tmp_path / "away"
+    waits = source("waits", "back").replace(
+        "        pass\n",
+        f"        import os, time\n        while os.path.exists({str(away)!r}): time.sleep(0.05)\n",
+        1,
+    )
+    server = make_server(WEB_CONCURRENCY="2").start()
+    server.write("waits", waits)
+    server.wait_says("waits", "back")
+    server.write("steady", counting("steady", 1))
+    server.wait_everywhere("/steady", lambda answer: answer.status == 200)
+    before = server.workers()
+    away.touch()
+    assert server.process is not None
+    with Requester(server, "steady", threads=2, fresh=True) as kept:
+        server.process.send_signal(signal.SIGHUP)
+        wait_until(
+            lambda: len(server.workers()) == 2 and not server.workers() & before,
+            "two workers of the configuration anew",
+            60.0,
+        )
+    kept.assert_flawless()
+    print(f"\n{kept.summary()}")
+    assert len(lines(server, "is still loading after 10 s")) == 2
+    assert kept.slowest < 4.0, "it was 10 s"
+    away.unlink()
+    server.wait_everywhere("/waits", lambda answer: answer.status == 200)
+
+
 def _who_answers(server: Server) -> set[int]:
     """Return the worker that answers; none, where it has just been killed."""
     try:

@@ -196,6 +196,11 @@ def test_the_shipped_file_is_no_other_than_that_line(make_server: MakeServer) ->
         ),
         pytest.param("raise KeyboardInterrupt\n", "KeyboardInterrupt", marks=pytest.mark.soak),
         pytest.param("chdir = '/nowhere'\n", "/nowhere", marks=pytest.mark.soak),
+        pytest.param(
+            "def post_worker_init(worker): pass\n",
+            "post_worker_init (overwritten by",
+            marks=pytest.mark.soak,
+        ),
         pytest.param(None, "doesn't exist", marks=pytest.mark.soak),
     ],
 )

@@ -32,11 +32,11 @@ class Temporary:
         self._tmp.closed = True
 
 
-def worker(*, serving, age=1):
+def worker(*, serving, age=1, pid=0):
     activity = Activity(1)
     if serving:
         activity.begin_serving()
-    return SimpleNamespace(activity=activity, tmp=Temporary(), age=age)
+    return SimpleNamespace(activity=activity, tmp=Temporary(), age=age, pid=pid)
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def master(tmp_path, monkeypatch):
         graceful_timeout=30,
     )
     monkeypatch.setattr(time, "monotonic", lambda: made.now)
-    monkeypatch.setattr(arbiter, "_end_of_child", lambda pid: end_of(3))
+    monkeypatch.setattr(arbiter, "end_of_child", lambda pid: end_of(3))
     monkeypatch.setattr(GunicornArbiter, "spawn_worker", lambda self: self.started.append(self.now))
     monkeypatch.setattr(
         GunicornArbiter, "kill_worker", lambda self, pid, sig: self.signalled.append((pid, sig))
@@ -210,15 +210,66 @@ def test_a_worker_notes_that_it_was_told_to_end(tmp_path, monkeypatch, handler):
     assert noted == [handler]
 
 
-def test_a_hup_ends_all_workers_of_the_old_configuration_in_a_round_too(master, monkeypatch):
-    master.WORKERS = {n: worker(serving=True, age=n) for n in (1, 2)}
-    master.WORKERS[2].activity.ask_to_be_replaced()
+def hang_up(master, monkeypatch, *new):
+    """Follow HUP as gunicorn does: with workers that boot, by the configuration anew."""
 
     def reload(self):
-        self.WORKERS |= {n: worker(serving=False, age=n) for n in (3, 4)}
+        self.WORKERS |= {n: worker(serving=False, age=n, pid=n) for n in new}
         self.manage_workers()
 
     monkeypatch.setattr(GunicornArbiter, "reload", reload)
     master.reload()
-    assert sorted(master.signalled) == [(1, signal.SIGTERM), (2, signal.SIGTERM)]
-    assert min(worker.age for worker in master.WORKERS.values()) == 3, "and HUP waits for nobody"
+
+
+def serve(master, pid):
+    master.WORKERS[pid].activity.begin_serving()
+    master.manage_workers()
+
+
+@pytest.mark.parametrize("amid_a_round", [True, False])
+def test_at_a_hup_each_worker_serves_until_one_of_the_new_configuration_does(
+    master, monkeypatch, amid_a_round
+):
+    master.WORKERS = {n: worker(serving=True, age=n, pid=n) for n in (1, 2)}
+    if amid_a_round:
+        master.WORKERS[2].activity.ask_to_be_replaced()
+    hang_up(master, monkeypatch, 3, 4)
+    assert master.signalled == []
+    assert min(each.age for each in master.WORKERS.values()) == 3, "HUP waits for nobody"
+    serve(master, 4)
+    assert master.signalled == [(1, signal.SIGTERM)]
+    serve(master, 3)
+    assert master.signalled == [(1, signal.SIGTERM), (2, signal.SIGTERM)]
+    master.manage_workers()
+    assert len(master.signalled) == 2
+    assert master.started == []
+
+
+def test_what_boots_still_at_a_hup_ends_at_once(master, monkeypatch):
+    """Else each of many HUPs would leave workers that boot."""
+    master.WORKERS = {n: worker(serving=n == 1, age=n, pid=n) for n in (1, 2)}
+    hang_up(master, monkeypatch, 3, 4)
+    assert master.signalled == [(2, signal.SIGTERM)]
+    hang_up(master, monkeypatch, 5, 6)
+    assert master.signalled == [(pid, signal.SIGTERM) for pid in (2, 3, 4)]
+    serve(master, 5)
+    assert (1, signal.SIGTERM) not in master.signalled, "two shall accept"
+    serve(master, 6)
+    assert master.signalled[-1] == (1, signal.SIGTERM)
+
+
+def test_where_one_of_the_new_configuration_ends_another_takes_the_last_place(master, monkeypatch):
+    master.WORKERS = {n: worker(serving=True, age=n, pid=n) for n in (1, 2)}
+    hang_up(master, monkeypatch, 3, 4)
+    end_with_code_3(master, monkeypatch, 4)
+    serve(master, 3)
+    assert master.signalled == [(1, signal.SIGTERM)]
+    master.WORKERS.pop(1)
+    master.manage_workers()
+    assert len(master.started) == 1, "a round for the one that is left"
+
+
+def test_fewer_workers_at_a_hup_are_fewer_at_once(master, monkeypatch):
+    master.WORKERS = {n: worker(serving=True, age=n, pid=n) for n in (1, 2, 3, 4)}
+    hang_up(master, monkeypatch, 5, 6)
+    assert master.signalled == [(1, signal.SIGTERM), (2, signal.SIGTERM)]
