@@ -11,6 +11,7 @@ import pytest
 from tests.support.checkout import CHECKOUT
 from tests.support.configuration import status, with_file
 from tests.support.plugins import source
+from tests.support.requester import Requester, counting
 from tests.support.server import MakeServer, Server
 from tests.support.waiting import wait_until
 
@@ -174,6 +175,39 @@ def test_the_shipped_file_is_no_other_than_that_line(make_server: MakeServer) ->
 
 
 # --- a configuration that cannot be used -----------------------------------------------------
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize(
+    "broken",
+    [
+        "def post_fork(server, worker): raise RuntimeError('no')\n",
+        "def post_fork(server, worker): import os; os._exit(3)\n",
+        "raw_env = ['BENANA_MAX_LEAKED_GENERATIONS=many']\n",
+    ],
+    ids=["raises", "exits", "setting"],
+)
+def test_at_a_hup_whose_workers_cannot_boot_those_before_serve_on(
+    make_server: MakeServer, broken: str
+) -> None:
+    good = f"{IMPORT}workers = 2\n"
+    server = with_file(make_server(), good)
+    server.write("steady", counting("steady", 1))
+    server.wait_everywhere("/steady", lambda answer: answer.status == 200)
+    before = server.workers()
+    server.config.write_text(f"{good}{broken}")
+    assert server.process is not None
+    with Requester(server, "steady", threads=2) as kept:
+        server.process.send_signal(signal.SIGHUP)
+        said = "times in a row; the next start in"
+        wait_until(lambda: said in server.log() or "HUP changes" in server.log(), "it is said")
+        assert before <= server.workers()
+        server.write("edited", source("edited"))
+        server.wait_says("edited", "one")
+        server.config.write_text(good)
+        hup(server)
+    kept.assert_flawless()
+    wait_until(lambda: len(server.workers()) == 2, "as many as wanted")
 
 
 @pytest.mark.parametrize(
