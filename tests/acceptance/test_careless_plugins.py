@@ -219,19 +219,22 @@ def test_a_load_that_hangs_is_named_after_its_mend_and_counts_as_a_leak(
     assert len(lines(server, "stuck: a load that nobody waits for")) == 2, "once a worker"
 
 
+def waiting(name: str, away: Path) -> str:
+    """Return a plugin whose load hangs as long as a file is there."""
+    hangs = (
+        f"        import os, time\n        while os.path.exists({str(away)!r}): time.sleep(0.05)\n"
+    )
+    return source(name, "back").replace("        pass\n", hangs, 1)
+
+
 def test_loads_that_hang_hold_up_a_start_together_and_not_one_after_the_other(
     make_server: MakeServer, tmp_path: Path
 ) -> None:
     """Each kept everybody else waiting for 10 s, at every start, HUP or loss of all workers."""
     away = tmp_path / "away"
-    waits = source("NAME", "back").replace(
-        "        pass\n",
-        f"        import os, time\n        while os.path.exists({str(away)!r}): time.sleep(0.05)\n",
-        1,
-    )
     server = make_server(WEB_CONCURRENCY="2").start()
     for number in range(4):
-        server.write(f"waits{number}", waits.replace("NAME", f"waits{number}"))
+        server.write(f"waits{number}", waiting(f"waits{number}", away))
         server.wait_says(f"waits{number}", "back")
     before = server.workers()
     away.touch()
@@ -250,19 +253,13 @@ def test_loads_that_hang_hold_up_a_start_together_and_not_one_after_the_other(
         server.wait_everywhere(f"/waits{number}", lambda a: a.status == 200)
 
 
-@pytest.mark.soak
 def test_at_a_hup_those_before_answer_while_a_load_hangs_in_the_new_ones(
     make_server: MakeServer, tmp_path: Path
 ) -> None:
     """They stopped at once, and nobody answered for 10 s."""
     away = tmp_path / "away"
-    waits = source("waits", "back").replace(
-        "        pass\n",
-        f"        import os, time\n        while os.path.exists({str(away)!r}): time.sleep(0.05)\n",
-        1,
-    )
     server = make_server(WEB_CONCURRENCY="2").start()
-    server.write("waits", waits)
+    server.write("waits", waiting("waits", away))
     server.wait_says("waits", "back")
     server.write("steady", counting("steady", 1))
     server.wait_everywhere("/steady", lambda answer: answer.status == 200)
