@@ -49,8 +49,9 @@ class LoadMarker:
         self._lock = threading.Lock()
         self._loads: list[ServedRow] = []
         self._cleaning: list[ServedRow] = []
-        self._recent: list[tuple[float, ServedRow]] = []
-        """What was loaded in the last seconds, and when, in seconds since the epoch."""
+        self._recent: list[tuple[float, str]] = []
+        """When what was loaded in the last seconds, in seconds since the epoch, and how that stands
+        in the marker: it is written four times for each generation."""
         self._starting = True
         """Whether all that is registered is being loaded."""
         self._file = -1
@@ -113,18 +114,17 @@ class LoadMarker:
             done = [row for row in ended if row in self._loads]
             self._loads = [row for row in self._loads if row not in ended] + begun
             now = time.time()
-            kept = [(at, row) for at, row in self._recent if now - at < RECENT_SECONDS]
+            kept = [(at, text) for at, text in self._recent if now - at < RECENT_SECONDS]
             new = [row for row in done if not self._starting or self._is_suspect(row)]
-            self._recent = kept + [(now, row) for row in new]
+            self._recent = kept + [(now, dumps((now, *_listed(row)))) for row in new]
             self._write()
 
     def _write(self) -> None:
-        recent = [(at, *_listed(row)) for at, row in self._recent]
-        loads, cleaning = (list(map(_listed, rows)) for rows in (self._loads, self._cleaning))
-        marker = {
-            "pid": os.getpid(), "loads": loads, "recent": recent, "cleaning": cleaning
-        }  # fmt: skip
-        text = dumps(marker).encode()
+        loads, cleaning = (dumps(list(map(_listed, x))) for x in (self._loads, self._cleaning))
+        recent = ",".join(text for _, text in self._recent)
+        text = (
+            f'{{"pid":{os.getpid()},"loads":{loads},"recent":[{recent}],"cleaning":{cleaning}}}'
+        ).encode()
         try:
             self._open()
             # One write, because it is made before every load; no fsync: the file is to survive

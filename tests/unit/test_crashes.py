@@ -359,6 +359,12 @@ def test_a_load_that_nobody_waits_for_any_more_is_not_blamed(tmp_path, crashed):
 OTHER = dataclasses.replace(ROW, id="2", name="two", binary_path=f"/x/two-{DIGEST}.pyz")
 
 
+def make_older(marker: LoadMarker, seconds: float) -> None:
+    """Have what a marker names have been loaded some seconds earlier."""
+    older = [(at - seconds, json.loads(text)[1:]) for at, text in marker._recent]
+    marker._recent = [(at, json.dumps([at, *row])) for at, row in older]
+
+
 def load_and_die(folder, crashed, *rows, starting=(), before=0.0, late=0.0):
     """Load rows in another process, some at its start, which ends a moment later.
 
@@ -377,8 +383,8 @@ def load_and_die(folder, crashed, *rows, starting=(), before=0.0, late=0.0):
                 with marker.loading(row):
                     pass
                 if number == 0:
-                    marker._recent = [(at - before, seen) for at, seen in marker._recent]
-            marker._recent = [(at - late, seen) for at, seen in marker._recent]
+                    make_older(marker, before)
+            make_older(marker, late)
             marker._write()
         finally:
             os._exit(9)
