@@ -119,6 +119,7 @@ def on_reload(server: Any) -> None:
         if settings.plugins_dir != _master.published:
             _warn_of_folders(settings)
             _publish(server.cfg, settings)
+            server.end_former()  # who watches the former root would publish it again
     except BenanaError as error:
         log.critical("%s", error)
 

@@ -53,6 +53,7 @@ class Arbiter(GunicornArbiter):  # type: ignore[misc]
     _drains: Drains
     _former: list[Any] | None
     """While HUP is followed, the workers of the configuration before."""
+    _former_end: bool
 
     @classmethod
     def look_after(
@@ -83,7 +84,7 @@ class Arbiter(GunicornArbiter):  # type: ignore[misc]
         master._orphans = orphans
         master._supervisor = supervisor
         master._served = master._stops = False
-        master._former = None
+        master._former, master._former_end = None, False
         master._never_served = 0
         master._round_at = master._start_at = 0.0
         master._bell = Worker.bell = Bell()
@@ -218,8 +219,8 @@ class Arbiter(GunicornArbiter):  # type: ignore[misc]
     def reload(self) -> None:
         """Follow the configuration anew; those of the old one serve until the new ones do.
 
-        gunicorn has the old ones stop at once, waits here for all of them, and does nothing else
-        meanwhile. And it ends where the configuration cannot be used: here that changes nothing.
+        gunicorn has the old ones stop at once, and waits here for all of them. And it ends where
+        the configuration cannot be used: here that changes nothing.
         """
         former, read = self.cfg, self.app.reload
         self.app.reload = lambda: read_anew(self.app, read, former)
@@ -230,14 +231,18 @@ class Arbiter(GunicornArbiter):  # type: ignore[misc]
             os.environ.update(former.env)  # which gunicorn has taken back already
             self.log.error("%s", error)
         finally:
-            self._former = None
+            self._former, self._former_end = None, False
             self.app.reload = read
+
+    def end_former(self) -> None:
+        """Have those of the configuration before stop at once; to be called by `on_reload`."""
+        self._former_end = True
 
     def _let_go_on(self, worker: Any) -> None:
         """Have a worker of the configuration before end once others serve; at once, if it boots."""
         worker.is_former = True
         worker.age = math.inf  # gunicorn does not wait for it
-        if not _serves(worker):
+        if self._former_end or not _serves(worker):
             self.kill_worker(worker.pid, signal.SIGTERM)
 
     def kill_worker(self, pid: int, sig: int) -> None:
@@ -251,15 +256,15 @@ class Arbiter(GunicornArbiter):  # type: ignore[misc]
     def _follow_plan(self) -> bool:
         """Do what is planned; return whether that lets more be planned."""
         now = time.monotonic()
-        plan = self._rounds.plan(
-            self._members(), self.num_workers, now, may_start=now >= self._start_at
-        )
+        members = [self._member(pid, worker) for pid, worker in self.WORKERS.items()]
+        may_start = now >= self._start_at
+        plan = self._rounds.plan(members, self.num_workers, now, may_start=may_start)
         for member in plan.retire:
             worker = self.WORKERS[member.pid]
             if _asks(worker):
                 self._drains.lengthen(worker)
             self.kill_worker(member.pid, signal.SIGTERM)
-        if plan.start and now >= self._start_at:
+        if plan.start and may_start:
             self._start(plan)
         return bool(plan.retire)
 
@@ -271,9 +276,6 @@ class Arbiter(GunicornArbiter):  # type: ignore[misc]
                 self.spawn_worker()
         finally:
             Worker.relieves = False
-
-    def _members(self) -> list[Member]:
-        return [self._member(pid, worker) for pid, worker in self.WORKERS.items()]
 
     def _member(self, pid: int, worker: Any) -> Member:
         return Member(

@@ -273,3 +273,21 @@ def test_fewer_workers_at_a_hup_are_fewer_at_once(master, monkeypatch):
     master.WORKERS = {n: worker(serving=True, age=n, pid=n) for n in (1, 2, 3, 4)}
     hang_up(master, monkeypatch, 5, 6)
     assert master.signalled == [(1, signal.SIGTERM), (2, signal.SIGTERM)]
+
+
+def test_where_the_plugins_root_has_moved_all_of_the_former_end_at_once(master, monkeypatch):
+    master.WORKERS = {n: worker(serving=True, age=n, pid=n) for n in (1, 2)}
+
+    def reload(self):
+        self.end_former()
+        self.WORKERS |= {n: worker(serving=False, age=n, pid=n) for n in (3, 4)}
+        self.manage_workers()
+
+    monkeypatch.setattr(GunicornArbiter, "reload", reload)
+    master.reload()
+    assert master.signalled == [(1, signal.SIGTERM), (2, signal.SIGTERM)]
+    master.signalled.clear()
+    serve(master, 3)
+    serve(master, 4)
+    hang_up(master, monkeypatch, 5, 6)
+    assert master.signalled == [], "the next one is as usual"
