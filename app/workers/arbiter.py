@@ -9,7 +9,7 @@ import math
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from gunicorn.arbiter import Arbiter as GunicornArbiter
@@ -51,7 +51,7 @@ class Arbiter(GunicornArbiter):  # type: ignore[misc]
     _bell: Bell
     _rounds: Rounds
     _drains: Drains
-    _former: list[Any] | None
+    _former: Sequence[Any]
     """While HUP is followed, the workers of the configuration before."""
     _former_end: bool
 
@@ -84,7 +84,7 @@ class Arbiter(GunicornArbiter):  # type: ignore[misc]
         master._orphans = orphans
         master._supervisor = supervisor
         master._served = master._stops = False
-        master._former, master._former_end = None, False
+        master._former, master._former_end = (), False
         master._never_served = 0
         master._round_at = master._start_at = 0.0
         master._bell = Worker.bell = Bell()
@@ -207,7 +207,7 @@ class Arbiter(GunicornArbiter):  # type: ignore[misc]
 
     def manage_workers(self) -> None:
         """Have as many workers accept as there should be, and replace those that ask for it."""
-        for worker in self._former or ():
+        for worker in self._former:
             self._let_go_on(worker)
         while self._follow_plan():
             pass  # in the place of one that has stopped accepting the next one boots at once
@@ -231,7 +231,7 @@ class Arbiter(GunicornArbiter):  # type: ignore[misc]
             os.environ.update(former.env)  # which gunicorn has taken back already
             self.log.error("%s", error)
         finally:
-            self._former, self._former_end = None, False
+            self._former, self._former_end = (), False
             self.app.reload = read
 
     def end_former(self) -> None:

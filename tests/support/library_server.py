@@ -10,14 +10,12 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from app.settings import Settings
 from tests.support.library_cases import Case, is_right
 from tests.support.server import Answer, Server, ask
 
 ROUND_SECONDS = 600.0
 """How long one edit of all cases may take, on a machine that has much else to do."""
-
-THREADS = 8
-"""How many threads of a worker answer requests: the default."""
 
 SETTLE_SECONDS = 30.0
 """How long the version before may take until it is cleaned up, and has left memory."""
@@ -233,7 +231,7 @@ class CasesServer:
                 left[case.name] = Left(max(held, 0), versions)
                 # A thread may keep what it answered last with (bottle's request, its app) until it
                 # answers again: each does, and the next look finds what is really kept.
-                for _ in range(THREADS):
+                for _ in range(Settings.threads):
                     assert ask(connection, "GET", f"/{case.name}").status == 200
         return left
 

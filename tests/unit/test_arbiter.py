@@ -210,10 +210,15 @@ def test_a_worker_notes_that_it_was_told_to_end(tmp_path, monkeypatch, handler):
     assert noted == [handler]
 
 
-def hang_up(master, monkeypatch, *new):
-    """Follow HUP as gunicorn does: with workers that boot, by the configuration anew."""
+def hang_up(master, monkeypatch, *new, moved=False):
+    """Follow HUP as gunicorn does: with workers that boot, by the configuration anew.
+
+    `moved`: the plugins' root is another one.
+    """
 
     def reload(self):
+        if moved:
+            self.end_former()
         self.WORKERS |= {n: worker(serving=False, age=n, pid=n) for n in new}
         self.manage_workers()
 
@@ -277,14 +282,7 @@ def test_fewer_workers_at_a_hup_are_fewer_at_once(master, monkeypatch):
 
 def test_where_the_plugins_root_has_moved_all_of_the_former_end_at_once(master, monkeypatch):
     master.WORKERS = {n: worker(serving=True, age=n, pid=n) for n in (1, 2)}
-
-    def reload(self):
-        self.end_former()
-        self.WORKERS |= {n: worker(serving=False, age=n, pid=n) for n in (3, 4)}
-        self.manage_workers()
-
-    monkeypatch.setattr(GunicornArbiter, "reload", reload)
-    master.reload()
+    hang_up(master, monkeypatch, 3, 4, moved=True)
     assert master.signalled == [(1, signal.SIGTERM), (2, signal.SIGTERM)]
     master.signalled.clear()
     serve(master, 3)
