@@ -117,9 +117,9 @@ def on_reload(server: Any) -> None:
             return
         settings = read_settings(server.cfg)
         if settings.plugins_dir != _master.published:
+            server.end_former()  # who watches the former root would publish it again
             _warn_of_folders(settings)
             _publish(server.cfg, settings)
-            server.end_former()  # who watches the former root would publish it again
     except BenanaError as error:
         log.critical("%s", error)
 
