@@ -2,6 +2,7 @@
 
 import ast
 import re
+from functools import lru_cache
 from collections.abc import Mapping
 
 # As in `falcon.routing.compiled`, which applies it to each segment by itself.
@@ -71,6 +72,7 @@ def rename_converters(uri_template: str, names: Mapping[str, str]) -> str:
     return FIELD_PATTERN.sub(renamed, uri_template)
 
 
+@lru_cache(4096)  # it is asked twice of each route, at each load
 def quoting_fault(uri_template: str) -> str | None:
     """Tell which text of a template Falcon's router cannot hold, None if it can hold all of it.
 

@@ -18,8 +18,16 @@ _METHODS: dict[str, tuple[str, ...]] = {
 }
 
 
-def create_instance(name: str, importer: GenerationImporter, module: Any) -> Any:
+def create_instance(
+    name: str, importer: GenerationImporter, module: Any, *, tried: bool = False
+) -> Any:
     """Call a plugin's factory and return what it made, once it keeps the contract.
+
+    Args:
+        name: the plugin's name.
+        importer: of its generation.
+        module: the one that has the factory.
+        tried: whether its trial has passed, which has bound the signatures of the methods.
 
     Raises:
         LoadError: there is no factory, it fails, or what it returned breaks the contract.
@@ -38,7 +46,7 @@ def create_instance(name: str, importer: GenerationImporter, module: Any) -> Any
             file=file,
         )
     instance = guarded(name, "factory", importer, factory)
-    faults = guarded(name, "contract", importer, contract_faults, instance)
+    faults = guarded(name, "contract", importer, lambda: contract_faults(instance, bound=tried))
     if faults:
         file, line = _defined_at(importer, lambda: type(instance)) or (file, None)
         raise LoadError(
@@ -51,8 +59,13 @@ def create_instance(name: str, importer: GenerationImporter, module: Any) -> Any
     return instance
 
 
-def contract_faults(instance: object) -> list[str]:
-    """Return every fault of a plugin's methods, as phrases."""
+def contract_faults(instance: object, *, bound: bool = False) -> list[str]:
+    """Return every fault of a plugin's methods, as phrases.
+
+    Args:
+        instance: the plugin.
+        bound: whether its methods are known to take what they are given.
+    """
     missing = []
     faults = []
     for method, parameters in _METHODS.items():
@@ -65,7 +78,7 @@ def contract_faults(instance: object) -> list[str]:
             faults.append(f"{method} is a {type(function).__name__}, expected a method {expected}")
         elif inspect.iscoroutinefunction(function):
             faults.append(f"{method} is a coroutine function, expected a plain method {expected}")
-        else:
+        elif not bound:
             try:
                 inspect.signature(function).bind(*parameters)
             except TypeError:

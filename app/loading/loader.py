@@ -208,7 +208,7 @@ def _load(
     try:
         steps.reached("import")
         module = guarded(name, "import", importer, importer.import_entry)
-        instance = create_instance(name, importer, module)
+        instance = create_instance(name, importer, module, tried=tried)
         steps.reached("get_metadata")
         metadata = read_metadata(name, importer, instance, versioned=versioned)
         context = make_context(name, dict(importer.content.config))

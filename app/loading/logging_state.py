@@ -128,11 +128,11 @@ class _KnownLoggers:
         self._newest = ""
         """What was the last one of all when it was looked for more."""
 
-    def others(self) -> list[str]:
-        """Return those that are not plugins', with those that came since the last time."""
+    def others(self) -> dict[str, Any]:
+        """Return those that are not plugins' by name, with those that came since the last time."""
         with logging._lock:  # type: ignore[attr-defined]
             loggers = self._look()
-            return [name for name in self._others if name in loggers]
+            return {name: loggers[name] for name in self._others if name in loggers}
 
     def drop(self, generation: str) -> list[Any]:
         """Drop those that are named after a generation's modules, and return them."""
@@ -175,14 +175,13 @@ def read_disabled() -> dict[Any, Any]:
 
     Those of plugins are looked at only where all may have been disabled.
     """
-    loggers = logging.root.manager.loggerDict
-    names = list(loggers) if _CANARY.disabled else _known_loggers.others()
-    found: dict[Any, Any] = {}
-    for name in names:
-        item: Any = loggers.get(name)
-        # A logger's class may be a plugin's: then its `__dict__`, to run none of its code.
-        usual = type(item) is logging.Logger
-        found[name] = item.disabled if usual else vars(item).get("disabled")
+    loggers: dict[str, Any] = logging.root.manager.loggerDict
+    looked_at = loggers.copy() if _CANARY.disabled else _known_loggers.others()
+    # A logger's class may be a plugin's: then its `__dict__`, to run none of its code.
+    found: dict[Any, Any] = {
+        name: item.disabled if type(item) is logging.Logger else vars(item).get("disabled")
+        for name, item in looked_at.items()
+    }
     found["root"] = logging.root.disabled
     return found
 

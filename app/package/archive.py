@@ -129,7 +129,7 @@ class Archive:
             if _ESCAPING.search(name):
                 raise ValueError(f"it names the file {name!r}, expected one within a folder")
         self._files = [n for n in self._names if n != META_FILE and not n.endswith(".pyc")]
-        meta = json.loads(self._zip.read(META_FILE))
+        meta = json.loads(self.read(META_FILE))
         self.plugin = artifact.plugin
         self.digest = artifact.digest
         self.sha256 = artifact.sha256

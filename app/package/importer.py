@@ -72,7 +72,7 @@ class GenerationImporter(importlib.abc.InspectLoader, zipimport.zipimporter):  #
             weakref.finalize(self, folders.give_back, self.name).atexit = False
         if self.folder is not None:
             self.root = f"{self.folder}/"
-        finder.settle(self, str(self.folder.parent.parent) if self.folder else None)
+        finder.settle(self, str(folders.root) if folders and self.folder else None)
         self.archive = self.root.removesuffix("/")
 
     def import_entry(self) -> ModuleType:

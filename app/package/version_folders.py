@@ -202,7 +202,7 @@ class VersionFolders:
             journal.remove(self._gone.popleft())
 
     def _make(self, content: Archive, *, thorough: bool) -> Path:
-        folder = self.root / content.plugin / content.digest
+        folder = self.root.joinpath(content.plugin, content.digest)
         if (not thorough and is_recent(folder)) or is_whole(folder, content):
             return folder
         fault = unpack_fault(content)

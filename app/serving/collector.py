@@ -20,6 +20,9 @@ FREEZE_SECONDS = 0.005
 TAKEN_OVER_SECONDS = 1.0
 """How long Python may be kept from collecting by itself, where nothing is collected meanwhile."""
 
+UNURGENT_SECONDS = 2.0
+"""How long collections are apart by which nothing is freed: what came since is to be frozen."""
+
 SETTLE_SECONDS = 0.1
 """How long after a cleanup its generation is told of at the latest."""
 
@@ -39,6 +42,7 @@ class Collector:
 
     def __init__(self) -> None:
         self._next = 0.0
+        self._next_unurgent = 0.0
         self._next_thorough = 0.0
         self._frozen_at = 0.0
         self._taken_over_at = 0.0
@@ -90,9 +94,13 @@ class Collector:
         """Let the next collection wait, at least so long."""
         self._next = max(self._next, time.monotonic() + seconds)
 
-    def collect(self) -> bool:
-        """Collect what came since the last freeze; return whether it was time for it."""
-        if time.monotonic() < self._next:
+    def collect(self, *, urgent: bool = True) -> bool:
+        """Collect what came since the last freeze; return whether it was time for it.
+
+        Args:
+            urgent: whether something waits that such a collection sees.
+        """
+        if time.monotonic() < (self._next if urgent else max(self._next, self._next_unurgent)):
             return False
         began = time.thread_time()
         garbage.collect()
@@ -121,5 +129,6 @@ class Collector:
         took = time.thread_time() - began
         if took > FREEZE_SECONDS:
             self.freeze()
-        self._next = time.monotonic() + SHARE * took
+        now = time.monotonic()
+        self._next, self._next_unurgent = now + SHARE * took, now + UNURGENT_SECONDS
         return took

@@ -10,7 +10,6 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from functools import partial
 from pathlib import Path
 
 from app.records import ServedRow
@@ -23,7 +22,8 @@ NOTE_SECONDS = 0.5
 
 LOOK_SECONDS = 0.001
 
-_BEGUN, _DONE = b" begun", b" done"
+_BEGUN, _DONE = b" begun\n", b" done\n"
+"""What stands behind the version, and ends the line: what an earlier one left behind it is no part."""
 
 
 class FirstLoads:
@@ -60,9 +60,7 @@ class FirstLoads:
             yield _nothing
             return
         try:
-            self._folder.mkdir(exist_ok=True)
-            path = self._folder / f"{row.name}.{os.getpid() % self._groups}"
-            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            file = self._open(f"{row.name}.{os.getpid() % self._groups}")
         except OSError:  # a folder that cannot be written: they load together
             yield _nothing
             return
@@ -70,26 +68,42 @@ class FirstLoads:
             key = f"{row.id} {row.generation} {row.binary_path}".encode()
             if self._is_first(file, key, lambda: is_noted(row)):
                 _write(file, key + _BEGUN)
-                done = partial(_write, file, key + _DONE)
+                ended = False
+
+                def end() -> None:
+                    nonlocal ended
+                    if not ended:
+                        ended = True
+                        _write(file, key + _DONE)
+
                 try:
-                    yield done
+                    yield end
                 finally:  # also where it raises: that ended no process
-                    done()
+                    end()
             else:
                 yield _nothing
         finally:
             os.close(file)
 
+    def _open(self, name: str) -> int:
+        path, flags = f"{self._folder}/{name}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+        try:
+            return os.open(path, flags, 0o600)
+        except FileNotFoundError:
+            self._folder.mkdir(exist_ok=True)
+            return os.open(path, flags, 0o600)
+
     def _is_first(self, file: int, key: bytes, has_crashed: Callable[[], bool]) -> bool:
         """Become the first to load, or wait until that one has; return whether it is this one."""
         deadline = time.monotonic() + WAIT_SECONDS
-        while not _says(file, key + _DONE):
+        while _said(file, key) != _DONE:
             if _lock(file):
                 deadline = time.monotonic() + NOTE_SECONDS
-                began = _says(file, key + _BEGUN)  # in a process that has ended
-                while began and not has_crashed() and time.monotonic() < deadline:
+                said = _said(file, key)  # anew: the one that had the lock may have said more
+                # As one said that has ended.
+                while said == _BEGUN and not has_crashed() and time.monotonic() < deadline:
                     time.sleep(LOOK_SECONDS)
-                return not _says(file, key + _DONE)
+                return said != _DONE
             if time.monotonic() >= deadline:
                 return False
             time.sleep(LOOK_SECONDS)
@@ -108,11 +122,12 @@ def _lock(file: int) -> bool:
     return True
 
 
-def _says(file: int, text: bytes) -> bool:
-    return os.pread(file, len(text) + 1, 0) == text
+def _said(file: int, key: bytes) -> bytes:
+    """Return what is said of a version: `_BEGUN`, `_DONE`, or nothing where it is another one."""
+    text = os.pread(file, len(key) + len(_BEGUN), 0)
+    return next((said for said in (_BEGUN, _DONE) if text.startswith(key + said)), b"")
 
 
 def _write(file: int, text: bytes) -> None:
     with suppress(OSError):  # a full disk: they load together
-        os.ftruncate(file, len(text))
         os.pwrite(file, text, 0)

@@ -49,6 +49,10 @@ class Remains:
         """Return what is alive of it."""
         return [item for trace in self.traces if (item := trace()) is not None]
 
+    def is_gone(self) -> bool:
+        """Tell whether nothing of it is alive."""
+        return all(trace() is None for trace in self.traces)
+
 
 class LeakReport(OwnThread):
     """Has memory collected once generations were cleaned up, and reports once what stays.
@@ -71,6 +75,7 @@ class LeakReport(OwnThread):
         self._tidy = tidy
         self._added: queue.SimpleQueue[Remains | None] = queue.SimpleQueue()
         self._remains: list[Remains] = []
+        self._looked_at = 0.0
         self._collector = Collector()
         self._threads = LeftThreads(conditions, started_threads.running)
         self._hung = HungLoads(conditions)
@@ -89,7 +94,7 @@ class LeakReport(OwnThread):
     @property
     def leaked(self) -> int:
         """How many generations are still there, though cleaned up or given up."""
-        kept = {x.generation for x in list(self._remains) if x.reported and x.survivors()}
+        kept = {x.generation for x in list(self._remains) if x.reported and not x.is_gone()}
         return len(kept | self._threads.generations) + self._hung.count
 
     def expect(self) -> None:
@@ -130,8 +135,7 @@ class LeakReport(OwnThread):
 
     def _collect_and_report(self) -> None:
         while not self._stopped:
-            with suppress(queue.Empty):
-                self._take(self._added.get(timeout=self._next_look()))
+            self._await_look()
             if self._stopped:
                 return
             try:
@@ -141,6 +145,16 @@ class LeakReport(OwnThread):
                 log.exception("looking at what generations leave failed; these are given up")
                 self._remains.clear()
             self._collector.hand_back(waiting=self._is_waiting())
+
+    def _await_look(self) -> None:
+        """Take what is added until it is time for a look: one for all that comes meanwhile."""
+        wait = self._next_look()
+        with suppress(queue.Empty):
+            while not self._stopped:
+                self._take(self._added.get(timeout=wait))
+                wait = self._rest()
+                if not wait:
+                    return
 
     def _take(self, remains: Remains | None) -> None:
         if remains is None:
@@ -156,11 +170,16 @@ class LeakReport(OwnThread):
         own = LOOK_SECONDS if self._collector.taken_over else None
         asked = (self._threads.next_look(), self._hung.next_look(), self._next_memory(), own)
         looks = [look for look in asked if look is not None]
-        return min(looks, default=None)
+        return max(min(looks), self._rest()) if looks else None
+
+    def _rest(self) -> float:
+        """Return the seconds until the next look at the earliest."""
+        return max(0.0, self._looked_at + LOOK_SECONDS - time.monotonic())
 
     def _is_waiting(self) -> bool:
-        """Tell whether something waits for its first collection."""
-        return any(not item.collected for item in self._remains)
+        """Tell whether something waits for its first collection, which sees it."""
+        passes_by = self._collector.passes_by
+        return any(not x.collected and not passes_by(x.loaded_at) for x in self._remains)
 
     def _next_memory(self) -> float | None:
         if not self._remains:
@@ -173,14 +192,15 @@ class LeakReport(OwnThread):
 
     def _look(self) -> None:
         """Report what stays, and forget what is gone."""
+        self._looked_at = time.monotonic()
         self._threads.look()
         self._hung.look()
         left: list[Remains] = []
         for item in self._remains:
-            if item.survivors():
-                left.append(item)
-            else:
+            if item.is_gone():
                 self._tidy(item.plugin)
+            else:
+                left.append(item)
         self._remains = left
         if self._remains:
             self._look_at_memory()
@@ -204,8 +224,9 @@ class LeakReport(OwnThread):
         if frozen and collector.collect_thoroughly(len(frozen)):
             seen = overdue
         else:
-            wanted = bool(seen) or self._is_waiting()
-            if not (wanted and collector.collect()):
+            urgent = bool(seen) or self._is_waiting()
+            wanted = urgent or any(not item.collected for item in self._remains)
+            if not (wanted and collector.collect(urgent=urgent)):
                 return
         for item in self._remains:
             item.collected = True
