@@ -4,6 +4,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -108,3 +109,29 @@ def test_what_is_no_edit_and_a_folder_that_cannot_be_made_wait_for_nobody(
     (tmp_path / "file").touch()
     with FirstLoads(tmp_path / "file").turn(ROW, True, lambda _: False):
         pass
+
+
+def test_what_an_earlier_version_left_in_the_file_is_no_part_of_a_later_one(
+    tmp_path: Path, patient: None
+) -> None:
+    longer = replace(ROW, generation=1_000_000, binary_path=f"/far/away/{ROW.binary_path}")
+    with FirstLoads(tmp_path).turn(longer, True, lambda _: False):
+        pass
+    with another(tmp_path) as end:
+        turn = Turn(tmp_path)
+        assert not turn.loads.wait(0.1)  # it is not taken for loaded
+        end()
+        turn.join()
+    Turn(tmp_path).join()
+
+
+def test_a_folder_that_is_removed_meanwhile_is_made_again(tmp_path: Path, patient: None) -> None:
+    Turn(tmp_path).join()
+    for file in (tmp_path / ".first").iterdir():
+        file.unlink()
+    (tmp_path / ".first").rmdir()
+    with another(tmp_path) as end:
+        turn = Turn(tmp_path)
+        assert not turn.loads.wait(0.1)
+        end()
+        turn.join()
