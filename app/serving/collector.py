@@ -20,8 +20,8 @@ FREEZE_SECONDS = 0.005
 TAKEN_OVER_SECONDS = 1.0
 """How long Python may be kept from collecting by itself, where nothing is collected meanwhile."""
 
-UNURGENT_SECONDS = 2.0
-"""How long collections are apart by which nothing is freed: what came since is to be frozen."""
+UNURGENT_SECONDS = 0.75
+"""How long collections are apart that pass by what waits, because it is frozen."""
 
 SETTLE_SECONDS = 0.1
 """How long after a cleanup its generation is told of at the latest."""
@@ -98,7 +98,7 @@ class Collector:
         """Collect what came since the last freeze; return whether it was time for it.
 
         Args:
-            urgent: whether something waits that such a collection sees.
+            urgent: whether something waits that is not frozen.
         """
         if time.monotonic() < (self._next if urgent else max(self._next, self._next_unurgent)):
             return False

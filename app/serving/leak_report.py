@@ -177,9 +177,8 @@ class LeakReport(OwnThread):
         return max(0.0, self._looked_at + LOOK_SECONDS - time.monotonic())
 
     def _is_waiting(self) -> bool:
-        """Tell whether something waits for its first collection, which sees it."""
-        passes_by = self._collector.passes_by
-        return any(not x.collected and not passes_by(x.loaded_at) for x in self._remains)
+        """Tell whether something waits for its first collection."""
+        return any(not item.collected for item in self._remains)
 
     def _next_memory(self) -> float | None:
         if not self._remains:
@@ -224,9 +223,10 @@ class LeakReport(OwnThread):
         if frozen and collector.collect_thoroughly(len(frozen)):
             seen = overdue
         else:
-            urgent = bool(seen) or self._is_waiting()
-            wanted = urgent or any(not item.collected for item in self._remains)
-            if not (wanted and collector.collect(urgent=urgent)):
+            waiting = [item.loaded_at for item in self._remains if not item.collected]
+            # Of what is frozen only that is seen which it has made since, and its finalizers run.
+            urgent = bool(seen) or not all(map(collector.passes_by, waiting))
+            if not ((urgent or waiting) and collector.collect(urgent=urgent)):
                 return
         for item in self._remains:
             item.collected = True

@@ -1,5 +1,6 @@
 """Looking for what generations leave behind: one look for many, and no collection in vain."""
 
+import threading
 import time
 import weakref
 from collections.abc import Iterator
@@ -102,6 +103,32 @@ def test_what_no_usual_collection_sees_asks_for_none(
     report.add(young)
     wait_until(lambda: young.collected, "collected")
     assert looks.collections >= 1
+    del kept
+
+
+def test_what_a_frozen_generation_has_made_since_is_finalized_in_the_collectors_thread(
+    report: LeakReport,
+) -> None:
+    threads: list[str] = []
+
+    class Made:
+        def __init__(self) -> None:
+            self.itself = self
+
+        def __del__(self) -> None:
+            threads.append(threading.current_thread().name)
+
+    kept = Kept()
+    for n in range(3):  # the second finds that one was collected just now
+        item = remains(f"p{n}", kept)
+        report.freeze()
+        report.expect()
+        Made()
+        report.add(item)
+        deadline = time.monotonic() + 30.0
+        while len(threads) <= n and time.monotonic() < deadline:
+            _ = [[] for _ in range(1000)]  # so many that Python would collect here
+    assert threads == ["benana-collector"] * 3
     del kept
 
 
