@@ -152,6 +152,7 @@ def template_fault(
     """
     if not isinstance(uri_template, str) or not uri_template.startswith("/"):
         return f"the template is {uri_template!r}, expected text that starts with '/'"
+    uri_template = str.__str__(uri_template)  # what is kept of it must not be a plugin's object
     if len(uri_template) > MAX_TEMPLATE_LENGTH or "\0" in uri_template:
         return (
             f"the template {uri_template[:40]!r}… has {len(uri_template):,} characters, "

@@ -9,6 +9,7 @@ from falcon.routing import BaseConverter
 
 from app.errors import ConflictError
 from app.loading.routes import Route
+from app.loading.segment_router import template_fault
 from app.routing.table import RouteTable
 
 
@@ -100,3 +101,24 @@ def test_a_converter_of_a_plugins_own_is_the_new_versions() -> None:
     match = table.search("/p/1")
     assert match is not None
     assert match[2] == {"a": "new"}
+
+
+def test_what_is_remembered_of_a_template_keeps_no_object_of_a_plugins() -> None:
+    class Text(str):
+        """A text with code of its own, which says that it is another one."""
+
+        __slots__ = ("__weakref__",)
+
+        def __eq__(self, other: object) -> bool:
+            return True
+
+        def __hash__(self) -> int:
+            return hash("/quoted'")
+
+    template = Text("/plain")
+    reference = weakref.ref(template)
+    assert template_fault(template) is None
+    del template
+    gc.collect()
+    assert reference() is None
+    assert template_fault("/quoted'") is not None
