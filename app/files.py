@@ -38,6 +38,24 @@ def write_whole(path: Path, data: bytes, *, shared: bool = False) -> None:
         raise
 
 
+def open_private(path: Path, flags: int) -> int:
+    """Open a file that nobody else may open, and return its descriptor; both may have to be made.
+
+    Args:
+        path: the file; its folder is made if it is missing.
+        flags: how to open it, as `os.O_RDWR`.
+
+    Raises:
+        OSError: it cannot be opened, or made.
+    """
+    flags |= os.O_CREAT | os.O_CLOEXEC
+    try:
+        return os.open(path, flags, 0o600)
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return os.open(path, flags, 0o600)
+
+
 def read_whole(path: Path) -> bytes:
     """Return a regular file's bytes; OSError if it cannot be read, or is none.
 

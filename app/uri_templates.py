@@ -2,8 +2,8 @@
 
 import ast
 import re
-from functools import lru_cache
 from collections.abc import Mapping
+from functools import lru_cache
 
 # As in `falcon.routing.compiled`, which applies it to each segment by itself.
 FIELD_PATTERN = re.compile(

@@ -27,7 +27,7 @@ def create_instance(
         name: the plugin's name.
         importer: of its generation.
         module: the one that has the factory.
-        tried: whether its trial has passed, which has bound the signatures of the methods.
+        tried: whether its trial has passed.
 
     Raises:
         LoadError: there is no factory, it fails, or what it returned breaks the contract.
@@ -46,7 +46,7 @@ def create_instance(
             file=file,
         )
     instance = guarded(name, "factory", importer, factory)
-    faults = guarded(name, "contract", importer, lambda: contract_faults(instance, bound=tried))
+    faults = guarded(name, "contract", importer, lambda: contract_faults(instance, tried=tried))
     if faults:
         file, line = _defined_at(importer, lambda: type(instance)) or (file, None)
         raise LoadError(
@@ -59,12 +59,12 @@ def create_instance(
     return instance
 
 
-def contract_faults(instance: object, *, bound: bool = False) -> list[str]:
+def contract_faults(instance: object, *, tried: bool = False) -> list[str]:
     """Return every fault of a plugin's methods, as phrases.
 
     Args:
         instance: the plugin.
-        bound: whether its methods are known to take what they are given.
+        tried: whether its trial has passed: then its methods take what they are given.
     """
     missing = []
     faults = []
@@ -78,7 +78,7 @@ def contract_faults(instance: object, *, bound: bool = False) -> list[str]:
             faults.append(f"{method} is a {type(function).__name__}, expected a method {expected}")
         elif inspect.iscoroutinefunction(function):
             faults.append(f"{method} is a coroutine function, expected a plain method {expected}")
-        elif not bound:
+        elif not tried:
             try:
                 inspect.signature(function).bind(*parameters)
             except TypeError:

@@ -10,6 +10,7 @@ import socket
 import sys
 import threading
 import warnings
+from collections import Counter
 from contextlib import suppress
 from typing import Any
 
@@ -59,13 +60,6 @@ def _filter_harms(_key: Any, before: Any, after: Any) -> bool:
 
 
 # --- lists of the import system ------------------------------------------------------------------
-
-
-def _read_path() -> dict[Any, int]:
-    counts: dict[Any, int] = {}  # a fifth of the time of a Counter
-    for entry in sys.path:
-        counts[entry] = counts.get(entry, 0) + 1
-    return counts
 
 
 def _put_path(entry: Any, count: Any) -> None:
@@ -244,7 +238,7 @@ ASPECTS: tuple[Aspect, ...] = (
         never,
         plain=False,
     ),
-    Aspect("the entry of sys.path", _read_path, _put_path, where_it_was_there),
+    Aspect("the entry of sys.path", lambda: Counter(sys.path), _put_path, where_it_was_there),
     Aspect(
         "the finder of sys.meta_path",
         lambda: {id(finder): finder for finder in sys.meta_path},

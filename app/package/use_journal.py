@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from app.files import open_private
+
 VARIABLE = "BENANA_USE_JOURNAL"
 """The environment variable by which a process that a plugin starts finds its parent's journal."""
 
@@ -76,12 +78,7 @@ class UseJournal:
 
     def _begin(self) -> tuple[int, Path]:
         path = self._folder / f"{os.getpid()}-{os.urandom(8).hex()}"
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
-        try:
-            handle = os.open(path, flags, 0o600)
-        except FileNotFoundError:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            handle = os.open(path, flags, 0o600)
+        handle = open_private(path, os.O_WRONLY | os.O_EXCL | os.O_APPEND)
         fcntl.flock(handle, fcntl.LOCK_EX)
         return handle, path
 
@@ -108,7 +105,7 @@ class UseJournal:
 @contextlib.contextmanager
 def using(root: Path) -> Iterator[None]:
     """Keep everybody from pruning, for as long as a folder is looked for, made and noted."""
-    handle = _open_door(root)
+    handle = open_private(root / _DOOR, os.O_RDWR)
     try:
         fcntl.flock(handle, fcntl.LOCK_SH)
         yield
@@ -119,7 +116,7 @@ def using(root: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def pruning(root: Path) -> Iterator[bool]:
     """Keep everybody from beginning to use a folder; False if somebody is about to just now."""
-    handle = _open_door(root)
+    handle = open_private(root / _DOOR, os.O_RDWR)
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -129,14 +126,6 @@ def pruning(root: Path) -> Iterator[bool]:
             yield True
     finally:
         os.close(handle)
-
-
-def _open_door(root: Path) -> int:
-    try:
-        return os.open(root / _DOOR, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except FileNotFoundError:
-        root.mkdir(parents=True, exist_ok=True)
-        return os.open(root / _DOOR, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
 
 def read_journal(path: Path) -> dict[str, Use]:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from app.files import open_private
 from app.records import ServedRow
 
 WAIT_SECONDS = 0.1
@@ -23,7 +24,7 @@ NOTE_SECONDS = 0.5
 LOOK_SECONDS = 0.001
 
 _BEGUN, _DONE = b" begun\n", b" done\n"
-"""What stands behind the version, and ends the line: what an earlier one left behind it is no part."""
+"""What stands behind the version, and ends it: what an earlier one left behind that is no part."""
 
 
 class FirstLoads:
@@ -60,7 +61,8 @@ class FirstLoads:
             yield _nothing
             return
         try:
-            file = self._open(f"{row.name}.{os.getpid() % self._groups}")
+            path = self._folder / f"{row.name}.{os.getpid() % self._groups}"
+            file = open_private(path, os.O_RDWR)
         except OSError:  # a folder that cannot be written: they load together
             yield _nothing
             return
@@ -85,14 +87,6 @@ class FirstLoads:
         finally:
             os.close(file)
 
-    def _open(self, name: str) -> int:
-        path, flags = f"{self._folder}/{name}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-        try:
-            return os.open(path, flags, 0o600)
-        except FileNotFoundError:
-            self._folder.mkdir(exist_ok=True)
-            return os.open(path, flags, 0o600)
-
     def _is_first(self, file: int, key: bytes, has_crashed: Callable[[], bool]) -> bool:
         """Become the first to load, or wait until that one has; return whether it is this one."""
         deadline = time.monotonic() + WAIT_SECONDS
@@ -100,7 +94,7 @@ class FirstLoads:
             if _lock(file):
                 deadline = time.monotonic() + NOTE_SECONDS
                 said = _said(file, key)  # anew: the one that had the lock may have said more
-                # As one said that has ended.
+                # Whoever began has ended its process: whether by this load is noted soon.
                 while said == _BEGUN and not has_crashed() and time.monotonic() < deadline:
                     time.sleep(LOOK_SECONDS)
                 return said != _DONE

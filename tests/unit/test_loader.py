@@ -240,14 +240,14 @@ def test_a_plugin_whose_attributes_raise_is_a_load_error(refusal, error):
 
 def test_contract_of_what_was_tried_is_looked_at_without_its_signatures():
     class Odd(PluginInterface):
-        def initialize(self): ...
+        def initialize(self): ...  # type: ignore[override]
         def get_metadata(self): ...
         def register_routes(self, server): ...
         def cleanup(self, context): ...
 
     assert len(contract_faults(Odd())) == 1
-    assert contract_faults(Odd(), bound=True) == []
-    assert len(contract_faults(object(), bound=True)) == 1
+    assert contract_faults(Odd(), tried=True) == []
+    assert len(contract_faults(object(), tried=True)) == 1
 
 
 def test_contract_faults_of_a_good_plugin_are_none():
