@@ -4,7 +4,6 @@ import errno
 import logging
 import os
 import sys
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -71,8 +70,6 @@ if sys.platform == "linux":
     logging.getLogger("watchdog.observers.inotify").addFilter(
         lambda record: "when the thread is inactive" not in str(record.msg)
     )
-    # And its warning where a folder and one in it are made at once: it watches the inner one twice.
-    warnings.filterwarnings("ignore", "Callback with id .* already exists", RuntimeWarning)
 
     class _Inotify(InotifyFD):
         """Tells of what watchdog keeps to itself: folders without a watch, and lost events."""
@@ -89,8 +86,13 @@ if sys.platform == "linux":
         def add_callback(
             self, path: bytes, mask: Mask, callback: WatchCallback, id_: CallbackId
         ) -> WatchDescriptor:
+            # watchdog's own, without its warning where a folder is watched twice, as where one is
+            # made with one in it: this thread would end where a plugin makes warnings errors.
             try:
-                return super().add_callback(path, mask, callback, id_)
+                with self._lock:
+                    watch = self._get_or_create_watch(path, mask)
+                    watch.callbacks[id_] = callback
+                    return watch.wd
             except OSError as error:
                 if error.errno not in _GONE:
                     self._tell(_reason(error))

@@ -66,7 +66,6 @@ def linked_file(base: Path, text: str) -> Path:
     return root
 
 
-@pytest.mark.filterwarnings("ignore:Callback with id")  # pytest ends the observer's own filter
 @pytest.mark.parametrize(
     "put",
     [

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -134,6 +135,29 @@ def test_links_say_nothing_of_events_where_they_lead_out_or_come_to_life(
         write(root, "lost", "event")
         wait_until(lambda: missed, "of this one an event is missing")
     assert missed == ["lost"]
+
+
+def test_a_folder_made_in_one_that_is_just_made_does_not_end_the_observer(
+    root: Path, looks: Looks, watching: SourceWatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The inner one is watched twice, of which watchdog warns; here warnings are errors."""
+    added: list[bytes] = []
+    add = observer._Inotify.add_callback
+
+    def add_and_make(inotify: observer._Inotify, path: bytes, *rest: Any) -> int:
+        descriptor = add(inotify, path, *rest)
+        added.append(path)
+        if path.endswith(b"/one"):
+            os.mkdir(path + b"/inner")  # noqa: PTH102
+        return descriptor
+
+    monkeypatch.setattr(observer._Inotify, "add_callback", add_and_make)
+    scans = looks.scans
+    (root / "one").mkdir()
+    wait_until(lambda: [p.endswith(b"/inner") for p in added].count(True) == 2, "watched twice")
+    write(root, "two", "later")
+    wait_until(lambda: looks.saw("two", "later"), "it sees still", 1.0)
+    assert looks.scans == scans, "no other observer was started"
 
 
 def test_an_observer_that_died_is_replaced(
