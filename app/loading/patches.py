@@ -115,7 +115,9 @@ _IMPORTED_BY_ALL = (
 
 _CODE = frozenset({FunctionType, BuiltinFunctionType, type})
 
-_LOOKED_AT = [
+_Places = list[tuple[str, list[tuple[str, str, str]]]]
+
+_LOOKED_AT: _Places = [
     (
         module,
         [
@@ -125,14 +127,23 @@ _LOOKED_AT = [
     )
     for module in {**RELIED_ON, **OFTEN_PATCHED}
 ]
-"""What is looked at before and after each load, by module."""
+"""What is looked at before and after each load, by module: its path, and its holder and name."""
+
+_REFUSED_PLACES: _Places = [
+    (module, [name for name in names if name[0] in REFUSED]) for module, names in _LOOKED_AT
+]
+"""What of it a trial refuses."""
 
 
 def read_often_patched() -> Mapping[str, Any]:
     """Return what is looked at with each load, as far as its module is imported."""
+    return _read(_LOOKED_AT)
+
+
+def _read(places: _Places) -> dict[str, Any]:
     found: dict[str, Any] = {}
     modules = sys.modules
-    for module, names in _LOOKED_AT:
+    for module, names in places:
         held = modules.get(module)
         if not issubclass(type(held), ModuleType):
             continue  # it is not imported, or somebody has put something else there
@@ -243,9 +254,9 @@ def _told(replaced: Mapping[str, str]) -> str:
 
 
 def _replaced_by_others() -> Iterator[tuple[str, str]]:
-    for path, value in read_often_patched().items():
+    for path, value in _read(_REFUSED_PLACES).items():
         origin = shown(value).partition(".")[0]
-        if path in REFUSED and origin not in sys.stdlib_module_names:
+        if origin not in sys.stdlib_module_names:
             yield path, origin
 
 

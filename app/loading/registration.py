@@ -6,18 +6,18 @@ from types import FrameType
 from typing import Any, Unpack
 
 from falcon.constants import COMBINED_METHODS
-from falcon.routing import map_http_methods
 from falcon.routing.util import SuffixedMethodNotFoundError
 
 from app.errors import LoadError
 from app.loading.handlers import read_handler
+from app.loading.method_maps import responders_of
 from app.loading.mounted import WSGI, Mounted
 from app.loading.own_app import answer_nothing
 from app.loading.responders import Responder
 from app.loading.route_group import RouteGroup, prefix_fault
 from app.loading.route_options import NAMES, NONE, OptionError, RouteOptions, Schemes, read_options
 from app.loading.routes import Operation, Place, Route
-from app.loading.segment_router import template_fault
+from app.loading.segment_router import StandTogether, template_fault
 from app.loading.set_up import SetUp
 from app.loading.signatures import HandlerError, describe, resource_fault
 from app.plugin import PluginContext, RouteKeywords
@@ -63,6 +63,7 @@ class RouteCollector(SetUp):
         """
         super().__init__()
         self._tried = tried
+        self._templates = None if tried else StandTogether()
         self._context = context
         self._plugin = plugin
         self._generation = generation
@@ -119,7 +120,7 @@ class RouteCollector(SetUp):
             self._fault(f"the route {uri_template} is registered twice")
             return
         try:
-            methods: dict[str, Any] = map_http_methods(resource, suffix=suffix)
+            methods = responders_of(resource, suffix)
         except SuffixedMethodNotFoundError as error:
             self._fault(f"the route {uri_template}: {error}")
             return
@@ -272,7 +273,12 @@ class RouteCollector(SetUp):
         self._refuse_if_finished(
             f"the route {uri_template!r} came", "all routes to be registered inside it"
         )
-        fault = template_fault(uri_template, alone=not self._tried, converters=self.converters())
+        fault = template_fault(
+            uri_template,
+            alone=not self._tried,
+            converters=self.converters(),
+            others=self._templates,
+        )
         if fault is not None:
             self._fault(fault)
             return False

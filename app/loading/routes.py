@@ -5,16 +5,12 @@ from dataclasses import InitVar, dataclass, field
 from typing import Any
 
 import falcon
-from falcon.routing import (
-    BaseConverter,
-    CompiledRouterOptions,
-    map_http_methods,
-    set_default_responders,
-)
+from falcon.routing import BaseConverter, CompiledRouterOptions
 
 from app.activity import Name
 from app.loading.callers import CallerCheck
 from app.loading.handler_signature import HandlerSignature
+from app.loading.method_maps import add_default_responders, responders_of
 from app.loading.responders import Responder
 from app.loading.route_options import RouteOptions
 from app.loading.streamed_answers import drop_stream
@@ -107,11 +103,11 @@ class Route:
 
     def __post_init__(self, responders: Mapping[str, Responder] | None) -> None:
         """Make the method map."""
-        known = responders or map_http_methods(self.resource, suffix=self.suffix)
+        known = responders or responders_of(self.resource, self.suffix)
         methods = MethodMap(known)
         if "GET" in methods and "HEAD" not in methods:
             methods["HEAD"] = head_of(methods["GET"])
-        set_default_responders(methods)
+        add_default_responders(methods)
         methods.route = self
         names = converter_names(self.template) if "{" in self.template else ()
         theirs = {

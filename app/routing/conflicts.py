@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 
 from app.errors import ConflictError
 from app.loading.routes import Place, Route
-from app.routing.table import RouteTable
+from app.routing.table import RouteTable, TableBuilder
 
 _NOBODY = object()
 """Stands for the resource where only templates are compared."""
@@ -33,7 +33,15 @@ def find_conflict(
     for owner, theirs in others.items():
         with contextlib.suppress(ConflictError):  # theirs to answer for, not this plugin's
             builder.add(owner, tuple(_route(owner, template) for template in theirs))
-    routes = tuple(_route(plugin, t, places.get(t)) for t in templates)
+    return _refusal(builder, plugin, tuple(_route(plugin, t, places.get(t)) for t in templates))
+
+
+def conflict_within(plugin: str, routes: tuple[Route, ...]) -> ConflictError | None:
+    """Return why a plugin's routes cannot stand beside each other, None if they can."""
+    return _refusal(RouteTable.empty().builder(), plugin, routes)
+
+
+def _refusal(builder: TableBuilder, plugin: str, routes: tuple[Route, ...]) -> ConflictError | None:
     try:
         builder.add(plugin, routes)
     except ConflictError as error:

@@ -1,11 +1,14 @@
 """An edit that asks how it can go live is told, or is not published."""
 
+import threading
+import time
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from app.errors import DatabaseUnavailableError, RehearsalError, SupersededError
+from app.publishing.trials import rehearsals as module
 from app.publishing.trials.rehearsal import Rehearsal
 from app.publishing.trials.rehearsals import Rehearsals
 from app.records import FRESH, HOT, Artifact, Reload
@@ -22,9 +25,11 @@ class Rehearser:
     def __init__(self, *outcomes: Reload | Exception) -> None:
         self.outcomes = list(outcomes)
         self.asked = 0
+        self.asked_at = 0.0
 
     def rehearse(self, older: Any, newer: Any, generation: int) -> Rehearsal:
         self.asked += 1
+        self.asked_at = time.monotonic()
         outcome = self.outcomes.pop(0)
         if isinstance(outcome, Exception):
             raise outcome
@@ -112,3 +117,17 @@ def test_what_is_hot_is_hot(make) -> None:
     rehearsals, _, repository = make(Reload(HOT, ""))
     assert rehearsals.before_edit(ROW) is None
     assert repository.recorded == [Reload(HOT, "")]
+
+
+def test_what_waits_rests_while_other_plugins_are_tried(
+    make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "REST_SECONDS", 0.3)
+    rehearsals, rehearser, _ = make(Reload(HOT, ""))
+    began = time.monotonic()
+    rehearsals.begin(ARTIFACT, 3, None)
+    while (tried_at := time.monotonic()) < began + 0.25:
+        rehearsals.hurry("another")
+        threading.Event().wait(0.02)
+    wait_until(lambda: rehearser.asked, "it is rehearsed")
+    assert rehearser.asked_at >= tried_at - 0.02 + 0.3

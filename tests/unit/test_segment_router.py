@@ -9,7 +9,7 @@ from falcon.routing import BaseConverter
 
 from app.errors import ConflictError
 from app.loading.routes import Route
-from app.loading.segment_router import template_fault
+from app.loading.segment_router import StandTogether, template_fault
 from app.routing.table import RouteTable
 
 
@@ -122,3 +122,17 @@ def test_what_is_remembered_of_a_template_keeps_no_object_of_a_plugins() -> None
     gc.collect()
     assert reference() is None
     assert template_fault("/quoted'") is not None
+
+
+def test_templates_that_are_tried_together_have_the_faults_that_they_have_alone():
+    """Two that exclude each other are told so later, with the names of both."""
+    templates = [
+        *("/a/{x}", "/a/{x}/b", "/a/{y}", "/a/{y}/{z}", "/a/{x}", "/{x:int(2)}", "/{x:int}"),
+        *("/{x}/{x}", "/{x y}", "/{x:nothing}", "/a/{x:path}/b", "/a/{x:path}", "/{x}-{y}"),
+        *("/a b", "/{x", "/{x:int(0)}", "/c/{x:int}", "/c/{x}", "/" + "a/" * 30 + "b", "/a//b"),
+    ]
+    for order in (templates, templates[::-1]):
+        others = StandTogether()
+        for template in order:
+            assert template_fault(template, others=others) == template_fault(template)
+    assert sum(template_fault(template) is None for template in templates) > 8

@@ -5,13 +5,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from falcon.routing import map_http_methods
-
 from app.admin.openapi.docstrings import Docstring, read_docstring
 from app.admin.openapi.parameters import body_of, parameters_of
 from app.admin.openapi.responses import Errors, declared, responses_of
 from app.admin.openapi.schemas import Schemas
 from app.loading.handler_signature import HandlerSignature
+from app.loading.method_maps import responders_of
 from app.loading.route_options import NONE, RouteOptions
 from app.loading.routes import Route
 from app.loading.signatures import describe, innermost
@@ -56,7 +55,7 @@ def operations_of(route: Route) -> Iterator[Described]:
                 signature = route.signatures.get(method)
                 yield Described(route, method, operation.answers, operation.options, signature)
         return
-    responders = map_http_methods(route.resource, suffix=route.suffix) if route.resource else {}
+    responders = responders_of(route.resource, route.suffix) if route.resource else {}
     known = responders or dict.fromkeys(each.method for each in route.endpoints)
     for method, responder in known.items():
         if method in METHODS:

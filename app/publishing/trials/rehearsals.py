@@ -15,7 +15,8 @@ from app.threads import OwnThread
 log = logging.getLogger(__name__)
 
 REST_SECONDS = 0.2
-"""How long no version must have come before one is rehearsed: whoever loads it goes first."""
+"""How long no version must have been tried or saved before one is rehearsed: who does that, and who
+loads it, goes first."""
 
 MAX_REST_SECONDS = 5.0
 """How long one waits at most while others come."""
@@ -56,9 +57,9 @@ class Rehearsals(OwnThread):
         """The last one of each plugin that was begun."""
         self._unknown: set[str] = set()
         """The plugins whose last rehearsal found nothing out, as for lack of time."""
-        self._saved_at = self._looked_at = 0.0
-        """When the last version was saved, and when one was last taken, or came to an idle thread;
-        in monotonic seconds."""
+        self._edited_at = self._looked_at = 0.0
+        """When a version was last tried or saved, and when one was last taken, or came to an idle
+        thread; in monotonic seconds."""
         self._left: dict[str, tuple[str, ...]] = {}
         """What was said last that each load of a plugin leaves behind."""
 
@@ -72,7 +73,7 @@ class Rehearsals(OwnThread):
         """
         # Where many wait, they are fetched when it is their turn.
         kept = None if self._waiting else artifact
-        self._saved_at = time.monotonic()
+        self._edited_at = time.monotonic()
         self._add(_Job(artifact.plugin, artifact.digest, generation, kept, before))
 
     def catch_up(self, rows: Iterable[PluginRow]) -> None:
@@ -85,8 +86,12 @@ class Rehearsals(OwnThread):
                 self._add(_Job(row.name, row.digest, row.generation))
 
     def hurry(self, plugin: str) -> None:
-        """Rehearse what waits of a plugin now: its next edit is about to ask for the finding."""
+        """Rehearse what waits of a plugin now: its next edit is about to ask for the finding.
+
+        What waits of others rests meanwhile.
+        """
         with self._wake:
+            self._edited_at = time.monotonic()
             if plugin in self._waiting:
                 self._hurried.append(plugin)
                 self._wake.notify_all()
@@ -143,7 +148,7 @@ class Rehearsals(OwnThread):
                 while self._hurried:
                     if (job := self._waiting.pop(self._hurried.pop(), None)) is not None:
                         return job
-                due_at = min(self._saved_at + REST_SECONDS, self._looked_at + MAX_REST_SECONDS)
+                due_at = min(self._edited_at + REST_SECONDS, self._looked_at + MAX_REST_SECONDS)
                 now = time.monotonic()
                 if self._waiting and due_at <= now:
                     self._looked_at = now

@@ -28,7 +28,7 @@ from app.publishing.trials.rehearsal_child import open_session, rehearse_archive
 from app.publishing.trials.trial_limits import give_way, limit, limit_cpu
 from app.publishing.trials.trial_memory import RAISE_IT, shortage, too_much
 from app.records import Artifact, Manifest, PluginSource, artifact_name
-from app.routing.conflicts import find_conflict
+from app.routing.conflicts import conflict_within
 
 MAX_FORMER_BYTES = 4 * 1024 * 1024
 """A larger archive is mostly data: to read it and to check its hash takes as long as to compile."""
@@ -255,8 +255,7 @@ def _try(
             folders = VersionFolders(Path(request["folder"]), archive=archive)
             loaded = load(artifact, make_context, steps=steps, versioned=versioned, folders=folders)
         places = {r.template: r.place for r in loaded.routes if r.place is not None}
-        templates = [route.template for route in loaded.routes]
-        conflict = find_conflict(artifact.plugin, templates, {}, places)
+        conflict = conflict_within(artifact.plugin, loaded.routes)
         if conflict is not None:
             raise conflict
         endpoints = [[e.method, e.path, e.handler] for r in loaded.routes for e in r.endpoints]
