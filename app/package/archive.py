@@ -11,7 +11,6 @@ import io
 import json
 import marshal
 import re
-import struct
 import sys
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -21,16 +20,13 @@ from types import CodeType
 from typing import Any, cast
 
 from app.errors import ArtifactError
+from app.package.zip_directory import open_zip
 from app.records import Artifact, PluginSource
 
 META_FILE = ".benana.json"
 """The archive's own description; no file of a plugin can have this hidden name."""
 
 PYC_HEADER_BYTES = 16
-
-LOCAL_HEADER = struct.Struct("<4s22xHH")
-"""What stands before a file in a zip: a mark, and the lengths of the name and of the extra field
-that follow (APPNOTE.TXT of PKWARE, 4.3.7)."""
 
 _UNCHECKED_HASH = (0b01).to_bytes(4, "little")
 """The flags of a pyc that is never compared with a source file (PEP 552)."""
@@ -122,9 +118,8 @@ class Archive:
 
     def __init__(self, artifact: Artifact) -> None:
         self._data = artifact.archive
-        self._zip = zipfile.ZipFile(io.BytesIO(self._data))
-        self._infos = {info.filename: info for info in self._zip.infolist()}
-        self._names = frozenset(self._infos)
+        self._zip = open_zip(self._data)
+        self._names = frozenset(self._zip.entries)
         for name in self._names:
             if _ESCAPING.search(name):
                 raise ValueError(f"it names the file {name!r}, expected one within a folder")
@@ -177,16 +172,7 @@ class Archive:
 
     def read(self, path: str) -> bytes:
         """Return a file's bytes; KeyError if there is none."""
-        info = self._infos[path]
-        head = self._data[info.header_offset : info.header_offset + LOCAL_HEADER.size]
-        plain = info.compress_type == zipfile.ZIP_STORED and not info.flag_bits & 1
-        if not plain or len(head) < LOCAL_HEADER.size:
-            return self._zip.read(info)
-        # As they are: `zipfile` takes 80 µs a file, for checks that the hash has made already.
-        mark, name, extra = LOCAL_HEADER.unpack(head)
-        start = info.header_offset + LOCAL_HEADER.size + name + extra
-        raw = self._data[start : start + info.file_size]
-        return raw if mark == b"PK\3\4" and len(raw) == info.file_size else self._zip.read(info)
+        return self._zip.read(path)
 
     def files(self) -> Sequence[str]:
         """Return the paths of the plugin's own files."""
@@ -195,15 +181,15 @@ class Archive:
     @property
     def size(self) -> int:
         """How many bytes the plugin's own files have together."""
-        return sum(self._infos[path].file_size for path in self._files)
+        return sum(self._zip.entries[path].size for path in self._files)
 
     def size_of(self, path: str) -> int:
         """Return how many bytes a file has; KeyError if there is none."""
-        return self._infos[path].file_size
+        return self._zip.entries[path].size
 
     def is_executable(self, path: str) -> bool:
         """Tell whether a file may be run as a program; KeyError if there is none."""
-        return bool(self._infos[path].external_attr >> 16 & 0o111)
+        return bool(self._zip.entries[path].attributes >> 16 & 0o111)
 
     def module_path(self, module: str) -> tuple[str, bool] | None:
         """Return a module's file and whether it is a package.

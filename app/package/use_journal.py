@@ -82,24 +82,27 @@ class UseJournal:
         fcntl.flock(handle, fcntl.LOCK_EX)
         return handle, path
 
-    def _write(self, use: Use) -> None:
-        fields = [use.name, use.plugin, use.digest, use.sha256, use.archive]
-        line = json.dumps(fields).encode() + b"\n"
-        written = os.write(self._handle, line)
-        if written < len(line):  # others read it: half a line must not be there
+    def _write(self, *uses: Use) -> None:
+        lines = b"".join(_line(use) for use in uses)
+        written = os.write(self._handle, lines)
+        if written < len(lines):  # others read it: half a line must not be there
             os.ftruncate(self._handle, os.fstat(self._handle).st_size - written)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
-        self._lines += 1
+        self._lines += len(uses)
 
     def _rewrite(self) -> None:
         """Put a journal with what is still used in the place of the old one."""
         old = self._handle
         self._handle, name = self._begin()
         self._lines = 0
-        for use in self._uses.values():
-            self._write(use)
+        self._write(*self._uses.values())
         name.replace(self.path)
         os.close(old)
+
+
+def _line(use: Use) -> bytes:
+    fields = [use.name, use.plugin, use.digest, use.sha256, use.archive]
+    return json.dumps(fields).encode() + b"\n"
 
 
 @contextlib.contextmanager

@@ -1,8 +1,11 @@
 """The last step of a publish: an archive and its row are saved, both or none."""
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from app.database.endpoints import storable_endpoints
+from app.database.publication import Publication
 from app.database.repository import Repository
 from app.errors import ArtifactError, DatabaseError, PluginError, SupersededError
 from app.package.store import store_artifact
@@ -10,7 +13,15 @@ from app.package.version_folders import VersionFolders
 from app.publishing.attempt import PublishAttempt
 from app.publishing.old_versions import OldVersions, drop_archives
 from app.publishing.quiet_period import SAVE_SECONDS
-from app.records import ACTIVE, INACTIVE, Artifact, PluginSource, Reload, TrialReport
+from app.records import (
+    ACTIVE,
+    INACTIVE,
+    Artifact,
+    PluginSource,
+    Reload,
+    TrialReport,
+    artifact_name,
+)
 from app.routing.conflicts import find_conflict
 
 MAX_PATH_LENGTH = 500
@@ -35,89 +46,121 @@ class Saver:
         self._repository = repository
         self._old = OldVersions(artifacts_dir, repository)
 
-    def save(
-        self,
-        source: PluginSource,
-        artifact: Artifact,
-        report: TrialReport,
-        attempt: PublishAttempt,
-        reload: Reload | None = None,
-        *,
-        force: bool = False,
-    ) -> tuple[str, int]:
-        """Store an archive and make it what the plugin's row serves.
+    @contextmanager
+    def saving(self, source: PluginSource, attempt: PublishAttempt) -> Iterator["Saving"]:
+        """Save within a `with` block: what is kept in it is committed at its end, if all of it is.
 
         Args:
-            source: what was tried.
-            artifact: what it compiles to.
-            report: what its trial found.
+            source: what is tried.
             attempt: tells whether the folder has changed meanwhile.
+
+        Raises:
+            DatabaseError: nothing was saved.
+        """
+        binary_path = self._artifacts_dir / artifact_name(source.name, source.digest)
+        known = binary_path.exists()
+        transaction = ExitStack()
+        saving = Saving(source, binary_path, attempt, self._repository, transaction)
+        try:
+            with transaction:
+                yield saving
+        except (PluginError, SupersededError, DatabaseError):
+            if saving.has_kept and not known:
+                # Should it be registered after all, it is fetched from the database.
+                drop_archives(self._artifacts_dir, [binary_path.name])
+                self._folders.tidy(source.name)
+            raise
+        if saving.has_kept:
+            self._old.drop_soon(source.name)
+
+
+class Saving:
+    """One version on its way to its row: `keep` it, and `finish`."""
+
+    def __init__(
+        self,
+        source: PluginSource,
+        binary_path: Path,
+        attempt: PublishAttempt,
+        repository: Repository,
+        transaction: ExitStack,
+    ) -> None:
+        self._source = source
+        self._binary_path = binary_path
+        self._attempt = attempt
+        self._repository = repository
+        self._transaction = transaction
+        self._publication: Publication | None = None
+
+    @property
+    def has_kept(self) -> bool:
+        """Whether anything was stored."""
+        return self._publication is not None
+
+    def keep(self, artifact: Artifact, report: TrialReport, reload: Reload | None) -> None:
+        """Store an archive, on this host and in the database, before its row says so.
+
+        Args:
+            artifact: what the source compiles to.
+            report: what its trial found.
             reload: how it is to go live; None where nothing says so.
+
+        Raises:
+            ArtifactError: the archive cannot be stored.
+            DatabaseError: it cannot be kept.
+        """
+        for path in (self._binary_path, self._source.folder):
+            if len(str(path)) > MAX_PATH_LENGTH:
+                raise ArtifactError(
+                    self._source.name,
+                    f"the path {str(path)[:60]}… has {len(str(path))} characters, expected "
+                    f"{MAX_PATH_LENGTH} at most",
+                )
+        if self._publication is None:
+            publishing = self._repository.publishing()
+            self._publication = self._transaction.enter_context(publishing)
+        if self._publication.keep_version(artifact, report, reload):
+            store_artifact(artifact, self._binary_path.parent)
+
+    def finish(self, report: TrialReport, *, force: bool = False) -> tuple[str, int]:
+        """Make what was kept what the plugin's row serves, at the end of the `with` block.
+
+        Args:
+            report: what the trial found.
             force: whether to save it even where the row serves this source already.
 
         Returns:
             The row's id and its generation.
 
         Raises:
-            ArtifactError: the archive cannot be stored.
             ConflictError: a route belongs to another plugin.
             DatabaseError: nothing was saved.
             SupersededError: the source changed; nothing was saved.
         """
-        binary_path = self._artifacts_dir / artifact.file_name
-        known = binary_path.exists()
-        try:
-            return self._save(source, artifact, report, binary_path, attempt, reload, force=force)
-        except (PluginError, SupersededError, DatabaseError):
-            if not known:  # should it be registered after all, it is fetched from the database
-                drop_archives(self._artifacts_dir, [artifact.file_name])
-                self._folders.tidy(artifact.plugin)
-            raise
-
-    def _save(
-        self,
-        source: PluginSource,
-        artifact: Artifact,
-        report: TrialReport,
-        binary_path: Path,
-        attempt: PublishAttempt,
-        reload: Reload | None,
-        *,
-        force: bool,
-    ) -> tuple[str, int]:
-        for path in (binary_path, source.folder):
-            if len(str(path)) > MAX_PATH_LENGTH:
-                raise ArtifactError(
-                    source.name,
-                    f"the path {str(path)[:60]}… has {len(str(path))} characters, expected "
-                    f"{MAX_PATH_LENGTH} at most",
-                )
-        templates = list(dict.fromkeys(endpoint.path for endpoint in report.endpoints))
-        with self._repository.publishing() as publication:
-            if publication.keep_version(artifact, report, reload):
-                store_artifact(artifact, self._artifacts_dir)
-            _outlast_quiet_period(attempt, SAVE_SECONDS)
-            row = publication.lock_row(source.name)
-            if not force and row is not None and row.source_digest == source.digest:
-                return row.id, row.generation  # another process published the same meanwhile
-            if row is None or row.endpoints != storable_endpoints(report.endpoints):
-                others = publication.other_templates(source.name, templates)
-                # By themselves they were compared in the trial.
-                conflict = (
-                    find_conflict(source.name, templates, others, report.places) if others else None
-                )
-                if conflict is not None:
-                    conflict.outside = True  # the other plugin may go
-                    raise conflict
-            saved = publication.save(
-                row,
-                report.metadata,
-                report.endpoints,
-                source_path=str(source.folder),
-                binary_path=str(binary_path),
-                source_digest=source.digest,
-                status=ACTIVE if source.manifest.enabled else INACTIVE,
+        source, publication = self._source, self._publication
+        assert publication is not None  # noqa: S101 - it was kept
+        _outlast_quiet_period(self._attempt, SAVE_SECONDS)
+        row = publication.lock_row(source.name)
+        if not force and row is not None and row.source_digest == source.digest:
+            return row.id, row.generation  # another process published the same meanwhile
+        if row is None or row.endpoints != storable_endpoints(report.endpoints):
+            templates = list(dict.fromkeys(endpoint.path for endpoint in report.endpoints))
+            others = publication.other_templates(source.name, templates)
+            # By themselves they were compared in the trial.
+            conflict = (
+                find_conflict(source.name, templates, others, report.places) if others else None
             )
-            _outlast_quiet_period(attempt)
-        self._old.drop_soon(source.name)
+            if conflict is not None:
+                conflict.outside = True  # the other plugin may go
+                raise conflict
+        saved = publication.save(
+            row,
+            report.metadata,
+            report.endpoints,
+            source_path=str(source.folder),
+            binary_path=str(self._binary_path),
+            source_digest=source.digest,
+            status=ACTIVE if source.manifest.enabled else INACTIVE,
+        )
+        _outlast_quiet_period(self._attempt)
         return saved

@@ -25,7 +25,7 @@ from app.publishing.saving import Saver
 from app.publishing.trials.held import accept_in_use, advise_exclusive
 from app.publishing.trials.rehearsals import Rehearsals
 from app.publishing.trials.trial import TrialRunner
-from app.records import PluginRow, PluginSource, TrialReport
+from app.records import Artifact, PluginRow, PluginSource, Reload, TrialReport
 
 log = logging.getLogger(__name__)
 
@@ -148,12 +148,7 @@ class SourcePublisher:
                 return False  # it was tried and refused; events come in twos and threes
             self._refusals.begin(name, source.digest)
             self._rehearsals.hurry(name)  # beside the trial
-            former = row.archive if row is not None else None
-            artifact, report = self._trial.run(source, attempt.superseded, former)
-            if report.in_use is not None:
-                report = self._accept_in_use(source, report, row)
-            reload = reload_of(source.manifest) or self._rehearsals.before_edit(row)
-            saved = self._saver.save(source, artifact, report, attempt, reload, force=force)
+            artifact, report, reload, saved = self._try_and_save(source, row, attempt, force=force)
             self._remember(source, attempt, root, last, Published(source.digest, *saved))
         except PluginError as error:
             self._settle(name, attempt)
@@ -195,6 +190,27 @@ class SourcePublisher:
         if reload_of(source.manifest) is None:
             self._rehearsals.begin(artifact, saved[1], row.source_digest if row else None)
         return True
+
+    def _try_and_save(
+        self, source: PluginSource, row: PluginRow | None, attempt: PublishAttempt, *, force: bool
+    ) -> tuple[Artifact, TrialReport, Reload | None, tuple[str, int]]:
+        """Return what came of a source's trial, how it goes live, and its row and generation."""
+        reload: Reload | None = None
+        with self._saver.saving(source, attempt) as saving:
+
+            def keep(artifact: Artifact, report: TrialReport) -> None:
+                nonlocal reload
+                reload = reload_of(source.manifest) or self._rehearsals.before_edit(row)
+                saving.keep(artifact, report, reload)
+
+            former = row.archive if row is not None else None
+            artifact, report = self._trial.run(source, attempt.superseded, former, keep)
+            if report.in_use is not None:
+                report = self._accept_in_use(source, report, row)
+            if not saving.has_kept:
+                keep(artifact, report)
+            saved = saving.finish(report, force=force)
+        return artifact, report, reload, saved
 
     def note_refused(
         self,

@@ -34,6 +34,10 @@ ELECTION_SECONDS, LONGEST_ELECTION_SECONDS = 0.2, 1.0
 more there are, the more rarely each does."""
 
 RETRY_SECONDS = 1.0
+ROWS_SECONDS = 0.05
+"""How long after a row changed it is looked at whether it asks for a source: few do, and whoever
+loads what it says goes first."""
+
 SUPERVISE_SECONDS = 1.0
 """How often the observer and the installed packages are looked at."""
 
@@ -221,6 +225,8 @@ class SourceWatcher(OwnThread):
             with self._wake:
                 supervise_at = min(supervise_at, self._publisher.refusals.next_at())
                 self._wait(min(supervise_at, self._sight.compare_at))
+                if self._changed_rows:
+                    self._wake.wait_for(lambda: self._stopped, ROWS_SECONDS)
                 self.election.go_on()
                 if self._stopped:
                     return

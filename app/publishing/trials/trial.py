@@ -5,6 +5,7 @@ import random
 import sys
 import tempfile
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from app.errors import (
@@ -19,7 +20,7 @@ from app.publishing.trials.parcel import memory_file, temporary_folder, write_pa
 from app.publishing.trials.rehearser import Rehearser
 from app.publishing.trials.trial_memory import MIB
 from app.publishing.trials.trial_process import Answer, TrialProcess
-from app.publishing.trials.trial_verdict import judge
+from app.publishing.trials.trial_verdict import ENDED_WELL, judge
 from app.records import Artifact, PluginSource, TrialReport
 from app.settings import Settings
 
@@ -38,6 +39,9 @@ def _remedy(error: OSError) -> str:
     if error.errno in {errno.EACCES, errno.EPERM}:
         return f"let the server's user run {sys.executable} and write to {tempfile.gettempdir()}"
     return "make room for temporary files, or set TMPDIR to a folder that has some"
+
+
+Reported = Callable[[Artifact, TrialReport], object]
 
 
 class TrialRunner:
@@ -81,6 +85,7 @@ class TrialRunner:
         source: PluginSource,
         superseded: threading.Event | None = None,
         former: tuple[str, str] | None = None,
+        reported: Reported | None = None,
     ) -> tuple[Artifact, TrialReport]:
         """Compile a source and try it: import, factory, metadata, initialize, routes and cleanup.
 
@@ -90,6 +95,9 @@ class TrialRunner:
                 one is let end, so that a source that changes all the time is published too.
             former: the digest and the SHA-256 of an earlier version's archive: what it has compiled
                 of the same modules is not compiled again.
+            reported: is given what is returned as soon as the trial says it, while its process
+                ends; by that end it may still fail, and be made once more. Not where something is
+                in use.
 
         Raises:
             CompileError: a module does not compile, or not within time and memory.
@@ -102,26 +110,44 @@ class TrialRunner:
         give_up = superseded or threading.Event()
         for pause in TRANSIENT_PAUSES:
             try:
-                return self._run(source, give_up, former)
+                return self._run(source, give_up, former, reported)
             except LoadError as error:
                 if not error.transient:
                     raise
             give_up.wait(pause * random.uniform(0.5, 1.0))  # noqa: S311
-        return self._run(source, give_up, former)
+        return self._run(source, give_up, former, reported)
 
     def _run(
-        self, source: PluginSource, give_up: threading.Event, former: tuple[str, str] | None
+        self,
+        source: PluginSource,
+        give_up: threading.Event,
+        former: tuple[str, str] | None,
+        reported: Reported | None,
     ) -> tuple[Artifact, TrialReport]:
-        for _ in range(2):
+        limits = self._compile_seconds, self._seconds
+        found: tuple[Artifact, TrialReport] | None = None
+
+        def report(text: str, archive: bytes) -> None:
+            nonlocal found
             try:
-                (text, end), archive = self._try(source, give_up, former)
+                found = judge(source, text, ENDED_WELL, archive, limits)
+            except BenanaError:
+                return  # it is raised once the process has ended
+            if reported is not None and found[1].in_use is None:
+                reported(*found)
+
+        for _ in range(2):
+            found = None
+            try:
+                (text, end), archive = self._try(source, give_up, former, report)
             except OSError as error:
                 if self._process.is_stopped:
                     raise SupersededError("the server stops") from None
                 text = f"it cannot be tried: {error.strerror or error}; {_remedy(error)}"
                 raise TrialError(source.name, text, outside=True) from None
             if end is not None:
-                limits = self._compile_seconds, self._seconds
+                if found is not None and end.items() >= ENDED_WELL.items():
+                    return found
                 try:
                     return judge(source, text, end, archive, limits)
                 except BenanaError:
@@ -155,9 +181,13 @@ class TrialRunner:
         self._process.close()
 
     def _try(
-        self, source: PluginSource, give_up: threading.Event, former: tuple[str, str] | None
+        self,
+        source: PluginSource,
+        give_up: threading.Event,
+        former: tuple[str, str] | None,
+        report: Callable[[str, bytes], object],
     ) -> tuple[Answer, bytes]:
-        """Return the answer and the archive."""
+        """Return the answer and the archive; both are given to `report` once they are whole."""
         with (
             memory_file("benana-source") as parcel,
             memory_file("benana-archive") as archive,
@@ -175,6 +205,16 @@ class TrialRunner:
                 "former": former,
             }
             seconds = self._compile_seconds + self._seconds
-            answer = self._process.ask(request, (parcel, archive), seconds, give_up)
-            archive.seek(0)
-            return answer, archive.read(MAX_ARCHIVE_BYTES)
+
+            def compiled() -> bytes:
+                archive.seek(0)
+                return archive.read(MAX_ARCHIVE_BYTES)
+
+            answer = self._process.ask(
+                request,
+                (parcel, archive),
+                seconds,
+                give_up,
+                lambda text: report(text, compiled()),
+            )
+            return answer, compiled()

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import IO, Any, NamedTuple
 
@@ -68,6 +69,7 @@ class TrialProcess:
         files: tuple[IO[bytes], IO[bytes]],
         seconds: float,
         give_up: threading.Event,
+        reported: Callable[[str], object] | None = None,
     ) -> Answer:
         """Have a child do something, and wait for its end.
 
@@ -76,6 +78,7 @@ class TrialProcess:
             files: two files that it is given.
             seconds: how long it may take.
             give_up: ends the wait, once it is set and a second has passed.
+            reported: is called with the report once it is whole, while the child ends.
 
         Raises:
             SupersededError: it was given up, or the server stops.
@@ -91,7 +94,7 @@ class TrialProcess:
                 os.close(report_write)
                 os.close(status_write)
             deadline = time.monotonic() + seconds + START_SECONDS
-            text, end = _read_both(report.fileno(), status.fileno(), deadline, give_up)
+            text, end = _read_both(report.fileno(), status.fileno(), deadline, give_up, reported)
         if end:
             return Answer(text.decode(errors="replace"), json.loads(end))
         if self._stopped:
@@ -154,9 +157,13 @@ class TrialProcess:
 
 
 def _read_both(
-    report: int, status: int, deadline: float, give_up: threading.Event
+    report: int,
+    status: int,
+    deadline: float,
+    give_up: threading.Event,
+    reported: Callable[[str], object] | None,
 ) -> tuple[bytes, bytes]:
-    """Read the report and the status until the status pipe is closed."""
+    """Read the report and the status until the status pipe is closed; see `TrialProcess.ask`."""
     may_give_up = time.monotonic() + COMMITTED_SECONDS
     poll = select.poll()
     poll.register(report, select.POLLIN)
@@ -176,6 +183,9 @@ def _read_both(
                 open_fds.discard(fd)
             elif len(parts[fd]) < MAX_REPORT_BYTES:
                 parts[fd] += chunk
+                if fd == report and reported is not None and chunk.endswith(b"}\n"):
+                    reported(parts[report].decode(errors="replace"))
+                    reported = None
     if report in open_fds:  # what the child wrote before its end is in the pipe
         os.set_blocking(report, False)
         with suppress(BlockingIOError):

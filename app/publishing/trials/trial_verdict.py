@@ -16,6 +16,10 @@ from app.records import Artifact, Endpoint, PluginSource, TrialReport
 _FAULT_FRAME = re.compile(r'^\s*File "(?P<file>[^"]+)", line (?P<line>\d+)', re.MULTILINE)
 
 
+ENDED_WELL = {"code": 0, "timed_out": False}
+"""How a trial's process ends if nothing is wrong."""
+
+
 def judge(
     source: PluginSource,
     text: str,
