@@ -1,5 +1,6 @@
 """The last step of a publish: an archive and its row are saved, both or none."""
 
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -45,6 +46,7 @@ class Saver:
         self._folders = VersionFolders(artifacts_dir)
         self._repository = repository
         self._old = OldVersions(artifacts_dir, repository)
+        self._alone = threading.Lock()
 
     @contextmanager
     def saving(self, source: PluginSource, attempt: PublishAttempt) -> Iterator["Saving"]:
@@ -62,8 +64,12 @@ class Saver:
         transaction = ExitStack()
         saving = Saving(source, binary_path, attempt, self._repository, transaction)
         try:
-            with transaction:
-                yield saving
+            with ExitStack() as stack:
+                if self._alone.acquire(blocking=False):
+                    stack.callback(self._alone.release)
+                    saving.is_alone = True
+                with transaction:
+                    yield saving
         except (PluginError, SupersededError, DatabaseError):
             if saving.has_kept and not known:
                 # Should it be registered after all, it is fetched from the database.
@@ -91,6 +97,9 @@ class Saving:
         self._repository = repository
         self._transaction = transaction
         self._publication: Publication | None = None
+        self.is_alone = False
+        """Whether nothing else is on its way in this process, or all of it came later: then it may
+        be kept while its trial ends. Many at once would hold all connections meanwhile."""
 
     @property
     def has_kept(self) -> bool:

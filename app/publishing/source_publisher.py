@@ -204,7 +204,8 @@ class SourcePublisher:
                 saving.keep(artifact, report, reload)
 
             former = row.archive if row is not None else None
-            artifact, report = self._trial.run(source, attempt.superseded, former, keep)
+            reported = keep if saving.is_alone else None
+            artifact, report = self._trial.run(source, attempt.superseded, former, reported)
             if report.in_use is not None:
                 report = self._accept_in_use(source, report, row)
             if not saving.has_kept:

@@ -18,6 +18,7 @@ from app.database.repository import Repository
 from app.errors import (
     ConflictError,
     DatabaseRefusedError,
+    LoadError,
     PluginError,
     SupersededError,
 )
@@ -199,6 +200,53 @@ class OtherTrial(InstantTrial):
         compiled, found = super().run(source, *others)
         other = compiled.archive + b"more"
         return replace(compiled, archive=other, sha256=hashlib.sha256(other).hexdigest()), found
+
+
+class EndsBadly(InstantTrial):
+    """Its process says that all is well, and is killed before it has ended."""
+
+    def run(self, source: PluginSource, *others: Any) -> tuple[Artifact, TrialReport]:
+        others[-1](*super().run(source))
+        raise LoadError(source.name, "it killed its process with SIGSEGV", phase="cleanup")
+
+
+@pytest.mark.parametrize("is_known", [False, True], ids=["new", "edited"])
+def test_what_was_kept_while_a_trial_ended_is_undone_where_it_ended_badly(
+    repository: Repository, tmp_path: Path, sql: Session, *, is_known: bool
+) -> None:
+    publisher = publisher_on(tmp_path, repository)
+    if is_known:
+        publisher.publish("fine")
+        (tmp_path / "plugins" / "fine" / "main.py").write_text("new_plugin = object  # edited\n")
+    before = archives(tmp_path), repository.served_rows(), sql("SELECT * FROM plugin_versions")
+    bad = publisher_of(tmp_path / "plugins", tmp_path, repository, EndsBadly())
+    with pytest.raises(LoadError, match="SIGSEGV"):
+        bad.publish("fine")
+    after = archives(tmp_path), repository.served_rows(), sql("SELECT * FROM plugin_versions")
+    assert after == before
+    publisher.publish("fine")
+    assert len(archives(tmp_path)) == len(before[0]) + 1
+
+
+class TriedTwice(InstantTrial):
+    """The server of trials is lost at the end of the first, and its archive with it."""
+
+    def run(self, source: PluginSource, *others: Any) -> tuple[Artifact, TrialReport]:
+        compiled, found = super().run(source)
+        lost = compiled.archive + b"lost"
+        others[-1](replace(compiled, archive=lost, sha256=hashlib.sha256(lost).hexdigest()), found)
+        others[-1](compiled, found)
+        return compiled, found
+
+
+def test_of_a_trial_that_was_made_twice_one_archive_is_kept_and_served(
+    repository: Repository, tmp_path: Path
+) -> None:
+    publisher_on(tmp_path, repository)
+    publisher_of(tmp_path / "plugins", tmp_path, repository, TriedTwice()).publish("fine")
+    (row,) = repository.served_rows()
+    raw = Path(row.binary_path or "").read_bytes()
+    assert hashlib.sha256(raw).hexdigest() == row.archive_sha256
 
 
 @pytest.mark.parametrize("there", [True, False], ids=["on this host", "on another host"])

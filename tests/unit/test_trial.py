@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -18,6 +19,7 @@ from app.errors import DiscoveryError, LoadError, SupersededError, TrialError
 from app.publishing.manifest import parse_manifest
 from app.publishing.trials.trial import TrialRunner
 from app.publishing.trials.trial_child import _FIRST_PLUGIN
+from app.publishing.trials.trial_process import Answer
 from app.records import Manifest, PluginSource, artifact_name
 from tests.support.plugins import PLUGIN, source_of
 from tests.support.waiting import wait_until
@@ -48,6 +50,35 @@ def test_it_is_started_once_ahead_or_when_it_is_needed(runner: TrialRunner) -> N
     _, report = runner.run(first())
     assert [endpoint.path for endpoint in report.endpoints] == ["/first", "/first/{number:int}"]
     assert helpers() == [helper]
+
+
+def test_what_it_finds_is_told_while_its_process_ends(
+    runner: TrialRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[object] = []
+    found = runner.run(first(), reported=lambda *found: told.append(found))
+    assert told == [found]
+    with pytest.raises(LoadError):
+        runner.run(
+            source_of({"main.py": "new_plugin = None\n"}),
+            reported=lambda *_: pytest.fail("told of"),
+        )
+
+
+def test_how_its_process_ends_counts_whatever_it_has_said(
+    runner: TrialRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[object] = []
+    ask = runner._process.ask
+
+    def killed(*arguments: Any) -> Answer:
+        report, end = ask(*arguments)
+        return Answer(report, {**(end or {}), "code": -signal.SIGSEGV})
+
+    monkeypatch.setattr(runner._process, "ask", killed)
+    with pytest.raises(LoadError, match="killed its process with SIGSEGV"):
+        runner.run(first(), reported=lambda *found: told.append(found))
+    assert len(told) == 1
 
 
 def test_without_a_temporary_folder_it_is_refused_with_what_to_do(
