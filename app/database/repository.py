@@ -14,7 +14,7 @@ from app.database.reloads import ReloadRepository
 from app.database.row_states import RowStateRepository
 from app.database.rows import each_row, fetch_records, fetch_row, fetch_rows
 from app.database.schema import LOCK_TIMEOUT, apply_schema
-from app.database.served_rows import SERVED_ROWS, SERVED_ROWS_AND_SILENCE
+from app.database.served_rows import SERVED_ROW, SERVED_ROWS, SERVED_ROWS_AND_SILENCE
 from app.database.statements import Lender, statement, transaction
 from app.database.tables import BY_PUBLISH, NOTIFIERS, silence_of
 from app.database.texts import as_json, encoding_of, storable
@@ -119,7 +119,10 @@ class Repository:
         if names is not None:
             wanted = set(names)
             with statement(self._database) as cursor:
-                cursor.execute(SERVED_ROWS, (list(wanted),))
+                if len(wanted) == 1:
+                    cursor.execute(SERVED_ROW, tuple(wanted))
+                else:
+                    cursor.execute(SERVED_ROWS, (list(wanted),))
                 served = fetch_records(cursor, ServedRow)
             if len(served) == len(wanted):
                 return served

