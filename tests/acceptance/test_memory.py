@@ -261,8 +261,8 @@ def test_resident_memory_stays(
             f"after {reloads} more, {per_thousand:+.0f} KB per 1,000, "
             f"{grown[pid]:+d} blocks; alive {found[pid]}"
         )
-        # One generation that stays is 100 KB or more, each time. The C library's arenas take 3 MB in
-        # most long runs and 5 in some, at which no object stays (two revisions side by side: the same).
+        # One generation that stays is 100 KB or more, each time. The C library's arenas take 3 MB
+        # in most long runs and 5 in some, where no object stays: of two revisions side by side.
         assert whole < (5 << 10) + 2.5 * reloads, steps
         if most_per_thousand is not None:
             # One object left by each reload would be as many blocks as reloads; a generation that
