@@ -60,18 +60,16 @@ class Saver:
             DatabaseError: nothing was saved.
         """
         binary_path = self._artifacts_dir / artifact_name(source.name, source.digest)
-        known = binary_path.exists()
         transaction = ExitStack()
         saving = Saving(source, binary_path, attempt, self._repository, transaction)
         try:
-            with ExitStack() as stack:
+            with transaction:
                 if self._alone.acquire(blocking=False):
-                    stack.callback(self._alone.release)
+                    transaction.callback(self._alone.release)  # once all is committed
                     saving.is_alone = True
-                with transaction:
-                    yield saving
+                yield saving
         except (PluginError, SupersededError, DatabaseError):
-            if saving.has_kept and not known:
+            if saving.is_new_here:
                 # Should it be registered after all, it is fetched from the database.
                 drop_archives(self._artifacts_dir, [binary_path.name])
                 self._folders.tidy(source.name)
@@ -97,6 +95,8 @@ class Saving:
         self._repository = repository
         self._transaction = transaction
         self._publication: Publication | None = None
+        self.is_new_here = False
+        """Whether it was kept, and its archive was not on this host before."""
         self.is_alone = False
         """Whether nothing else is on its way in this process, or all of it came later: then it may
         be kept while its trial ends. Many at once would hold all connections meanwhile."""
@@ -128,6 +128,7 @@ class Saving:
         if self._publication is None:
             publishing = self._repository.publishing()
             self._publication = self._transaction.enter_context(publishing)
+            self.is_new_here = not self._binary_path.exists()
         if self._publication.keep_version(artifact, report, reload):
             store_artifact(artifact, self._binary_path.parent)
 

@@ -154,7 +154,7 @@ def test_a_folder_made_in_one_that_is_just_made_does_not_end_the_observer(
     monkeypatch.setattr(observer._Inotify, "add_callback", add_and_make)
     scans = looks.scans
     (root / "one").mkdir()
-    wait_until(lambda: [p.endswith(b"/inner") for p in added].count(True) == 2, "watched twice")
+    wait_until(lambda: sum(p.endswith(b"/inner") for p in added) == 2, "watched twice")
     write(root, "two", "later")
     wait_until(lambda: looks.saw("two", "later"), "it sees still", 1.0)
     assert looks.scans == scans, "no other observer was started"

@@ -65,7 +65,6 @@ def test_what_a_resource_raises_when_it_is_asked_goes_on_as_in_falcon() -> None:
 )
 def test_the_other_methods_are_answered_as_by_falcon(given: tuple[str, ...]) -> None:
     expected: dict[str, Any] = dict.fromkeys(given, "given")
-    found = dict(expected)
     set_default_responders(expected)
     for _ in range(2):  # the second time from what is remembered
         found = dict.fromkeys(given, "given")

@@ -52,9 +52,7 @@ def test_it_is_started_once_ahead_or_when_it_is_needed(runner: TrialRunner) -> N
     assert helpers() == [helper]
 
 
-def test_what_it_finds_is_told_while_its_process_ends(
-    runner: TrialRunner, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_it_finds_is_told_while_its_process_ends(runner: TrialRunner) -> None:
     told: list[object] = []
     found = runner.run(first(), reported=lambda *found: told.append(found))
     assert told == [found]

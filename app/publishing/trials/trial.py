@@ -6,6 +6,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 from app.errors import (
@@ -20,7 +21,7 @@ from app.publishing.trials.parcel import memory_file, temporary_folder, write_pa
 from app.publishing.trials.rehearser import Rehearser
 from app.publishing.trials.trial_memory import MIB
 from app.publishing.trials.trial_process import Answer, TrialProcess
-from app.publishing.trials.trial_verdict import ENDED_WELL, judge
+from app.publishing.trials.trial_verdict import ENDED_WELL, has_ended_well, judge
 from app.records import Artifact, PluginSource, TrialReport
 from app.settings import Settings
 
@@ -146,7 +147,7 @@ class TrialRunner:
                 text = f"it cannot be tried: {error.strerror or error}; {_remedy(error)}"
                 raise TrialError(source.name, text, outside=True) from None
             if end is not None:
-                if found is not None and end.items() >= ENDED_WELL.items():
+                if found is not None and has_ended_well(end):
                     return found
                 try:
                     return judge(source, text, end, archive, limits)
@@ -206,6 +207,7 @@ class TrialRunner:
             }
             seconds = self._compile_seconds + self._seconds
 
+            @cache
             def compiled() -> bytes:
                 archive.seek(0)
                 return archive.read(MAX_ARCHIVE_BYTES)

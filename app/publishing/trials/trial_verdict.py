@@ -20,6 +20,11 @@ ENDED_WELL = {"code": 0, "timed_out": False}
 """How a trial's process ends if nothing is wrong."""
 
 
+def has_ended_well(end: dict[str, Any]) -> bool:
+    """Tell whether a trial's process ended as it does if nothing is wrong."""
+    return end.items() >= ENDED_WELL.items()
+
+
 def judge(
     source: PluginSource,
     text: str,
@@ -32,7 +37,7 @@ def judge(
     lines = text.splitlines()
     phase = next((line[1:] for line in reversed(lines) if line.startswith("@")), "compile")
     answer = lines[-1] if lines and lines[-1].startswith("{") else ""
-    if end["code"] != 0 or end["timed_out"] or not answer:
+    if not has_ended_well(end) or not answer:
         if phase == "compile":
             path = next((line[1:] for line in reversed(lines) if line.startswith("=")), "null")
             raise CompileError(plugin, _how_compiling_ended(end, limits[0]), file=json.loads(path))
