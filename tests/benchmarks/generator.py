@@ -189,6 +189,17 @@ class Root:
     def on_get(self, req, resp):
         resp.media = {{"plugin": "{name}", "revision": 0, "pid": os.getpid()}}
 
+
+
+class Over:
+    """Answers once another revision is served in its place."""
+
+    def __init__(self, context):
+        self.context = context
+
+    def on_get(self, req, resp):
+        resp.media = {{"over": self.context.cancelled.wait(30.0)}}
+
 {resources}
 
 class Plugin:
@@ -203,6 +214,7 @@ class Plugin:
 
     def register_routes(self, server):
         server.add_route("/{name}", Root())
+        server.add_route("/{name}/over", Over(self.context))
 {routes}
 
     def cleanup(self, context):
@@ -231,7 +243,7 @@ def generate(name: str, seed: int, lines: tuple[int, int] = LINES) -> SyntheticP
     store = '"""Where the plugin keeps it."""\n\nimport threading\nfrom typing import Any\n\n'
     store += f"from .models import {', '.join(classes)}\n\n"
     resources, init, routes = "", [], []
-    endpoints = [("GET", f"/{name}")]
+    endpoints = [("GET", f"/{name}"), ("GET", f"/{name}/over")]
     for thing, cls in zip(things, classes, strict=True):
         chosen = chance.sample(sorted(FIELDS), chance.randint(2, 5))
         defaults = {"str": '""', "float": "0.0", "int": "0", "bool": "False"}

@@ -93,6 +93,7 @@ def until_everywhere(
     seconds: float = 20.0,
     pause: float = 0.003,
     after: float = 0.0,
+    asked: bool = False,
 ) -> float:
     """Ask every worker again and again until each has answered as expected.
 
@@ -106,12 +107,15 @@ def until_everywhere(
         pause: seconds between an answer and the next question, so that the asking does not take
             the cores.
         after: `time.monotonic()` before which nobody is asked.
+        asked: whether each was asked something already that it answers once it is time to ask: so
+            it is asked `path` at once then, and nobody is in vain.
 
     Returns:
         `time.monotonic()` of the last worker's first expected answer.
     """
     left = set(workers.values())
-    ask_at = dict.fromkeys(left, after)
+    told = set(left) if asked else set()
+    ask_at = {} if asked else dict.fromkeys(left, after)
     deadline = time.monotonic() + seconds
     last = time.monotonic()
     poll = select.poll()
@@ -131,6 +135,9 @@ def until_everywhere(
             if expected(*connection.receive()):
                 last = time.monotonic()
                 left.discard(connection)
+            elif connection in told:
+                told.discard(connection)
+                connection.send(path)
             else:
                 ask_at[connection] = time.monotonic() + pause
     return last
