@@ -6,7 +6,7 @@ import platform
 from pathlib import Path
 
 from tests.benchmarks.measure import Figure, short
-from tests.benchmarks.speed import slowness
+from tests.benchmarks.speed import REST_SECONDS, rested_page_us, slowness
 
 HEAD = ("figure", "ours", "against", "peer or floor", "ratio", "goal", "held", "spread")
 
@@ -72,6 +72,7 @@ def machine() -> dict[str, str]:
     return {
         "cpu": f"{model}, {os.cpu_count()} cores",
         "slowness": f"{slowness():.2f} times the time of the reference",
+        "memory": f"{rested_page_us():.2f} µs more for a page that has rested {REST_SECONDS} s",
         "system": f"{platform.system()} {platform.release()}",
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         **versions,
