@@ -190,7 +190,6 @@ class Root:
         resp.media = {{"plugin": "{name}", "revision": 0, "pid": os.getpid()}}
 
 
-
 class Over:
     """Answers once another revision is served in its place."""
 

@@ -86,6 +86,12 @@ def find_workers(
     return found
 
 
+def ask_all(workers: dict[int, PinnedConnection], path: str) -> None:
+    """Ask every worker a path, and leave its answer to `until_everywhere`."""
+    for connection in workers.values():
+        connection.send(path)
+
+
 def until_everywhere(
     workers: dict[int, PinnedConnection],
     path: str,
@@ -107,8 +113,8 @@ def until_everywhere(
         pause: seconds between an answer and the next question, so that the asking does not take
             the cores.
         after: `time.monotonic()` before which nobody is asked.
-        asked: whether each was asked something already that it answers once it is time to ask: so
-            it is asked `path` at once then, and nobody is in vain.
+        asked: whether each was asked something already (`ask_all`) that it answers once it is time
+            to ask: it is asked `path` at once then, and so nobody is asked in vain.
 
     Returns:
         `time.monotonic()` of the last worker's first expected answer.
@@ -129,7 +135,7 @@ def until_everywhere(
         for connection in [c for c, due in ask_at.items() if due <= now]:
             connection.send(path)
             del ask_at[connection]
-        wait = min(ask_at.values(), default=deadline) - time.monotonic()
+        wait = min([*ask_at.values(), deadline]) - time.monotonic()
         for fd, _ in poll.poll(max(0.0, wait) * 1000):
             connection = by_fd[fd]
             if expected(*connection.receive()):

@@ -3,7 +3,7 @@
 import socket
 import threading
 
-from tests.benchmarks.pinned import PinnedConnection, until_everywhere
+from tests.benchmarks.pinned import PinnedConnection, ask_all, until_everywhere
 
 BODIES = {"/over": b"over", "/one": b"new"}
 
@@ -27,14 +27,15 @@ def test_who_was_asked_already_is_asked_once_and_not_again_and_again() -> None:
         threads = [threading.Thread(target=answer, args=server.accept()[:1]) for _ in workers]
         for thread in threads:
             thread.start()
-        for connection in workers.values():
-            connection.send("/over")
-        # No pause is made between the two, else it would be too late.
-        until_everywhere(
-            workers, "/one", lambda _, body: body == b"new", 5.0, pause=30.0, asked=True
-        )
-        for connection in workers.values():
-            connection.close()
-        for thread in threads:
-            thread.join(10.0)
+        ask_all(workers, "/over")
+        try:
+            # No pause is made between the two, else it would be too late.
+            until_everywhere(
+                workers, "/one", lambda _, body: body == b"new", 5.0, pause=30.0, asked=True
+            )
+        finally:
+            for connection in workers.values():
+                connection.close()
+            for thread in threads:
+                thread.join(10.0)
     assert sorted(asked) == ["/one", "/one", "/over", "/over"]

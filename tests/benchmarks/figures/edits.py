@@ -11,7 +11,7 @@ from tests.benchmarks.fleet import Fleet
 from tests.benchmarks.floor import Floor
 from tests.benchmarks.generator import revise, write_plugins
 from tests.benchmarks.measure import Figure, flat, in_turns, median, percentile, short, spread
-from tests.benchmarks.pinned import find_workers, until_everywhere, until_new_workers
+from tests.benchmarks.pinned import ask_all, find_workers, until_everywhere, until_new_workers
 from tests.benchmarks.servers import BenchServer, Peer, Prober, Rig
 from tests.benchmarks.speed import within
 
@@ -80,8 +80,7 @@ def edit_live(
     for _ in range(count):
         folder, text, path, mark = editor.next()
         if told:
-            for connection in connections.values():
-                connection.send(f"{path}/over")
+            ask_all(connections, f"{path}/over")
         time.sleep(random.uniform(*PAUSE_SECONDS))
         soonest = max(SOONEST_SECONDS, SOONEST_SHARE * median(found) / 1000 if found else 0.0)
         began = time.monotonic()

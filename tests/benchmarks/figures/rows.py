@@ -11,7 +11,7 @@ import psycopg2
 from tests.benchmarks.figures.edits import PLUGINS, WORKERS, warm_server
 from tests.benchmarks.fleet import Fleet
 from tests.benchmarks.measure import Figure, flat, in_turns, median, percentile, short, spread
-from tests.benchmarks.pinned import find_workers, until_everywhere
+from tests.benchmarks.pinned import ask_all, find_workers, until_everywhere
 from tests.benchmarks.servers import Rig
 from tests.benchmarks.speed import within
 from tests.benchmarks.worker import WorkerProcess
@@ -61,8 +61,7 @@ def measure_update(rig: Rig) -> list[Figure]:
             workers = find_workers(server.port, WORKERS)
             for _ in range(count):
                 path = f"/p{random.randrange(PLUGINS):04d}"
-                for connection in workers.values():
-                    connection.send(f"{path}/over")
+                ask_all(workers, f"{path}/over")
                 time.sleep(random.uniform(0.05, 0.3))
                 with admin.cursor() as cursor:
                     began = time.monotonic()
